@@ -1,0 +1,165 @@
+"""What goes into the ledger and what comes out: plain frozen values, no SQL, no Kubernetes.
+
+Amounts are integers of minor units of the ledger's one currency; times are aware datetimes from PostgreSQL's clock.
+Neighbours: `voucher_operator.ledger.api` takes and returns them, the controllers build and read them.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from voucher_operator.resources.reasons import Reason
+
+
+class Outcome(StrEnum):
+    """What became of a request to redeem."""
+
+    REDEEMED = "redeemed"
+    REFUSED = "refused"
+    UNDONE = "undone"
+
+
+@dataclass(frozen=True, slots=True)
+class RedeemRequest:
+    """One request to redeem a code.
+
+    `key` is the idempotency key (`namespace/name`), `request_hash` the SHA-256 hex of the spec, `uid` the object's: a grant is
+    bound to the key for ever, a refusal only to key and uid, so that a Redemption created anew is judged anew.
+    `provisional`: do not record a refusal VoucherNotFound (the Voucher may be on its way).
+    """
+
+    key: str
+    request_hash: str
+    uid: str
+    code: str
+    user_id: str
+    tenant_id: str
+    email: str
+    provisional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RedeemResult:
+    """The answer. `refusal` is set when `outcome` is REFUSED; `replayed` when the ledger had the answer already."""
+
+    key: str
+    outcome: Outcome
+    decided_at: datetime
+    refusal: Reason | None = None
+    code: str | None = None
+    credit_minor: int = 0
+    replayed: bool = False
+
+
+class VoucherState(StrEnum):
+    """Where a voucher in the ledger stands, by PostgreSQL's clock."""
+
+    ACTIVE = "Active"
+    SCHEDULED = "Scheduled"
+    INACTIVE = "Inactive"
+    EXHAUSTED = "Exhausted"
+    EXPIRED = "Expired"
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherTerms:
+    """What Git says a voucher is. `max_redemptions` 0 = no cap; `created_at` is the resource's creationTimestamp."""
+
+    uid: str
+    namespace: str
+    name: str
+    created_at: datetime
+    generation: int
+    code: str
+    from_secret: bool
+    credit_minor: int
+    currency: str
+    description: str
+    active: bool
+    max_redemptions: int
+    valid_from: datetime | None
+    valid_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherCounters:
+    """What the ledger says happened to a voucher that has an owner."""
+
+    uid: str
+    namespace: str
+    name: str
+    generation: int
+    times_redeemed: int
+    max_redemptions: int
+    granted_minor: int
+    last_redeemed_at: datetime | None
+    state: VoucherState
+    drifted: bool
+
+
+class PutOutcome(StrEnum):
+    """What `put` did to the ledger row."""
+
+    ISSUED = "issued"
+    """New, adopted from a legacy writer, or brought back after a revoke."""
+    UPDATED = "updated"
+    """The spec had changed."""
+    DRIFT_CORRECTED = "drift_corrected"
+    """The spec had not changed, the row had."""
+    UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherOwner:
+    """The Voucher resource that owns a ledger row."""
+
+    uid: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """`corrected` names the fields that drifted; `displaced` the newer Voucher that loses the code to this older one."""
+
+    outcome: PutOutcome
+    counters: VoucherCounters
+    corrected: tuple[str, ...] = ()
+    displaced: VoucherOwner | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UndoResult:
+    """`undone` is False when there was nothing to undo (unknown key, or undone before)."""
+
+    undone: bool
+    credit_minor: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerInfo:
+    """The ledger's identity, fixed by the first migration."""
+
+    currency: str
+    minor_digits: int
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One ledger entry of a customer: + grant, - spend or reversal."""
+
+    id: str
+    amount_minor: int
+    reason: str
+    order_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A row that breaks an invariant; `detail` holds no code that came from a Secret."""
+
+    invariant: str
+    subject: str
+    detail: str

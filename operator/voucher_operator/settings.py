@@ -1,0 +1,63 @@
+"""All settings of the process, from the environment, in one class.
+
+Neighbours: `cli` reads them once and hands them down; the chart's Deployment sets them; docs/architecture.md lists them.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Environment variables `VOUCHER_OPERATOR_<NAME>`; the database may also be given as `DATABASE_URL`."""
+
+    model_config = SettingsConfigDict(env_prefix="VOUCHER_OPERATOR_", frozen=True, extra="ignore")
+
+    database_url: SecretStr = Field(default=SecretStr(""), validation_alias="DATABASE_URL")
+    """A libpq URL. Empty: read from `database_dir` at each connection."""
+    database_dir: Path | None = None
+    """Folder of a mounted Secret in CloudNativePG's shape (host, port, dbname, username, password, or uri)."""
+    runtime_role: str = "voucher_operator"
+    """The role that `migrate` grants the operator's rights to."""
+    currency: str = Field(default="OMR", pattern=r"^[A-Z]{3}$")
+    """The ledger's currency; the first migration fixes it."""
+    pool_size: int = Field(default=4, ge=2, le=50)
+
+    namespaces: Annotated[tuple[str, ...], NoDecode] = ("billing",)
+    """Namespaces whose Vouchers and Redemptions are served, separated by commas."""
+    pod_name: str = "voucher-operator"
+    """This replica's identity in the Lease and in events."""
+    pod_namespace: str = "billing"
+    """Where the Lease lives."""
+    lease_name: str = "voucher-operator"
+    lease_duration: float = Field(default=9.0, ge=3.0)
+    renew_deadline: float = Field(default=6.0, ge=2.0)
+    retry_period: float = Field(default=1.5, gt=1.0)
+
+    http_host: str = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus come from outside the pod
+    http_port: int = Field(default=8080, ge=0, le=65535)
+    log_level: str = Field(default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")
+
+    workers: int = Field(default=32, ge=1, le=256)
+    """Redemptions under way at once."""
+    backoff_max: float = Field(default=30.0, gt=0)
+    """Longest pause between two tries of a resource that waits, in seconds."""
+    project_interval: float = Field(default=5.0, gt=0)
+    """Pause between two passes over the counters in the ledger, in seconds."""
+    resync_interval: float = Field(default=300.0, gt=0)
+    """Pause between two full lists of the resources, in seconds."""
+    secret_interval: float = Field(default=15.0, gt=0)
+    """Pause between two looks at the Secrets that carry codes, in seconds."""
+    not_found_grace: float = Field(default=5.0, ge=0)
+    """A Redemption younger than this waits for a code that is not there yet, in seconds."""
+    release_after: float = Field(default=120.0, ge=0)
+    """A deleted Voucher is let go after this many seconds without a ledger; the next resync revokes its code."""
+
+    @field_validator("namespaces", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
