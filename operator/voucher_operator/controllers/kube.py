@@ -1,0 +1,166 @@
+"""What the controllers ask of the API server besides watching: read, list, patch a status, delete, Secrets, Events.
+
+One thin class over the `kubernetes` client's `ApiClient` (configuration, TLS, token rotation, connections). Its per-API classes
+validate each argument of each call and parse each answer into models; here everything is JSON already, every call has a time
+limit, and every failure is one of two exceptions. kopf watches (`watch`); the Lease belongs to `voucher_operator.process.leader`.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import client, config
+from kubernetes.aio.client.exceptions import ApiException
+
+from voucher_operator.resources.errors import SecretNotFoundError, SecretUnreadableError
+
+GROUP = "billing.openova.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+VOUCHERS = "vouchers"
+REDEMPTIONS = "redemptions"
+
+Body = dict[str, Any]
+
+_JSON = "application/json"
+_MERGE_PATCH = "application/merge-patch+json"
+_PAGE = 500
+_ERROR, _NOT_FOUND, _CONFLICT, _GONE = 400, 404, 409, 410
+
+
+class ApiUnavailableError(Exception):
+    """The API server could not be reached, refused or failed; retry."""
+
+
+class ConflictError(Exception):
+    """The object is gone or has changed since it was read; read it again."""
+
+
+class KubeApi:
+    """The calls that the controllers need; `open` before use. Always within a namespace."""
+
+    client: client.ApiClient
+
+    def __init__(self, *, timeout: float = 10.0, connections: int = 32) -> None:
+        self._timeout = timeout
+        self._connections = connections
+
+    async def open(self) -> None:
+        """Load the in-cluster configuration or the KUBECONFIG file; raises ConfigException when there is neither."""
+        configuration = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=configuration)
+        configuration.connection_pool_maxsize = self._connections
+        self.client = client.ApiClient(configuration)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.close()
+
+    async def served(self) -> bool:
+        """Whether the API server knows both of our resources."""
+        try:
+            found = await self._request("GET", f"/apis/{API_VERSION}")
+        except ConflictError:
+            return False
+        return {VOUCHERS, REDEMPTIONS} <= {resource["name"] for resource in found["resources"]}
+
+    async def get(self, plural: str, namespace: str, name: str) -> Body | None:
+        """Read one object; None when there is no such object."""
+        try:
+            return await self._request("GET", _path(plural, namespace, name))
+        except ConflictError:
+            return None
+
+    async def pages(self, plural: str, namespace: str, field_selector: str = "") -> AsyncIterator[list[Body]]:
+        """Yield the objects of a namespace page by page, so that memory stays flat however many there are."""
+        token = ""
+        while True:
+            query = [("limit", str(_PAGE)), ("fieldSelector", field_selector), ("continue", token)]
+            listing = await self._request("GET", _path(plural, namespace), query=[pair for pair in query if pair[1]])
+            yield listing["items"]
+            token = listing["metadata"].get("continue", "")
+            if not token:
+                return
+
+    async def patch_status(self, plural: str, body: Body, status: Mapping[str, Any]) -> None:
+        """Merge `status` into the object's, provided that it is still the very object that was read.
+
+        Raises ConflictError when it has changed or gone, ApiUnavailableError when the call failed.
+        """
+        metadata = body["metadata"]
+        preconditions = {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
+        path = _path(plural, metadata["namespace"], metadata["name"], "status")
+        await self._request("PATCH", path, {"metadata": preconditions, "status": status}, parse=False)
+
+    async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
+        """Delete the very object with this uid; raises ConflictError when it is gone already or another one."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        await self._request("DELETE", _path(plural, namespace, name), options, parse=False)
+
+    async def secret_value(self, namespace: str, name: str, key: str) -> str:
+        """Read one key of a Secret as text; raises SecretNotFoundError or SecretUnreadableError."""
+        try:
+            secret = await self._request("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        except ConflictError:
+            raise SecretNotFoundError(f"Secret {name} does not exist: create it with the key {key}.") from None
+        except ApiUnavailableError as error:
+            raise SecretUnreadableError(f"Secret {name} cannot be read: {error}.") from None
+        encoded = (secret.get("data") or {}).get(key)
+        if encoded is None:
+            raise SecretNotFoundError(f"Secret {name} has no key {key}: add it.")
+        return _decode(encoded)
+
+    async def create_event(self, namespace: str, event: Body) -> None:
+        """Post an events.k8s.io/v1 Event."""
+        await self._request("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", event, parse=False)
+
+    async def patch_event(self, namespace: str, name: str, patch: Body) -> None:
+        """Merge into an Event (its series)."""
+        path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events/{name}"
+        await self._request("PATCH", path, patch, parse=False)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Body | None = None,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        parse: bool = True,
+    ) -> Body:
+        """Make one call; raises ConflictError or ApiUnavailableError."""
+        headers = {"Accept": _JSON, "Content-Type": _MERGE_PATCH if method == "PATCH" else _JSON}
+        try:
+            call = await self.client.param_serialize(
+                method, path, header_params=headers, query_params=list(query), body=body, auth_settings=["BearerToken"]
+            )
+            response = await self.client.call_api(*call, _request_timeout=self._timeout)
+            data = await response.read()
+        except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiUnavailableError(f"the API server cannot be reached ({type(error).__name__})") from None
+        if response.status >= _ERROR:
+            raise _named(response.status, str(response.reason))
+        return json.loads(data) if parse else {}
+
+
+def _path(plural: str, namespace: str, *rest: str) -> str:
+    return "/".join((f"/apis/{API_VERSION}/namespaces/{namespace}/{plural}", *rest))
+
+
+def _named(status: int, reason: str) -> Exception:
+    if status in (_NOT_FOUND, _CONFLICT, _GONE):
+        return ConflictError(f"{status} {reason}")
+    return ApiUnavailableError(f"the API server answered {status} {reason}")
+
+
+def _decode(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,71 @@
+"""Logs and metrics: JSON lines on standard error, Prometheus counters; never a code, a credential or a customer in either.
+
+Neighbours: `cli` calls `configure_logging` once; every layer above `resources` may count; `process.http` serves the metrics.
+"""
+
+import logging
+import sys
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from pythonjsonlogger.json import JsonFormatter
+
+REGISTRY = CollectorRegistry()
+
+REDEMPTIONS = Counter(
+    "voucher_operator_redemptions_total",
+    "Redemption resources decided, by outcome and reason.",
+    ["outcome", "reason"],
+    registry=REGISTRY,
+)
+BATCH_SIZE = Histogram(
+    "voucher_operator_ledger_batch_size",
+    "Requests that travelled in one ledger statement.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+    registry=REGISTRY,
+)
+BATCH_SECONDS = Histogram(
+    "voucher_operator_ledger_batch_seconds",
+    "Time of one ledger statement with its commit, in seconds.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+    registry=REGISTRY,
+)
+LEDGER_ERRORS = Counter(
+    "voucher_operator_ledger_errors_total", "Calls to the ledger that failed and may pass.", registry=REGISTRY
+)
+LEDGER_UP = Gauge("voucher_operator_ledger_up", "1 when the ledger answered the last time it was asked.", registry=REGISTRY)
+QUEUE_LENGTH = Gauge(
+    "voucher_operator_queue_length", "Resources queued, under way or backing off.", ["resource"], registry=REGISTRY
+)
+STATUS_WRITES = Counter("voucher_operator_status_writes_total", "Status patches sent.", ["resource"], registry=REGISTRY)
+EVENTS_DROPPED = Counter("voucher_operator_events_dropped_total", "Kubernetes events not posted.", registry=REGISTRY)
+WATCH_MISSED = Counter(
+    "voucher_operator_watch_missed_total", "Resources that a list found and no watch had told.", registry=REGISTRY
+)
+DRIFT_CORRECTED = Counter(
+    "voucher_operator_drift_corrected_total", "Ledger rows that were edited outside Git and put back.", registry=REGISTRY
+)
+LEADER = Gauge("voucher_operator_leader", "1 while this replica leads.", registry=REGISTRY)
+LAST_HEARD = Gauge(
+    "voucher_operator_last_heard_timestamp_seconds", "When the API server was last heard.", registry=REGISTRY
+)
+
+_QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio")
+"""Loggers of libraries that say at INFO what every object does, or print tracebacks at ERROR for what we retry."""
+
+
+def configure_logging(level: str) -> None:
+    """Log JSON lines to standard error at `level` (DEBUG, INFO, WARNING, ERROR)."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonFormatter(
+            "{asctime}{levelname}{name}{message}",
+            style="{",
+            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    if level != "DEBUG":
+        for name in _QUIET:
+            logging.getLogger(name).setLevel(logging.WARNING)
