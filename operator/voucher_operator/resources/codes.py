@@ -20,10 +20,10 @@ def normal_code(text: str) -> str:
 
 
 def validate_code(text: str) -> str:
-    """Return the normal form of `text`, which may come from a Secret: any case, with the line feed that tools leave behind.
+    """Return the normal form of `text`, which may come from a Secret: any case, with the line feed that tools leave.
 
-    Raises InvalidCodeError when the normal form is not 3 to 64 characters of A-Z, 0-9 and '-'. Only ASCII is looked at, so
-    that upper-casing turns no other letter into a code's letter.
+    Raises InvalidCodeError when the normal form is not 3 to 64 characters of A-Z, 0-9 and '-'. Only ASCII is looked at,
+    so that upper-casing turns no other letter into a code's letter.
     """
     if len(text) <= _LONGEST and text.isascii() and _CODE.fullmatch(code := normal_code(text)):
         return code

@@ -1,11 +1,11 @@
 """Money: an integer of minor units plus an ISO 4217 currency; decimals of major units only where people read and write.
 
-Neighbours: the CRDs in `crds/` refuse at apply what `parse_amount` refuses here (a test holds the two together); the model
-`voucher` and the ledger count in minor units. No float comes near.
+Neighbours: the CRDs in `crds/` refuse at apply what `parse_amount` refuses here (a test holds the two together);
+the model `voucher` and the ledger count in minor units. No float comes near.
 
-The table is "List one: current currency and funds code list" of ISO 4217 (published by SIX Financial Information), edition
-of 1 January 2026. Entries without a minor unit (metals, bond units, XDR, XSU, XUA, XTS, XXX) are left out: nobody can pay
-in them. A change goes here and into `crds/vouchers.billing.openova.io.yaml`; a test compares the two.
+The table is "List one: current currency and funds code list" of ISO 4217 (published by SIX Financial Information),
+edition of 1 January 2026. Entries without a minor unit (metals, bond units, XDR, XSU, XUA, XTS, XXX) are left out:
+nobody can pay in them. A change goes here and into `crds/vouchers.billing.openova.io.yaml`; a test compares the two.
 """
 
 import re
