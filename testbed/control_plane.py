@@ -1,0 +1,210 @@
+"""A real Kubernetes control plane on loopback: etcd, API server, controller manager; no kubelet, so no pods run.
+
+Neighbours: `credentials` writes keys and kubeconfigs, `tools` brings the binaries, `cluster` installs the operator.
+"""
+
+import contextlib
+import http.client
+import secrets
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from testbed import tools
+from testbed.credentials import ec_private_key, kubeconfig
+from testbed.processes import Daemon, TestbedError, free_port, temporary_folder, wait_until
+
+_CONTROLLERS = (
+    "namespace",
+    "garbage-collector",
+    "serviceaccount",
+    "serviceaccount-token",
+    "root-ca-certificate-publisher",
+)
+"""What the operator's life depends on; the rest would only cost processor time."""
+
+
+class ControlPlane:
+    """One cluster, empty at its start; a context manager. Its data is gone after `stop`."""
+
+    def __init__(self) -> None:
+        """Prepare; nothing runs yet."""
+        self._resources = contextlib.ExitStack()
+        self._token = secrets.token_hex(16)
+        self._folder = Path()
+        self._binaries = Path()
+        self._port = 0
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where the API server listens."""
+        return f"https://127.0.0.1:{self._port}"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Credentials of an administrator (group system:masters)."""
+        return self._folder / "admin.kubeconfig"
+
+    def start(self) -> None:
+        """Build what is absent, start all, return when the API server is ready. Raises TestbedError."""
+        self._binaries = tools.ensure("control-plane")
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End all and remove the data."""
+        self._resources.close()
+
+    def stop_apiserver(self, *, kill: bool = False) -> None:
+        """End the API server, by SIGKILL if `kill`; its data stays in etcd."""
+        if kill:
+            self._apiserver.kill()
+        else:
+            self._apiserver.stop(timeout=90.0)
+
+    def start_apiserver(self) -> None:
+        """Start the API server on the port that it had, and wait until it is ready."""
+        self._apiserver.start()
+        wait_until(self._ready, "readiness of kube-apiserver", alive=self._apiserver)
+
+    def restart_apiserver(self, *, kill: bool = False) -> None:
+        """End the API server and start it again."""
+        self.stop_apiserver(kill=kill)
+        self.start_apiserver()
+
+    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> str:
+        """Run kubectl as the administrator and return what it printed (without `check` also what it complained of).
+
+        Raises TestbedError when it fails, unless `check` is false.
+        """
+        kubectl = [
+            str(self._binaries / "kubectl"),
+            f"--kubeconfig={self.kubeconfig}",
+            f"--cache-dir={self._folder}/cache",
+        ]
+        command = [*kubectl, *args]
+        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=120)
+        if check and done.returncode != 0:
+            raise TestbedError(f"kubectl {' '.join(args)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout if check else done.stdout + done.stderr
+
+    def namespace(self, name: str) -> str:
+        """Create a namespace and return its name."""
+        self.kubectl("create", "namespace", name)
+        return name
+
+    def service_account_kubeconfig(self, namespace: str, name: str) -> Path:
+        """Return credentials of a ServiceAccount, by a token of 24 hours from the TokenRequest API."""
+        token = self.kubectl("create", "token", name, f"--namespace={namespace}", "--duration=24h").strip()
+        path = self._folder / f"{namespace}-{name}.kubeconfig"
+        kubeconfig(path, self.url, self._authority, token, namespace)
+        return path
+
+    @property
+    def _authority(self) -> Path:
+        return self._folder / "certificates" / "apiserver.crt"
+
+    def _start(self) -> None:
+        self._folder = self._resources.enter_context(temporary_folder("control-plane"))
+        self._port = free_port()
+        ec_private_key(self._folder / "service-account.key")
+        (self._folder / "tokens.csv").write_text(f"{self._token},admin,admin,system:masters\n")
+        etcd_port = free_port()
+        self._run(self._etcd(etcd_port))
+        self._apiserver = self._run(self._kube_apiserver(etcd_port))
+        wait_until(self._ready, "readiness of kube-apiserver", alive=self._apiserver)
+        kubeconfig(self.kubeconfig, self.url, self._authority, self._token, "default")
+        self._run(self._controller_manager())
+
+    def _run(self, daemon: Daemon) -> Daemon:
+        daemon.start()
+        # Nothing of it is needed any more when this is called, so there is nothing to wait for.
+        self._resources.callback(daemon.kill)
+        return daemon
+
+    def _etcd(self, port: int) -> Daemon:
+        client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{free_port()}"
+        flags = [
+            f"--data-dir={self._folder}/etcd",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        ]
+        return Daemon("etcd", [self._binaries / "etcd", *flags], self._folder / "etcd.log")
+
+    def _kube_apiserver(self, etcd_port: int) -> Daemon:
+        key = self._folder / "service-account.key"
+        flags = [
+            f"--etcd-servers=http://127.0.0.1:{etcd_port}",
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--endpoint-reconciler-type=none",
+            f"--secure-port={self._port}",
+            f"--cert-dir={self._folder}/certificates",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-signing-key-file={key}",
+            f"--service-account-key-file={key}",
+            f"--token-auth-file={self._folder}/tokens.csv",
+            "--authorization-mode=RBAC",
+            "--service-cluster-ip-range=10.0.0.0/24",
+            "--disable-admission-plugins=ServiceAccount",
+            # Else a graceful stop waits a minute for watches that never end.
+            "--shutdown-watch-termination-grace-period=2s",
+        ]
+        return Daemon(
+            "kube-apiserver", [self._binaries / "kube-apiserver", *flags], self._folder / "kube-apiserver.log"
+        )
+
+    def _controller_manager(self) -> Daemon:
+        flags = [
+            f"--kubeconfig={self.kubeconfig}",
+            f"--controllers={','.join(f'{name}-controller' for name in _CONTROLLERS)}",
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--kube-api-qps=100",
+            "--kube-api-burst=200",
+            f"--root-ca-file={self._authority}",
+            f"--service-account-private-key-file={self._folder}/service-account.key",
+        ]
+        log = self._folder / "kube-controller-manager.log"
+        return Daemon("kube-controller-manager", [self._binaries / "kube-controller-manager", *flags], log)
+
+    def _ready(self) -> bool:
+        """Ask /readyz, over TLS by the certificate that the server makes for itself at its first start."""
+        try:
+            context = ssl.create_default_context(cafile=str(self._authority))
+            connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=2.0, context=context)
+        except (OSError, ssl.SSLError):
+            return False
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", "/readyz", headers={"Authorization": f"Bearer {self._token}"})
+                return connection.getresponse().status == http.HTTPStatus.OK
+            except (OSError, http.client.HTTPException):
+                return False
+
+    def keep_logs(self, target: Path) -> None:
+        """Copy the logs of all parts into the folder `target`."""
+        for log in self._folder.glob("*.log"):
+            shutil.copy(log, target)
