@@ -1,0 +1,148 @@
+{{/* Name of the application; the blueprint's prefix "bp-" is packaging. */}}
+{{- define "voucher-operator.name" -}}
+{{- .Values.nameOverride | default "voucher-operator" | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Name of the objects: the release's own when it says enough. 44 characters leave room for suffixes. */}}
+{{- define "voucher-operator.fullname" -}}
+{{- $name := include "voucher-operator.name" . -}}
+{{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{- .Values.fullnameOverride | default $full | trunc 44 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/*
+Labels of an object, as a map in YAML. Call with (list $ "component" "name suffix").
+The migration has a name of its own, so that the operator's selectors never catch its pods.
+*/}}
+{{- define "voucher-operator.labels" -}}
+{{- $ := index . 0 -}}
+{{ include "voucher-operator.selectorLabels" (list $ (index . 2)) }}
+app.kubernetes.io/version: {{ $.Chart.AppVersion | quote }}
+app.kubernetes.io/component: {{ index . 1 }}
+app.kubernetes.io/part-of: catalyst
+app.kubernetes.io/managed-by: {{ $.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+catalyst.openova.io/blueprint: {{ $.Chart.Name }}
+{{- end -}}
+
+{{- define "voucher-operator.selectorLabels" -}}
+{{- $ := index . 0 -}}
+app.kubernetes.io/name: {{ printf "%s%s" (include "voucher-operator.name" $) (index . 1) | quote }}
+app.kubernetes.io/instance: {{ $.Release.Name | quote }}
+{{- end -}}
+
+{{- define "voucher-operator.operatorLabels" -}}
+{{- include "voucher-operator.labels" (list . "operator" "") -}}
+{{- end -}}
+
+{{- define "voucher-operator.migrationLabels" -}}
+{{- include "voucher-operator.labels" (list . "migration" "-migration") -}}
+{{- end -}}
+
+{{- define "voucher-operator.serviceAccountName" -}}
+{{- $own := .Values.serviceAccount.create | ternary (include "voucher-operator.fullname" .) "default" -}}
+{{- .Values.serviceAccount.name | default $own -}}
+{{- end -}}
+
+{{- define "voucher-operator.migrationServiceAccountName" -}}
+{{- $own := printf "%s-migration" (include "voucher-operator.fullname" .) -}}
+{{- .Values.migration.serviceAccountName | default (.Values.serviceAccount.create | ternary $own "default") -}}
+{{- end -}}
+
+{{- define "voucher-operator.leaseName" -}}
+{{- .Values.lease.name | default (include "voucher-operator.fullname" .) -}}
+{{- end -}}
+
+{{/* The namespaces served, separated by commas. */}}
+{{- define "voucher-operator.namespaces" -}}
+{{- .Values.watchNamespaces | default (list .Release.Namespace) | join "," -}}
+{{- end -}}
+
+{{- define "voucher-operator.image" -}}
+{{- with .Values.image -}}
+{{- $path := .registry | empty | ternary .repository (printf "%s/%s" .registry .repository) -}}
+{{- .digest | empty | ternary (printf "%s:%s" $path (.tag | default $.Chart.AppVersion)) (printf "%s@%s" $path .digest) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The restricted profile of Pod Security, spelled out. */}}
+{{- define "voucher-operator.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "voucher-operator.securityContext" -}}
+allowPrivilegeEscalation: false
+capabilities:
+  drop: [ALL]
+privileged: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+runAsUser: 10001
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{/* Environment of both containers. PG* are libpq's: they count where the mounted Secret says nothing. */}}
+{{- define "voucher-operator.env" -}}
+# A bare numeric uid has no user name, and kopf asks for one.
+- {name: LOGNAME, value: voucher-operator}
+- {name: VOUCHER_OPERATOR_DATABASE_DIR, value: /etc/voucher-operator/database}
+- {name: VOUCHER_OPERATOR_CURRENCY, value: {{ .Values.currency | quote }}}
+- {name: VOUCHER_OPERATOR_RUNTIME_ROLE, value: {{ .Values.runtimeRole | quote }}}
+- {name: VOUCHER_OPERATOR_LOG_LEVEL, value: {{ .Values.logLevel | quote }}}
+{{- with .Values.database.host }}
+- {name: PGHOST, value: {{ . | quote }}}
+{{- end }}
+{{- with .Values.database.port }}
+- {name: PGPORT, value: {{ . | quote }}}
+{{- end }}
+{{- with .Values.database.name }}
+- {name: PGDATABASE, value: {{ . | quote }}}
+{{- end }}
+{{- end -}}
+
+{{/*
+Volumes of both pods. Call with (list $ "name of the Secret").
+The Secret is optional, and so are its keys: a pod starts without it and sees it when it comes.
+*/}}
+{{- define "voucher-operator.volumes" -}}
+{{- $ := index . 0 -}}
+{{- $db := $.Values.database -}}
+- name: database
+  secret:
+    secretName: {{ index . 1 | quote }}
+    optional: true
+    defaultMode: 288 # 0440
+    items:
+      - {key: username, path: username}
+      - {key: password, path: password}
+      {{- if not $db.host }}
+      - {key: host, path: host}
+      {{- end }}
+      {{- if not $db.port }}
+      - {key: port, path: port}
+      {{- end }}
+      {{- if not $db.name }}
+      - {key: dbname, path: dbname}
+      {{- end }}
+      {{- if not (or $db.host $db.port $db.name) }}
+      - {key: uri, path: uri}
+      {{- end }}
+- name: tmp
+  emptyDir:
+    sizeLimit: 16Mi
+{{- end -}}
+
+{{- define "voucher-operator.volumeMounts" -}}
+# The whole folder, no subPath: only so does a changed Secret reach a running container.
+- name: database
+  mountPath: /etc/voucher-operator/database
+  readOnly: true
+- name: tmp
+  mountPath: /tmp
+{{- end -}}
