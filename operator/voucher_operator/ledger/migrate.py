@@ -1,6 +1,6 @@
 """Brings the ledger's schema up to date: `voucher-operator migrate`.
 
-The plain SQL files in `migrations/` (linked into this package) are applied by yoyo. What is different from its defaults:
+The plain SQL files in `migrations/` (linked into this package) are applied by yoyo. What differs from its defaults:
 
 - a migration and its mark in yoyo's table are one transaction: a kill at any moment leaves either both or neither;
 - yoyo's lock is a row that outlives its process. Ours is a session's advisory lock, on a connection of its own, which
@@ -203,7 +203,7 @@ def _apply_all(plan: _Plan, home: str) -> list[str]:
 
 
 def _apply(backend: "_Backend", migration: Any, plan: _Plan, *, mark: bool) -> None:
-    """Try until it works or patience ends. Between attempts we hold nothing, so that those who queued behind us get on."""
+    """Try until it works or patience ends. Between attempts we hold nothing: those who queued behind us get on."""
     deadline = time.monotonic() + plan.patience
     for pause in chain((0.2, 0.5, 1.0), repeat(2.0)):
         try:
