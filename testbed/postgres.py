@@ -152,7 +152,8 @@ class PostgresServer:
             self._folder / "postgres.log",
             user=self._user,
             cwd=self._folder,
-            stop_signal=signal.SIGQUIT,
+            # Killed, it would leave its shared memory behind.
+            orphan_signal=signal.SIGQUIT,
         )
         self._resources.callback(self._end, server)
         return server

@@ -114,8 +114,12 @@ class Daemon:
         user: int | None = None,
         cwd: Path | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
+        orphan_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
-        """Prepare a process; `env` is its whole environment (default: ours), `user` a uid and gid to run as."""
+        """Prepare a process; `env` is its whole environment (default: ours), `user` a uid and gid to run as.
+
+        `stop` sends it `stop_signal`; `orphan_signal` is what it gets when this process ends without stopping it.
+        """
         self.name = name
         self.log = log
         self._command = [str(part) for part in command]
@@ -123,6 +127,7 @@ class Daemon:
         self._user = user
         self._cwd = cwd
         self._stop_signal = stop_signal
+        self._orphan_signal = orphan_signal
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -157,7 +162,7 @@ class Daemon:
                 start_new_session=True,
                 **groups,
             )
-        _guardian.order(f"process {self.pid} {int(self._stop_signal)}")
+        _guardian.order(f"process {self.pid} {int(self._orphan_signal)}")
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process (not to its children)."""
