@@ -1,0 +1,99 @@
+"""Voucher: what a sovereign-admin commits, as frozen models of spec and status.
+
+Neighbours: `crds/vouchers.billing.openova.io.yaml` says the same to the API server (a test compares them field by
+field), `money` counts its credit, `controllers.vouchers` puts it into the ledger, docs/voucher.md is for people.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from voucher_operator.resources.base import CodeFrom, Model, Resource, Status
+from voucher_operator.resources.money import MAX_WHOLE_UNITS, parse_amount
+
+_TIME = r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+_AMOUNT = r"^((0|[1-9][0-9]{0,8})(\.[0-9]{1,4})?|1000000000(\.0{1,4})?)$"
+Amount = (
+    Annotated[int, Field(strict=True, ge=1, le=MAX_WHOLE_UNITS)]
+    | Annotated[str, Field(strict=True, max_length=20, pattern=_AMOUNT)]
+)
+
+
+class State(StrEnum):
+    """A voucher in one word, for people."""
+
+    PENDING = "Pending"
+    ACTIVE = "Active"
+    SCHEDULED = "Scheduled"
+    INACTIVE = "Inactive"
+    EXHAUSTED = "Exhausted"
+    EXPIRED = "Expired"
+    CONFLICT = "Conflict"
+
+
+class Credit(Model):
+    """What one redemption gives: a decimal of major units."""
+
+    amount: Amount
+    currency: Annotated[str, Field(min_length=3, max_length=3, pattern=r"^[A-Z]{3}$")]
+
+    @model_validator(mode="after")
+    def _is_money(self) -> Self:
+        parse_amount(self.amount, self.currency)
+        return self
+
+    @property
+    def minor(self) -> int:
+        """The amount in minor units."""
+        return parse_amount(self.amount, self.currency)
+
+
+class VoucherSpec(Model):
+    """What a voucher is, as Git says."""
+
+    code: Annotated[str, Field(min_length=3, max_length=64, pattern=r"^[A-Z0-9-]{3,64}$")] | None = None
+    code_from: CodeFrom | None = None
+    credit: Credit
+    description: Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""
+    active: bool = True
+    max_redemptions: Annotated[int, Field(ge=0, le=2147483647)] = 0
+    valid_from: AwareDatetime | None = None
+    valid_until: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.code is None) == (self.code_from is None):
+            raise ValueError("a Voucher must have exactly one of code and codeFrom")
+        if self.valid_from and self.valid_until and self.valid_until < self.valid_from:
+            raise ValueError("validUntil is before validFrom")
+        return self
+
+
+class VoucherStatus(Status):
+    """What the ledger says about a voucher. Decimal strings and counters, see the CRD."""
+
+    state: State | None = None
+    credit: Annotated[str, Field(max_length=32)] | None = None
+    redeemed: Annotated[str, Field(max_length=32)] | None = None
+    times_redeemed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
+    remaining: Annotated[int, Field(ge=0, le=2147483647)] | None = None
+    credit_granted: Annotated[str, Field(max_length=32, pattern=r"^-?[0-9]{1,20}(\.[0-9]{1,4})?$")] | None = None
+    last_redemption_time: datetime | None = None
+
+
+class Voucher(Resource):
+    """A Voucher resource."""
+
+    spec: VoucherSpec
+
+    @property
+    def from_secret(self) -> bool:
+        """Whether a Secret carries the code, which then must not be shown anywhere."""
+        return self.spec.code_from is not None
+
+    @property
+    def credit_minor(self) -> int:
+        """What one redemption gives, in minor units."""
+        return self.spec.credit.minor
