@@ -1,0 +1,252 @@
+"""The chart renders for every value it offers, refuses what it does not, and is of the same release as the package."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import voucher_operator
+from tests.cluster.chart import CHART, ROOT, Document, container, helm, of_kind, refusal, render, the
+
+SCHEMA: Document = yaml.safe_load((CHART / "values.schema.json").read_text())
+
+
+def _chart() -> Document:
+    loaded: Document = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    return loaded
+
+
+def test_lint() -> None:
+    """helm finds nothing to complain of, warnings included."""
+    done = helm("lint", "--strict", CHART)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_one_version() -> None:
+    """Project, package and chart are released together."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    versions = {project["version"], voucher_operator.__version__, _chart()["version"], _chart()["appVersion"]}
+    assert versions == {project["version"]}
+
+
+def test_chart_has_no_upstream() -> None:
+    """The platform asks charts of its own to say so."""
+    assert _chart()["annotations"]["catalyst.openova.io/no-upstream"] == "true"
+
+
+def test_crds_have_one_source(tmp_path: Path) -> None:
+    """The chart links to every CRD, and a packaged chart carries their text."""
+    sources = {path.name: path for path in (ROOT / "crds").glob("*.yaml")}
+    links = {path.name: path for path in (CHART / "crds").iterdir()}
+    assert links.keys() == sources.keys()
+    assert all(path.is_symlink() and path.resolve() == sources[path.name] for path in links.values())
+    packed = helm("package", CHART, "-d", tmp_path)
+    assert packed.returncode == 0, packed.stderr
+    shown = helm("show", "crds", next(tmp_path.glob("*.tgz"))).stdout
+    assert all(path.read_text().strip() in shown for path in sources.values())
+
+
+def _closed(schema: Any, path: str = "") -> Iterator[str]:
+    """Yield the objects of a schema that name their properties, yet let others in."""
+    if isinstance(schema, dict):
+        if "properties" in schema and schema.get("additionalProperties") is not False:
+            yield path
+        for key, part in schema.items():
+            yield from _closed(part, f"{path}/{key}")
+
+
+def test_schema_is_closed() -> None:
+    """No object of the schema lets a misspelt key in."""
+    assert list(_closed(SCHEMA)) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({"replica": 3}, "replica"),
+        ({"image": {"tags": "1"}}, "/image"),
+        ({"imagePullSecrets": ["ghcr-pull"]}, "/imagePullSecrets/0"),
+        ({"image": {"tag": "latest"}}, "/image/tag"),
+        ({"image": {"digest": "sha256:abc"}}, "/image/digest"),
+        ({"image": {"repository": None}}, "/image"),
+        ({"replicas": "2"}, "/replicas"),
+        ({"watchNamespaces": "billing"}, "/watchNamespaces"),
+        ({"watchNamespaces": ["*"]}, "/watchNamespaces/0"),
+        ({"watchNamespaces": ["billing", "billing"]}, "/watchNamespaces"),
+        ({"currency": "omr"}, "/currency"),
+        ({"database": {"secret": "x"}}, "/database"),
+        ({"database": {"existingSecret": ""}}, "/database/existingSecret"),
+        ({"database": {"poolSize": 1}}, "/database/poolSize"),
+        ({"migration": {"enable": False}}, "/migration"),
+        ({"migration": {"backoffLimit": -1}}, "/migration/backoffLimit"),
+        ({"logLevel": "info"}, "/logLevel"),
+        ({"workers": 0}, "/workers"),
+        ({"intervals": {"projectInterval": 5}}, "/intervals"),
+        ({"intervals": {"project": 0}}, "/intervals/project"),
+        ({"intervals": {"resync": "5m"}}, "/intervals/resync"),
+        ({"lease": {"retryPeriod": 1}}, "/lease/retryPeriod"),
+        ({"serviceAccount": {"automount": False}}, "/serviceAccount"),
+        ({"rbac": {"enabled": False}}, "/rbac"),
+        ({"service": {"type": "NodePort"}}, "/service"),
+        ({"resources": {"limit": {}}}, "/resources"),
+        ({"resources": {"limits": {"memory": None}}}, "/resources/limits"),
+        ({"resources": {"requests": {"memory": "128 MB"}}}, "/resources/requests/memory"),
+        ({"podAnnotations": {"a": 1}}, "/podAnnotations/a"),
+        ({"extraEnv": [{"name": "A", "valueFrom": {"secretRef": {}}}]}, "/extraEnv/0/valueFrom"),
+        ({"tolerations": [{"operater": "Exists"}]}, "/tolerations/0"),
+        ({"affinity": {"podAntiaffinity": {}}}, "/affinity"),
+        ({"topologySpreadConstraints": [{"topologyKey": "zone"}]}, "/topologySpreadConstraints/0"),
+        ({"lease": {"duration": 6}}, "lease: duration must be more than renewDeadline"),
+        ({"lease": {"retryPeriod": 5}}, "lease: duration must be more than renewDeadline"),
+    ],
+    ids=str,
+)
+def test_bad_value_is_refused(values: Document, place: str) -> None:
+    """A typo, a wrong type or a value out of bounds is refused, and the message says where."""
+    assert place in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ({}, f"voucher-operator:{voucher_operator.__version__}"),
+        (
+            {"registry": "harbor.example.com", "repository": "openova/vo"},
+            f"harbor.example.com/openova/vo:{voucher_operator.__version__}",
+        ),
+        (
+            {"registry": "harbor.example.com:8443", "tag": "1.2.3-rc.1"},
+            "harbor.example.com:8443/voucher-operator:1.2.3-rc.1",
+        ),
+        ({"tag": "1.2.3", "digest": "sha256:" + "0" * 64}, "voucher-operator@sha256:" + "0" * 64),
+    ],
+)
+def test_image(image: Document, expected: str) -> None:
+    """Operator and migration run the same image; a digest wins over a tag."""
+    documents = render({"image": {**image, "pullPolicy": "Always"}})
+    for kind in ("Deployment", "Job"):
+        only = container(the(documents, kind))
+        assert (only["image"], only["imagePullPolicy"]) == (expected, "Always")
+
+
+def test_workload_options() -> None:
+    """What a cluster's administrator sets arrives in the pods."""
+    values = {
+        "replicas": 3,
+        "imagePullSecrets": [{"name": "ghcr-pull"}],
+        "priorityClassName": "system-cluster-critical",
+        "terminationGracePeriodSeconds": 60,
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "billing", "operator": "Exists", "effect": "NoSchedule"}],
+        "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+        "topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}],
+        "podAnnotations": {"team": "billing"},
+        "podLabels": {"tier": "control"},
+        "resources": {"limits": {"memory": "1Gi"}},
+    }
+    deployment = the(render(values), "Deployment")["spec"]
+    pod = deployment["template"]["spec"]
+    same = set(values) - {"replicas", "podAnnotations", "podLabels", "resources"}
+    assert {key: pod[key] for key in same} == {key: values[key] for key in same}
+    assert deployment["replicas"] == 3
+    assert deployment["template"]["metadata"]["annotations"]["team"] == "billing"
+    assert deployment["template"]["metadata"]["labels"]["tier"] == "control"
+    assert pod["containers"][0]["resources"] == {
+        "requests": {"cpu": "100m", "memory": "128Mi"},
+        "limits": {"memory": "1Gi"},
+    }
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_extra_environment_and_pull_secrets(kind: str) -> None:
+    """Both containers get them."""
+    extra = [
+        {"name": "PGSSLMODE", "value": "verify-full"},
+        {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+    ]
+    workload = the(render({"extraEnv": extra, "imagePullSecrets": [{"name": "x"}]}), kind)
+    assert [entry for entry in container(workload)["env"] if entry in extra] == extra
+    assert workload["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "x"}]
+
+
+def test_replicas_are_spread() -> None:
+    """By default over nodes and zones, counting this release's operator pods and no others."""
+    deployment = the(render(), "Deployment")["spec"]
+    spread = deployment["template"]["spec"]["topologySpreadConstraints"]
+    assert [constraint["topologyKey"] for constraint in spread] == [
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+    ]
+    assert all(constraint["labelSelector"] == deployment["selector"] for constraint in spread)
+
+
+def test_selectors_never_catch_the_migration() -> None:
+    """Neither the Service nor the Deployment takes the migration's pod for an operator."""
+    documents = render()
+    migration = the(documents, "Job")["spec"]["template"]["metadata"]["labels"]
+    for selector in (
+        the(documents, "Service")["spec"]["selector"],
+        the(documents, "Deployment")["spec"]["selector"]["matchLabels"],
+    ):
+        assert not selector.items() <= migration.items()
+        assert selector.items() <= the(documents, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_probes_and_service_meet_the_port() -> None:
+    """Port names are resolved to the same port everywhere."""
+    documents = render({"service": {"port": 9000}})
+    only = container(the(documents, "Deployment"))
+    assert only["ports"] == [{"name": "http", "containerPort": 8080}]
+    assert only["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
+    assert only["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+    assert the(documents, "Service")["spec"]["ports"] == [{"name": "http", "port": 9000, "targetPort": "http"}]
+
+
+@pytest.mark.parametrize(
+    ("create", "name", "expected"),
+    [(True, "", "bp-voucher-operator"), (True, "mine", "mine"), (False, "theirs", "theirs"), (False, "", "default")],
+)
+def test_service_account(create: bool, name: str, expected: str) -> None:
+    """The pods and the bindings name the account that is made, or that is there."""
+    documents = render({"serviceAccount": {"create": create, "name": name, "annotations": {"a": "b"}}})
+    made = {account["metadata"]["name"]: account for account in of_kind(documents, "ServiceAccount")}
+    assert set(made) == ({expected, "bp-voucher-operator-migration"} if create else set())
+    assert all(account["metadata"]["annotations"]["a"] == "b" for key, account in made.items() if key == expected)
+    assert the(documents, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == expected
+    subjects = [binding["subjects"] for binding in of_kind(documents, "RoleBinding")]
+    assert subjects == [[{"kind": "ServiceAccount", "name": expected, "namespace": "billing"}]] * 2
+
+
+@pytest.mark.parametrize(
+    ("release", "values", "expected"),
+    [
+        ("bp-voucher-operator", {}, "bp-voucher-operator"),
+        ("x", {}, "x-voucher-operator"),
+        ("x", {"nameOverride": "vouchers"}, "x-vouchers"),
+        ("x", {"fullnameOverride": "vouchers"}, "vouchers"),
+        ("r" * 53, {}, "r" * 44),
+    ],
+)
+def test_names(release: str, values: Document, expected: str) -> None:
+    """Names follow the release, and stay short enough for every kind and label."""
+    documents = render(values, release=release)
+    assert the(documents, "Deployment")["metadata"]["name"] == expected
+    assert all(document["metadata"]["name"].startswith(expected) for document in documents)
+    assert max(len(document["metadata"]["name"]) for document in documents) <= 63
+
+
+def test_notes_say_what_comes_next() -> None:
+    """After the installation: which Secrets are awaited, and two commands."""
+    done = helm("install", "x", CHART, "-n", "ops", "--dry-run=client", "--set", "watchNamespaces={billing}")
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    commands = re.findall(r"^  (kubectl .*)$", notes, re.MULTILINE)
+    assert commands == [
+        "kubectl -n ops rollout status deployment/x-voucher-operator",
+        "kubectl -n billing get vouchers,redemptions",
+    ]
+    assert {"voucher-operator-database", "voucher-operator-database-owner"} <= set(notes.split())

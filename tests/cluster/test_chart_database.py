@@ -1,0 +1,111 @@
+"""How the chart's pods come to the ledger: Secrets that may come late, and a migration that runs once a change."""
+
+import pytest
+
+from tests.cluster.chart import Document, container, of_kind, render, the
+
+ALL_KEYS = ["username", "password", "host", "port", "dbname", "uri"]
+
+
+def _volume(workload: Document) -> Document:
+    found = {volume["name"]: volume for volume in workload["spec"]["template"]["spec"]["volumes"]}
+    return dict(found["database"]["secret"])
+
+
+@pytest.mark.parametrize(("kind", "secret"), [("Deployment", "app"), ("Job", "owner")])
+def test_secret_is_mounted_and_may_come_late(kind: str, secret: str) -> None:
+    """Operator and migration mount their own Secret alone, as an optional folder that follows its changes."""
+    workload = the(render({"database": {"existingSecret": "app", "ownerSecret": "owner"}}), kind)
+    volume = _volume(workload)
+    assert (volume["secretName"], volume["optional"], volume["defaultMode"]) == (secret, True, 0o440)
+    assert [item["key"] for item in volume["items"]] == [item["path"] for item in volume["items"]] == ALL_KEYS
+    (mount,) = [mount for mount in container(workload)["volumeMounts"] if mount["name"] == "database"]
+    assert mount == {"name": "database", "mountPath": "/etc/voucher-operator/database", "readOnly": True}
+
+
+@pytest.mark.parametrize(
+    ("database", "environment", "keys"),
+    [
+        ({"host": "pg-rw.sme"}, {"PGHOST": "pg-rw.sme"}, ["username", "password", "port", "dbname"]),
+        ({"port": 6432}, {"PGPORT": "6432"}, ["username", "password", "host", "dbname"]),
+        ({"name": "sme_billing"}, {"PGDATABASE": "sme_billing"}, ["username", "password", "host", "port"]),
+        (
+            {"host": "h", "port": 1, "name": "n"},
+            {"PGHOST": "h", "PGPORT": "1", "PGDATABASE": "n"},
+            ["username", "password"],
+        ),
+    ],
+    ids=["host", "port", "name", "all"],
+)
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_values_win_over_the_secret(kind: str, database: Document, environment: Document, keys: list[str]) -> None:
+    """What the values say is not mounted, so the Secret cannot contradict it; a uri would."""
+    workload = the(render({"database": database}), kind)
+    found = {
+        entry["name"]: entry.get("value") for entry in container(workload)["env"] if entry["name"].startswith("PG")
+    }
+    assert found == environment
+    assert [item["key"] for item in _volume(workload)["items"]] == keys
+
+
+def test_migration_has_no_rights() -> None:
+    """It runs under an account that no Role is bound to, without a token, and waits for a Secret for days."""
+    documents = render()
+    job = the(documents, "Job")["spec"]
+    pod = job["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    subjects = {subject["name"] for binding in of_kind(documents, "RoleBinding") for subject in binding["subjects"]}
+    assert pod["serviceAccountName"] not in subjects
+    assert pod["containers"][0]["args"] == ["migrate"]
+    assert (pod["restartPolicy"], job["backoffLimit"], job["ttlSecondsAfterFinished"]) == ("OnFailure", 1000, 86400)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"migration": {"serviceAccountName": "mine"}}, "mine"),
+        ({"serviceAccount": {"create": False}}, "default"),
+        ({}, "bp-voucher-operator-migration"),
+    ],
+)
+def test_migration_account(values: Document, expected: str) -> None:
+    """One of its own where accounts may be made."""
+    documents = render(values)
+    assert the(documents, "Job")["spec"]["template"]["spec"]["serviceAccountName"] == expected
+    made = {account["metadata"]["name"] for account in of_kind(documents, "ServiceAccount")}
+    assert ("bp-voucher-operator-migration" in made) == (expected == "bp-voucher-operator-migration")
+
+
+def test_migration_can_be_left_out() -> None:
+    """No Job and no account for it."""
+    documents = render({"migration": {"enabled": False}})
+    assert of_kind(documents, "Job") == []
+    assert [account["metadata"]["name"] for account in of_kind(documents, "ServiceAccount")] == ["bp-voucher-operator"]
+
+
+def _job_name(values: Document) -> str:
+    return str(the(render(values), "Job")["metadata"]["name"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"image": {"tag": "0.2.0"}},
+        {"database": {"ownerSecret": "other"}},
+        {"migration": {"resources": {"limits": {"memory": "1Gi"}}}},
+        {"extraEnv": [{"name": "A", "value": "b"}]},
+        {"nodeSelector": {"a": "b"}},
+    ],
+    ids=str,
+)
+def test_changed_migration_is_another_job(values: Document) -> None:
+    """A Job's template cannot be changed in place."""
+    assert _job_name(values) != _job_name({})
+
+
+@pytest.mark.parametrize(
+    "values", [{"replicas": 5}, {"migration": {"backoffLimit": 1, "ttlSecondsAfterFinished": 1}}], ids=str
+)
+def test_unchanged_migration_is_the_same_job(values: Document) -> None:
+    """What does not concern its template does not run it again."""
+    assert _job_name(values) == _job_name({})

@@ -1,0 +1,96 @@
+"""The chart's values reach the process: every setting has its variable, and the defaults are the same."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.chart import Document, container, render, the
+from voucher_operator.settings import Settings
+
+PREFIX = "VOUCHER_OPERATOR_"
+# The chart gives the database as a folder, and pods listen where they always do.
+NOT_OFFERED = {"DATABASE_URL", "HTTP_HOST"}
+# Known only in the cluster, or the release's own.
+PER_RELEASE = {"database_dir", "namespaces", "pod_name", "pod_namespace", "lease_name"}
+POD = {"metadata.name": "voucher-operator-abc", "metadata.namespace": "billing"}
+
+
+def _environment(workload: Document) -> dict[str, str]:
+    """Return the container's environment as the kubelet would set it."""
+    found = {}
+    for entry in container(workload)["env"]:
+        source = entry.get("valueFrom")
+        found[entry["name"]] = POD[source["fieldRef"]["fieldPath"]] if source else entry["value"]
+    return found
+
+
+def _settings(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Settings:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return Settings()
+
+
+def test_every_setting_is_offered_and_no_other() -> None:
+    """A setting that is added, renamed or misspelt is noticed here."""
+    known = {(field.validation_alias or name).upper() for name, field in Settings.model_fields.items()}  # type: ignore[union-attr]
+    given = {name.removeprefix(PREFIX) for name in _environment(the(render(), "Deployment")) if name.startswith(PREFIX)}
+    assert given == known - NOT_OFFERED
+
+
+def test_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chart changes no default; what is the release's own is as it should be."""
+    given = _settings(monkeypatch, _environment(the(render(), "Deployment")))
+    defaults = {name: field.default for name, field in Settings.model_fields.items() if name not in PER_RELEASE}
+    assert {name: getattr(given, name) for name in defaults} == defaults
+    assert given.database_dir == Path("/etc/voucher-operator/database")
+    assert (given.namespaces, given.lease_name) == (("billing",), "bp-voucher-operator")
+    assert (given.pod_name, given.pod_namespace) == ("voucher-operator-abc", "billing")
+
+
+@pytest.mark.parametrize(
+    ("values", "setting", "expected"),
+    [
+        ({"currency": "KWD"}, "currency", "KWD"),
+        ({"runtimeRole": "vouchers"}, "runtime_role", "vouchers"),
+        ({"database": {"poolSize": 9}}, "pool_size", 9),
+        ({"logLevel": "DEBUG"}, "log_level", "DEBUG"),
+        ({"workers": 64}, "workers", 64),
+        ({"watchNamespaces": ["one", "2"]}, "namespaces", ("one", "2")),
+        ({"intervals": {"project": 0.5}}, "project_interval", 0.5),
+        ({"intervals": {"resync": 86400}}, "resync_interval", 86400.0),
+        ({"intervals": {"secret": 1}}, "secret_interval", 1.0),
+        ({"intervals": {"backoffMax": 60}}, "backoff_max", 60.0),
+        ({"intervals": {"notFoundGrace": 0}}, "not_found_grace", 0.0),
+        ({"intervals": {"releaseAfter": 0}}, "release_after", 0.0),
+        ({"lease": {"name": "1e3"}}, "lease_name", "1e3"),
+        ({"lease": {"duration": 15}}, "lease_duration", 15.0),
+        ({"lease": {"renewDeadline": 7}}, "renew_deadline", 7.0),
+        ({"lease": {"retryPeriod": 2.5}}, "retry_period", 2.5),
+    ],
+)
+def test_value_reaches_its_setting(
+    monkeypatch: pytest.MonkeyPatch, values: Document, setting: str, expected: Any
+) -> None:
+    """Each value ends in the setting of its meaning, with a type that the settings accept."""
+    assert getattr(_settings(monkeypatch, _environment(the(render(values), "Deployment"))), setting) == expected
+
+
+def test_migration_is_told_currency_and_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The migration fixes the currency and grants to the role that the operator uses."""
+    values = {"currency": "KWD", "runtimeRole": "vouchers"}
+    given = _settings(monkeypatch, _environment(the(render(values), "Job")))
+    assert (given.currency, given.runtime_role) == ("KWD", "vouchers")
+    assert given.database_dir == Path("/etc/voucher-operator/database")
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_kopf_finds_a_user_name(kind: str) -> None:
+    """A bare uid has no name; without LOGNAME the process would not start."""
+    assert _environment(the(render(), kind))["LOGNAME"] == "voucher-operator"
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_services_do_not_become_settings(kind: str) -> None:
+    """A Service called voucher-operator would set VOUCHER_OPERATOR_PORT and more of our prefix."""
+    assert the(render(), kind)["spec"]["template"]["spec"]["enableServiceLinks"] is False
