@@ -1,0 +1,80 @@
+"""Read-only sessions for people's commands, and the mask over codes that came from a Secret.
+
+A command must never stop the Go service's start-up, which needs each table to itself for a moment and gives up after
+ten seconds: nothing here keeps a transaction open, and every statement has a limit. The session is read-only, so that a
+command cannot change a live ledger by mistake.
+
+Neighbours: `verify` and `export` are the commands; `pool` has the operator's own sessions.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection, errors
+
+from voucher_operator.ledger.statements import statement
+from voucher_operator.resources.codes import normal_code
+from voucher_operator.resources.errors import LedgerUnavailableError
+
+STATEMENT_LIMIT = 8.0
+"""Longest time that a command's statement may take, in seconds: less than what the Go service's start-up has."""
+
+_NOT_MIGRATED = (errors.InvalidSchemaName, errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
+
+
+@asynccontextmanager
+async def read_only(
+    database_url: str, name: str, *, statement_limit: float = STATEMENT_LIMIT
+) -> AsyncIterator[AsyncConnection[Any]]:
+    """Yield a read-only session in autocommit mode; `name` is shown to administrators, `statement_limit` is in seconds.
+
+    Raises LedgerUnavailableError when PostgreSQL cannot be reached, refuses, is not migrated, or takes too long.
+    """
+    settings = {
+        "default_transaction_read_only": "on",
+        "TimeZone": "UTC",
+        "lock_timeout": "5s",
+        "statement_timeout": f"{statement_limit * 1000:.0f}ms",
+        "idle_in_transaction_session_timeout": "5s",
+    }
+    try:
+        async with await AsyncConnection.connect(
+            database_url, autocommit=True, application_name=name, connect_timeout=10
+        ) as connection:
+            for setting, value in settings.items():
+                await connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
+            yield connection
+    except _NOT_MIGRATED as error:
+        raise LedgerUnavailableError("this database has no ledger of ours yet: run voucher-operator migrate") from error
+    except errors.QueryCanceled as error:
+        raise LedgerUnavailableError(
+            f"a statement took longer than {statement_limit:g} s and was stopped: give it a longer limit when no other "
+            "service is about to start, or use a replica"
+        ) from error
+    except (psycopg.OperationalError, errors.InsufficientPrivilege) as error:
+        raise LedgerUnavailableError(f"PostgreSQL: {error}") from error
+
+
+class CodeMask:
+    """Shows a code, or for one that came from a Secret the Voucher that it belongs to, whatever its spelling."""
+
+    def __init__(self, masks: Mapping[str, str]) -> None:
+        """`masks`: normal form of a code -> what to show instead."""
+        self._masks = masks
+
+    @classmethod
+    async def load(cls, connection: AsyncConnection[Any]) -> "CodeMask":
+        """Read which codes are secret. Holds those alone in memory."""
+        cursor = await connection.execute(statement("read_secret_codes"))
+        return cls({normal_code(code): f"<secret {owner}>" async for code, owner in cursor})
+
+    def code(self, code: str) -> str:
+        """Return what to show for a code."""
+        return self._masks.get(normal_code(code), code)
+
+    def reason(self, reason: str) -> str:
+        """Return what to show for a ledger entry's reason, which may be `promo:<CODE>`."""
+        prefix, colon, code = reason.partition(":")
+        return f"promo:{self.code(code)}" if colon and prefix == "promo" else reason

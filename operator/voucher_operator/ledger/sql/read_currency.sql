@@ -1,0 +1,2 @@
+-- The currency that the first migration fixed.
+SELECT s.currency FROM vouchers.sovereign AS s

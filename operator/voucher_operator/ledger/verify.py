@@ -1,0 +1,79 @@
+"""Checks the invariants of a live ledger: `voucher-operator verify`.
+
+Each invariant is one SQL query that returns the rows that break it. A query is one statement, hence one snapshot: it is
+consistent in itself while others redeem, and needs no transaction that would keep the Go service from starting.
+
+Neighbours: `sql/verify_*.sql` are the queries; the tests run them after every fault; `reader` has the session and the
+mask over codes from Secrets.
+"""
+
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+from psycopg.rows import dict_row
+
+from voucher_operator.ledger.reader import STATEMENT_LIMIT, CodeMask, read_only
+from voucher_operator.ledger.statements import statement
+from voucher_operator.ledger.types import Violation
+
+
+class Invariant(StrEnum):
+    """What holds at every moment; the value names the query `sql/verify_<value>.sql`."""
+
+    COUNTER = "counter"
+    CAP = "cap"
+    ONCE_PER_CUSTOMER = "once_per_customer"
+    GRANT = "grant"
+    ENTRIES = "entries"
+    REVERSAL = "reversal"
+    BALANCE = "balance"
+    GRANTED = "granted"
+    COLUMNS = "columns"
+    TERMS = "terms"
+    SPELLING = "spelling"
+
+
+EXPLANATIONS: Final = MappingProxyType(
+    {
+        Invariant.COUNTER: "A code's counter is the number of its redemption rows.",
+        Invariant.CAP: "A code has no more redemptions than its cap, or than it had when the cap was last set.",
+        Invariant.ONCE_PER_CUSTOMER: "A customer redeems a code once, in whatever spelling.",
+        Invariant.GRANT: "A request that was granted has one grant entry of its amount, and its redemption row.",
+        Invariant.ENTRIES: "Each redemption row has one grant that stands; no grant stands without a redemption row.",
+        Invariant.REVERSAL: "A request that was undone has an entry that negates its grant, in both columns.",
+        Invariant.BALANCE: "A customer's balance is not negative (two checkouts of the Go service at once can do it).",
+        Invariant.GRANTED: "What a code has granted is the sum of its entries that belong to no order.",
+        Invariant.COLUMNS: "Whole units and minor units of an amount differ by less than one whole unit.",
+        Invariant.TERMS: "The code of a live Voucher has its row, not revoked (the operator puts it back).",
+        Invariant.SPELLING: "No two codes have one normal form: only the one in normal spelling can be redeemed.",
+    }
+)
+"""One sentence each, for people and for the docs."""
+
+
+async def verify(database_url: str, *, statement_limit: float = STATEMENT_LIMIT) -> AsyncIterator[Violation]:
+    """Yield every row that breaks an invariant, in the order of `Invariant`; nothing when the ledger is sound.
+
+    `statement_limit` bounds each query, in seconds. Raises LedgerUnavailableError.
+    """
+    async with read_only(database_url, "voucher-operator verify", statement_limit=statement_limit) as connection:
+        mask = await CodeMask.load(connection)
+        for invariant in Invariant:
+            async with connection.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(statement(f"verify_{invariant}"))
+                async for row in cursor:
+                    yield Violation(invariant.value, _subject(row, mask), row["detail"])
+
+
+def _subject(row: dict[str, Any], mask: CodeMask) -> str:
+    parts = []
+    if row["key"] is not None:
+        parts.append(f"redemption {row['key']}")
+    if row["code"] is not None:
+        shown = mask.code(row["code"])
+        parts.append(f"code {shown}" if shown != row["code"] else f"code {shown!r}")
+    if row["customer_id"] is not None:
+        parts.append(f"customer {row['customer_id']}")
+    return ", ".join(parts)
