@@ -1,6 +1,6 @@
 """A real Kubernetes control plane on loopback: etcd, API server, controller manager; no kubelet, so no pods run.
 
-Neighbours: `credentials` writes keys and kubeconfigs, `tools` brings the binaries, `cluster` installs the operator.
+Neighbours: `access` is what is done with it, `credentials` writes keys and kubeconfigs, `cluster` installs on it.
 """
 
 import contextlib
@@ -8,14 +8,14 @@ import http.client
 import secrets
 import shutil
 import ssl
-import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from testbed import tools
+from testbed.access import ClusterAccess
 from testbed.credentials import ec_private_key, kubeconfig
-from testbed.processes import Daemon, TestbedError, free_port, temporary_folder, wait_until
+from testbed.processes import Daemon, free_port, temporary_folder, wait_until
 
 _CONTROLLERS = (
     "namespace",
@@ -27,14 +27,14 @@ _CONTROLLERS = (
 """What the operator's life depends on; the rest would only cost processor time."""
 
 
-class ControlPlane:
+class ControlPlane(ClusterAccess):
     """One cluster, empty at its start; a context manager. Its data is gone after `stop`."""
 
     def __init__(self) -> None:
         """Prepare; nothing runs yet."""
         self._resources = contextlib.ExitStack()
         self._token = secrets.token_hex(16)
-        self._folder = Path()
+        self._temporary = Path()
         self._binaries = Path()
         self._port = 0
 
@@ -89,40 +89,20 @@ class ControlPlane:
         self.stop_apiserver(kill=kill)
         self.start_apiserver()
 
-    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> str:
-        """Run kubectl as the administrator and return what it printed (without `check` also what it complained of).
+    @property
+    def _kubectl(self) -> Path:
+        return self._binaries / "kubectl"
 
-        Raises TestbedError when it fails, unless `check` is false.
-        """
-        kubectl = [
-            str(self._binaries / "kubectl"),
-            f"--kubeconfig={self.kubeconfig}",
-            f"--cache-dir={self._folder}/cache",
-        ]
-        command = [*kubectl, *args]
-        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=120)
-        if check and done.returncode != 0:
-            raise TestbedError(f"kubectl {' '.join(args)}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout if check else done.stdout + done.stderr
-
-    def namespace(self, name: str) -> str:
-        """Create a namespace and return its name."""
-        self.kubectl("create", "namespace", name)
-        return name
-
-    def service_account_kubeconfig(self, namespace: str, name: str) -> Path:
-        """Return credentials of a ServiceAccount, by a token of 24 hours from the TokenRequest API."""
-        token = self.kubectl("create", "token", name, f"--namespace={namespace}", "--duration=24h").strip()
-        path = self._folder / f"{namespace}-{name}.kubeconfig"
-        kubeconfig(path, self.url, self._authority, token, namespace)
-        return path
+    @property
+    def _folder(self) -> Path:
+        return self._temporary
 
     @property
     def _authority(self) -> Path:
         return self._folder / "certificates" / "apiserver.crt"
 
     def _start(self) -> None:
-        self._folder = self._resources.enter_context(temporary_folder("control-plane"))
+        self._temporary = self._resources.enter_context(temporary_folder("control-plane"))
         self._port = free_port()
         ec_private_key(self._folder / "service-account.key")
         (self._folder / "tokens.csv").write_text(f"{self._token},admin,admin,system:masters\n")
@@ -130,7 +110,7 @@ class ControlPlane:
         self._run(self._etcd(etcd_port))
         self._apiserver = self._run(self._kube_apiserver(etcd_port))
         wait_until(self._ready, "readiness of kube-apiserver", alive=self._apiserver)
-        kubeconfig(self.kubeconfig, self.url, self._authority, self._token, "default")
+        kubeconfig(self.kubeconfig, self.url, self._authority, self._token)
         self._run(self._controller_manager())
 
     def _run(self, daemon: Daemon) -> Daemon:
