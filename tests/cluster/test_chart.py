@@ -185,8 +185,8 @@ def test_replicas_are_spread() -> None:
 
 
 def test_selectors_never_catch_the_migration() -> None:
-    """Neither the Service nor the Deployment takes the migration's pod for an operator."""
-    documents = render()
+    """Service and Deployment find the operator's pods, whatever labels are added to them, and never the migration's."""
+    documents = render({"podLabels": {"app.kubernetes.io/name": "x"}})
     migration = the(documents, "Job")["spec"]["template"]["metadata"]["labels"]
     for selector in (
         the(documents, "Service")["spec"]["selector"],
