@@ -7,7 +7,6 @@ Neighbours: `sql/verify_*.sql` are the queries; the tests run them after every f
 mask over codes from Secrets.
 """
 
-from collections.abc import AsyncIterator
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
@@ -53,18 +52,19 @@ EXPLANATIONS: Final = MappingProxyType(
 """One sentence each, for people and for the docs."""
 
 
-async def verify(database_url: str, *, statement_limit: float = STATEMENT_LIMIT) -> AsyncIterator[Violation]:
-    """Yield every row that breaks an invariant, in the order of `Invariant`; nothing when the ledger is sound.
+async def verify(database_url: str, *, statement_limit: float = STATEMENT_LIMIT) -> list[Violation]:
+    """Return every row that breaks an invariant, in the order of `Invariant`; none when the ledger is sound.
 
     `statement_limit` bounds each query, in seconds. Raises LedgerUnavailableError.
     """
     async with read_only(database_url, "voucher-operator verify", statement_limit=statement_limit) as connection:
         mask = await CodeMask.load(connection)
+        found: list[Violation] = []
         for invariant in Invariant:
             async with connection.cursor(row_factory=dict_row) as cursor:
                 await cursor.execute(statement(f"verify_{invariant}"))
-                async for row in cursor:
-                    yield Violation(invariant.value, _subject(row, mask), row["detail"])
+                found += [Violation(invariant.value, _subject(row, mask), row["detail"]) async for row in cursor]
+        return found
 
 
 def _subject(row: dict[str, Any], mask: CodeMask) -> str:
