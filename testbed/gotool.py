@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from testbed.processes import TestbedError
 
@@ -125,7 +126,7 @@ def build(go: Go, source: Path, target: Path, ldflags: str, progress: Progress) 
 def _run(command: list[str], cwd: Path, heard: Callable[[str], None], tick: Callable[[], None]) -> None:
     """Run Go; `heard` gets each line that it prints, `tick` is called about once a second."""
     last: deque[str] = deque(maxlen=30)
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command,
         cwd=cwd,
         env=_environment(),
@@ -133,22 +134,21 @@ def _run(command: list[str], cwd: Path, heard: Callable[[str], None], tick: Call
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
+    ) as process:
+        listener = threading.Thread(target=_listen, args=(process.stdout, heard, last), daemon=True)
+        listener.start()
+        try:
+            while listener.is_alive():
+                listener.join(1.0)
+                tick()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        raise TestbedError(f"{' '.join(command[1:3])} failed in {cwd.name}:\n{''.join(last)}")
 
-    def listen() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            last.append(line)
-            heard(line)
 
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    try:
-        while listener.is_alive():
-            listener.join(1.0)
-            tick()
-        if process.wait() != 0:
-            raise TestbedError(f"{' '.join(command[1:3])} failed in {cwd.name}:\n{''.join(last)}")
-    finally:
-        process.kill()
-        process.wait()
+def _listen(output: IO[str], heard: Callable[[str], None], last: deque[str]) -> None:
+    for line in output:
+        last.append(line)
+        heard(line)

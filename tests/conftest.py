@@ -1,0 +1,141 @@
+"""Real parts for all tests, each started when the first test asks for it; one that cannot start fails the test.
+
+Servers live for the session; databases and namespaces belong to one test. A test that stops a server starts its own
+(`PostgresServer()`, `ControlPlane()`): the others would notice.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from testbed.cluster import Installation, install_crds, install_rights
+from testbed.control_plane import ControlPlane
+from testbed.operator_process import OperatorProcess
+from testbed.postgres import RUNTIME, Database, PostgresServer
+from voucher_operator.ledger.migrate import migrate
+
+
+@pytest.fixture(scope="session")
+def postgres16() -> Iterator[PostgresServer]:
+    """What the Go service runs on."""
+    with PostgresServer(16) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres18() -> Iterator[PostgresServer]:
+    with PostgresServer(18) as server:
+        yield server
+
+
+@pytest.fixture(params=[16, 18], ids=["pg16", "pg18"])
+def postgres(request: pytest.FixtureRequest) -> PostgresServer:
+    """Each version in turn."""
+    server = request.getfixturevalue(f"postgres{request.param}")
+    assert isinstance(server, PostgresServer)
+    return server
+
+
+@pytest.fixture(scope="session")
+def template16(postgres16: PostgresServer) -> str:
+    return _migrated(postgres16)
+
+
+@pytest.fixture(scope="session")
+def template18(postgres18: PostgresServer) -> str:
+    return _migrated(postgres18)
+
+
+@pytest.fixture
+def empty_database(postgres: PostgresServer) -> Iterator[Database]:
+    """A database without a table, on each version."""
+    yield from _fresh(postgres, None)
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, postgres: PostgresServer) -> Iterator[Database]:
+    """A migrated ledger without a row, on each version."""
+    yield from _fresh(postgres, request.getfixturevalue(f"template{postgres.version}"))
+
+
+@pytest.fixture
+def database18(postgres18: PostgresServer, template18: str) -> Iterator[Database]:
+    """A migrated ledger without a row, on the newest version alone: for tests of what is above the ledger."""
+    yield from _fresh(postgres18, template18)
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """A cluster that has the CRDs."""
+    with ControlPlane() as cluster:
+        install_crds(cluster)
+        yield cluster
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> str:
+    return control_plane.namespace(f"t-{secrets.token_hex(5)}")
+
+
+@pytest.fixture
+def installation(control_plane: ControlPlane, namespace: str) -> Installation:
+    """The chart's ServiceAccount with the chart's rights in `namespace`, and nothing else."""
+    return install_rights(control_plane, [namespace])
+
+
+class Operators:
+    """Starts replicas for one test, all on its namespace and its ledger."""
+
+    def __init__(self, installation: Installation, database: Database, folder: Path) -> None:
+        self.allow: list[str] = []
+        """Regular expressions of the warnings that the test provokes; any other fails it."""
+        self.started: list[OperatorProcess] = []
+        self._installation = installation
+        self._database = database
+        self._folder = folder
+
+    def start(self, pod_name: str | None = None, env: Mapping[str, str] | None = None) -> OperatorProcess:
+        """Start a replica; returns at once."""
+        operator = OperatorProcess(
+            kubeconfig=self._installation.kubeconfig,
+            database_url=self._database.runtime_url,
+            namespaces=self._installation.namespaces,
+            folder=self._folder,
+            pod_name=pod_name,
+            env={**self._installation.env, **(env or {})},
+        )
+        operator.start()
+        self.started.append(operator)
+        return operator
+
+
+@pytest.fixture
+def operators(installation: Installation, database18: Database, tmp_path: Path) -> Iterator[Operators]:
+    """Ends all replicas in good order after the test, and fails it for an unexpected line in a log."""
+    started = Operators(installation, database18, tmp_path)
+    yield started
+    for operator in started.started:
+        if operator.running:
+            operator.sigcont()
+            operator.stop()
+    for operator in started.started:
+        assert operator.unexpected(started.allow) == [], operator.pod_name
+
+
+def _migrated(server: PostgresServer) -> str:
+    """Migrate once a server; a copy takes 30 ms."""
+    template = server.database("migrated")
+    # Not in this thread: the event loop of an async test may belong to it.
+    with ThreadPoolExecutor(1) as other:
+        other.submit(asyncio.run, migrate(template.owner_url, currency="OMR", runtime_role=RUNTIME)).result()
+    return template.name
+
+
+def _fresh(server: PostgresServer, template: str | None) -> Iterator[Database]:
+    fresh = server.database(f"t{secrets.token_hex(6)}", template)
+    yield fresh
+    server.drop(fresh)
