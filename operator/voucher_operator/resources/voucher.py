@@ -13,7 +13,6 @@ from pydantic import AwareDatetime, Field, model_validator
 from voucher_operator.resources.base import CodeFrom, Model, Resource, Status
 from voucher_operator.resources.money import MAX_WHOLE_UNITS, parse_amount
 
-_TIME = r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 _AMOUNT = r"^((0|[1-9][0-9]{0,8})(\.[0-9]{1,4})?|1000000000(\.0{1,4})?)$"
 Amount = (
     Annotated[int, Field(strict=True, ge=1, le=MAX_WHOLE_UNITS)]
