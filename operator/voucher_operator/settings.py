@@ -1,13 +1,17 @@
 """All settings of the process, from the environment, in one class.
 
-Neighbours: `cli` reads them once and hands them down; the chart's Deployment sets them; docs/architecture.md lists them.
+Neighbours: `cli` reads them once and hands them down; the chart's Deployment sets them; docs/architecture.md lists
+them.
 """
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote, unquote
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from voucher_operator.resources.errors import LedgerUnavailableError
 
 
 class Settings(BaseSettings):
@@ -61,3 +65,39 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    def conninfo(self) -> str:
+        """Return the libpq URL, read anew at each call, so that a Secret that comes late or rotates is noticed.
+
+        Raises LedgerUnavailableError when there is none yet.
+        """
+        if url := self.database_url.get_secret_value():
+            return url
+        if self.database_dir is None:
+            raise LedgerUnavailableError(
+                "No database is configured: set DATABASE_URL or VOUCHER_OPERATOR_DATABASE_DIR."
+            )
+        return _from_files(self.database_dir)
+
+
+def _from_files(folder: Path) -> str:
+    """Build a URL from a mounted Secret of CloudNativePG's shape.
+
+    Single keys win over `uri`; libpq fills those that are left out (host, port, dbname) from PGHOST, PGPORT, PGDATABASE.
+    """
+    names = ("username", "password", "host", "port", "dbname", "uri")
+    found = {name: quote(text, safe="") for name in names if (text := _read(folder / name))}
+    if "username" in found:
+        port = f":{found['port']}" if "port" in found else ""
+        credentials = f"{found['username']}:{found.get('password', '')}"
+        return f"postgresql://{credentials}@{found.get('host', '')}{port}/{found.get('dbname', '')}"
+    if "uri" in found:
+        return unquote(found["uri"])
+    raise LedgerUnavailableError(f"The database Secret is not there yet: {folder} needs username and password, or uri.")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

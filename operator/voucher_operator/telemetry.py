@@ -1,10 +1,14 @@
-"""Logs and metrics: JSON lines on standard error, Prometheus counters; never a code, a credential or a customer in either.
+"""Logs and metrics.
 
-Neighbours: `cli` calls `configure_logging` once; every layer above `resources` may count; `process.http` serves the metrics.
+JSON lines on standard error, Prometheus counters; never a code, a credential or a customer in either.
+
+Neighbours: `cli` calls `configure_logging` once; every layer above `resources` may count; `process.http` serves the
+metrics.
 """
 
 import logging
 import sys
+import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pythonjsonlogger.json import JsonFormatter
@@ -32,7 +36,9 @@ BATCH_SECONDS = Histogram(
 LEDGER_ERRORS = Counter(
     "voucher_operator_ledger_errors_total", "Calls to the ledger that failed and may pass.", registry=REGISTRY
 )
-LEDGER_UP = Gauge("voucher_operator_ledger_up", "1 when the ledger answered the last time it was asked.", registry=REGISTRY)
+LEDGER_UP = Gauge(
+    "voucher_operator_ledger_up", "1 when the ledger answered the last time it was asked.", registry=REGISTRY
+)
 QUEUE_LENGTH = Gauge(
     "voucher_operator_queue_length", "Resources queued, under way or backing off.", ["resource"], registry=REGISTRY
 )
@@ -42,12 +48,11 @@ WATCH_MISSED = Counter(
     "voucher_operator_watch_missed_total", "Resources that a list found and no watch had told.", registry=REGISTRY
 )
 DRIFT_CORRECTED = Counter(
-    "voucher_operator_drift_corrected_total", "Ledger rows that were edited outside Git and put back.", registry=REGISTRY
+    "voucher_operator_drift_corrected_total",
+    "Ledger rows that were edited outside Git and put back.",
+    registry=REGISTRY,
 )
 LEADER = Gauge("voucher_operator_leader", "1 while this replica leads.", registry=REGISTRY)
-LAST_HEARD = Gauge(
-    "voucher_operator_last_heard_timestamp_seconds", "When the API server was last heard.", registry=REGISTRY
-)
 
 _QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio")
 """Loggers of libraries that say at INFO what every object does, or print tracebacks at ERROR for what we retry."""
@@ -69,3 +74,25 @@ def configure_logging(level: str) -> None:
     if level != "DEBUG":
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Heard:
+    """When the API server last answered anybody, for liveness."""
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+
+    def now(self) -> None:
+        """The API server has just answered."""
+        self.at = time.monotonic()
+
+    def silence(self) -> float:
+        """Seconds since the API server last answered, or since the process began."""
+        return time.monotonic() - self.at
+
+
+HEARD = _Heard()
+SILENCE = Gauge(
+    "voucher_operator_api_silence_seconds", "Seconds since the API server last answered.", registry=REGISTRY
+)
+SILENCE.set_function(HEARD.silence)

@@ -1,4 +1,6 @@
-"""From the API server to the ledger and back: read a resource, call the ledger, patch a status. No SQL, no money decided.
+"""From the API server to the ledger and back.
+
+Read a resource, call the ledger, patch a status. No SQL, no money decided.
 
 `watch` feeds two work queues, `vouchers` and `redemptions` reconcile, `projection` finds what no watch event tells,
 `writer`, `secrets` and `events` talk to the API server.

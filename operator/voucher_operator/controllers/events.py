@@ -1,8 +1,8 @@
 """Our own recorder of Kubernetes events: few, for people, one per change of reason, repeats as a series.
 
-kopf would post one call for every log line, never aggregated, with a placeholder for the action. Events are best effort: they wait
-in a bounded queue beside the work, and what does not fit is counted and dropped; conditions and the ledger hold the truth.
-Neighbours: the reconcilers call `record`; `kube` posts.
+kopf would post one call for every log line, never aggregated, with a placeholder for the action. Events are best
+effort: they wait in a bounded queue beside the work, and what does not fit is counted and dropped; conditions and the
+ledger hold the truth. Neighbours: the reconcilers call `record`; `kube` posts.
 """
 
 import asyncio
@@ -60,7 +60,9 @@ class Recorder:
         self._pending: asyncio.Queue[_Note] = asyncio.Queue(_PENDING)
         self._series: OrderedDict[tuple[str, str, str], _Series] = OrderedDict()
 
-    def record(self, kind: Kind, body: Body, reason: Reason, action: str, message: str, *, warning: bool = False) -> None:
+    def record(
+        self, kind: Kind, body: Body, reason: Reason, action: str, message: str, *, warning: bool = False
+    ) -> None:
         """Tell people that something happened to a resource; the message holds no secret and no moving number."""
         note = _Note(kind, body, "Warning" if warning else "Normal", reason, action, message)
         try:

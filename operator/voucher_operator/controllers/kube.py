@@ -1,8 +1,9 @@
 """What the controllers ask of the API server besides watching: read, list, patch a status, delete, Secrets, Events.
 
-One thin class over the `kubernetes` client's `ApiClient` (configuration, TLS, token rotation, connections). Its per-API classes
-validate each argument of each call and parse each answer into models; here everything is JSON already, every call has a time
-limit, and every failure is one of two exceptions. kopf watches (`watch`); the Lease belongs to `voucher_operator.process.leader`.
+One thin class over the `kubernetes` client's `ApiClient` (configuration, TLS, token rotation, connections). Its per-
+API classes validate each argument of each call and parse each answer into models; here everything is JSON already,
+every call has a time limit, and every failure is one of two exceptions. kopf watches (`watch`); the Lease belongs to
+`voucher_operator.process.leader`.
 """
 
 import base64

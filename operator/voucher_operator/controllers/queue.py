@@ -1,8 +1,10 @@
-"""A work queue like controller-runtime's: a key is in it once, is worked on by one worker, and backs off when it fails.
+"""A work queue like controller-runtime's.
 
-kopf's own retries would hold one of its worker slots while they sleep; here a key that waits costs a timer and nothing else.
-The queue is only a cache: whoever restarts finds everything unfinished again by listing. Fed by `watch` and `projection`,
-drained into the `reconcile` of `vouchers` and `redemptions`.
+A key is in it once, is worked on by one worker, and backs off when it fails.
+
+kopf's own retries would hold one of its worker slots while they sleep; here a key that waits costs a timer and
+nothing else. The queue is only a cache: whoever restarts finds everything unfinished again by listing. Fed by `watch`
+and `projection`, drained into the `reconcile` of `vouchers` and `redemptions`.
 """
 
 import asyncio
@@ -80,12 +82,6 @@ class WorkQueue:
         for key in list(self._timers):
             self.add(key)
 
-    def forget(self, key: str) -> None:
-        """Drop the key: its object is gone."""
-        self._cancel_timer(key)
-        self._failures.pop(key, None)
-        self._dirty.discard(key)
-
     async def run(self) -> None:
         """Work until `stop`, then finish what is under way."""
         async with asyncio.TaskGroup() as group:
@@ -116,7 +112,9 @@ class WorkQueue:
         except TransientError as error:
             log.info("will retry", extra=_extra(self.name, key, error.reason, error.message))
         except Exception as error:
-            log.exception("reconcile failed, will retry", extra=_extra(self.name, key, "InternalError", type(error).__name__))
+            log.exception(
+                "reconcile failed, will retry", extra=_extra(self.name, key, "InternalError", type(error).__name__)
+            )
         return Result.AGAIN
 
     def _settle(self, key: str, result: Result) -> None:
@@ -131,7 +129,7 @@ class WorkQueue:
     def _next_delay(self, key: str) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         low, high = self._backoff
-        return min(high, low * 2 ** min(failures - 1, 20)) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+        return min(high, low * float(1 << min(failures - 1, 20))) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
 
     def _cancel_timer(self, key: str) -> None:
         with contextlib.suppress(KeyError):

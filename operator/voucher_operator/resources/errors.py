@@ -5,7 +5,8 @@
     │   ├── CodeConflictError     an older Voucher owns the code
     │   ├── CurrencyMismatchError the ledger counts in another currency
     │   ├── CodeChangedError      the Secret now holds another code
-    │   └── InvalidCodeError      what the Secret holds is no code
+    │   ├── InvalidCodeError      what the Secret holds is no code
+    │   └── InvalidSpecError      the CRD is newer than the operator
     └── TransientError            it may pass, retry           -> Reconciling
         ├── LedgerUnavailableError
         ├── SecretNotFoundError
@@ -63,6 +64,24 @@ class InvalidCodeError(TerminalError):
     """The Secret's value is not 3 to 64 characters of A-Z, 0-9 and '-'."""
 
     reason = Reason.INVALID_CODE
+
+
+class InvalidSpecError(TerminalError):
+    """The spec has something in it that this version does not know."""
+
+    reason = Reason.INVALID_SPEC
+
+
+class RequestRejectedError(TerminalError):
+    """A value cannot be stored: a NUL character, an amount beyond the ledger's columns."""
+
+    reason = Reason.REQUEST_REJECTED
+
+
+class CreditSpentError(TerminalError):
+    """The redemption cannot be undone: the customer has spent its credit."""
+
+    reason = Reason.CREDIT_SPENT
 
 
 class LedgerUnavailableError(TransientError):

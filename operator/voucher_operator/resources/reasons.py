@@ -46,11 +46,20 @@ class Reason(StrEnum):
     VOUCHER_NOT_READY = "VoucherNotReady"
     """The Voucher exists but is not in the ledger yet."""
 
+    INVALID_SPEC = "InvalidSpec"
+    """The spec has something in it that this version of the operator does not know: its CRD is newer."""
+
+    REQUEST_REJECTED = "RequestRejected"
+    """The ledger cannot store a value of the resource."""
+
     # Redemption: done
     REDEEMED = "Redeemed"
     """The credit is on the customer's ledger."""
     ROLLED_BACK = "RolledBack"
     """The redemption was undone; the customer may redeem again."""
+
+    CREDIT_SPENT = "CreditSpent"
+    """The redemption cannot be undone: its credit has been spent."""
 
     # Redemption: refused for good (design section 3)
     VOUCHER_NOT_FOUND = "VoucherNotFound"

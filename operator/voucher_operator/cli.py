@@ -1,0 +1,109 @@
+"""The command line: `voucher-operator run | migrate | verify | export | balance | version`.
+
+The only place that turns exceptions into exit codes and one line for people. Neighbours: `process.runner` and the
+ledger's commands.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from voucher_operator import __version__, telemetry
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.export import export
+from voucher_operator.ledger.migrate import migrate
+from voucher_operator.ledger.verify import verify
+from voucher_operator.process.runner import run
+from voucher_operator.resources.errors import OperatorError
+from voucher_operator.resources.money import format_amount
+from voucher_operator.settings import Settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0 done, 1 it failed or found something, 2 wrong use."""
+    args = _parser().parse_args(argv)
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        return _fail("; ".join(f"{'.'.join(map(str, line['loc']))}: {line['msg']}" for line in error.errors()), 2)
+    telemetry.configure_logging(settings.log_level)
+    try:
+        return asyncio.run(args.command(settings, args))
+    except OperatorError as error:
+        return _fail(error.message, 1)
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="voucher-operator", description="Vouchers as Kubernetes resources.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command, text in (
+        ("run", _run, "watch Vouchers and Redemptions and serve them from the ledger"),
+        ("migrate", _migrate, "bring the ledger's schema up to date; connect as its owner; safe at any time"),
+        ("verify", _verify, "check the ledger's invariants; exit 1 with the rows that break one"),
+        ("export", _export, "write vouchers, redemptions or ledger entries as JSON lines or CSV"),
+        ("balance", _balance, "show a customer's credit and last entries"),
+        ("version", _version, "print the version"),
+    ):
+        commands.add_parser(name, help=text, description=text).set_defaults(command=command)
+    exporter = commands.choices["export"]
+    exporter.add_argument("what", choices=("vouchers", "redemptions", "entries"))
+    exporter.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
+    commands.choices["balance"].add_argument("user", help="the customer's userID")
+    return parser
+
+
+async def _run(settings: Settings, _: argparse.Namespace) -> int:
+    await run(settings)
+    return 0
+
+
+async def _migrate(settings: Settings, _: argparse.Namespace) -> int:
+    applied = await migrate(settings.conninfo(), currency=settings.currency, runtime_role=settings.runtime_role)
+    print("\n".join(f"applied {name}" for name in applied) or "nothing to do")
+    return 0
+
+
+async def _verify(settings: Settings, _: argparse.Namespace) -> int:
+    broken = await verify(settings.conninfo())
+    for violation in broken:
+        print(f"{violation.invariant}: {violation.subject}: {violation.detail}")
+    print(f"{len(broken)} rows break an invariant" if broken else "the ledger is consistent")
+    return 1 if broken else 0
+
+
+async def _export(settings: Settings, args: argparse.Namespace) -> int:
+    await export(settings.conninfo(), args.what, args.format, sys.stdout)
+    return 0
+
+
+async def _balance(settings: Settings, args: argparse.Namespace) -> int:
+    ledger = Ledger(settings.conninfo, pool_size=2)
+    await ledger.open()
+    try:
+        info = await ledger.info()
+        print(f"balance {format_amount(await ledger.balance(args.user), info.currency)} {info.currency}")
+        for entry in await ledger.entries(args.user):
+            amount = format_amount(entry.amount_minor, info.currency)
+            print(f"{entry.created_at:%Y-%m-%d %H:%M:%S} {amount:>14} {entry.reason}")
+    finally:
+        await ledger.close()
+    return 0
+
+
+async def _version(_: Settings, __: argparse.Namespace) -> int:
+    print(__version__)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"voucher-operator: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""What no watch event tells.
+
+Counters that moved, rows that drifted, Secrets that changed, owners that are gone, finished Redemptions whose time is
+up, and objects that a deaf watch never mentioned.
+
+It decides nothing: it compares and puts keys into the queues, where the reconcilers do what they always do. The
+ledger's query is one for all vouchers, so the Go service's redemptions and edits are seen like our own. Neighbours:
+`redemptions` hints at vouchers that it has just redeemed; `process.runner` runs the loops while this replica leads.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from voucher_operator import telemetry
+from voucher_operator.controllers import kube
+from voucher_operator.controllers.cache import key_of
+from voucher_operator.controllers.kube import ApiUnavailableError, Body, ConflictError, KubeApi
+from voucher_operator.controllers.vouchers import VoucherController
+from voucher_operator.controllers.watch import Feed
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.types import VoucherCounters
+from voucher_operator.resources.errors import LedgerUnavailableError
+from voucher_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_TICK = 1.0
+"""Counters of one voucher are projected at most once in so many seconds."""
+_UNFINISHED = "status.finished!=true"
+_FINISHED = "status.finished=true"
+
+
+@dataclass(slots=True)
+class Projection:
+    """The periodic passes; one instance for each time of leading."""
+
+    ledger: Ledger
+    kube: KubeApi
+    feed: Feed
+    controller: VoucherController
+    settings: Settings
+    hints: set[str]
+    """uids of vouchers that this process has just redeemed."""
+    ledger_was_up: bool = True
+
+    async def run(self) -> None:
+        """Run all passes until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_every(_TICK, self.project_hinted))
+            group.create_task(_every(self.settings.project_interval, self.project_all))
+            group.create_task(_every(self.settings.secret_interval, self.look_again))
+            group.create_task(_every(self.settings.resync_interval, self.resync))
+            group.create_task(_every(min(self.settings.resync_interval, 60.0), self.expire_finished))
+
+    async def project_hinted(self) -> None:
+        """Bring up to date the counters of the vouchers that were just redeemed."""
+        if not self.hints:
+            return
+        uids = list(self.hints)
+        self.hints.clear()
+        try:
+            self._compare(await self.ledger.counters(uids))
+        except LedgerUnavailableError:
+            self.hints.update(uids)
+
+    async def project_all(self) -> None:
+        """Compare all vouchers with the ledger; tell them when it cannot be asked, and when it can be again."""
+        try:
+            counters = await self.ledger.counters()
+        except LedgerUnavailableError:
+            if self.ledger_was_up:
+                self._enqueue_vouchers()
+            self.ledger_was_up = False
+            telemetry.LEDGER_UP.set(0)
+            return
+        telemetry.LEDGER_UP.set(1)
+        if not self.ledger_was_up:
+            self.feed.voucher_queue.wake()
+            self.feed.redemption_queue.wake()
+        self.ledger_was_up = True
+        self._compare(counters)
+
+    def _compare(self, counters: Sequence[VoucherCounters]) -> None:
+        for counter in counters:
+            body = self.feed.voucher_cache.by_uid(counter.uid)
+            if body is not None and self.controller.differs(body, counter):
+                self._add(key_of(body))
+
+    def _add(self, key: str) -> None:
+        if not self.feed.voucher_queue.waits(key):
+            self.feed.voucher_queue.add(key)
+
+    def _enqueue_vouchers(self) -> None:
+        for key in self.feed.voucher_cache:
+            self._add(key)
+
+    async def look_again(self) -> None:
+        """Reconcile the vouchers that a change elsewhere may concern: a Secret, an older owner of the code."""
+        for key in self.feed.voucher_cache:
+            body = self.feed.voucher_cache.get(key)
+            if body is not None and _depends_on_others(body):
+                self._add(key)
+
+    async def resync(self) -> None:
+        """List all: what the watch has missed, ledger rows whose Voucher is gone, and each Voucher once more."""
+        try:
+            owners = await self.ledger.owners()
+        except LedgerUnavailableError:
+            owners = []
+        # The rows are read before the resources: a Voucher comes before its row, so a row without one is an orphan.
+        alive: set[str] = set()
+        for namespace in self.settings.namespaces:
+            async for page in self.kube.pages(kube.VOUCHERS, namespace):
+                alive |= {body["metadata"]["uid"] for body in page}
+                self._missed(page, self.feed.voucher_cache.get, self.feed.voucher)
+            async for page in self.kube.pages(kube.REDEMPTIONS, namespace, _UNFINISHED):
+                self._missed(page, self.feed.redemption_cache.get, self.feed.redemption)
+        telemetry.HEARD.now()
+        self._enqueue_vouchers()
+        for owner in owners:
+            if owner.uid not in alive and owner.namespace in self.settings.namespaces:
+                await self.controller.revoke_orphan(owner)
+
+    def _missed(self, page: list[Body], known: Callable[[str], Body | None], tell: Callable[..., None]) -> None:
+        for body in page:
+            seen = known(key_of(body))
+            if seen is None or seen["metadata"]["uid"] != body["metadata"]["uid"] or _older(seen, body):
+                telemetry.WATCH_MISSED.inc()
+                tell(body, gone=False)
+
+    async def expire_finished(self) -> None:
+        """Delete finished Redemptions whose `ttlSecondsAfterFinished` has passed, by the ledger's clock."""
+        try:
+            now = (await self.ledger.info()).now
+        except LedgerUnavailableError:
+            return
+        for namespace in self.settings.namespaces:
+            async for page in self.kube.pages(kube.REDEMPTIONS, namespace, _FINISHED):
+                for body in page:
+                    if _expired(body, now):
+                        await self._delete(body)
+
+    async def _delete(self, body: Body) -> None:
+        metadata = body["metadata"]
+        try:
+            await self.kube.delete(kube.REDEMPTIONS, metadata["namespace"], metadata["name"], metadata["uid"])
+        except ConflictError:
+            return
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do the work now and after each pause; a failure is logged and waits for the next turn."""
+    while True:
+        try:
+            await work()
+        except (ApiUnavailableError, ConflictError, LedgerUnavailableError) as error:
+            log.info("pass postponed", extra={"resource": "pass", "key": work.__name__, "reason": str(error)})
+        except Exception:
+            log.exception("pass failed", extra={"resource": "pass", "key": work.__name__, "reason": "InternalError"})
+        await asyncio.sleep(seconds)
+
+
+def _depends_on_others(body: Body) -> bool:
+    conditions: list[dict[str, Any]] = body["status"].get("conditions", [])
+    return "codeFrom" in body["spec"] or any(condition["type"] == "Stalled" for condition in conditions)
+
+
+def _older(seen: Body, listed: Body) -> bool:
+    return bool(seen["metadata"]["generation"] < listed["metadata"]["generation"])
+
+
+def _expired(body: Body, now: datetime) -> bool:
+    ttl = body["spec"].get("ttlSecondsAfterFinished")
+    finished_at = body.get("status", {}).get("finishedAt")
+    if ttl is None or finished_at is None or "deletionTimestamp" in body["metadata"]:
+        return False
+    return datetime.fromisoformat(finished_at) + timedelta(seconds=ttl) <= now

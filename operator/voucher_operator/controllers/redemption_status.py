@@ -1,0 +1,92 @@
+"""From the ledger's answer to a Redemption's status: pure functions, one for each kind of answer.
+
+Neighbours: `redemptions` asks, `resources.conditions` merges, docs/redemption.md explains the reasons to people.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from voucher_operator.ledger.types import Outcome, RedeemResult
+from voucher_operator.resources import conditions
+from voucher_operator.resources.conditions import Condition
+from voucher_operator.resources.errors import TransientError
+from voucher_operator.resources.money import format_amount
+from voucher_operator.resources.reasons import Reason
+from voucher_operator.resources.redemption import Redemption, RedemptionStatus, State
+
+REFUSALS: Final[Mapping[Reason, str]] = {
+    Reason.VOUCHER_NOT_FOUND: "This code is not valid: check it, then create the Redemption again.",
+    Reason.VOUCHER_INACTIVE: "Redemptions of this voucher are stopped: ask who issued it.",
+    Reason.VOUCHER_NOT_YET_VALID: "This voucher is not valid yet: create the Redemption again from validFrom on.",
+    Reason.VOUCHER_EXPIRED: "This voucher has expired: ask who issued it for another one.",
+    Reason.REDEMPTION_LIMIT_REACHED: "This voucher is used up: ask who issued it for another one.",
+    Reason.ALREADY_REDEEMED: "This customer has redeemed this voucher before: use another voucher.",
+    Reason.IDEMPOTENCY_CONFLICT: "A Redemption of this name was redeemed with another spec: use another name.",
+}
+_ROLLED_BACK: Final = "The redemption was undone: create another Redemption, under another name, to redeem again."
+
+
+def is_ready(voucher: Mapping[str, Any]) -> bool:
+    """Whether a Voucher's body says that the ledger holds what its spec says."""
+    status = voucher.get("status", {})
+    holds = any(one["type"] == conditions.READY and one["status"] == "True" for one in status.get("conditions", ()))
+    return holds and status.get("observedGeneration", -1) > 0
+
+
+def waiting(redemption: Redemption, error: TransientError) -> RedemptionStatus:
+    """Something that may pass keeps the ledger from answering."""
+    generation = redemption.metadata.generation
+    wanted = conditions.retrying(error.reason, error.message, generation=generation)
+    return RedemptionStatus(
+        observed_generation=generation,
+        conditions=_merged(redemption, wanted, datetime.now(UTC)),
+        state=State.PENDING,
+    )
+
+
+def finished(redemption: Redemption, result: RedeemResult, currency: str) -> RedemptionStatus:
+    """The ledger has answered; times are the ledger's."""
+    if result.outcome is Outcome.REDEEMED:
+        return _redeemed(redemption, result, currency)
+    if result.refusal is not None:
+        return _ended(redemption, result, State.REJECTED, result.refusal, REFUSALS[result.refusal])
+    return _ended(redemption, result, State.ROLLED_BACK, Reason.ROLLED_BACK, _ROLLED_BACK)
+
+
+def _redeemed(redemption: Redemption, result: RedeemResult, currency: str) -> RedemptionStatus:
+    generation, message = redemption.metadata.generation, "The credit is on the customer's ledger."
+    wanted = (
+        *conditions.ready(Reason.REDEEMED, message, generation=generation),
+        conditions.condition(conditions.REDEEMED, True, Reason.REDEEMED, message, generation=generation),
+    )
+    return RedemptionStatus(
+        observed_generation=generation,
+        conditions=_merged(redemption, wanted, result.decided_at),
+        state=State.REDEEMED,
+        finished=True,
+        finished_at=result.decided_at,
+        credit=f"{format_amount(result.credit_minor, currency)} {currency}",
+        redeemed_at=result.decided_at,
+    )
+
+
+def _ended(
+    redemption: Redemption, result: RedeemResult, state: State, reason: Reason, message: str
+) -> RedemptionStatus:
+    generation = redemption.metadata.generation
+    wanted = (
+        *conditions.stalled(reason, message, generation=generation),
+        conditions.condition(conditions.REDEEMED, False, reason, message, generation=generation),
+    )
+    return RedemptionStatus(
+        observed_generation=generation,
+        conditions=_merged(redemption, wanted, result.decided_at),
+        state=state,
+        finished=True,
+        finished_at=result.decided_at,
+    )
+
+
+def _merged(redemption: Redemption, wanted: tuple[Condition, ...], now: datetime) -> tuple[dict[str, Any], ...]:
+    return tuple(conditions.merge(redemption.conditions, wanted, owned=conditions.REDEMPTION_CONDITIONS, now=now))

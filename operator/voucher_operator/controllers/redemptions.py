@@ -1,0 +1,168 @@
+"""Redemption: ask the ledger once, and write its answer as the one status patch of a finished Redemption.
+
+The ledger answers the same key alike for ever, so whatever dies between its commit and the patch is mended by asking
+again. Neighbours: `queue` calls `reconcile`, `writer` patches, `projection` takes the `hints`; `redemption_status`
+words the answer.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from voucher_operator import telemetry
+from voucher_operator.controllers import kube, redemption_status
+from voucher_operator.controllers.cache import Cache
+from voucher_operator.controllers.events import Recorder
+from voucher_operator.controllers.kube import Body, KubeApi
+from voucher_operator.controllers.queue import Result
+from voucher_operator.controllers.writer import StatusWriter
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.types import LedgerInfo, Outcome, RedeemRequest, RedeemResult
+from voucher_operator.resources import conditions
+from voucher_operator.resources.codes import validate_code
+from voucher_operator.resources.errors import (
+    InvalidCodeError,
+    InvalidSpecError,
+    TransientError,
+    VoucherNotReadyError,
+)
+from voucher_operator.resources.reasons import Reason
+from voucher_operator.resources.redemption import Redemption
+
+_NO_CODE = ""
+"""What the ledger is asked for where there is no code: it finds none, and remembers that."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The code to redeem, and the Voucher it belongs to, as far as the operator has seen one."""
+
+    code: str
+    voucher_uid: str | None = None
+
+
+@dataclass(slots=True)
+class RedemptionController:
+    """Reconciles Redemptions. `hints` collects the uids of vouchers whose counters have just moved."""
+
+    ledger: Ledger
+    api: KubeApi
+    recorder: Recorder
+    cache: Cache
+    vouchers: Cache
+    grace: float
+    """Seconds that an unknown code gets for its Voucher to arrive."""
+    hints: set[str] = field(default_factory=set)
+    _first_seen: dict[str, float] = field(default_factory=dict)
+    _info: LedgerInfo | None = None
+
+    async def reconcile(self, key: str) -> Result:
+        """Bring one Redemption to its end; raises what may pass and could not be told."""
+        body = self.cache.get(key)
+        if body is None or body["status"].get("finished"):
+            return self._forget(key)
+        try:
+            redemption = _parse(body)
+        except InvalidSpecError as error:
+            written = await self._writer.write_invalid(key, body, error, conditions.REDEMPTION_CONDITIONS)
+            return Result.DONE if written else Result.AGAIN
+        try:
+            result = await self._redeem(redemption)
+        except TransientError as error:
+            patch = redemption_status.waiting(redemption, error).to_patch()
+            await self._writer.write(key, body, patch)
+            return Result.AGAIN
+        return await self._finish(key, body, redemption, result)
+
+    @property
+    def _writer(self) -> StatusWriter:
+        return StatusWriter(self.api, kube.REDEMPTIONS, "Redemption", self.cache)
+
+    async def _redeem(self, redemption: Redemption) -> RedeemResult:
+        source = await self._source(redemption)
+        customer = redemption.spec.customer
+        request = RedeemRequest(
+            key=redemption.key,
+            request_hash=redemption.request_hash(),
+            uid=redemption.metadata.uid,
+            code=source.code,
+            user_id=customer.user_id,
+            tenant_id=customer.tenant_id,
+            email=customer.email,
+            provisional=self._is_young(redemption),
+        )
+        result = await self.ledger.redeem(request)
+        if result.refusal is Reason.VOUCHER_NOT_FOUND and request.provisional:
+            raise VoucherNotReadyError("No voucher has this code: it is refused unless one comes within seconds.")
+        if result.outcome is Outcome.REDEEMED and source.voucher_uid is not None:
+            self.hints.add(source.voucher_uid)
+        return result
+
+    def _is_young(self, redemption: Redemption) -> bool:
+        """Whether a Voucher applied together with it may still be on its way; by this process' monotonic clock."""
+        now = asyncio.get_running_loop().time()
+        return now - self._first_seen.setdefault(redemption.key, now) < self.grace
+
+    async def _source(self, redemption: Redemption) -> _Source:
+        spec, namespace = redemption.spec, redemption.metadata.namespace
+        if spec.code is not None:
+            return _Source(spec.code, self._owner_of(spec.code))
+        if spec.code_from is not None:
+            ref = spec.code_from.secret_key_ref
+            return _Source(await self._secret_code(namespace, ref.name, ref.key))
+        assert spec.voucher_ref is not None  # noqa: S101 - the model holds that exactly one is given
+        return await self._referred(f"{namespace}/{spec.voucher_ref.name}")
+
+    def _owner_of(self, code: str) -> str | None:
+        body = self.vouchers.by_code(code.upper())
+        return body["metadata"]["uid"] if body else None
+
+    async def _secret_code(self, namespace: str, name: str, key: str) -> str:
+        """Return a Secret's code; what is no code cannot be a voucher's, and is refused like any unknown one."""
+        try:
+            return validate_code(await self.api.secret_value(namespace, name, key))
+        except InvalidCodeError:
+            return _NO_CODE
+
+    async def _referred(self, key: str) -> _Source:
+        """Return the code of a Voucher; raises VoucherNotReadyError until the ledger holds it for that very Voucher."""
+        namespace, name = key.split("/")
+        body = self.vouchers.get(key) or await self.api.get(kube.VOUCHERS, namespace, name)
+        if body is None or "deletionTimestamp" in body["metadata"]:
+            return _Source(_NO_CODE)
+        if not redemption_status.is_ready(body):
+            raise VoucherNotReadyError(f"Voucher {name} is not in the ledger: see its conditions.")
+        spec, uid = body["spec"], body["metadata"]["uid"]
+        if "code" in spec:
+            return _Source(spec["code"], uid)
+        ref = spec["codeFrom"]["secretKeyRef"]
+        return _Source(await self._secret_code(namespace, ref["name"], ref["key"]), uid)
+
+    async def _finish(self, key: str, body: Body, redemption: Redemption, result: RedeemResult) -> Result:
+        status = redemption_status.finished(redemption, result, await self._currency())
+        if not await self._writer.write(key, body, status.to_patch()):
+            return Result.AGAIN
+        telemetry.REDEMPTIONS.labels(result.outcome.value, (result.refusal or Reason.REDEEMED).value).inc()
+        if result.refusal is not None and not result.replayed:
+            message = redemption_status.REFUSALS[result.refusal]
+            self.recorder.record("Redemption", body, result.refusal, "Redeem", message, warning=True)
+        return self._forget(key)
+
+    async def _currency(self) -> str:
+        if self._info is None:
+            self._info = await self.ledger.info()
+        return self._info.currency
+
+    def _forget(self, key: str) -> Result:
+        self._first_seen.pop(key, None)
+        return Result.DONE
+
+
+def _parse(body: Body) -> Redemption:
+    try:
+        return Redemption.from_body(body)
+    except ValidationError:
+        raise InvalidSpecError(
+            "This version of the operator does not know all of the spec: upgrade the operator."
+        ) from None

@@ -1,0 +1,185 @@
+"""Voucher: put what Git says into the ledger, and write what the ledger says into the status.
+
+Level-triggered: one `reconcile` for a new Voucher, an edit, drift, a moved counter, a Secret that came or changed.
+Decides nothing about money: `voucher_operator.ledger` does. Neighbours: `queue` calls, `voucher_status` words the
+answer, `watch` calls `revoke`.
+"""
+
+import logging
+from collections.abc import Callable  # noqa: TC003
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from voucher_operator import telemetry
+from voucher_operator.controllers import kube, voucher_status
+from voucher_operator.controllers.cache import Cache, key_of
+from voucher_operator.controllers.events import Recorder
+from voucher_operator.controllers.kube import Body, KubeApi
+from voucher_operator.controllers.queue import Result
+from voucher_operator.controllers.writer import StatusWriter, is_news
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.types import PutOutcome, PutResult, VoucherCounters, VoucherOwner, VoucherTerms
+from voucher_operator.resources import conditions
+from voucher_operator.resources.codes import validate_code
+from voucher_operator.resources.errors import InvalidSpecError, OperatorError, TerminalError, TransientError
+from voucher_operator.resources.reasons import Reason
+from voucher_operator.resources.voucher import State, Voucher
+
+log = logging.getLogger(__name__)
+
+
+class VoucherController:
+    """Reconciles Vouchers. `requeue` is set by whoever owns the queue."""
+
+    def __init__(self, ledger: Ledger, api: KubeApi, recorder: Recorder, cache: Cache) -> None:
+        self._ledger = ledger
+        self._kube = api
+        self._recorder = recorder
+        self._cache = cache
+        self._writer = StatusWriter(api, kube.VOUCHERS, "Voucher", cache)
+        self._agreed: dict[str, tuple[str, VoucherCounters]] = {}
+        self.requeue: Callable[[str], None] = lambda _: None
+
+    async def reconcile(self, key: str) -> Result:
+        """Bring one Voucher and its ledger row in line; raises what may pass."""
+        body = self._cache.get(key)
+        if body is None or "deletionTimestamp" in body["metadata"]:
+            return Result.DONE
+        try:
+            voucher = _parse(body)
+        except InvalidSpecError as unknown:
+            written = await self._writer.write_invalid(key, body, unknown, conditions.VOUCHER_CONDITIONS)
+            return Result.DONE if written else Result.AGAIN
+        return await self._reconcile(key, body, voucher)
+
+    async def _reconcile(self, key: str, body: Body, voucher: Voucher) -> Result:
+        error: OperatorError | None = None
+        result: PutResult | None = None
+        try:
+            result = await self._put(voucher)
+            status = voucher_status.issued(voucher, result.counters, datetime.now(UTC))
+        except OperatorError as caught:
+            error = caught
+            status = voucher_status.failed(voucher, caught, datetime.now(UTC))
+        if not await self._writer.write(key, body, status):
+            return Result.AGAIN
+        self._tell(body, voucher, status, result, error)
+        return Result.AGAIN if isinstance(error, TransientError) else Result.DONE
+
+    async def _put(self, voucher: Voucher) -> PutResult:
+        spec, metadata = voucher.spec, voucher.metadata
+        terms = VoucherTerms(
+            uid=metadata.uid,
+            namespace=metadata.namespace,
+            name=metadata.name,
+            created_at=metadata.creation_timestamp,
+            generation=metadata.generation,
+            code=await self.code_of(voucher),
+            from_secret=voucher.from_secret,
+            credit_minor=voucher.credit_minor,
+            currency=spec.credit.currency,
+            description=spec.description,
+            active=spec.active,
+            max_redemptions=spec.max_redemptions,
+            valid_from=spec.valid_from,
+            valid_until=spec.valid_until,
+        )
+        return await self._ledger.put(terms)
+
+    async def code_of(self, voucher: Voucher) -> str:
+        """Return the code in its normal form; raises SecretNotFoundError, SecretUnreadableError, InvalidCodeError."""
+        if voucher.spec.code_from is None:
+            return voucher.spec.code or ""
+        ref = voucher.spec.code_from.secret_key_ref
+        return validate_code(await self._kube.secret_value(voucher.metadata.namespace, ref.name, ref.key))
+
+    def _tell(
+        self,
+        body: Body,
+        voucher: Voucher,
+        status: dict[str, Any],
+        result: PutResult | None,
+        error: OperatorError | None,
+    ) -> None:
+        """Record what people want to know, and hurry whoever is concerned by it."""
+        if isinstance(error, TerminalError):
+            self._tell_stalled(body, voucher, error)
+        if result is None:
+            return
+        if result.outcome is PutOutcome.ISSUED:
+            self._record(body, Reason.ISSUED, "Issue", "The code can be redeemed on the ledger.")
+        if result.outcome is PutOutcome.DRIFT_CORRECTED:
+            telemetry.DRIFT_CORRECTED.inc()
+            fields = ", ".join(result.corrected)
+            self._record(
+                body, Reason.DRIFT_CORRECTED, "Correct", f"Edited outside Git and put back: {fields}.", warning=True
+            )
+        if State.EXHAUSTED == status["state"] != voucher.status.get("state"):
+            self._record(body, Reason.EXHAUSTED, "Redeem", "The cap is used up.")
+        if result.displaced is not None:
+            self.requeue(f"{result.displaced.namespace}/{result.displaced.name}")
+
+    def _tell_stalled(self, body: Body, voucher: Voucher, error: TerminalError) -> None:
+        if _ready_reason(voucher) != error.reason:
+            self._record(body, error.reason, "Issue", error.message, warning=True)
+
+    def _record(self, body: Body, reason: Reason, action: str, message: str, *, warning: bool = False) -> None:
+        log.info(message, extra={"resource": "Voucher", "key": key_of(body), "reason": reason.value})
+        self._recorder.record("Voucher", body, reason, action, message, warning=warning)
+
+    def differs(self, body: Body, counters: VoucherCounters) -> bool:
+        """Whether the ledger's counters say anything that the status does not; cheap when both are as last time."""
+        seen = (body["metadata"]["resourceVersion"], counters)
+        if self._agreed.get(counters.uid) == seen:
+            return False
+        try:
+            voucher = _parse(body)
+        except InvalidSpecError:
+            return False
+        stale = counters.drifted or is_news(body, voucher_status.issued(voucher, counters, datetime.now(UTC)))
+        if not stale:
+            self._agreed[counters.uid] = seen
+        return stale
+
+    async def revoke(self, body: Body) -> None:
+        """Revoke the code of a deleted Voucher; raises LedgerUnavailableError. Redemptions and entries stay."""
+        metadata = body["metadata"]
+        self._agreed.pop(metadata["uid"], None)
+        if await self._ledger.revoke(VoucherOwner(metadata["uid"], metadata["namespace"], metadata["name"])):
+            self._record(body, Reason.REVOKED, "Revoke", "The code can no longer be redeemed; what was redeemed stays.")
+        self._requeue_conflicts()
+
+    def let_go(self, body: Body, error: TransientError) -> None:
+        """Let a deleted Voucher go unrevoked: a namespace must not wait for a ledger for ever."""
+        message = "Let go before its code could be revoked; it is revoked as soon as the ledger can be reached."
+        self._record(body, error.reason, "Revoke", message, warning=True)
+
+    async def revoke_orphan(self, owner: VoucherOwner) -> None:
+        """Revoke the code of a Voucher that is gone without having been revoked."""
+        if await self._ledger.revoke(owner):
+            key = f"{owner.namespace}/{owner.name}"
+            extra = {"resource": "Voucher", "key": key, "reason": Reason.REVOKED.value}
+            log.warning("revoked the code of a Voucher that is gone", extra=extra)
+        self._requeue_conflicts()
+
+    def _requeue_conflicts(self) -> None:
+        """A code may have become free: those that wanted one try again."""
+        for key in self._cache:
+            body = self._cache.get(key)
+            if body is not None and body["status"].get("state") == State.CONFLICT:
+                self.requeue(key)
+
+
+def _parse(body: Body) -> Voucher:
+    try:
+        return Voucher.from_body(body)
+    except ValidationError:
+        raise InvalidSpecError(
+            "This version of the operator does not know all of the spec: upgrade the operator."
+        ) from None
+
+
+def _ready_reason(voucher: Voucher) -> str | None:
+    return next((one["reason"] for one in voucher.conditions if one["type"] == conditions.READY), None)

@@ -1,0 +1,64 @@
+"""The one way in which a status gets written.
+
+Only when it says something new, and only onto the object that it was computed from.
+
+Neighbours: both controllers write through it; `kube` sends the patch; `cache` is brought up to date when somebody was
+faster.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from voucher_operator import telemetry
+from voucher_operator.controllers.cache import Cache
+from voucher_operator.controllers.kube import Body, ConflictError, KubeApi
+from voucher_operator.resources import conditions
+from voucher_operator.resources.errors import InvalidSpecError
+
+
+class StatusWriter:
+    """Writes the status of one kind (`plural`); `kind` names it in metrics."""
+
+    def __init__(self, api: KubeApi, plural: str, kind: str, cache: Cache) -> None:
+        self._kube = api
+        self._plural = plural
+        self._kind = kind
+        self._cache = cache
+
+    async def write(self, key: str, body: Body, patch: Mapping[str, Any]) -> bool:
+        """Merge `patch` into the status; False when the object has changed or gone meanwhile: reconcile it again.
+
+        Raises ApiUnavailableError when the API server could not take it.
+        """
+        if not is_news(body, patch):
+            return True
+        try:
+            await self._kube.patch_status(self._plural, body, patch)
+        except ConflictError:
+            await self._refresh(key)
+            return False
+        telemetry.STATUS_WRITES.labels(self._kind).inc()
+        return True
+
+    async def write_invalid(self, key: str, body: Body, error: InvalidSpecError, owned: frozenset[str]) -> bool:
+        """Say that the spec cannot be read by this version; as `write`."""
+        generation = body["metadata"]["generation"]
+        wanted = conditions.stalled(error.reason, error.message, generation=generation)
+        previous = body["status"].get("conditions", [])
+        merged = conditions.merge(previous, wanted, owned=owned, now=datetime.now(UTC))
+        return await self.write(key, body, {"observedGeneration": generation, "conditions": merged})
+
+    async def _refresh(self, key: str) -> None:
+        """Read the live object: what the watch has told so far is behind."""
+        namespace, name = key.split("/")
+        live = await self._kube.get(self._plural, namespace, name)
+        if live is None:
+            self._cache.drop(key)
+        else:
+            self._cache.put(live)
+
+
+def is_news(body: Body, patch: Mapping[str, Any]) -> bool:
+    """Whether merging `patch` into the status would change it."""
+    return any(body["status"].get(name) != value for name, value in patch.items())

@@ -1,0 +1,208 @@
+"""Puts the parts together.
+
+One ledger, one API client and one web server for each process; caches, queues and watches for each time of leading.
+
+Starts without PostgreSQL, without a Secret and without CRDs: it is then not ready, says why, and tries again. On
+SIGTERM the watches end first, what is under way is finished, and the Lease is given back last. Neighbours: `cli`
+calls `run`; `leader` decides when `lead` runs; the controllers do the work.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+import kopf
+
+from voucher_operator import telemetry
+from voucher_operator.controllers import watch
+from voucher_operator.controllers.cache import Cache
+from voucher_operator.controllers.events import Recorder
+from voucher_operator.controllers.kube import ApiUnavailableError, KubeApi
+from voucher_operator.controllers.projection import Projection
+from voucher_operator.controllers.queue import WorkQueue
+from voucher_operator.controllers.redemptions import RedemptionController
+from voucher_operator.controllers.vouchers import VoucherController
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.process import http
+from voucher_operator.process.leader import Leadership
+from voucher_operator.resources.errors import LedgerUnavailableError
+from voucher_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_DRAIN = 10.0
+"""Seconds that what is under way may take to finish on a stop."""
+_CRD_PAUSE = 2.0
+_CRD_CHECK = 30.0
+
+
+class Operator:
+    """One replica."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.ledger = Ledger(settings.conninfo, pool_size=settings.pool_size)
+        self.kube = KubeApi(connections=settings.workers)
+        self.recorder = Recorder(self.kube, settings.pod_name)
+        self.stopping = asyncio.Event()
+        self.queues: list[WorkQueue] = []
+        self.leadership: Leadership | None = None
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        self._listen_to_signals()
+        await self.ledger.open()
+        await self.kube.open()
+        app = http.application(self.problems, self.details, self.refresh)
+        server = await http.serve(app, self.settings.http_host, self.settings.http_port)
+        self.leadership = Leadership(self.settings, self.kube.client, self.lead)
+        leading = asyncio.create_task(self.leadership.run(), name="leadership")
+        try:
+            await self.stopping.wait()
+        finally:
+            log.info("stopping", extra={"resource": "process", "key": self.settings.pod_name, "reason": "Signal"})
+            await _end(leading)
+            await server.cleanup()
+            await self.kube.close()
+            await self.ledger.close()
+
+    async def lead(self) -> None:
+        """Watch and reconcile until cancelled, or until a part of it ends, which it never should."""
+        await self._until_served()
+        feed, redemptions, vouchers = self._controllers()
+        projection = Projection(self.ledger, self.kube, feed, vouchers, self.settings, redemptions.hints)
+        self.queues = [feed.voucher_queue, feed.redemption_queue]
+        draining = [asyncio.create_task(queue.run(), name=f"queue {queue.name}") for queue in self.queues]
+        own = [
+            _task(self.recorder.run(), "events"),
+            _task(projection.run(), "projection"),
+            _task(self._while_served(), "crds"),
+        ]
+        watching = await self._watch(feed, vouchers)
+        try:
+            done, _ = await asyncio.wait([*own, *watching, *draining], return_when=asyncio.FIRST_COMPLETED)
+            raise _EndedError(done)
+        finally:
+            await _end(*watching, *own)
+            await self._drain(draining)
+            self.queues = []
+
+    def _controllers(self) -> tuple[watch.Feed, RedemptionController, VoucherController]:
+        voucher_cache, redemption_cache = Cache(), Cache()
+        vouchers = VoucherController(self.ledger, self.kube, self.recorder, voucher_cache)
+        redemptions = RedemptionController(
+            self.ledger, self.kube, self.recorder, redemption_cache, voucher_cache, grace=self.settings.not_found_grace
+        )
+        feed = watch.Feed(
+            voucher_cache,
+            WorkQueue("Voucher", vouchers.reconcile, workers=8, backoff_max=self.settings.backoff_max),
+            redemption_cache,
+            WorkQueue(
+                "Redemption",
+                redemptions.reconcile,
+                workers=self.settings.workers,
+                backoff_max=self.settings.backoff_max,
+            ),
+        )
+        vouchers.requeue = feed.voucher_queue.add
+        return feed, redemptions, vouchers
+
+    async def _watch(self, feed: watch.Feed, vouchers: VoucherController) -> list[asyncio.Task[Any]]:
+        """Start kopf's tasks without its `run_tasks`, which ends by cancelling every younger task of the process."""
+        tasks = await kopf.spawn_tasks(
+            registry=watch.build(feed, vouchers, self.settings.release_after),
+            settings=watch.settings(),
+            namespaces=self.settings.namespaces,
+        )
+        self._listen_to_signals()  # kopf has just put its own handlers in their place
+        return list(tasks)
+
+    async def _drain(self, draining: list[asyncio.Task[None]]) -> None:
+        for queue in self.queues:
+            queue.stop()
+        _, late = await asyncio.wait(draining, timeout=_DRAIN)
+        await _end(*late)
+        await self.recorder.drain(2.0)
+
+    async def _until_served(self) -> None:
+        """Wait for the CRDs: kopf would look for them once and then never again."""
+        told = False
+        while not await self._served():
+            if not told:
+                log.warning(
+                    "waiting for the CRDs", extra={"resource": "crd", "key": "billing.openova.io", "reason": "NotFound"}
+                )
+            told = True
+            await asyncio.sleep(_CRD_PAUSE)
+
+    async def _while_served(self) -> None:
+        """End when the CRDs are gone, so that everything starts anew with a new watch."""
+        missing = 0
+        while missing < 2:
+            await asyncio.sleep(_CRD_CHECK)
+            missing = 0 if await self._served(unknown=True) else missing + 1
+
+    async def _served(self, *, unknown: bool = False) -> bool:
+        try:
+            return await self.kube.served()
+        except ApiUnavailableError:
+            return unknown
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+
+    async def problems(self) -> dict[str, str]:
+        """What keeps this replica from being ready: part -> one line."""
+        found = {}
+        try:
+            await self.ledger.info()
+        except LedgerUnavailableError as error:
+            found["ledger"] = error.message
+        try:
+            if not await self.kube.served():
+                found["resources"] = "The CRDs vouchers and redemptions of billing.openova.io are not installed."
+        except ApiUnavailableError as error:
+            found["api"] = str(error)
+        telemetry.LEDGER_UP.set(0 if "ledger" in found else 1)
+        return found
+
+    def details(self) -> dict[str, object]:
+        """Facts for people."""
+        leads = self.leadership is not None and self.leadership.leads
+        return {"leader": leads, "queues": {queue.name: len(queue) for queue in self.queues}}
+
+    def refresh(self) -> None:
+        """Bring the gauges up to date."""
+        for queue in self.queues:
+            telemetry.QUEUE_LENGTH.labels(queue.name).set(len(queue))
+
+
+class _EndedError(RuntimeError):
+    """A part that should run for ever has ended."""
+
+    def __init__(self, tasks: set[asyncio.Task[Any]]) -> None:
+        super().__init__(", ".join(sorted(task.get_name() for task in tasks)))
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.__cause__ = error
+
+
+def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    return asyncio.create_task(work, name=name)
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they are gone."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+async def run(settings: Settings) -> None:
+    """Run one replica until it is told to stop."""
+    await Operator(settings).run()
