@@ -15,6 +15,7 @@ import yaml
 from kubernetes import config
 from kubernetes.client import ApiClient, ApiException, Configuration, CustomObjectsApi
 
+from testbed.cluster import install_crds
 from testbed.control_plane import ControlPlane
 
 CRDS = Path(__file__).resolve().parent.parent.parent / "crds"
@@ -131,20 +132,13 @@ def _refused() -> Iterator[list[str]]:
 @contextmanager
 def judge(control_plane: ControlPlane, kind: str, namespace: str, spec: str) -> Iterator[Judge]:
     """Install the CRDs and judge objects of `kind`, with `spec` (YAML) as the good one, in a new namespace."""
-    install(control_plane)
+    install_crds(control_plane)
     control_plane.namespace(namespace)
     settings = Configuration()
     config.load_kube_config(str(control_plane.kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call]
     with ApiClient(settings) as client:
         yield Judge(CustomObjectsApi(client), kind, namespace, yaml.safe_load(spec))
     control_plane.kubectl("delete", "namespace", namespace, "--wait=false")
-
-
-def install(control_plane: ControlPlane) -> None:
-    """Apply the CRDs as a human would, and wait until they are served."""
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
-    for kind in ("vouchers", "redemptions"):
-        control_plane.kubectl("wait", "--for=condition=Established", f"crd/{kind}.{GROUP}", "--timeout=60s")
 
 
 def schema(kind: str) -> Object:
