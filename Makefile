@@ -1,0 +1,74 @@
+# What a developer and CI run; `make` alone lists it. Needs git, make and Python 3.11 or newer; everything else is installed
+# from package registries by pip and go, into .venv and ~/.cache/voucher-operator.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+ARGS ?=
+UV := uv==0.13.8
+
+# What is installed is right as long as its name says so: a hash of the locks, and the Python it was made with.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+LOCKS := requirements/dev.txt
+STAMP := $(VENV)/.installed-$(VERSION)-$(shell $(PYTHON) -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest()[:16])' $(LOCKS) 2>/dev/null)
+
+export PYTHONPATH := $(CURDIR)/operator
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: python
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; $(PYTHON) is $(or $(VERSION),not there)." >&2; \
+	  echo "Name another one: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+
+.PHONY: venv
+venv: $(STAMP) ## install the pinned packages into .venv (done by the others when needed)
+
+$(STAMP): | python
+	@$(PY) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
+	  || { echo "making $(VENV) with Python $(VERSION)"; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "installing the packages of $(LOCKS) into $(VENV); a minute the first time"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCKS)
+	@rm -f $(VENV)/.installed-* && touch $@
+
+.PHONY: check
+check: venv ## lint, types, layers, locks
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m testbed.repository
+
+.PHONY: test
+test: venv ## run all tests on real parts (ARGS="-k cap": some of them)
+	$(PY) -m pytest $(ARGS)
+
+.PHONY: demo
+demo: venv ## vouchers from YAML to the ledger and back, on this machine (KEEP=1: stay up)
+	@KEEP="$(KEEP)" $(PY) -m testbed.demo
+
+.PHONY: bench
+bench: venv ## measure ledger and operator, as ratios of one run
+	@$(PY) -m benchmarks $(ARGS)
+
+.PHONY: tools
+tools: venv ## build the Go tools now instead of when they are needed
+	@$(PY) -m testbed.tools
+
+.PHONY: lock
+lock: | python ## pin pyproject.toml's dependencies again, with hashes (ARGS=--upgrade: the newest)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" \
+	  && "$$folder/bin/pip" install --quiet --disable-pip-version-check $(UV) \
+	  && compile="$$folder/bin/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 $(ARGS)" \
+	  && $$compile --output-file requirements/run.txt pyproject.toml \
+	  && $$compile --output-file requirements/dev.txt --group dev pyproject.toml
+
+.PHONY: clean
+clean: ## remove .venv and caches from the work tree
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "The built Go tools stay in $${XDG_CACHE_HOME:-~/.cache}/voucher-operator."
