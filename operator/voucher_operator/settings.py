@@ -83,7 +83,7 @@ class Settings(BaseSettings):
 def _from_files(folder: Path) -> str:
     """Build a URL from a mounted Secret of CloudNativePG's shape.
 
-    Single keys win over `uri`; libpq fills those that are left out (host, port, dbname) from PGHOST, PGPORT, PGDATABASE.
+    Single keys win over `uri`; libpq fills those that are left out from PGHOST, PGPORT and PGDATABASE.
     """
     names = ("username", "password", "host", "port", "dbname", "uri")
     found = {name: quote(text, safe="") for name in names if (text := _read(folder / name))}
