@@ -17,6 +17,7 @@ from kubernetes.client import ApiClient, ApiException, Configuration, CustomObje
 
 from testbed.cluster import install_crds
 from testbed.control_plane import ControlPlane
+from testbed.processes import wait_until
 
 CRDS = Path(__file__).resolve().parent.parent.parent / "crds"
 GROUP, VERSION = "billing.openova.io", "v1alpha1"
@@ -61,10 +62,12 @@ def _merge(target: Mapping[str, Any], patch: Mapping[str, Any]) -> Object:
 class Judge:
     """Asks the API server about specs of one kind, in a namespace of its own."""
 
-    def __init__(self, api: CustomObjectsApi, kind: str, namespace: str, spec: Object) -> None:
+    def __init__(
+        self, control_plane: ControlPlane, api: CustomObjectsApi, kind: str, namespace: str, spec: Object
+    ) -> None:
         """`spec` is the good one that the cases change."""
         self.kind, self.namespace, self.spec = kind, namespace, spec
-        self._api = api
+        self._control_plane, self._api = control_plane, api
         self._where = (GROUP, VERSION, namespace, f"{kind.lower()}s")
 
     def refusal(self, case: Case, patch: str) -> str:
@@ -77,6 +80,16 @@ class Judge:
         return cast(
             "Object", self._api.create_namespaced_custom_object(*self._where, self._body(patched(self.spec, patch)))
         )
+
+    def discovery(self) -> Object:
+        """Return what the API server tells clients of the kind: names, categories; nothing until it serves the kind."""
+        found = self._api.get_api_resources(GROUP, VERSION).to_dict()
+        return next((one for one in found["resources"] if one["kind"] == self.kind), {})
+
+    def published(self) -> bool:
+        """Whether clients can find the kind and its schema, which comes a moment after the CRD is established."""
+        documents = self._control_plane.kubectl("get", "--raw", f"/openapi/v3/apis/{GROUP}/{VERSION}", check=False)
+        return f'"kind":"{self.kind}"' in documents and bool(self.discovery())
 
     def created(self, spec: Mapping[str, Any]) -> str:
         """Return why a new object of this spec is refused, or nothing."""
@@ -137,7 +150,9 @@ def judge(control_plane: ControlPlane, kind: str, namespace: str, spec: str) -> 
     settings = Configuration()
     config.load_kube_config(str(control_plane.kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call]
     with ApiClient(settings) as client:
-        yield Judge(CustomObjectsApi(client), kind, namespace, yaml.safe_load(spec))
+        judged = Judge(control_plane, CustomObjectsApi(client), kind, namespace, yaml.safe_load(spec))
+        wait_until(judged.published, f"schema of {kind}")
+        yield judged
     control_plane.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
