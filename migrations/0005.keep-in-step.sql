@@ -1,12 +1,13 @@
 -- Triggers that keep our columns right under the Go service's writes, and the columns' first values, in one transaction:
 -- both tables are locked against writes (not reads) in the Go service's own order, so no entry is missed or counted twice.
+-- No weaker mode will do: one that lets SELECT FOR UPDATE in deadlocks with a redemption between its lock and its update.
 -- The functions run as their owner with a fixed search_path: the writer needs no right on anything of ours.
 -- Our own statements fill all columns themselves, so that none of these fires on the way of a redemption.
 -- depends: 0004.credit-ledger-columns
 
-LOCK TABLE promo_codes IN SHARE ROW EXCLUSIVE MODE;
+LOCK TABLE promo_codes IN EXCLUSIVE MODE;
 
-LOCK TABLE credit_ledger IN SHARE ROW EXCLUSIVE MODE;
+LOCK TABLE credit_ledger IN EXCLUSIVE MODE;
 
 CREATE OR REPLACE FUNCTION vouchers.promo_codes_in_step() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$

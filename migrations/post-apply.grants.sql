@@ -4,17 +4,16 @@
 DO $grants$
 DECLARE
     runtime text := current_setting('vouchers.runtime_role');
-    home text := current_schema();
     wanted jsonb := jsonb_build_object(
-        format('%I.promo_codes', home), '["SELECT", "INSERT", "UPDATE"]'::jsonb,
-        format('%I.customers', home), '["SELECT", "INSERT"]'::jsonb,
-        format('%I.promo_redemptions', home), '["SELECT", "INSERT", "DELETE"]'::jsonb,
-        format('%I.credit_ledger', home), '["SELECT", "INSERT"]'::jsonb,
+        'public.promo_codes', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
+        'public.customers', '["SELECT", "INSERT"]'::jsonb,
+        'public.promo_redemptions', '["SELECT", "INSERT", "DELETE"]'::jsonb,
+        'public.credit_ledger', '["SELECT", "INSERT"]'::jsonb,
         'vouchers.sovereign', '["SELECT"]'::jsonb,
         'vouchers.terms', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.redemption', '["SELECT", "INSERT", "UPDATE"]'::jsonb
     );
-    customers text := format('%I.customers', home);
+    customers constant text := 'public.customers';
     is_owner boolean;
     rel text;
     privilege text;
@@ -28,8 +27,8 @@ BEGIN
         RETURN;
     END IF;
 
-    IF NOT has_schema_privilege(runtime, home, 'USAGE') THEN
-        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', home, runtime);
+    IF NOT has_schema_privilege(runtime, 'public', 'USAGE') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', runtime);
     END IF;
     IF NOT has_schema_privilege(runtime, 'vouchers', 'USAGE') THEN
         EXECUTE format('GRANT USAGE ON SCHEMA vouchers TO %I', runtime);
@@ -62,11 +61,11 @@ BEGIN
         END IF;
     END LOOP;
 
-    IF has_schema_privilege(runtime, home, 'CREATE') THEN
-        EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM %I', home, runtime);
-        IF has_schema_privilege(runtime, home, 'CREATE') THEN
-            RAISE WARNING 'runtime role % may create objects in schema % through another role or PUBLIC: revoke it there',
-                quote_ident(runtime), home;
+    IF has_schema_privilege(runtime, 'public', 'CREATE') THEN
+        EXECUTE format('REVOKE CREATE ON SCHEMA public FROM %I', runtime);
+        IF has_schema_privilege(runtime, 'public', 'CREATE') THEN
+            RAISE WARNING 'runtime role % may create objects in schema public through another role or PUBLIC: revoke it there',
+                quote_ident(runtime);
         END IF;
     END IF;
 END

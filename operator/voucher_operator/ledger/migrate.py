@@ -5,8 +5,7 @@ The plain SQL files in `migrations/` (linked into this package) are applied by y
 - a migration and its mark in yoyo's table are one transaction: a kill at any moment leaves either both or neither;
 - yoyo's lock is a row that outlives its process. Ours is a session's advisory lock, on a connection of its own, which
   ends with the process;
-- yoyo's tables live in the schema `vouchers`, while the migrations speak to the connection's default schema, which is
-  where the Go billing service has its tables;
+- yoyo's tables live in the schema `vouchers`, while the migrations speak to the Go billing service's, in `public`;
 - every attempt waits at most a second for a lock and then lets everybody through before it tries again: the Go
   service's start-up needs the same locks and has ten seconds.
 
@@ -97,12 +96,12 @@ async def migrate(database_url: str, *, currency: str, runtime_role: str, patien
 def _migrate(plan: _Plan) -> list[str]:
     try:
         with _only_one(plan):
-            home = _prepare(plan)
-            return _apply_all(plan, home)
-    except errors.InsufficientPrivilege as error:
-        raise MigrationError(f"the role that migrates lacks a right: {error}") from error
+            _prepare(plan)
+            return _apply_all(plan)
     except psycopg.OperationalError as error:
-        raise LedgerUnavailableError(f"PostgreSQL: {error}") from error
+        raise LedgerUnavailableError(f"PostgreSQL cannot be reached: {error}") from error
+    except psycopg.Error as error:
+        raise MigrationError(f"PostgreSQL refuses a statement: {error}") from error
 
 
 def _connect(plan: _Plan, session: str) -> psycopg.Connection[Any]:
@@ -132,8 +131,8 @@ def _only_one(plan: _Plan) -> Iterator[None]:
         yield
 
 
-def _prepare(plan: _Plan) -> str:
-    """Refuse what cannot work before anything is changed; return the default schema, quoted."""
+def _prepare(plan: _Plan) -> None:
+    """Refuse what cannot work before anything is changed; make what the first migration needs."""
     with _connect(plan, _SESSION) as connection, connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(statement("migrate_preflight"), {"runtime_role": plan.runtime_role})
         facts = cast("dict[str, Any]", cursor.fetchone())
@@ -146,15 +145,17 @@ def _prepare(plan: _Plan) -> str:
         # Not CREATE SCHEMA IF NOT EXISTS alone: that asks for a right on the database even when there is nothing to do.
         if not facts["has_schema"]:
             connection.execute("CREATE SCHEMA IF NOT EXISTS vouchers")
-        return str(facts["home"])
 
 
 def _problems(facts: dict[str, Any]) -> Iterator[str]:
     role = facts["role"]
     if facts["read_only"]:
         yield "this server is a read-only standby: give the address of the primary"
-    if facts["home"] is None:
-        yield f"role {role} has no default schema: set its search_path to the schema of the billing tables"
+    if facts["home"] != "public":
+        yield (
+            f"role {role} has the default schema {facts['home']}, but the billing service's tables belong in public: "
+            f"run ALTER ROLE {role} SET search_path TO public"
+        )
     if facts["not_tables"]:
         yield f"not tables: {', '.join(facts['not_tables'])}; the billing service's tables have these names"
     if facts["not_owned"]:
@@ -164,7 +165,7 @@ def _problems(facts: dict[str, Any]) -> Iterator[str]:
     if facts["cannot_create_schema"]:
         yield f'role {role} may not create a schema: GRANT CREATE ON DATABASE "{facts["database"]}" TO "{role}"'
     if facts["cannot_create_tables"]:
-        yield f'role {role} may not create tables: GRANT CREATE ON SCHEMA {facts["home"]} TO "{role}"'
+        yield f'role {role} may not create tables: GRANT CREATE ON SCHEMA public TO "{role}"'
 
 
 def _check_currency(plan: _Plan, connection: psycopg.Connection[Any]) -> None:
@@ -189,9 +190,9 @@ def _create_role(name: str, connection: psycopg.Connection[Any], *, allowed: boo
         log.info("runtime role was created by somebody else meanwhile")
 
 
-def _apply_all(plan: _Plan, home: str) -> list[str]:
+def _apply_all(plan: _Plan) -> list[str]:
     migrations = read_migrations("package:voucher_operator:migrations")
-    with _Backend.open(plan, home) as backend:
+    with _Backend.open(plan) as backend:
         backend.ensure_internal_schema_updated()
         done = set(backend.get_applied_migration_hashes())
         missing = [m for m in topological_sort(migrations) if m.hash not in done]
@@ -234,7 +235,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo is not t
     schema = "vouchers"
 
     @classmethod
-    def open(cls, plan: _Plan, home: str) -> "_Backend":
+    def open(cls, plan: _Plan) -> "_Backend":
         """Connect. Deliberately without yoyo's `init_database`, which makes its lock table and a scratch table."""
         settings = {
             "vouchers.currency": plan.currency,
@@ -242,9 +243,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo is not t
             "vouchers.runtime_role": plan.runtime_role,
         }
         uri = DatabaseURI("postgresql+psycopg", None, None, None, None, None, {"plan": plan, "settings": settings})
-        backend = cls(uri, "_yoyo_migration")
-        backend.home = home
-        return backend
+        return cls(uri, "_yoyo_migration")
 
     def connect(self, dburi: Any) -> psycopg.Connection[Any]:
         connection = _connect(dburi.args["plan"], _SESSION)
@@ -258,8 +257,8 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo is not t
 
     def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:
         with self.transaction():
-            # Pinned, so that the triggers' functions take this very schema with them.
-            self.execute(f"SET LOCAL search_path TO {self.home}")
+            # The triggers' functions take this path with them.
+            self.execute("SET LOCAL search_path TO public, pg_temp")
             migration.process_steps(self, "apply", force=force)
             self.execute("SET LOCAL search_path TO vouchers")
             if mark:

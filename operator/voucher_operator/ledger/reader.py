@@ -4,7 +4,7 @@ A command must never stop the Go service's start-up, which needs each table to i
 ten seconds: nothing here keeps a transaction open, and every statement has a limit. The session is read-only, so that a
 command cannot change a live ledger by mistake.
 
-Neighbours: `verify` and `export` are the commands; `pool` has the operator's own sessions.
+Neighbours: `verify` and `export` are the commands; `errors` words what goes wrong; `pool` has the operator's sessions.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -14,14 +14,13 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection, errors
 
+from voucher_operator.ledger.errors import no_connection, translate
 from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.codes import normal_code
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 STATEMENT_LIMIT = 8.0
 """Longest time that a command's statement may take, in seconds: less than what the Go service's start-up has."""
-
-_NOT_MIGRATED = (errors.InvalidSchemaName, errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction)
 
 
 @asynccontextmanager
@@ -34,6 +33,7 @@ async def read_only(
     """
     settings = {
         "default_transaction_read_only": "on",
+        "search_path": "public, pg_temp",
         "TimeZone": "UTC",
         "lock_timeout": "5s",
         "statement_timeout": f"{statement_limit * 1000:.0f}ms",
@@ -46,15 +46,13 @@ async def read_only(
             for setting, value in settings.items():
                 await connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
             yield connection
-    except _NOT_MIGRATED as error:
-        raise LedgerUnavailableError("this database has no ledger of ours yet: run voucher-operator migrate") from error
     except errors.QueryCanceled as error:
         raise LedgerUnavailableError(
             f"a statement took longer than {statement_limit:g} s and was stopped: give it a longer limit when no other "
             "service is about to start, or use a replica"
         ) from error
-    except (psycopg.OperationalError, errors.InsufficientPrivilege) as error:
-        raise LedgerUnavailableError(f"PostgreSQL: {error}") from error
+    except psycopg.Error as error:
+        raise (translate(error) if error.sqlstate else no_connection(error)) from error
 
 
 class CodeMask:

@@ -4,16 +4,16 @@ WITH wanted (name) AS (
 ), found AS (
     SELECT w.name, c.relowner, c.relkind
     FROM wanted AS w
-    LEFT JOIN pg_class AS c ON c.relname = w.name AND c.relnamespace = current_schema()::regnamespace
+    LEFT JOIN pg_class AS c ON c.relname = w.name AND c.relnamespace = 'public'::regnamespace
 )
 SELECT current_user::text AS role,
        current_database()::text AS database,
-       quote_ident(current_schema()) AS home,
+       coalesce(current_schema()::text, '(none)') AS home,
        coalesce(array_agg(name ORDER BY name) FILTER (WHERE relowner IS NOT NULL
            AND NOT pg_has_role(relowner, 'USAGE')), '{}') AS not_owned,
        coalesce(array_agg(name ORDER BY name) FILTER (WHERE relkind <> 'r'), '{}') AS not_tables,
        coalesce(bool_or(relowner IS NULL), false)
-           AND NOT has_schema_privilege(current_schema(), 'CREATE') AS cannot_create_tables,
+           AND NOT has_schema_privilege('public', 'CREATE') AS cannot_create_tables,
        coalesce((SELECT NOT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'vouchers'), false)
            AS schema_not_owned,
        (SELECT count(*) = 0 FROM pg_namespace WHERE nspname = 'vouchers')
