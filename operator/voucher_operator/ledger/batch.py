@@ -1,0 +1,188 @@
+"""Gathers concurrent requests to redeem into one statement.
+
+A lone request starts at once; those that arrive while a commit is under way form the next batch. Requests run in
+arrival order in one lane. When somebody holds a row locked, the requests that need that row move to a lane of their
+own, on another connection, until it succeeds there: their neighbours wait no more. A batch with a value that PostgreSQL
+cannot store is halved until the bad request stands alone. Neighbours: `redeem` speaks to PostgreSQL, `api` is the door.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from voucher_operator.ledger.errors import LedgerBusyError, closed
+from voucher_operator.ledger.types import RedeemRequest, RedeemResult
+from voucher_operator.resources.codes import normal_code
+from voucher_operator.resources.errors import OperatorError, RequestRejectedError
+
+MAX_BATCH: Final = 500
+
+_log = logging.getLogger(__name__)
+
+Redeem = Callable[[Sequence[RedeemRequest]], Awaitable[list[RedeemResult]]]
+Held = Callable[[Sequence[RedeemRequest]], Awaitable[tuple[set[str], set[str]]]]
+"""Which codes (normal form) and users of some requests another session holds locked."""
+
+
+@dataclass(slots=True)
+class _Job:
+    request: RedeemRequest
+    answer: asyncio.Future[RedeemResult]
+
+    def give(self, result: RedeemResult) -> None:
+        if not self.answer.done():
+            self.answer.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        # One instance a caller: a shared one would gather everybody's traceback.
+        if not self.answer.done():
+            self.answer.set_exception(type(error)(*error.args))
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Requests that run one batch after another."""
+
+    waiting: deque[_Job] = field(default_factory=deque)
+    task: asyncio.Task[None] | None = None
+
+    def take(self) -> list[_Job]:
+        """Take the next batch: in arrival order, no key twice, without those whose caller has gone."""
+        taken: dict[str, _Job] = {}
+        again: list[_Job] = []
+        while self.waiting and len(taken) < MAX_BATCH:
+            job = self.waiting.popleft()
+            if job.request.key in taken:
+                again.append(job)
+            elif not job.answer.done():
+                taken[job.request.key] = job
+        self.waiting.extendleft(reversed(again))
+        return list(taken.values())
+
+
+class Batcher:
+    """`submit` hands back a future; cancelling it hurts nobody else, and what was granted is read again by its key."""
+
+    def __init__(self, redeem: Redeem, held: Held, side_lanes: int) -> None:
+        self._redeem = redeem
+        self._held = held
+        self._main = _Lane()
+        self._apart: dict[tuple[str, str], _Lane] = {}
+        # The main lane always finds a connection: side lanes share the others.
+        self._slots = asyncio.Semaphore(max(1, side_lanes))
+        self._strays: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def submit(self, request: RedeemRequest) -> asyncio.Future[RedeemResult]:
+        """Queue a request. The future raises LedgerUnavailableError or RequestRejectedError."""
+        if self._closed:
+            raise closed()
+        answer: asyncio.Future[RedeemResult] = asyncio.get_running_loop().create_future()
+        key, lane = self._lane_of(request) if self._apart else (None, self._main)
+        lane.waiting.append(_Job(request, answer))
+        if lane.task is None:
+            lane.task = asyncio.create_task(self._drain() if key is None else self._drain_apart(key, lane))
+        return answer
+
+    async def close(self) -> None:
+        """Take no more, and wait for what is under way."""
+        self._closed = True
+        while tasks := [t for t in (self._main.task, *(la.task for la in self._apart.values()), *self._strays) if t]:
+            await asyncio.wait(tasks)
+
+    def _lane_of(self, request: RedeemRequest) -> tuple[tuple[str, str] | None, _Lane]:
+        for key in (("code", normal_code(request.code)), ("user", request.user_id)):
+            if lane := self._apart.get(key):
+                return key, lane
+        return None, self._main
+
+    async def _drain(self) -> None:
+        lane = self._main
+        try:
+            while lane.waiting:
+                if jobs := lane.take():
+                    await self._settle(jobs, self._set_apart)
+                # Callers that were just answered ask again within one turn of the loop: let them into the next batch.
+                await asyncio.sleep(0)
+        finally:
+            lane.task = None
+
+    async def _drain_apart(self, key: tuple[str, str], lane: _Lane) -> None:
+        try:
+            while lane.waiting:
+                async with self._slots:
+                    jobs = lane.take()
+                    if jobs and await self._settle(jobs, self._give_up) and not lane.waiting:
+                        self._apart.pop(key, None)
+        finally:
+            lane.task = None
+
+    async def _settle(self, jobs: list[_Job], busy: Callable[[list[_Job], LedgerBusyError], Awaitable[None]]) -> bool:
+        """Redeem, and answer every job or hand it on; False when somebody else held a row."""
+        try:
+            results = await self._redeem([job.request for job in jobs])
+        except LedgerBusyError as error:
+            await busy(jobs, error)
+            return False
+        except RequestRejectedError as error:
+            if len(jobs) > 1:
+                half = len(jobs) // 2
+                first = await self._settle(jobs[:half], busy)
+                return await self._settle(jobs[half:], busy) and first
+            jobs[0].fail(error)
+        except OperatorError as error:
+            for job in jobs:
+                job.fail(error)
+        except BaseException:
+            for job in jobs:
+                job.answer.cancel()
+            raise
+        else:
+            for job, result in zip(jobs, results, strict=True):
+                job.give(result)
+        return True
+
+    async def _give_up(self, jobs: list[_Job], error: LedgerBusyError) -> None:
+        for job in jobs:
+            job.fail(error)
+
+    async def _set_apart(self, jobs: list[_Job], _error: LedgerBusyError) -> None:
+        """Move what needs a locked row to lanes of its own, and let the others run."""
+        try:
+            codes, users = await self._held([job.request for job in jobs])
+        except OperatorError:
+            codes, users = set(), set()
+        free = []
+        for job in jobs:
+            if (code := normal_code(job.request.code)) in codes:
+                self._put_apart(("code", code), job)
+            elif job.request.user_id in users:
+                self._put_apart(("user", job.request.user_id), job)
+            else:
+                free.append(job)
+        if free:
+            await self._settle(free, self._divide)
+
+    def _put_apart(self, key: tuple[str, str], job: _Job) -> None:
+        lane = self._apart.setdefault(key, _Lane())
+        lane.waiting.append(job)
+        if lane.task is None:
+            lane.task = asyncio.create_task(self._drain_apart(key, lane))
+
+    async def _divide(self, jobs: list[_Job], error: LedgerBusyError) -> None:
+        """Nobody is seen to hold a row, and yet they wait: find out aside which request it is."""
+        task = asyncio.create_task(self._divide_aside(jobs, error))
+        self._strays.add(task)
+        task.add_done_callback(self._strays.discard)
+
+    async def _divide_aside(self, jobs: list[_Job], error: LedgerBusyError) -> None:
+        if len(jobs) == 1:
+            jobs[0].fail(error)
+            return
+        half = len(jobs) // 2
+        for part in (jobs[:half], jobs[half:]):
+            async with self._slots:
+                await self._settle(part, self._divide)

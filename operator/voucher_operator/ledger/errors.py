@@ -1,0 +1,101 @@
+"""The ledger's own errors, and how PostgreSQL's become them: by SQLSTATE, never by text.
+
+PostgreSQL's messages may hold codes, names and addresses, and differ from one try to the next, so none is passed on:
+each message here is one constant line that says what to do. Neighbours: `pool` translates, `batch` tells busy from
+refused.
+"""
+
+from typing import Final
+
+import psycopg
+
+from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError, RequestRejectedError
+
+
+class LedgerBusyError(LedgerUnavailableError):
+    """Another session holds a row for longer than we wait."""
+
+
+_BUSY: Final = (
+    "Another session holds a row of the ledger: end it if it sits idle in a transaction; this is tried again."
+)
+_UNREACHABLE: Final = "PostgreSQL cannot be reached: check that it runs and that the database settings name it."
+_LOGIN: Final = "PostgreSQL refuses the login: check user and password in the database settings."
+_NO_DATABASE: Final = "PostgreSQL has no such database: create it, or correct the database settings."
+_SETTINGS: Final = "The database settings are missing or incomplete: check the Secret that they are mounted from."
+_MIGRATE: Final = "The ledger's schema is missing or out of date: run `voucher-operator migrate`."
+_RIGHTS: Final = "The database role lacks rights on the ledger: run `voucher-operator migrate` for this runtime role."
+_READ_ONLY: Final = "PostgreSQL is read-only: point the database settings at the primary."
+_CROWDED: Final = "PostgreSQL has no connection left: raise its max_connections or lower the operator's pool size."
+_FULL: Final = "PostgreSQL is out of disk space or memory: give it more."
+_SLOW: Final = "PostgreSQL did not answer in time: check its load and its network."
+_CLOSED: Final = "The ledger is closed: the operator is stopping."
+
+_CONTENDED: Final = frozenset({"55P03", "57014", "40001", "40P01", "23503", "23505"})
+"""Lock or statement time-out, and races that were lost several times in a row."""
+_BY_STATE: Final = {
+    "3D000": _NO_DATABASE,
+    "3F000": _MIGRATE,
+    "25006": _READ_ONLY,
+    "42501": _RIGHTS,
+    "42703": _MIGRATE,
+    "42883": _MIGRATE,
+    "42P01": _MIGRATE,
+    "42704": _MIGRATE,
+    "53300": _CROWDED,
+}
+_BY_CLASS: Final = {"08": _UNREACHABLE, "28": _LOGIN, "53": _FULL, "57": _UNREACHABLE}
+
+# A failed login carries no SQLSTATE in libpq's answer, only the server's words.
+_BY_WORDS: Final = (
+    ("authentication failed", _LOGIN),
+    ("no password supplied", _LOGIN),
+    ("no pg_hba.conf entry", _LOGIN),
+    ("is not permitted to log in", _LOGIN),
+    ("too many connections", _CROWDED),
+    ("too many clients", _CROWDED),
+    ("connection slots are reserved", _CROWDED),
+)
+
+
+def slow() -> LedgerUnavailableError:
+    """PostgreSQL keeps silent."""
+    return LedgerUnavailableError(_SLOW)
+
+
+def closed() -> LedgerUnavailableError:
+    """The ledger has been closed."""
+    return LedgerUnavailableError(_CLOSED)
+
+
+def schema_missing() -> LedgerUnavailableError:
+    """The tables are there, what `migrate` puts into them is not."""
+    return LedgerUnavailableError(_MIGRATE)
+
+
+def no_connection(cause: Exception | None) -> LedgerUnavailableError:
+    """Why the pool has no connection: `cause` is what the last try to connect failed with, None if none failed."""
+    if cause is None:
+        return LedgerUnavailableError(_SLOW)
+    if not isinstance(cause, psycopg.OperationalError):
+        return LedgerUnavailableError(_SETTINGS)
+    text = str(cause)
+    if 'database "' in text and '" does not exist' in text:
+        return LedgerUnavailableError(_NO_DATABASE)
+    return LedgerUnavailableError(next((line for words, line in _BY_WORDS if words in text), _UNREACHABLE))
+
+
+def translate(error: psycopg.Error) -> OperatorError:
+    """Our error for one of psycopg's: transient, unless the request's own values cannot be stored."""
+    state = error.sqlstate or ""
+    if state in _CONTENDED:
+        return LedgerBusyError(_SLOW if state == "57014" else _BUSY)
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError) or state.startswith("54"):
+        return RequestRejectedError(
+            "The ledger cannot store a value of this resource: look for control characters and amounts out of bounds."
+        )
+    if line := _BY_STATE.get(state) or _BY_CLASS.get(state[:2]):
+        return LedgerUnavailableError(line)
+    if isinstance(error, psycopg.OperationalError) and not state:
+        return LedgerUnavailableError(_UNREACHABLE)
+    return LedgerUnavailableError(f"PostgreSQL refuses a statement (SQLSTATE {state or 'unknown'}): look into its log.")

@@ -1,0 +1,175 @@
+"""Connections to PostgreSQL: session limits, and a way to run work that survives restarts, races and deadlocks.
+
+`Pool.run` is the only way to a connection. The work it is given must be safe to repeat, for a commit whose answer was
+lost is repeated: every write of the ledger is idempotent, by its key or by its owner. Neighbour: `errors` words what
+went wrong.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Self, TypeVar
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from voucher_operator.ledger import errors
+from voucher_operator.ledger.statements import statement
+from voucher_operator.resources.errors import LedgerUnavailableError
+
+T = TypeVar("T")
+Connection = psycopg.AsyncConnection[TupleRow]
+
+_log = logging.getLogger(__name__)
+
+ACQUIRE_SECONDS: Final = 2.5
+"""How long a caller waits for a connection; libpq tries to connect for 2 seconds."""
+ANSWER_SECONDS: Final = 15.0
+"""How long a piece of work may take in all; the server's own limits (session.sql) come first."""
+_TRIES: Final = 5
+_AGAIN: Final = frozenset(
+    {
+        "40001",  # serialization_failure
+        "40P01",  # deadlock_detected
+        "23503",  # a row that ours refers to went away
+        "23505",  # somebody else wrote the same key
+        "23514",  # 'overtaken' in redeem.sql
+    }
+)
+_STALE_PLAN: Final = frozenset({"0A000", "26000"})
+"""A prepared statement that the server no longer knows, or whose tables a migration has changed."""
+_LINK: Final[dict[str, str | int]] = {
+    "application_name": "voucher-operator",
+    "connect_timeout": 2,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+
+
+class Pool:
+    """A few connections that come back by themselves.
+
+    `conninfo` is called at each new connection, so that a rotated password is picked up; whatever it raises counts as
+    missing settings. `size` is the most connections at once.
+    """
+
+    def __init__(self, conninfo: Callable[[], str], size: int) -> None:
+        # Its warnings hold the server's words, one per try: `_note` says it once, in ours.
+        logging.getLogger("psycopg").setLevel(logging.ERROR)
+        self._source = conninfo
+        self._cause: Exception | None = None
+        self._down = False
+        self.size = size
+        self._pool = AsyncConnectionPool(
+            self._conninfo,
+            connection_class=_recording(self._failed),
+            kwargs={"autocommit": True, "prepare_threshold": 0},
+            min_size=min(2, size),
+            max_size=size,
+            open=False,
+            configure=_configure,
+            timeout=ACQUIRE_SECONDS,
+            reconnect_timeout=ACQUIRE_SECONDS,
+            name="ledger",
+        )
+
+    async def open(self) -> None:
+        """Start connecting in the background; a missing PostgreSQL is no error here."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._pool.close(timeout=5.0)
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Give `work` a connection in autocommit; repeat it when the connection, or a race, was lost.
+
+        Raises LedgerUnavailableError (LedgerBusyError: somebody holds a row) and RequestRejectedError.
+        """
+        try:
+            result = await self._attempts(work)
+        except LedgerUnavailableError as error:
+            if not isinstance(error, errors.LedgerBusyError):
+                self._note(error)
+            raise
+        self._note(None)
+        return result
+
+    async def _attempts(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        last: psycopg.Error | None = None
+        for _ in range(_TRIES):
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS), self._pool.connection() as conn:
+                    try:
+                        return await work(conn)
+                    except psycopg.Error as error:
+                        last = error
+                        if not await self._worth_repeating(conn, error):
+                            raise
+            except TimeoutError:
+                raise errors.slow() from None
+            except PoolTimeout:
+                raise errors.no_connection(self._cause) from None
+            except PoolClosed:
+                raise errors.closed() from None
+            except (psycopg.Error, UnicodeError) as error:
+                raise _ours(error) from None
+        assert last is not None  # noqa: S101 - the loop ends only after an error
+        raise errors.translate(last) from None
+
+    async def _worth_repeating(self, conn: Connection, error: psycopg.Error) -> bool:
+        if conn.closed:
+            # A restart killed the others too: have the pool weed them out before the next try.
+            await self._pool.check()
+            return True
+        if error.sqlstate in _STALE_PLAN:
+            await conn.close()
+            return True
+        return error.sqlstate in _AGAIN
+
+    def _conninfo(self) -> str:
+        try:
+            return make_conninfo(self._source(), **_LINK)
+        except Exception as error:
+            self._failed(error)
+            raise
+
+    def _failed(self, error: Exception) -> None:
+        self._cause = error
+
+    def _note(self, error: LedgerUnavailableError | None) -> None:
+        """Log each change between up and down, once."""
+        if error is not None and not self._down:
+            _log.warning("the ledger cannot be used: %s", error.message)
+        elif error is None and self._down:
+            _log.info("the ledger can be used again")
+        self._down = error is not None
+
+
+def _ours(error: Exception) -> Exception:
+    if isinstance(error, psycopg.Error):
+        return errors.translate(error)
+    return errors.translate(psycopg.DataError())
+
+
+def _recording(note: Callable[[Exception], None]) -> type[Connection]:
+    """Make a connection class that tells why it could not connect; the pool itself only logs it."""
+
+    class Recording(psycopg.AsyncConnection[TupleRow]):
+        @classmethod
+        async def connect(cls, *args: Any, **kwargs: Any) -> Self:
+            try:
+                return await super().connect(*args, **kwargs)
+            except Exception as error:
+                note(error)
+                raise
+
+    return Recording
+
+
+async def _configure(conn: Connection) -> None:
+    await conn.execute(statement("session").encode(), prepare=False)

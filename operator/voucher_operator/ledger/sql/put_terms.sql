@@ -1,0 +1,15 @@
+-- The Voucher's terms, live from here on.
+INSERT INTO vouchers.terms AS t (
+    code, owner_uid, owner_namespace, owner_name, owner_created_at, generation, from_secret, credit_minor, description,
+    active, max_redemptions, valid_from, valid_until, updated_at
+)
+VALUES (
+    %(code)s, %(uid)s, %(namespace)s, %(name)s, %(created_at)s, %(generation)s, %(from_secret)s, %(credit_minor)s,
+    %(description)s, %(active)s, %(max_redemptions)s, %(valid_from)s, %(valid_until)s, clock_timestamp()
+)
+ON CONFLICT (code) DO UPDATE
+SET owner_uid = excluded.owner_uid, owner_namespace = excluded.owner_namespace, owner_name = excluded.owner_name,
+    owner_created_at = excluded.owner_created_at, generation = excluded.generation, from_secret = excluded.from_secret,
+    credit_minor = excluded.credit_minor, description = excluded.description, active = excluded.active,
+    max_redemptions = excluded.max_redemptions, valid_from = excluded.valid_from, valid_until = excluded.valid_until,
+    revoked_at = NULL, updated_at = excluded.updated_at

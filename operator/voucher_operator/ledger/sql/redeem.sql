@@ -1,0 +1,145 @@
+-- Judges a batch of requests in arrival order and writes what follows; one row per request comes back.
+-- Runs after lock_promo.sql in the same transaction, so its snapshot is younger than the locks. No key occurs twice.
+-- A generic plan thinks that a batch has ten rows, so nothing here joins two parts of the batch with each other: windows do.
+-- What somebody else does at this moment to the same key or to a new customer breaks a key or a CHECK: the batch is tried
+-- again, and reads what they did.
+WITH moment AS MATERIALIZED (
+    SELECT clock_timestamp() AS instant, vouchers.scale() AS scale
+),
+asked AS MATERIALIZED (
+    SELECT r.n, r.key, r.request_hash, r.uid, r.user_id, r.tenant_id, r.email, r.provisional,
+           vouchers.normal_code(r.code) AS norm,
+           d.outcome AS prior, d.uid AS prior_uid, d.request_hash AS prior_hash, d.reason AS prior_reason,
+           d.code AS prior_code, d.credit_minor AS prior_credit, d.decided_at AS prior_decided_at
+    FROM unnest(
+        %(keys)s::text[], %(hashes)s::text[], %(uids)s::text[], %(codes)s::text[], %(users)s::text[],
+        %(tenants)s::text[], %(emails)s::text[], %(provisional)s::boolean[]
+    ) WITH ORDINALITY AS r (key, request_hash, uid, code, user_id, tenant_id, email, provisional, n)
+    LEFT JOIN vouchers.redemption AS d ON d.key = r.key
+),
+-- A grant is bound to its key for ever, a refusal to key and uid: the rest is judged. The row that a code means is the
+-- one in normal spelling, else the only one there is.
+examined AS MATERIALIZED (
+    SELECT a.*, c.id AS customer_id, p.code, p.room, p.credit, m.instant,
+           floor(p.credit::numeric / m.scale)::integer AS whole,
+           CASE
+               WHEN p.code IS NULL THEN 'VoucherNotFound'
+               WHEN NOT p.active THEN 'VoucherInactive'
+               WHEN m.instant < t.valid_from THEN 'VoucherNotYetValid'
+               WHEN m.instant > t.valid_until THEN 'VoucherExpired'
+               WHEN EXISTS (
+                   SELECT FROM promo_redemptions AS e WHERE e.customer_id = c.id AND e.code = ANY (p.spellings)
+               ) THEN 'AlreadyRedeemed'
+           END AS reason
+    FROM asked AS a
+    CROSS JOIN moment AS m
+    LEFT JOIN customers AS c ON c.user_id = a.user_id
+    LEFT JOIN LATERAL (
+        SELECT s.code, s.active, s.spellings,
+               CASE WHEN s.max_redemptions > 0 THEN s.max_redemptions - s.times_redeemed END AS room,
+               greatest(coalesce(s.credit_minor, s.credit_omr * m.scale), 0) AS credit
+        FROM (
+            SELECT q.*, array_agg(q.code) OVER () AS spellings
+            FROM promo_codes AS q
+            WHERE vouchers.normal_code(q.code) = a.norm AND a.norm <> ''
+        ) AS s
+        WHERE s.deleted_at IS NULL AND (s.code = a.norm OR cardinality(s.spellings) = 1)
+    ) AS p ON true
+    LEFT JOIN LATERAL (
+        SELECT w.valid_from, w.valid_until FROM vouchers.terms AS w WHERE w.code = p.code AND w.revoked_at IS NULL OFFSET 0
+    ) AS t ON true
+    WHERE a.prior IS NULL OR (a.prior = 'refused' AND a.prior_uid <> a.uid)
+),
+-- One customer's requests for one code stand together; only the first can be granted.
+paired AS MATERIALIZED (
+    SELECT x.*, x.reason IS NULL AND row_number() OVER pair = 1 AS eligible,
+           coalesce(x.customer_id, first_value(gen_random_uuid()) OVER customer) AS payee
+    FROM examined AS x
+    WINDOW pair AS (PARTITION BY x.user_id COLLATE "C", x.norm ORDER BY x.n),
+           customer AS (PARTITION BY x.user_id COLLATE "C" ORDER BY x.norm, x.n)
+),
+ranked AS MATERIALIZED (
+    SELECT x.*,
+           x.eligible AND (
+               x.room IS NULL OR count(*) FILTER (WHERE x.eligible) OVER (PARTITION BY x.norm ORDER BY x.n) <= x.room
+           ) AS granted
+    FROM paired AS x
+),
+judged AS MATERIALIZED (
+    SELECT r.*,
+           CASE WHEN r.granted THEN gen_random_uuid() END AS entry_id,
+           CASE
+               WHEN r.granted THEN NULL
+               WHEN r.reason IS NOT NULL THEN r.reason
+               WHEN bool_or(r.granted) OVER (PARTITION BY r.user_id COLLATE "C", r.norm) THEN 'AlreadyRedeemed'
+               ELSE 'RedemptionLimitReached'
+           END AS refusal
+    FROM ranked AS r
+),
+newcomer AS (
+    INSERT INTO customers (id, user_id, tenant_id, email)
+    SELECT DISTINCT ON (j.user_id COLLATE "C") j.payee, j.user_id, j.tenant_id, j.email
+    FROM judged AS j
+    WHERE j.granted AND j.customer_id IS NULL
+    ORDER BY j.user_id COLLATE "C", j.n
+),
+counted AS (
+    UPDATE promo_codes AS p
+    SET times_redeemed = p.times_redeemed + g.times, granted_minor = p.granted_minor + g.total,
+        last_redeemed_at = g.instant
+    FROM (
+        SELECT j.code, count(*)::integer AS times, sum(j.credit)::bigint AS total, min(j.instant) AS instant
+        FROM judged AS j
+        WHERE j.granted
+        GROUP BY j.code
+    ) AS g
+    WHERE p.code = g.code
+),
+used AS (
+    INSERT INTO promo_redemptions (customer_id, code, created_at)
+    SELECT j.payee, j.code, j.instant FROM judged AS j WHERE j.granted
+),
+credited AS (
+    INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, reason, created_at)
+    SELECT j.entry_id, j.payee, j.whole, j.credit, 'promo:' || j.code, j.instant FROM judged AS j WHERE j.granted
+),
+answer AS MATERIALIZED (
+    SELECT j.n, j.key, j.request_hash, j.uid, CASE WHEN j.granted THEN 'redeemed' ELSE 'refused' END AS outcome,
+           j.refusal AS reason, j.code, CASE WHEN j.granted THEN j.payee ELSE j.customer_id END AS customer_id, j.user_id,
+           CASE WHEN j.granted THEN j.credit ELSE 0 END AS credit_minor, j.entry_id, j.instant AS decided_at,
+           j.prior IS NOT NULL AS known, j.prior_decided_at,
+           NOT (j.provisional AND j.refusal IS NOT DISTINCT FROM 'VoucherNotFound') AS final
+    FROM judged AS j
+),
+recorded AS (
+    INSERT INTO vouchers.redemption (
+        key, request_hash, uid, outcome, reason, code, customer_id, user_id, credit_minor, grant_entry_id, decided_at
+    )
+    SELECT a.key, a.request_hash, a.uid, a.outcome, a.reason, a.code, a.customer_id, a.user_id, a.credit_minor,
+           a.entry_id, a.decided_at
+    FROM answer AS a
+    WHERE a.final AND NOT a.known
+),
+overwritten AS (
+    UPDATE vouchers.redemption AS d
+    SET outcome = CASE WHEN d.outcome = 'refused' AND d.decided_at = a.prior_decided_at THEN a.outcome
+                       ELSE 'overtaken' END,
+        request_hash = a.request_hash, uid = a.uid, reason = a.reason, code = a.code, customer_id = a.customer_id,
+        user_id = a.user_id, credit_minor = a.credit_minor, grant_entry_id = a.entry_id, decided_at = a.decided_at
+    FROM answer AS a
+    WHERE a.final AND a.known AND d.key = a.key
+)
+SELECT a.n, a.outcome, a.reason, a.code, a.credit_minor, a.decided_at, false AS replayed
+FROM answer AS a
+UNION ALL
+SELECT k.n,
+       CASE WHEN s.same THEN k.prior ELSE 'refused' END,
+       CASE WHEN s.same THEN k.prior_reason ELSE 'IdempotencyConflict' END,
+       CASE WHEN s.same THEN k.prior_code END,
+       CASE WHEN s.same THEN k.prior_credit ELSE 0 END,
+       CASE WHEN s.same THEN k.prior_decided_at ELSE m.instant END,
+       s.same
+FROM asked AS k
+CROSS JOIN moment AS m
+CROSS JOIN LATERAL (SELECT k.prior = 'refused' OR k.prior_hash = k.request_hash AS same) AS s
+WHERE k.prior <> 'refused' OR k.prior_uid = k.uid
