@@ -96,7 +96,7 @@ class Status(Model):
     """A status as this version writes it whole; fields that it does not know are not touched."""
 
     observed_generation: Annotated[int, Field(ge=-1)]
-    conditions: Annotated[tuple[dict[str, Any], ...], Field(max_length=32)] = ()
+    conditions: Annotated[tuple[dict[str, Any], ...], Field(max_length=32)]
 
     def to_patch(self) -> dict[str, Any]:
         """Return a JSON merge patch of `.status`: every field of this model, None as null, which removes it."""

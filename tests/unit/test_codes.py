@@ -1,0 +1,58 @@
+"""Codes: one normal form, and no message that gives a code away."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voucher_operator.resources.codes import normal_code, validate_code
+from voucher_operator.resources.errors import InvalidCodeError
+from voucher_operator.resources.reasons import Reason
+
+
+@pytest.mark.parametrize("text", ["OMANTEL-200", "omantel-200", " Omantel-200\n", "\tOMANTEL-200\r\n"])
+def test_normal_form(text: str) -> None:
+    assert normal_code(text) == "OMANTEL-200"
+    assert validate_code(text) == "OMANTEL-200"
+
+
+@pytest.mark.parametrize("text", ["ABC", "---", "0" * 64, "a" * 64 + "\n"])
+def test_bounds(text: str) -> None:
+    assert validate_code(text) == text.strip().upper()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        "AB",
+        "A" * 65,
+        "A B C",
+        "A_B_C",
+        "ABC\nDEF",
+        "ÄBC",
+        "straße",
+        "\u0131stanbul",
+        "ABC\0",
+        "\u017fecret",
+        " " * 5000 + "ABC",
+    ],
+)
+def test_no_code(text: str) -> None:
+    with pytest.raises(InvalidCodeError) as caught:
+        validate_code(text)
+    assert caught.value.reason is Reason.INVALID_CODE
+    assert caught.value.message == "A code is 3 to 64 characters of A-Z, 0-9 and '-': put such a code into the Secret."
+
+
+@given(st.text())
+def test_refusals_say_nothing_of_the_code(text: str) -> None:
+    try:
+        assert validate_code(text) == validate_code(validate_code(text))
+    except InvalidCodeError as error:
+        said = (error.args, error.__cause__, error.__context__)
+    else:
+        return
+    with pytest.raises(InvalidCodeError) as other:
+        validate_code("")
+    assert said == (other.value.args, None, None)
