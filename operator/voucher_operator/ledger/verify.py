@@ -45,7 +45,7 @@ EXPLANATIONS: Final = MappingProxyType(
         Invariant.BALANCE: "A customer's balance is not negative (two checkouts of the Go service at once can do it).",
         Invariant.GRANTED: "What a code has granted is the sum of its entries that belong to no order.",
         Invariant.COLUMNS: "Whole units and minor units of an amount differ by less than one whole unit.",
-        Invariant.TERMS: "The code of a live Voucher has its row, not revoked (the operator puts it back).",
+        Invariant.TERMS: "The code of a live Voucher has its row (the operator puts a missing one back).",
         Invariant.SPELLING: "No two codes have one normal form: only the one in normal spelling can be redeemed.",
     }
 )
