@@ -42,6 +42,8 @@ def install_crds(cluster: ClusterAccess) -> None:
     """Apply the CustomResourceDefinitions and wait until they are served."""
     cluster.kubectl("apply", "--server-side", f"--filename={CRDS}")
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"--filename={CRDS}")
+    # The first access makes a resource's cache; until it is filled the API server answers 429, and kubectl tries again.
+    cluster.kubectl("get", "vouchers,redemptions", "--all-namespaces", "--output=name")
 
 
 def render_chart(namespace: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
