@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from voucher_operator.resources.base import Resource, Status
-from voucher_operator.resources.conditions import MAX_MESSAGE, Condition, merge, ready
+from voucher_operator.resources.conditions import MAX_MESSAGE, Condition, merge
 from voucher_operator.resources.conditions import VOUCHER_CONDITIONS as OWNED
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.resources.redemption import Redemption, RedemptionSpec, RedemptionStatus
@@ -238,17 +238,6 @@ def test_redemption_status_patch() -> None:
         "credit": None,
         "redeemedAt": None,
     }
-
-
-def test_a_status_that_does_not_change_is_known() -> None:
-    conditions = merge([], ready(Reason.ISSUED, "", generation=1), owned=OWNED, now=datetime.now(UTC))
-    status = VoucherStatus(observed_generation=1, conditions=tuple(conditions), state=State.ACTIVE, redeemed="1")
-    written = {key: value for key, value in status.to_patch().items() if value is not None}
-    assert not status.differs(written)
-    assert not status.differs(written | {"ofALaterVersion": 1})
-    assert status.differs(written | {"remaining": 3})
-    assert status.differs(written | {"state": "Expired"})
-    assert status.differs({})
 
 
 @pytest.mark.parametrize(

@@ -102,10 +102,6 @@ class Status(Model):
         """Return a JSON merge patch of `.status`: every field of this model, None as null, which removes it."""
         return {_alias(type(self), name): _json(value) for name, value in self}
 
-    def differs(self, status: Mapping[str, Any]) -> bool:
-        """Whether `to_patch` would change anything in `status`, the last one read."""
-        return any(status.get(key) != value for key, value in self.to_patch().items())
-
 
 def _alias(model: type[BaseModel], name: str) -> str:
     return model.model_fields[name].alias or name
