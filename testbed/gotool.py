@@ -93,9 +93,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _environment() -> dict[str, str]:
-    # GOROOT of another Go, a workspace above us, a toolchain download: each would change what is pinned.
+    # GOROOT of another Go, a workspace above us, a toolchain download, flags: each would change what is pinned.
     inherited = {name: value for name, value in os.environ.items() if name != "GOROOT"}
-    return inherited | {"GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0"}
+    return inherited | {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0"}
 
 
 def build(go: Go, source: Path, target: Path, ldflags: str, progress: Progress) -> None:
