@@ -1,0 +1,200 @@
+"""What `export` writes: every row once, in two formats, without a secret code, in memory that stays flat."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection
+
+from testbed.postgres import Database
+from tests.ledger.go_service import GoService
+from tests.ledger.ledger_rows import FIRST, SECOND, SECRET, fill
+from voucher_operator.ledger.export import Format, What, export
+from voucher_operator.resources.errors import LedgerUnavailableError
+
+ROOT = Path(__file__).parents[2]
+WHATS: tuple[What, ...] = ("vouchers", "redemptions", "entries")
+
+
+async def text(database: Database, what: What, fmt: Format) -> str:
+    out = io.StringIO()
+    number = await export(database.runtime_url, what, fmt, out)
+    assert number == out.getvalue().count("\n") - (fmt == "csv")
+    return out.getvalue()
+
+
+async def records(database: Database, what: What) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (await text(database, what, "jsonl")).splitlines()]
+
+
+async def table(database: Database, what: What) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(await text(database, what, "csv"))))
+
+
+async def test_vouchers(database: Database) -> None:
+    await fill(database)
+    ours, secret, legacy = await records(database, "vouchers")
+    assert ours == {
+        "code": "OURS",
+        "namespace": "billing",
+        "name": "ours",
+        "from_secret": False,
+        "description": '+1 "launch", für alle',
+        "credit": "25.500",
+        "credit_minor": 25500,
+        "active": True,
+        "max_redemptions": 5,
+        "times_redeemed": 1,
+        "granted": "25.500",
+        "granted_minor": 25500,
+        "valid_from": None,
+        "valid_until": "2027-01-01T00:00:00Z",
+        "created_at": "2026-01-01T00:00:00.500000Z",
+        "last_redeemed_at": "2026-02-01T00:00:00Z",
+        "revoked_at": None,
+        "currency": "OMR",
+    }
+    assert (secret["code"], secret["credit"]) == ("<secret billing/quiet>", "1.250")
+    assert (legacy["code"], legacy["name"], legacy["credit_minor"]) == ("go-code", None, 10_000)
+
+
+async def test_redemptions(database: Database) -> None:
+    await fill(database)
+    one, two, three, four, legacy = await records(database, "redemptions")
+    assert one == {
+        "key": "shop/one",
+        "outcome": "redeemed",
+        "reason": None,
+        "code": "OURS",
+        "user_id": "=first",
+        "customer_id": str(FIRST),
+        "credit": "25.500",
+        "credit_minor": 25500,
+        "decided_at": "2026-02-01T00:00:00Z",
+        "undone_at": None,
+        "currency": "OMR",
+    }
+    assert two["code"] == "<secret billing/quiet>"
+    assert (three["outcome"], three["undone_at"]) == ("undone", "2026-02-04T00:00:00Z")
+    assert (four["outcome"], four["reason"], four["credit"]) == ("refused", "AlreadyRedeemed", "0.000")
+    assert (legacy["key"], legacy["code"], legacy["credit"]) == (None, "go-code", "10.000")
+
+
+async def test_entries(database: Database) -> None:
+    await fill(database)
+    entries = await records(database, "entries")
+    assert [(entry["reason"], entry["amount"]) for entry in entries] == [
+        ("promo:OURS", "25.500"),
+        ("promo:<secret billing/quiet>", "1.250"),
+        ("promo:OURS", "25.500"),
+        ("promo:OURS", "-25.500"),
+        ("promo:go-code", "10.000"),
+        ("order-payment", "-30.000"),
+    ]
+    assert sum(entry["amount_minor"] for entry in entries if entry["customer_id"] == str(FIRST)) == 6_750
+    assert entries[3]["customer_id"] == str(SECOND)
+    assert [bool(entry["order_id"]) for entry in entries] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("what", WHATS)
+async def test_both_formats_say_the_same(database: Database, what: What) -> None:
+    await fill(database)
+    for record, row in zip(await records(database, what), await table(database, what), strict=True):
+        assert list(record) == list(row)
+        for name, value in record.items():
+            plain = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            assert row[name] in (plain, f"'{plain}")
+
+
+async def test_csv_runs_nothing_in_a_spreadsheet(database: Database) -> None:
+    await fill(database)
+    async with await AsyncConnection.connect(database.owner_url, autocommit=True) as owner:
+        await owner.execute("INSERT INTO promo_codes (code, credit_omr, description) VALUES ('-1+CMD', 1, '@SUM(1)')")
+    rows = await table(database, "vouchers")
+    assert [row["description"] for row in rows if row["code"] == "'-1+CMD"] == ["'@SUM(1)"]
+    entries = await table(database, "entries")
+    assert {entry["user_id"] for entry in entries} == {"'=first", "second"}
+    # Amounts are numbers, and stay so.
+    assert {entry["amount"] for entry in entries} >= {"-25.500", "-30.000"}
+
+
+@pytest.mark.parametrize("fmt", ["jsonl", "csv"])
+@pytest.mark.parametrize("what", WHATS)
+async def test_no_secret_code(database: Database, what: What, fmt: Format) -> None:
+    await fill(database)
+    async with GoService.connect(database.owner_url) as go:
+        padded = f" {SECRET.lower()}\n"
+        await go.issue(padded, 1)
+        await go.redeem(SECOND, padded)
+    written = await text(database, what, fmt)
+    assert SECRET not in written.upper()
+    assert written.count("<secret billing/quiet>") == 2
+
+
+async def test_empty_ledger(database: Database) -> None:
+    for what in WHATS:
+        assert await text(database, what, "jsonl") == ""
+        assert len((await text(database, what, "csv")).splitlines()) == 1
+
+
+async def test_ledger_that_was_never_migrated(empty_database: Database) -> None:
+    with pytest.raises(LedgerUnavailableError, match="voucher-operator migrate"):
+        await export(empty_database.owner_url, "entries", "csv", io.StringIO())
+
+
+async def test_slow_reader_keeps_nobody_waiting(database: Database) -> None:
+    """Whoever takes the lines may take hours over them: the Go service still gets each table to itself."""
+    await fill(database)
+
+    class Reader(io.StringIO):
+        def write(self, line: str) -> int:
+            with psycopg.connect(database.owner_url) as owner:
+                owner.execute("SET LOCAL lock_timeout = '1s'")
+                owner.execute("LOCK TABLE promo_codes, credit_ledger, customers, promo_redemptions")
+            return super().write(line)
+
+    for what in WHATS:
+        assert await export(database.runtime_url, what, "jsonl", Reader()) > 2
+
+
+MEASURE = """
+import asyncio, resource, sys
+from voucher_operator.ledger.export import export
+with open("/dev/null", "w") as out:
+    print(asyncio.run(export(sys.argv[1], "entries", "csv", out)))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+MANY = f"""
+INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, reason)
+SELECT '{FIRST}', 1, 1000, 'gift number ' || n FROM generate_series(1, 200000) AS n
+"""
+
+
+def peak(database: Database) -> tuple[int, int]:
+    """Rows written by an export in a process of its own, and the most memory that the process had, in KiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, database.runtime_url],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "operator")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows, memory = map(int, done.stdout.split())
+    return rows, memory
+
+
+async def test_memory_stays_flat(database18: Database) -> None:
+    await fill(database18)
+    few, small = peak(database18)
+    async with await AsyncConnection.connect(database18.owner_url, autocommit=True) as owner:
+        await owner.execute(MANY.encode())
+    many, large = peak(database18)
+    assert many == few + 200_000
+    assert large < small + 8 * 1024

@@ -1,0 +1,236 @@
+"""Every invariant: a sound ledger passes, and each way to break it is found and named, without a secret code."""
+
+from dataclasses import dataclass
+
+import pytest
+from psycopg import AsyncConnection
+
+from testbed.postgres import Database
+from tests.ledger.go_service import GoService
+from tests.ledger.ledger_rows import FIRST, SECOND, SECRET, fill
+from voucher_operator.ledger.statements import statement
+from voucher_operator.ledger.types import Violation
+from voucher_operator.ledger.verify import EXPLANATIONS, Invariant, verify
+from voucher_operator.resources.errors import LedgerUnavailableError
+
+
+@dataclass(frozen=True)
+class Break:
+    """One way to break the ledger: the SQL that does it, and what `verify` says of it."""
+
+    sql: str
+    invariant: Invariant
+    subject: str
+    detail: str
+
+
+ENTRY = "INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, reason) VALUES"
+BREAKS = [
+    Break(
+        "UPDATE promo_codes SET times_redeemed = 3 WHERE code = 'OURS'",
+        Invariant.COUNTER,
+        "code 'OURS'",
+        "times_redeemed is 3, but there are 1 redemption rows",
+    ),
+    Break(
+        f"UPDATE promo_codes SET times_redeemed = 0 WHERE code = '{SECRET}'",
+        Invariant.COUNTER,
+        "code <secret billing/quiet>",
+        "times_redeemed is 0, but there are 1 redemption rows",
+    ),
+    Break(
+        "UPDATE promo_codes SET times_redeemed = 6 WHERE code = 'OURS'",
+        Invariant.CAP,
+        "code 'OURS'",
+        "times_redeemed is 6, the cap is 5, and it was set when 0 were redeemed",
+    ),
+    Break(
+        "INSERT INTO promo_codes (code, credit_omr) VALUES (' ours', 1); "
+        f"INSERT INTO promo_redemptions VALUES ('{FIRST}', ' ours')",
+        Invariant.ONCE_PER_CUSTOMER,
+        f"code ' ours', customer {FIRST}",
+        "2 redemption rows of codes with one normal form",
+    ),
+    Break(
+        "INSERT INTO vouchers.redemption (key, request_hash, uid, outcome, code, customer_id) "
+        f"VALUES ('shop/again', '', '', 'redeemed', '{SECRET}', '{FIRST}')",
+        Invariant.ONCE_PER_CUSTOMER,
+        f"redemption shop/again, code <secret billing/quiet>, customer {FIRST}",
+        "2 requests were granted the same code",
+    ),
+    Break(
+        f"DELETE FROM credit_ledger WHERE amount_minor = 25500 AND customer_id = '{FIRST}'",
+        Invariant.GRANT,
+        f"redemption shop/one, code 'OURS', customer {FIRST}",
+        "its grant entry is missing",
+    ),
+    Break(
+        f"UPDATE credit_ledger SET customer_id = '{SECOND}' WHERE amount_minor = 25500",
+        Invariant.GRANT,
+        f"redemption shop/one, code 'OURS', customer {FIRST}",
+        "its grant entry is another customer's",
+    ),
+    Break(
+        "UPDATE credit_ledger SET reason = 'gift' WHERE amount_minor = 25500",
+        Invariant.GRANT,
+        f"redemption shop/one, code 'OURS', customer {FIRST}",
+        "its grant entry has another reason",
+    ),
+    Break(
+        "UPDATE credit_ledger SET amount_minor = 25000 WHERE amount_minor = 25500",
+        Invariant.GRANT,
+        f"redemption shop/one, code 'OURS', customer {FIRST}",
+        "its grant entry has 25000 minor units instead of 25500",
+    ),
+    Break(
+        "DELETE FROM promo_redemptions WHERE code = 'OURS'",
+        Invariant.GRANT,
+        f"redemption shop/one, code 'OURS', customer {FIRST}",
+        "its redemption row is missing",
+    ),
+    Break(
+        "UPDATE vouchers.redemption SET grant_entry_id = '00000000-0000-4000-8000-00000000000a' WHERE key = 'shop/two'",
+        Invariant.GRANT,
+        "redemption shop/one, code <secret billing/quiet>",
+        "2 requests share one grant entry",
+    ),
+    Break(
+        f"{ENTRY} ('{FIRST}', 25, 25500, 'promo:OURS')",
+        Invariant.ENTRIES,
+        f"code 'OURS', customer {FIRST}",
+        "2 grants stand for one redemption row",
+    ),
+    Break(
+        "DELETE FROM credit_ledger WHERE reason = 'promo:go-code'",
+        Invariant.ENTRIES,
+        f"code 'go-code', customer {FIRST}",
+        "0 grants stand for one redemption row",
+    ),
+    Break(
+        "DELETE FROM credit_ledger WHERE amount_minor = -25500",
+        Invariant.ENTRIES,
+        f"code 'OURS', customer {SECOND}",
+        "1 grants stand without a redemption row",
+    ),
+    Break(
+        "DELETE FROM credit_ledger WHERE amount_minor = -25500",
+        Invariant.REVERSAL,
+        f"redemption shop/three, code 'OURS', customer {SECOND}",
+        "its grant stands without a reversal",
+    ),
+    Break(
+        f"DELETE FROM credit_ledger WHERE amount_minor = 25500 AND customer_id = '{SECOND}'",
+        Invariant.REVERSAL,
+        f"redemption shop/three, code 'OURS', customer {SECOND}",
+        "its reversal stands without its grant",
+    ),
+    Break(
+        "UPDATE credit_ledger SET amount_omr = -26 WHERE amount_minor = -25500",
+        Invariant.REVERSAL,
+        f"redemption shop/three, code 'OURS', customer {SECOND}",
+        "its reversal does not negate its grant",
+    ),
+    Break(
+        f"{ENTRY} ('{SECOND}', -1, -1, 'order-payment')",
+        Invariant.BALANCE,
+        f"customer {SECOND}",
+        "the balance is -1 minor units",
+    ),
+    Break(
+        f"UPDATE promo_codes SET granted_minor = 5 WHERE code = '{SECRET}'",
+        Invariant.GRANTED,
+        "code <secret billing/quiet>",
+        "granted_minor is 5, but its entries sum to 1250",
+    ),
+    Break(
+        "SET session_replication_role = replica; UPDATE promo_codes SET credit_omr = 24 WHERE code = 'OURS'",
+        Invariant.COLUMNS,
+        "code 'OURS'",
+        "credit_omr is 24, but credit_minor is 25500",
+    ),
+    Break(
+        "UPDATE credit_ledger SET amount_omr = 2 WHERE amount_minor = 1250; "
+        "UPDATE credit_ledger SET amount_omr = 0 WHERE amount_minor = 1250",
+        Invariant.COLUMNS,
+        f"customer {FIRST}",
+        "entry 00000000-0000-4000-8000-00000000000b: amount_omr is 0, but amount_minor is 1250",
+    ),
+    Break(
+        f"SET session_replication_role = replica; DELETE FROM promo_codes WHERE code = '{SECRET}'",
+        Invariant.TERMS,
+        "code <secret billing/quiet>",
+        "voucher billing/quiet is live, but has no row in promo_codes",
+    ),
+    Break(
+        f"INSERT INTO promo_codes (code, credit_omr) VALUES ('{SECRET.lower()} ', 1)",
+        Invariant.SPELLING,
+        "code <secret billing/quiet>",
+        "2 rows have the normal form of this code, which is not spelled so: only the row that is can be redeemed",
+    ),
+]
+
+
+async def break_it(database: Database, sql: str) -> None:
+    async with await AsyncConnection.connect(database.admin_url, autocommit=True) as admin:
+        await admin.execute(sql.encode())
+
+
+async def test_sound_ledger(database: Database) -> None:
+    assert await verify(database.runtime_url) == []
+    await fill(database)
+    assert await verify(database.runtime_url) == []
+
+
+@pytest.mark.parametrize("case", BREAKS, ids=[f"{n}-{case.invariant}" for n, case in enumerate(BREAKS)])
+async def test_broken_ledger(database: Database, case: Break) -> None:
+    await fill(database)
+    await break_it(database, case.sql)
+    found = await verify(database.runtime_url)
+    assert Violation(case.invariant.value, case.subject, case.detail) in found
+    assert SECRET not in str(found).upper()
+
+
+def test_every_invariant_is_broken_here_and_explained() -> None:
+    assert {case.invariant for case in BREAKS} == set(Invariant)
+    assert set(EXPLANATIONS) == set(Invariant)
+    assert all(statement(f"verify_{invariant}") for invariant in Invariant)
+
+
+async def test_cap_lowered_below_use_is_sound(database: Database) -> None:
+    async with GoService.connect(database.owner_url) as go:
+        await go.issue("a", 1, max_redemptions=3)
+        for user in ("1", "2", "3"):
+            await go.redeem(await go.customer(user), "a")
+        await go.issue("a", 1, max_redemptions=2)
+        assert await verify(database.runtime_url) == []
+        await break_it(database, "UPDATE promo_codes SET times_redeemed = 4")
+        assert Invariant.CAP in {violation.invariant for violation in await verify(database.runtime_url)}
+
+
+async def test_two_checkouts_of_the_go_service_overdraw(database: Database) -> None:
+    await fill(database)
+    async with GoService.connect(database.owner_url) as go:
+        assert await go.balance(FIRST) == 6
+        await go.spend(FIRST, 6)
+        assert await verify(database.runtime_url) == []
+        await go.spend(FIRST, 6)
+    assert [(found.invariant, found.subject) for found in await verify(database.runtime_url)] == [
+        ("balance", f"customer {FIRST}")
+    ]
+
+
+async def test_nothing_is_locked_or_changed(database: Database) -> None:
+    """Another session may hold any row, and a table lock keeps it no longer than its limit."""
+    await fill(database)
+    async with await AsyncConnection.connect(database.owner_url) as owner:
+        await owner.execute("SELECT FROM promo_codes FOR UPDATE")
+        assert await verify(database.runtime_url) == []
+        await owner.rollback()
+        await owner.execute("LOCK TABLE credit_ledger")
+        with pytest.raises(LedgerUnavailableError):
+            await verify(database.runtime_url, statement_limit=0.1)
+
+
+async def test_ledger_that_was_never_migrated(empty_database: Database) -> None:
+    with pytest.raises(LedgerUnavailableError, match="voucher-operator migrate"):
+        await verify(empty_database.owner_url)
