@@ -31,11 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("; ".join(f"{'.'.join(map(str, line['loc']))}: {line['msg']}" for line in error.errors()), 2)
     telemetry.configure_logging(settings.log_level)
     try:
-        return asyncio.run(args.command(settings, args))
+        code: int = asyncio.run(args.command(settings, args))
     except OperatorError as error:
         return _fail(error.message, 1)
     except (KeyboardInterrupt, BrokenPipeError):
         return 1
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

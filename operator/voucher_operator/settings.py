@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     pod_namespace: str = "billing"
     """Where the Lease lives."""
     lease_name: str = "voucher-operator"
-    lease_duration: float = Field(default=9.0, ge=3.0)
+    lease_duration: int = Field(default=9, ge=3)
     renew_deadline: float = Field(default=6.0, ge=2.0)
     retry_period: float = Field(default=1.5, gt=1.0)
 

@@ -24,6 +24,8 @@ class Result(Enum):
     """What a reconcile wants of the queue."""
 
     DONE = "done"
+    NOW = "now"
+    """Once more at once: somebody was faster."""
     AGAIN = "again"
     """Retry with backoff."""
 
@@ -118,9 +120,9 @@ class WorkQueue:
         return Result.AGAIN
 
     def _settle(self, key: str, result: Result) -> None:
-        if result is Result.DONE:
+        if result is not Result.AGAIN:
             self._failures.pop(key, None)
-        if key in self._dirty:
+        if result is Result.NOW or key in self._dirty:
             self._dirty.discard(key)
             self.add(key)
         elif result is Result.AGAIN and not self._stopping:

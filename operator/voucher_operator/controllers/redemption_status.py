@@ -10,7 +10,7 @@ from typing import Any, Final
 from voucher_operator.ledger.types import Outcome, RedeemResult
 from voucher_operator.resources import conditions
 from voucher_operator.resources.conditions import Condition
-from voucher_operator.resources.errors import TransientError
+from voucher_operator.resources.errors import TerminalError, TransientError
 from voucher_operator.resources.money import format_amount
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.resources.redemption import Redemption, RedemptionStatus, State
@@ -38,6 +38,17 @@ def waiting(redemption: Redemption, error: TransientError) -> RedemptionStatus:
     """Something that may pass keeps the ledger from answering."""
     generation = redemption.metadata.generation
     wanted = conditions.retrying(error.reason, error.message, generation=generation)
+    return RedemptionStatus(
+        observed_generation=generation,
+        conditions=_merged(redemption, wanted, datetime.now(UTC)),
+        state=State.PENDING,
+    )
+
+
+def stalled(redemption: Redemption, error: TerminalError) -> RedemptionStatus:
+    """The ledger cannot take it as it is; nothing was decided, and it is not finished."""
+    generation = redemption.metadata.generation
+    wanted = conditions.stalled(error.reason, error.message, generation=generation)
     return RedemptionStatus(
         observed_generation=generation,
         conditions=_merged(redemption, wanted, datetime.now(UTC)),

@@ -24,6 +24,7 @@ from voucher_operator.resources.codes import validate_code
 from voucher_operator.resources.errors import (
     InvalidCodeError,
     InvalidSpecError,
+    TerminalError,
     TransientError,
     VoucherNotReadyError,
 )
@@ -66,13 +67,15 @@ class RedemptionController:
             redemption = _parse(body)
         except InvalidSpecError as error:
             written = await self._writer.write_invalid(key, body, error, conditions.REDEMPTION_CONDITIONS)
-            return Result.DONE if written else Result.AGAIN
+            return Result.DONE if written else Result.NOW
         try:
             result = await self._redeem(redemption)
         except TransientError as error:
-            patch = redemption_status.waiting(redemption, error).to_patch()
-            await self._writer.write(key, body, patch)
-            return Result.AGAIN
+            waiting = redemption_status.waiting(redemption, error).to_patch()
+            return Result.AGAIN if await self._writer.write(key, body, waiting) else Result.NOW
+        except TerminalError as error:
+            stalled = redemption_status.stalled(redemption, error).to_patch()
+            return Result.DONE if await self._writer.write(key, body, stalled) else Result.NOW
         return await self._finish(key, body, redemption, result)
 
     @property
@@ -142,7 +145,7 @@ class RedemptionController:
     async def _finish(self, key: str, body: Body, redemption: Redemption, result: RedeemResult) -> Result:
         status = redemption_status.finished(redemption, result, await self._currency())
         if not await self._writer.write(key, body, status.to_patch()):
-            return Result.AGAIN
+            return Result.NOW
         telemetry.REDEMPTIONS.labels(result.outcome.value, (result.refusal or Reason.REDEEMED).value).inc()
         if result.refusal is not None and not result.replayed:
             message = redemption_status.REFUSALS[result.refusal]

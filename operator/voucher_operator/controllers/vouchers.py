@@ -8,7 +8,6 @@ answer, `watch` calls `revoke`.
 import logging
 from collections.abc import Callable  # noqa: TC003
 from datetime import UTC, datetime
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -23,7 +22,7 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutOutcome, PutResult, VoucherCounters, VoucherOwner, VoucherTerms
 from voucher_operator.resources import conditions
 from voucher_operator.resources.codes import validate_code
-from voucher_operator.resources.errors import InvalidSpecError, OperatorError, TerminalError, TransientError
+from voucher_operator.resources.errors import InvalidSpecError, OperatorError, TransientError
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.resources.voucher import State, Voucher
 
@@ -51,22 +50,30 @@ class VoucherController:
             voucher = _parse(body)
         except InvalidSpecError as unknown:
             written = await self._writer.write_invalid(key, body, unknown, conditions.VOUCHER_CONDITIONS)
-            return Result.DONE if written else Result.AGAIN
+            return Result.DONE if written else Result.NOW
         return await self._reconcile(key, body, voucher)
 
     async def _reconcile(self, key: str, body: Body, voucher: Voucher) -> Result:
-        error: OperatorError | None = None
-        result: PutResult | None = None
         try:
             result = await self._put(voucher)
-            status = voucher_status.issued(voucher, result.counters, datetime.now(UTC))
-        except OperatorError as caught:
-            error = caught
-            status = voucher_status.failed(voucher, caught, datetime.now(UTC))
+        except OperatorError as error:
+            return await self._fail(key, body, voucher, error)
+        self._tell(body, result)
+        status = voucher_status.issued(voucher, result.counters, datetime.now(UTC))
         if not await self._writer.write(key, body, status):
+            return Result.NOW
+        if State.EXHAUSTED == status["state"] != voucher.status.get("state"):
+            self._record(body, Reason.EXHAUSTED, "Redeem", "The cap is used up.")
+        return Result.DONE
+
+    async def _fail(self, key: str, body: Body, voucher: Voucher, error: OperatorError) -> Result:
+        if not await self._writer.write(key, body, voucher_status.failed(voucher, error, datetime.now(UTC))):
+            return Result.NOW
+        if isinstance(error, TransientError):
             return Result.AGAIN
-        self._tell(body, voucher, status, result, error)
-        return Result.AGAIN if isinstance(error, TransientError) else Result.DONE
+        if _ready_reason(voucher) != error.reason:
+            self._record(body, error.reason, "Issue", error.message, warning=True)
+        return Result.DONE
 
     async def _put(self, voucher: Voucher) -> PutResult:
         spec, metadata = voucher.spec, voucher.metadata
@@ -95,35 +102,16 @@ class VoucherController:
         ref = voucher.spec.code_from.secret_key_ref
         return validate_code(await self._kube.secret_value(voucher.metadata.namespace, ref.name, ref.key))
 
-    def _tell(
-        self,
-        body: Body,
-        voucher: Voucher,
-        status: dict[str, Any],
-        result: PutResult | None,
-        error: OperatorError | None,
-    ) -> None:
-        """Record what people want to know, and hurry whoever is concerned by it."""
-        if isinstance(error, TerminalError):
-            self._tell_stalled(body, voucher, error)
-        if result is None:
-            return
+    def _tell(self, body: Body, result: PutResult) -> None:
+        """Record what was done to the ledger as soon as it was done, and hurry the Voucher that lost its code by it."""
         if result.outcome is PutOutcome.ISSUED:
             self._record(body, Reason.ISSUED, "Issue", "The code can be redeemed on the ledger.")
         if result.outcome is PutOutcome.DRIFT_CORRECTED:
             telemetry.DRIFT_CORRECTED.inc()
-            fields = ", ".join(result.corrected)
-            self._record(
-                body, Reason.DRIFT_CORRECTED, "Correct", f"Edited outside Git and put back: {fields}.", warning=True
-            )
-        if State.EXHAUSTED == status["state"] != voucher.status.get("state"):
-            self._record(body, Reason.EXHAUSTED, "Redeem", "The cap is used up.")
+            message = f"Edited outside Git and put back: {', '.join(result.corrected)}."
+            self._record(body, Reason.DRIFT_CORRECTED, "Correct", message, warning=True)
         if result.displaced is not None:
             self.requeue(f"{result.displaced.namespace}/{result.displaced.name}")
-
-    def _tell_stalled(self, body: Body, voucher: Voucher, error: TerminalError) -> None:
-        if _ready_reason(voucher) != error.reason:
-            self._record(body, error.reason, "Issue", error.message, warning=True)
 
     def _record(self, body: Body, reason: Reason, action: str, message: str, *, warning: bool = False) -> None:
         log.info(message, extra={"resource": "Voucher", "key": key_of(body), "reason": reason.value})

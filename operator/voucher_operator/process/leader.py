@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
-from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client import ApiClient, V1Lease, V1ObjectMeta
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
@@ -44,8 +44,16 @@ class PatientLock(LeaseLock):
         return answer
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
-        """Create the Lease; False when that failed."""
-        return await self._try(super().create(name, namespace, election_record))
+        """Create the Lease; False when that failed.
+
+        Not the library's: in 37.0.2 it passes `pretty=True`, which the library's own validation refuses.
+        """
+        body = V1Lease(metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record))
+        return await self._try(self._create(namespace, body))
+
+    async def _create(self, namespace: str, body: V1Lease) -> bool:
+        await self.api_instance.create_namespaced_lease(namespace, body)
+        return True
 
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
         """Renew or take the Lease; False when that failed."""
@@ -89,7 +97,12 @@ class Leadership:
         """Stand for election for ever; on cancellation stop the work first, then give the Lease back."""
         try:
             while True:
-                await self._stand()
+                try:
+                    await self._stand()
+                except Exception:
+                    log.exception("election failed", extra={"resource": "lease", "key": self._lock.name})
+                    await self._stop_work()
+                    await asyncio.sleep(self._settings.retry_period)
         finally:
             await self._stop_work()
             await self._lock.release()
