@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 _TICK = 1.0
 """Counters of one voucher are projected at most once in so many seconds."""
 _UNFINISHED = "status.finished!=true"
-_FINISHED = "status.finished=true"
+_EXPIRING = "status.finished=true,spec.ttlSecondsAfterFinished!="
+"""Those that say when to delete them; the others are never read again."""
 
 
 @dataclass(slots=True)
@@ -139,7 +140,7 @@ class Projection:
         except LedgerUnavailableError:
             return
         for namespace in self.settings.namespaces:
-            async for page in self.kube.pages(kube.REDEMPTIONS, namespace, _FINISHED):
+            async for page in self.kube.pages(kube.REDEMPTIONS, namespace, _EXPIRING):
                 for body in page:
                     if _expired(body, now):
                         await self._delete(body)

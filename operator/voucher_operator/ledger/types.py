@@ -23,8 +23,8 @@ class Outcome(StrEnum):
 class RedeemRequest:
     """One request to redeem a code.
 
-    `key` is the idempotency key (`namespace/name`), `request_hash` the SHA-256 hex of the spec, `uid` the object's: a grant is
-    bound to the key for ever, a refusal only to key and uid, so that a Redemption created anew is judged anew.
+    `key` is the idempotency key (`namespace/name`), `request_hash` the SHA-256 hex of the spec, `uid` the object's: a
+    grant is bound to the key for ever, a refusal only to key and uid: a Redemption created anew is judged anew.
     `provisional`: do not record a refusal VoucherNotFound (the Voucher may be on its way).
     """
 
@@ -120,7 +120,7 @@ class VoucherOwner:
 
 @dataclass(frozen=True, slots=True)
 class PutResult:
-    """`corrected` names the fields that drifted; `displaced` the newer Voucher that loses the code to this older one."""
+    """`corrected` names the fields that drifted, `displaced` the newer Voucher that lost the code to this older one."""
 
     outcome: PutOutcome
     counters: VoucherCounters

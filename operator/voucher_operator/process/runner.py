@@ -59,11 +59,14 @@ class Operator:
         server = await http.serve(app, self.settings.http_host, self.settings.http_port)
         self.leadership = Leadership(self.settings, self.kube.client, self.lead)
         leading = asyncio.create_task(self.leadership.run(), name="leadership")
+        stop = asyncio.create_task(self.stopping.wait(), name="signals")
         try:
-            await self.stopping.wait()
+            await asyncio.wait([stop, leading], return_when=asyncio.FIRST_COMPLETED)
+            if leading.done():
+                raise _EndedError({leading})
         finally:
             log.info("stopping", extra={"resource": "process", "key": self.settings.pod_name, "reason": "Signal"})
-            await _end(leading)
+            await _end(leading, stop)
             await server.cleanup()
             await self.kube.close()
             await self.ledger.close()

@@ -14,8 +14,8 @@
         └── VoucherNotReadyError
 
 Refusals of a redemption are results, not exceptions: see `voucher_operator.ledger.types.RedeemResult`.
-Messages are one line, deterministic, say what to do, and hold no secret, no counter and no time, for they become condition
-messages.
+Messages are one line, deterministic, say what to do, and hold no secret, no counter and no time, for they become
+condition messages.
 """
 
 from typing import ClassVar

@@ -1,7 +1,7 @@
 """Every reason that a condition or an event may carry, in one enum, so that docs and tests can hold the list.
 
-Neighbours: `conditions` puts them into a status, `errors` carries them, the pages docs/voucher.md and docs/redemption.md
-explain each one to people.
+Neighbours: `conditions` puts them into a status, `errors` carries them, the pages docs/voucher.md and
+docs/redemption.md explain each one to people.
 """
 
 from enum import StrEnum
