@@ -62,6 +62,8 @@ _PASSING = (
     errors.InternalError_,
 )
 
+_TOO_LARGE = ". If the ledger is too large for this: the comment in the migration's file says what to do by hand"
+
 
 class MigrationError(TerminalError):
     """The migration cannot go on until somebody acts; the message says what to do. Nothing is half-applied."""
@@ -191,7 +193,10 @@ def _create_role(name: str, connection: psycopg.Connection[Any], *, allowed: boo
 
 
 def _apply_all(plan: _Plan) -> list[str]:
+    logging.getLogger("yoyo.migrations").setLevel(logging.WARNING)  # it counts steps; we say what was applied
     migrations = read_migrations("package:voucher_operator:migrations")
+    if not migrations:
+        raise MigrationError("this installation has no migrations in it: install it anew, from a whole checkout")
     with _Backend.open(plan) as backend:
         backend.ensure_internal_schema_updated()
         done = set(backend.get_applied_migration_hashes())
@@ -226,6 +231,8 @@ def _gave_up(migration: Any, plan: _Plan, error: psycopg.Error) -> str:
     return (
         f"migration {migration.id} gave up after {plan.patience:g} s: {error.diag.message_primary}. "
         f"Sessions that hold locks: {holders or 'none now'}. End them or let them finish, then migrate again"
+        + _TOO_LARGE
+        * isinstance(error, errors.QueryCanceled)
     )
 
 
