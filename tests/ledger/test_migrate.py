@@ -158,7 +158,7 @@ async def test_currency_with_other_decimals(empty_database: Database) -> None:
 
 
 async def test_unknown_currency_is_refused(empty_database: Database) -> None:
-    with pytest.raises(ValueError, match="ISO 4217"):
+    with pytest.raises(MigrationError, match="ISO 4217"):
         await migrate(empty_database.owner_url, currency="XYZ", runtime_role=RUNTIME)
     assert not changed_anything(empty_database)
 

@@ -62,8 +62,6 @@ _PASSING = (
     errors.InternalError_,
 )
 
-_TOO_LARGE = ". If the ledger is too large for this: the comment in the migration's file says what to do by hand"
-
 
 class MigrationError(TerminalError):
     """The migration cannot go on until somebody acts; the message says what to do. Nothing is half-applied."""
@@ -89,9 +87,12 @@ async def migrate(database_url: str, *, currency: str, runtime_role: str, patien
     any number of times, two at once, and while other services work on the tables.
 
     Raises CurrencyMismatchError when the ledger counts in another currency, MigrationError when somebody must act,
-    LedgerUnavailableError when PostgreSQL cannot be reached, ValueError for an unknown currency.
+    LedgerUnavailableError when PostgreSQL cannot be reached.
     """
-    plan = _Plan(database_url, currency, minor_digits(currency), runtime_role, patience)
+    try:
+        plan = _Plan(database_url, currency, minor_digits(currency), runtime_role, patience)
+    except ValueError as error:
+        raise MigrationError(str(error)) from None
     return await asyncio.to_thread(_migrate, plan)
 
 
@@ -101,7 +102,7 @@ def _migrate(plan: _Plan) -> list[str]:
             _prepare(plan)
             return _apply_all(plan)
     except psycopg.OperationalError as error:
-        raise LedgerUnavailableError(f"PostgreSQL cannot be reached: {error}") from error
+        raise LedgerUnavailableError(f"PostgreSQL is not available: {error}") from error
     except psycopg.Error as error:
         raise MigrationError(f"PostgreSQL refuses a statement: {error}") from error
 
@@ -231,8 +232,6 @@ def _gave_up(migration: Any, plan: _Plan, error: psycopg.Error) -> str:
     return (
         f"migration {migration.id} gave up after {plan.patience:g} s: {error.diag.message_primary}. "
         f"Sessions that hold locks: {holders or 'none now'}. End them or let them finish, then migrate again"
-        + _TOO_LARGE
-        * isinstance(error, errors.QueryCanceled)
     )
 
 
