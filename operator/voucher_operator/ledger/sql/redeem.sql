@@ -20,7 +20,7 @@ asked AS MATERIALIZED (
 -- A grant is bound to its key for ever, a refusal to key and uid: the rest is judged. The row that a code means is the
 -- one in normal spelling, else the only one there is.
 examined AS MATERIALIZED (
-    SELECT a.*, c.id AS customer_id, p.code, p.room, p.credit, m.instant,
+    SELECT a.*, c.id AS customer_id, coalesce(c.id, gen_random_uuid()) AS candidate, p.code, p.room, p.credit, m.instant,
            floor(p.credit::numeric / m.scale)::integer AS whole,
            CASE
                WHEN p.code IS NULL THEN 'VoucherNotFound'
@@ -53,7 +53,7 @@ examined AS MATERIALIZED (
 -- One customer's requests for one code stand together; only the first can be granted.
 paired AS MATERIALIZED (
     SELECT x.*, x.reason IS NULL AND row_number() OVER pair = 1 AS eligible,
-           coalesce(x.customer_id, first_value(gen_random_uuid()) OVER customer) AS payee
+           first_value(x.candidate) OVER customer AS payee
     FROM examined AS x
     WINDOW pair AS (PARTITION BY x.user_id COLLATE "C", x.norm ORDER BY x.n),
            customer AS (PARTITION BY x.user_id COLLATE "C" ORDER BY x.norm, x.n)

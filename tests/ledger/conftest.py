@@ -1,0 +1,18 @@
+"""Fixtures of the ledger's tests: the operator's own door, logged in with the operator's rights alone."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from testbed.postgres import Database
+from tests.ledger.drive import opened
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.verify import verify
+
+
+@pytest.fixture
+async def ledger(database: Database) -> AsyncIterator[Ledger]:
+    """A ledger on each version; after the test every invariant must hold. A second spelling is the test's own doing."""
+    async with opened(database.runtime_url) as door:
+        yield door
+    assert [v for v in await verify(database.admin_url) if v.invariant != "spelling"] == []

@@ -1,0 +1,97 @@
+"""Short ways to ask the ledger, and to look behind it, for its tests. Fixtures are in `conftest`."""
+
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from testbed.postgres import Database
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.redeem import redeem_batch
+from voucher_operator.ledger.types import RedeemRequest, RedeemResult, VoucherTerms
+
+_numbers = itertools.count(1)
+
+
+def ask(code: str = "CODE", user: str | None = None, **changes: Any) -> RedeemRequest:
+    """Make a request with a key, and unless given a user, of its own."""
+    n = next(_numbers)
+    asked = RedeemRequest(
+        key=f"billing/r{n}",
+        request_hash=f"hash-{n}",
+        uid=f"uid-{n}",
+        code=code,
+        user_id=user or f"user-{n}",
+        tenant_id="tenant",
+        email="someone@example.com",
+    )
+    return replace(asked, **changes)
+
+
+def terms(code: str = "CODE", **changes: Any) -> VoucherTerms:
+    """Make a Voucher's terms: 25.500 OMR, no cap, no window."""
+    made = VoucherTerms(
+        uid="voucher-1",
+        namespace="billing",
+        name="first",
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        generation=1,
+        code=code,
+        from_secret=False,
+        credit_minor=25_500,
+        currency="OMR",
+        description="a voucher",
+        active=True,
+        max_redemptions=0,
+        valid_from=None,
+        valid_until=None,
+    )
+    return replace(made, **changes)
+
+
+def says(result: RedeemResult) -> str:
+    """Name what became of a request: the refusal, or the outcome."""
+    return str(result.refusal or result.outcome)
+
+
+async def rows(database: Database, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Run one statement as superuser; its rows, if it has any."""
+    async with await psycopg.AsyncConnection.connect(database.admin_url, autocommit=True) as admin:
+        cursor = await admin.execute(query.encode(), values)
+        return await cursor.fetchall() if cursor.description else []
+
+
+async def issue(database: Database, code: str = "CODE", credit_omr: int = 10, **columns: Any) -> None:
+    """Insert a row as somebody without a Voucher does."""
+    names = ["code", "credit_omr", *columns]
+    query = f"INSERT INTO promo_codes ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))})"
+    await rows(database, query, code, credit_omr, *columns.values())
+
+
+async def in_one_batch(ledger: Ledger, requests: Sequence[RedeemRequest]) -> list[RedeemResult]:
+    """Redeem requests that surely travel in one statement."""
+    return await ledger._pool.run(lambda conn: redeem_batch(conn, requests))
+
+
+@asynccontextmanager
+async def opened(url: str, pool_size: int = 4) -> AsyncIterator[Ledger]:
+    """Open a ledger and close it in the end."""
+    ledger = Ledger(lambda: url, pool_size=pool_size)
+    await ledger.open()
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+@asynccontextmanager
+async def holding(database: Database, query: str, *values: Any) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    """Run a statement as superuser and keep its transaction, and its locks, open."""
+    async with await psycopg.AsyncConnection.connect(database.admin_url) as other:
+        await other.execute(query.encode(), values)
+        yield other
+        await other.rollback()
