@@ -92,6 +92,7 @@ def _redeem(stack: Stack) -> None:
     _kubectl(stack, "apply", f"--filename={EXAMPLES}/40-one-too-many.yaml")
     _kubectl(stack, "wait", "--for=jsonpath={.status.finished}=true", "redemptions", "--all", _WAIT)
     _kubectl(stack, "wait", "--for=jsonpath={.status.redeemed}=3/3", "voucher/muscat-200", _WAIT)
+    _kubectl(stack, "wait", "--for=jsonpath={.status.redeemed}=1", "voucher/partners", _WAIT)
 
 
 def _look(stack: Stack) -> None:

@@ -38,7 +38,6 @@ class Cache:
     def __init__(self) -> None:
         self._bodies: dict[str, Body] = {}
         self._keys_by_uid: dict[str, str] = {}
-        self._keys_by_code: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._bodies)
@@ -55,11 +54,6 @@ class Cache:
         key = self._keys_by_uid.get(uid)
         return self._bodies.get(key) if key else None
 
-    def by_code(self, code: str) -> Body | None:
-        """Return the body that was seen last with this plain `spec.code`, or None."""
-        key = self._keys_by_code.get(code)
-        return self._bodies.get(key) if key else None
-
     def put(self, body: Mapping[str, Any]) -> Body:
         """Remember a body as it was just seen."""
         kept = slim(body)
@@ -67,12 +61,9 @@ class Cache:
         self.drop(key)
         self._bodies[key] = kept
         self._keys_by_uid[kept["metadata"]["uid"]] = key
-        if "code" in kept["spec"]:
-            self._keys_by_code[kept["spec"]["code"]] = key
         return kept
 
     def drop(self, key: str) -> None:
         """Forget an object that is gone, or of no more interest."""
         if (old := self._bodies.pop(key, None)) is not None:
             self._keys_by_uid.pop(old["metadata"]["uid"], None)
-            self._keys_by_code.pop(old["spec"].get("code", ""), None)

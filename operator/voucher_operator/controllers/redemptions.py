@@ -20,7 +20,7 @@ from voucher_operator.controllers.writer import StatusWriter
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import LedgerInfo, Outcome, RedeemRequest, RedeemResult
 from voucher_operator.resources import conditions
-from voucher_operator.resources.codes import validate_code
+from voucher_operator.resources.codes import normal_code, validate_code
 from voucher_operator.resources.errors import (
     InvalidCodeError,
     InvalidSpecError,
@@ -35,14 +35,6 @@ _NO_CODE = ""
 """What the ledger is asked for where there is no code: it finds none, and remembers that."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The code to redeem, and the Voucher it belongs to, as far as the operator has seen one."""
-
-    code: str
-    voucher_uid: str | None = None
-
-
 @dataclass(slots=True)
 class RedemptionController:
     """Reconciles Redemptions. `hints` collects the uids of vouchers whose counters have just moved."""
@@ -52,6 +44,8 @@ class RedemptionController:
     recorder: Recorder
     cache: Cache
     vouchers: Cache
+    owners: dict[str, str]
+    """uids of the Vouchers that own the codes (normal form) that this process has put into the ledger."""
     grace: float
     """Seconds that an unknown code gets for its Voucher to arrive."""
     hints: set[str] = field(default_factory=set)
@@ -83,13 +77,13 @@ class RedemptionController:
         return StatusWriter(self.api, kube.REDEMPTIONS, "Redemption", self.cache)
 
     async def _redeem(self, redemption: Redemption) -> RedeemResult:
-        source = await self._source(redemption)
+        code = await self._code(redemption)
         customer = redemption.spec.customer
         request = RedeemRequest(
             key=redemption.key,
             request_hash=redemption.request_hash(),
             uid=redemption.metadata.uid,
-            code=source.code,
+            code=code,
             user_id=customer.user_id,
             tenant_id=customer.tenant_id,
             email=customer.email,
@@ -98,8 +92,8 @@ class RedemptionController:
         result = await self.ledger.redeem(request)
         if result.refusal is Reason.VOUCHER_NOT_FOUND and request.provisional:
             raise VoucherNotReadyError("No voucher has this code: it is refused unless one comes within seconds.")
-        if result.outcome is Outcome.REDEEMED and source.voucher_uid is not None:
-            self.hints.add(source.voucher_uid)
+        if result.outcome is Outcome.REDEEMED and (owner := self.owners.get(normal_code(code))) is not None:
+            self.hints.add(owner)
         return result
 
     def _is_young(self, redemption: Redemption) -> bool:
@@ -107,19 +101,16 @@ class RedemptionController:
         now = asyncio.get_running_loop().time()
         return now - self._first_seen.setdefault(redemption.key, now) < self.grace
 
-    async def _source(self, redemption: Redemption) -> _Source:
+    async def _code(self, redemption: Redemption) -> str:
+        """Return the code to redeem; raises SecretNotFoundError, SecretUnreadableError, VoucherNotReadyError."""
         spec, namespace = redemption.spec, redemption.metadata.namespace
         if spec.code is not None:
-            return _Source(spec.code, self._owner_of(spec.code))
+            return spec.code
         if spec.code_from is not None:
             ref = spec.code_from.secret_key_ref
-            return _Source(await self._secret_code(namespace, ref.name, ref.key))
+            return await self._secret_code(namespace, ref.name, ref.key)
         assert spec.voucher_ref is not None  # noqa: S101 - the model holds that exactly one is given
         return await self._referred(f"{namespace}/{spec.voucher_ref.name}")
-
-    def _owner_of(self, code: str) -> str | None:
-        body = self.vouchers.by_code(code.upper())
-        return body["metadata"]["uid"] if body else None
 
     async def _secret_code(self, namespace: str, name: str, key: str) -> str:
         """Return a Secret's code; what is no code cannot be a voucher's, and is refused like any unknown one."""
@@ -128,19 +119,19 @@ class RedemptionController:
         except InvalidCodeError:
             return _NO_CODE
 
-    async def _referred(self, key: str) -> _Source:
+    async def _referred(self, key: str) -> str:
         """Return the code of a Voucher; raises VoucherNotReadyError until the ledger holds it for that very Voucher."""
         namespace, name = key.split("/")
         body = self.vouchers.get(key) or await self.api.get(kube.VOUCHERS, namespace, name)
         if body is None or "deletionTimestamp" in body["metadata"]:
-            return _Source(_NO_CODE)
+            return _NO_CODE
         if not redemption_status.is_ready(body):
             raise VoucherNotReadyError(f"Voucher {name} is not in the ledger: see its conditions.")
-        spec, uid = body["spec"], body["metadata"]["uid"]
+        spec = body["spec"]
         if "code" in spec:
-            return _Source(spec["code"], uid)
+            return str(spec["code"])
         ref = spec["codeFrom"]["secretKeyRef"]
-        return _Source(await self._secret_code(namespace, ref["name"], ref["key"]), uid)
+        return await self._secret_code(namespace, ref["name"], ref["key"])
 
     async def _finish(self, key: str, body: Body, redemption: Redemption, result: RedeemResult) -> Result:
         status = redemption_status.finished(redemption, result, await self._currency())

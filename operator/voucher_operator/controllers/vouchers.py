@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class VoucherController:
-    """Reconciles Vouchers. `requeue` is set by whoever owns the queue."""
+    """Reconciles Vouchers. `requeue` is set by whoever owns the queue; `owners` maps codes to uids, in memory only."""
 
     def __init__(self, ledger: Ledger, api: KubeApi, recorder: Recorder, cache: Cache) -> None:
         self._ledger = ledger
@@ -40,6 +40,7 @@ class VoucherController:
         self._writer = StatusWriter(api, kube.VOUCHERS, "Voucher", cache)
         self._agreed: dict[str, tuple[str, VoucherCounters]] = {}
         self.requeue: Callable[[str], None] = lambda _: None
+        self.owners: dict[str, str] = {}
 
     async def reconcile(self, key: str) -> Result:
         """Bring one Voucher and its ledger row in line; raises what may pass."""
@@ -93,7 +94,9 @@ class VoucherController:
             valid_from=spec.valid_from,
             valid_until=spec.valid_until,
         )
-        return await self._ledger.put(terms)
+        result = await self._ledger.put(terms)
+        self.owners[terms.code] = terms.uid
+        return result
 
     async def code_of(self, voucher: Voucher) -> str:
         """Return the code in its normal form; raises SecretNotFoundError, SecretUnreadableError, InvalidCodeError."""

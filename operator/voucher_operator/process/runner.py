@@ -96,7 +96,13 @@ class Operator:
         voucher_cache, redemption_cache = Cache(), Cache()
         vouchers = VoucherController(self.ledger, self.kube, self.recorder, voucher_cache)
         redemptions = RedemptionController(
-            self.ledger, self.kube, self.recorder, redemption_cache, voucher_cache, grace=self.settings.not_found_grace
+            self.ledger,
+            self.kube,
+            self.recorder,
+            redemption_cache,
+            voucher_cache,
+            vouchers.owners,
+            grace=self.settings.not_found_grace,
         )
         feed = watch.Feed(
             voucher_cache,
