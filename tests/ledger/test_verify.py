@@ -182,10 +182,10 @@ async def test_sound_ledger(database: Database) -> None:
 
 
 @pytest.mark.parametrize("case", BREAKS, ids=[f"{n}-{case.invariant}" for n, case in enumerate(BREAKS)])
-async def test_broken_ledger(database: Database, case: Break) -> None:
-    await fill(database)
-    await break_it(database, case.sql)
-    found = await verify(database.runtime_url)
+async def test_broken_ledger(database18: Database, case: Break) -> None:
+    await fill(database18)
+    await break_it(database18, case.sql)
+    found = await verify(database18.runtime_url)
     assert Violation(case.invariant.value, case.subject, case.detail) in found
     assert SECRET not in str(found).upper()
 
