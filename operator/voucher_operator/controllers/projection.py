@@ -129,7 +129,7 @@ class Projection:
                 await self.controller.revoke_orphan(owner)
 
     async def _in_each_namespace(self, work: Callable[[str], Awaitable[None]]) -> set[str]:
-        """Do the work in every namespace; return those where that could be done: one that is gone must not stop others."""
+        """Do the work in every namespace; return those where it could be done: one that is gone stops no other."""
         done = set()
         for namespace in self.settings.namespaces:
             try:
