@@ -57,6 +57,8 @@ class KubeApi:
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
         configuration.connection_pool_maxsize = self._connections
+        # As kopf does. Otherwise aiohttp looks for ~/.netrc and proxies in two other threads, at every call.
+        configuration.client_session_kwargs = {"trust_env": False}
         self.client = client.ApiClient(configuration)
 
     async def close(self) -> None:
@@ -139,9 +141,10 @@ class KubeApi:
         headers = {"Accept": _JSON, "Content-Type": _MERGE_PATCH if method == "PATCH" else _JSON}
         try:
             call = await self.client.param_serialize(
-                method, path, header_params=headers, query_params=list(query), body=body, auth_settings=["BearerToken"]
+                method, path, header_params=headers, query_params=list(query), auth_settings=["BearerToken"]
             )
-            response = await self.client.call_api(*call, _request_timeout=self._timeout)
+            # Handed over here, for it is JSON already: `param_serialize` would copy it piece by piece.
+            response = await self.client.call_api(*call[:3], body, _request_timeout=self._timeout)
             data = await response.read()
         except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiUnavailableError(f"the API server cannot be reached ({type(error).__name__})") from None
