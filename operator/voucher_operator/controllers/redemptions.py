@@ -1,12 +1,14 @@
 """Redemption: ask the ledger once, and write its answer as the one status patch of a finished Redemption.
 
 The ledger answers the same key alike for ever, so whatever dies between its commit and the patch is mended by asking
-again. Neighbours: `queue` calls `reconcile`, `writer` patches, `projection` takes the `hints`; `redemption_status`
-words the answer.
+again. Neighbours: `queue` calls `reconcile`, `pace` lets requests gather, `writer` patches, `projection` takes the
+`hints`; `redemption_status` words the answer.
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,6 +17,7 @@ from voucher_operator.controllers import kube, redemption_status
 from voucher_operator.controllers.cache import Cache
 from voucher_operator.controllers.events import Recorder
 from voucher_operator.controllers.kube import Body, KubeApi
+from voucher_operator.controllers.pace import Pace
 from voucher_operator.controllers.queue import Result
 from voucher_operator.controllers.writer import StatusWriter
 from voucher_operator.ledger.api import Ledger
@@ -48,6 +51,7 @@ class RedemptionController:
     """uids of the Vouchers that own the codes (normal form) that this process has put into the ledger."""
     grace: float
     """Seconds that an unknown code gets for its Voucher to arrive."""
+    pace: Pace
     hints: set[str] = field(default_factory=set)
     _first_seen: dict[str, float] = field(default_factory=dict)
     _info: LedgerInfo | None = None
@@ -66,10 +70,10 @@ class RedemptionController:
             result = await self._redeem(redemption)
         except TransientError as error:
             waiting = redemption_status.waiting(redemption, error).to_patch()
-            return Result.AGAIN if await self._writer.write(key, body, waiting) else Result.NOW
+            return Result.AGAIN if await self._write(key, body, waiting) else Result.NOW
         except TerminalError as error:
             stalled = redemption_status.stalled(redemption, error).to_patch()
-            return Result.DONE if await self._writer.write(key, body, stalled) else Result.NOW
+            return Result.DONE if await self._write(key, body, stalled) else Result.NOW
         return await self._finish(key, body, redemption, result)
 
     @property
@@ -89,6 +93,7 @@ class RedemptionController:
             email=customer.email,
             provisional=self._is_young(redemption),
         )
+        await self.pace.ask()
         result = await self.ledger.redeem(request)
         if result.refusal is Reason.VOUCHER_NOT_FOUND and request.provisional:
             raise VoucherNotReadyError("No voucher has this code: it is refused unless one comes within seconds.")
@@ -135,13 +140,17 @@ class RedemptionController:
 
     async def _finish(self, key: str, body: Body, redemption: Redemption, result: RedeemResult) -> Result:
         status = redemption_status.finished(redemption, result, await self._currency())
-        if not await self._writer.write(key, body, status.to_patch()):
+        if not await self._write(key, body, status.to_patch()):
             return Result.NOW
         telemetry.REDEMPTIONS.labels(result.outcome.value, (result.refusal or Reason.REDEEMED).value).inc()
         if result.refusal is not None and not result.replayed:
             message = redemption_status.REFUSALS[result.refusal]
             self.recorder.record("Redemption", body, result.refusal, "Redeem", message, warning=True)
         return self._forget(key)
+
+    async def _write(self, key: str, body: Body, patch: Mapping[str, Any]) -> bool:
+        async with self.pace.writing():
+            return await self._writer.write(key, body, patch)
 
     async def _currency(self) -> str:
         if self._info is None:
