@@ -61,6 +61,7 @@ def says(result: RedeemResult) -> str:
 
 async def rows(database: Database, query: str, *values: Any) -> list[tuple[Any, ...]]:
     """Run one statement as superuser; its rows, if it has any."""
+    assert "SELECT FROM" not in query, "psycopg cannot count rows without columns"
     async with await psycopg.AsyncConnection.connect(database.admin_url, autocommit=True) as admin:
         cursor = await admin.execute(query.encode(), values)
         return await cursor.fetchall() if cursor.description else []
