@@ -10,7 +10,7 @@ from testbed.cluster import Installation, install_rights
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import FAST, Books, Made, Shop, ready, state, status, unique, until
+from tests.cluster.resources import FAST, Books, Made, Shop, let_pass, ready, state, status, unique, until
 from tests.conftest import Operators
 
 REVOKED = (False, True)
@@ -68,6 +68,28 @@ def test_voucher_that_was_never_issued_goes_at_once(sovereign: Sovereign) -> Non
     voucher.delete()
     voucher.wait_gone()
     assert "Revoked" not in [event["reason"] for event in voucher.events()]
+
+
+def test_deleted_while_it_is_being_issued(sovereign: Sovereign) -> None:
+    """At whichever moment: none has a code in the ledger once it is gone, though the operator is busy with it."""
+    made = []
+    for turn in range(24):
+        voucher = sovereign.shop.voucher(unique(f"short-lived-{turn}"))
+        made.append(voucher)
+        if turn % 3:
+            until(lambda: "finalizers" in voucher.body()["metadata"], "finalizer")  # noqa: B023 - called at once
+        if turn % 3 == 2:
+            voucher.edit(description="just before the end")
+        voucher.delete()
+    for voucher in made:
+        voucher.wait_gone()
+    let_pass(sovereign.shop, sovereign.books, 1)
+    uids = [voucher.uid for voucher in made]
+    live = "SELECT count(*) FROM vouchers.terms WHERE owner_uid = ANY(%s) AND revoked_at IS NULL"
+    assert sovereign.books.row(live, uids) == (0,)
+    codes = [voucher.code for voucher in made]
+    open_codes = "SELECT count(*) FROM promo_codes WHERE code = ANY(%s) AND deleted_at IS NULL"
+    assert sovereign.books.row(open_codes, codes) == (0,)
 
 
 def test_deleted_while_the_operator_was_down(shop: Shop, books: Books, operators: Operators) -> None:
