@@ -46,7 +46,6 @@ class Projection:
     settings: Settings
     hints: set[str]
     """uids of vouchers that this process has just redeemed."""
-    ledger_was_up: bool = True
 
     async def run(self) -> None:
         """Run all passes until cancelled."""
@@ -70,19 +69,21 @@ class Projection:
 
     async def project_all(self) -> None:
         """Compare all vouchers with the ledger; tell them when it cannot be asked, and when it can be again."""
+        outage = self.controller.outage
         try:
             counters = await self.ledger.counters()
-        except LedgerUnavailableError:
-            if self.ledger_was_up:
-                self._enqueue_vouchers()
-            self.ledger_was_up = False
+        except LedgerUnavailableError as error:
+            known = outage.lasts
+            outage.begin(error)
             telemetry.LEDGER_UP.set(0)
+            if not known:
+                self._enqueue_vouchers()
             return
         telemetry.LEDGER_UP.set(1)
-        if not self.ledger_was_up:
+        if outage.lasts:
+            outage.end()
             self.feed.voucher_queue.wake()
             self.feed.redemption_queue.wake()
-        self.ledger_was_up = True
         self._compare(counters)
 
     def _compare(self, counters: Sequence[VoucherCounters]) -> None:

@@ -17,6 +17,7 @@ from voucher_operator.controllers import kube, redemption_status
 from voucher_operator.controllers.cache import Cache
 from voucher_operator.controllers.events import Recorder
 from voucher_operator.controllers.kube import Body, KubeApi
+from voucher_operator.controllers.outage import Outage
 from voucher_operator.controllers.pace import Pace
 from voucher_operator.controllers.queue import Result
 from voucher_operator.controllers.writer import StatusWriter
@@ -52,8 +53,9 @@ class RedemptionController:
     grace: float
     """Seconds that an unknown code gets for its Voucher to arrive."""
     pace: Pace
+    outage: Outage
     hints: set[str] = field(default_factory=set)
-    _first_seen: dict[str, float] = field(default_factory=dict)
+    _first_missed: dict[str, float] = field(default_factory=dict)
     _info: LedgerInfo | None = None
 
     async def reconcile(self, key: str) -> Result:
@@ -93,18 +95,23 @@ class RedemptionController:
             email=customer.email,
             provisional=self._is_young(redemption),
         )
+        self.outage.check()
         await self.pace.ask()
         result = await self.ledger.redeem(request)
         if result.refusal is Reason.VOUCHER_NOT_FOUND and request.provisional:
+            self._first_missed.setdefault(redemption.key, asyncio.get_running_loop().time())
             raise VoucherNotReadyError("No voucher has this code: it is refused unless one comes within seconds.")
         if result.outcome is Outcome.REDEEMED and (owner := self.owners.get(normal_code(code))) is not None:
             self.hints.add(owner)
         return result
 
     def _is_young(self, redemption: Redemption) -> bool:
-        """Whether a Voucher applied together with it may still be on its way; by this process' monotonic clock."""
+        """Whether a Voucher applied together with it may still be on its way; by this process' monotonic clock.
+
+        Counted from when the ledger first missed the code: while it was away, the Voucher could not come either.
+        """
         now = asyncio.get_running_loop().time()
-        return now - self._first_seen.setdefault(redemption.key, now) < self.grace
+        return now - self._first_missed.get(redemption.key, now) < self.grace
 
     async def _code(self, redemption: Redemption) -> str:
         """Return the code to redeem; raises SecretNotFoundError, SecretUnreadableError, VoucherNotReadyError."""
@@ -158,7 +165,7 @@ class RedemptionController:
         return self._info.currency
 
     def _forget(self, key: str) -> Result:
-        self._first_seen.pop(key, None)
+        self._first_missed.pop(key, None)
         return Result.DONE
 
 

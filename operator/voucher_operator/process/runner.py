@@ -108,6 +108,7 @@ class Operator:
             vouchers.owners,
             grace=self.settings.not_found_grace,
             pace=Pace(_STATUSES),
+            outage=vouchers.outage,
         )
         feed = watch.Feed(
             voucher_cache,
