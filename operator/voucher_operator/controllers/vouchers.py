@@ -18,6 +18,7 @@ from voucher_operator.controllers import kube, voucher_status
 from voucher_operator.controllers.cache import Cache, key_of
 from voucher_operator.controllers.events import Recorder
 from voucher_operator.controllers.kube import Body, KubeApi
+from voucher_operator.controllers.outage import Outage
 from voucher_operator.controllers.queue import Result
 from voucher_operator.controllers.writer import StatusWriter, is_news
 from voucher_operator.ledger.api import Ledger
@@ -49,6 +50,7 @@ class VoucherController:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.requeue: Callable[[str], None] = lambda _: None
         self.owners: dict[str, str] = {}
+        self.outage = Outage()
 
     async def reconcile(self, key: str) -> Result:
         """Bring one Voucher and its ledger row in line; raises what may pass."""
@@ -105,6 +107,7 @@ class VoucherController:
             valid_from=spec.valid_from,
             valid_until=spec.valid_until,
         )
+        self.outage.check()
         result = await self._ledger.put(terms)
         self.owners[terms.code] = terms.uid
         return result
