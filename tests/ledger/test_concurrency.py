@@ -113,6 +113,8 @@ async def test_a_refusal_is_overwritten_once(ledger: Ledger, database: Database)
     codes = ["CODE-0", "CODE-1"]
     for code in codes:
         await issue(database, code)
+    await issue(database, "FIRST")
+    await ledger.redeem(ask("FIRST", "ahmed"))
     refused = ask("NONE", "ahmed")
     await ledger.redeem(refused)
     one = replace(refused, uid="one", request_hash="one", code=codes[0])
@@ -123,7 +125,7 @@ async def test_a_refusal_is_overwritten_once(ledger: Ledger, database: Database)
             await until_waiting(database, 2)
             await holder.rollback()
         assert sorted(says(answer) for answer in await both) == ["IdempotencyConflict", "redeemed"]
-    assert await ledger.balance("ahmed") == 10_000
+    assert await ledger.balance("ahmed") == 20_000
 
 
 async def until_waiting(database: Database, backends: int) -> None:
