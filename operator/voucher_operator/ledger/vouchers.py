@@ -67,7 +67,7 @@ async def revoke(conn: Connection, owner: VoucherOwner) -> bool:
 async def counters(conn: Connection, uids: Sequence[str] | None) -> list[VoucherCounters]:
     """Count the live vouchers of these owners, or of all. Raises psycopg's errors."""
     cursor = conn.cursor(binary=True)
-    await cursor.execute(_COUNTERS, {"all": uids is None, "uids": text_array(uids or ())})
+    await cursor.execute(_COUNTERS, {"uids": None if uids is None else text_array(uids)})
     return [_counters(row) for row in await cursor.fetchall()]
 
 

@@ -1,5 +1,5 @@
 -- What happened to the vouchers that have an owner, and where they stand by PostgreSQL's clock. The order of the states is
--- that of a redemption's refusals: whatever a customer would be told first comes first.
+-- that of a redemption's refusals: whatever a customer would be told first comes first. No uids at all means everybody's.
 SELECT t.owner_uid, t.owner_namespace, t.owner_name, t.generation,
        coalesce(p.times_redeemed, 0), greatest(coalesce(p.max_redemptions, t.max_redemptions), 0),
        coalesce(p.granted_minor, 0), p.last_redeemed_at,
@@ -19,4 +19,7 @@ SELECT t.owner_uid, t.owner_namespace, t.owner_name, t.generation,
 FROM vouchers.terms AS t
 CROSS JOIN (SELECT vouchers.scale() AS scale) AS s
 LEFT JOIN promo_codes AS p ON p.code = t.code
-WHERE t.revoked_at IS NULL AND (%(all)s::boolean OR t.owner_uid = ANY (%(uids)s::text[]))
+WHERE t.revoked_at IS NULL
+  AND t.owner_uid = ANY (
+      coalesce(%(uids)s::text[], ARRAY(SELECT o.owner_uid FROM vouchers.terms AS o WHERE o.revoked_at IS NULL))
+  )

@@ -5,7 +5,7 @@ SELECT e.id::text, coalesce(e.amount_minor, e.amount_omr * s.scale),
 FROM customers AS c
 JOIN credit_ledger AS e ON e.customer_id = c.id
 CROSS JOIN (SELECT vouchers.scale() AS scale) AS s
-LEFT JOIN vouchers.terms AS t ON e.reason = 'promo:' || t.code
+LEFT JOIN vouchers.terms AS t ON t.code = substr(e.reason, 7) AND e.reason LIKE 'promo:%%'
 WHERE c.user_id = %(user)s
 ORDER BY e.created_at DESC, e.id
 LIMIT %(limit)s
