@@ -157,6 +157,8 @@ class KubeApi:
         self._note(f"{response.status}" if response.status >= _BROKEN else None)
         if response.status >= _ERROR:
             raise self._refusal(method, path, response.status, str(response.reason), data)
+        if self._refused:
+            self._refused.discard((method, _collection(path)))
         return json.loads(data) if parse else {}
 
     def _note(self, fault: str | None) -> None:
@@ -168,7 +170,7 @@ class KubeApi:
         self._down = fault is not None
 
     def _refusal(self, method: str, path: str, status: int, reason: str, data: bytes) -> Exception:
-        """Return the error for an answer; a right that is missing is logged, once for each kind of call."""
+        """Return the error for an answer; a right that is missing is logged once for each kind of call."""
         if status == _FORBIDDEN and b"NamespaceTerminating" in data:
             return ConflictError("the namespace is being deleted")
         if status in (_UNAUTHORIZED, _FORBIDDEN) and (call := (method, _collection(path))) not in self._refused:
