@@ -21,6 +21,7 @@ import aiohttp
 import psycopg
 
 from testbed.access import ClusterAccess
+from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
 from testbed.processes import Daemon, free_port, wait_until
 from testbed.tools import ensure
@@ -30,6 +31,8 @@ Body = dict[str, Any]
 
 GROUP = "/apis/billing.openova.io/v1alpha1"
 CODE = "CHAOS-10"
+STARVED = r"(did not answer in time|the API server cannot be used.*Timeout)"
+"""What an operator logs that hardly gets any processor time, as under these loads on a busy machine."""
 _CLIENTS = 20
 _OK, _CREATED, _NOT_FOUND, _CONFLICT, _BUSY, _BROKEN = 200, 201, 404, 409, 429, 500
 
@@ -229,6 +232,12 @@ async def scene(cluster: ClusterAccess, namespace: str, database: Database) -> A
     """Open a scene."""
     async with Admin.connect(cluster) as admin:
         yield Scene(admin, namespace, database)
+
+
+def healthy(operator: OperatorProcess) -> bool:
+    """Whether /healthz says that the process is alive."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{operator.port}/healthz", timeout=30) as answer:
+        return bool(answer.status == _OK)
 
 
 def reasons(body: Body) -> dict[str, str]:

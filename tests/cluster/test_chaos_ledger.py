@@ -1,7 +1,6 @@
 """PostgreSQL goes away and comes back, refuses, is not there yet: the resources say so, and heal without help."""
 
 import asyncio
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,7 @@ from testbed.cluster import migrate
 from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import RUNTIME, Database, PostgresServer
-from tests.cluster.chaos import Scene, scene, until
+from tests.cluster.chaos import Scene, healthy, scene, until
 from tests.conftest import Operators
 from voucher_operator.resources.conditions import kstatus
 
@@ -43,11 +42,6 @@ def template18(postgres18: PostgresServer) -> str:
 async def here(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[Scene]:
     async with scene(control_plane, namespace, database18) as opened:
         yield opened
-
-
-def healthy(operator: OperatorProcess) -> bool:
-    with urllib.request.urlopen(f"http://127.0.0.1:{operator.port}/healthz", timeout=5) as answer:
-        return bool(answer.status == 200)
 
 
 async def complains(operator: OperatorProcess, words: str) -> None:
