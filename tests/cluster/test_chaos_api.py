@@ -1,0 +1,107 @@
+"""The API server goes away and comes back, or does not know the CRDs yet: the operator stays, and finishes the work."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.cluster import install_crds, install_rights
+from testbed.control_plane import ControlPlane
+from testbed.operator_process import OperatorProcess
+from testbed.postgres import Database
+from tests.cluster.chaos import STARVED, Scene, healthy, scene, until
+from tests.conftest import Operators
+
+API_DOWN = r"the API server cannot be used"
+NO_ROLES_YET = r"the API server refuses a call.*403 Forbidden"
+"""An API server answers before it has read its Roles."""
+WITHOUT_CRDS = r"waiting for the CRDs"
+BRISK = {
+    "VOUCHER_OPERATOR_LEASE_DURATION": "4",
+    "VOUCHER_OPERATOR_RENEW_DEADLINE": "3",
+    "VOUCHER_OPERATOR_RETRY_PERIOD": "1.1",
+}
+
+
+@pytest.fixture(scope="module")
+def control_plane() -> Iterator[ControlPlane]:
+    """A cluster whose API server these tests stop."""
+    with ControlPlane() as cluster:
+        install_crds(cluster)
+        yield cluster
+
+
+@pytest.fixture
+async def here(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[Scene]:
+    async with scene(control_plane, namespace, database18) as opened:
+        yield opened
+
+
+async def complains(operator: OperatorProcess, part: str, words: str) -> None:
+    """Wait until /readyz says why it is not ready; it is alive all the same."""
+
+    async def says_so() -> bool:
+        answer = await asyncio.to_thread(operator.ready)
+        return not answer.get("ready", True) and words in answer["problems"].get(part, "")
+
+    await until(says_so, f"{words!r} in /readyz")
+    assert await asyncio.to_thread(healthy, operator)
+
+
+async def leads(operator: OperatorProcess, wanted: bool) -> None:
+    async def says_so() -> bool:
+        return (await asyncio.to_thread(operator.ready)).get("leader") is wanted
+
+    await until(says_so, f"leader={wanted}")
+
+
+async def test_restarted_under_load_and_away_for_longer_than_the_lease(
+    control_plane: ControlPlane, here: Scene, operators: Operators
+) -> None:
+    """Killed, then absent until the Lease is lost: the operator says so, leads again, and finishes everything."""
+    operator = operators.start(env=BRISK)
+    await here.voucher(maxRedemptions=150)
+    await here.voucher_is(Ready="Issued")
+    feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(200)))
+
+    async def any_granted() -> bool:
+        return await here.granted() > 0
+
+    await until(any_granted, "first grant")
+    await asyncio.to_thread(control_plane.restart_apiserver, kill=True)
+    await asyncio.to_thread(control_plane.stop_apiserver, kill=True)
+    await complains(operator, "api", "cannot be reached")
+    await leads(operator, False)
+    await asyncio.to_thread(control_plane.start_apiserver)
+    await leads(operator, True)
+    await feeding
+    await here.finished()
+    await asyncio.to_thread(operator.wait_ready, leader=True)
+    await here.assert_told_as_it_was()
+    assert await here.granted() == 150
+    await here.counters_agree()
+    assert operator.running
+    operators.allow += [API_DOWN, STARVED, NO_ROLES_YET]
+
+
+async def test_without_crds_until_they_are_installed(
+    tmp_path: Path, database18: Database, operators: Operators
+) -> None:
+    """No CRDs at the start: not ready, and says why; installed later, it begins to work without help."""
+    with ControlPlane() as bare:
+        namespace = bare.namespace("early")
+        early = Operators(install_rights(bare, [namespace]), database18, tmp_path)
+        operator = early.start()
+        operators.started.append(operator)
+        await complains(operator, "resources", "not installed")
+        await asyncio.to_thread(install_crds, bare)
+        async with scene(bare, namespace, database18) as here:
+            await here.voucher()
+            await here.redeem(["first"])
+            await here.finished()
+            await here.voucher_is(Ready="Issued", timesRedeemed=1)
+            await here.assert_told_as_it_was()
+        await asyncio.to_thread(operator.wait_ready, leader=True)
+        operator.stop()
+    operators.allow.append(WITHOUT_CRDS)
