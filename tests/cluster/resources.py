@@ -30,7 +30,7 @@ from testbed.access import ClusterAccess
 from testbed.postgres import Database
 
 GROUP, VERSION = "billing.openova.io", "v1alpha1"
-DEADLINE = 30.0
+DEADLINE = 60.0
 """Seconds after which what was waited for counts as not happening."""
 
 FAST = {
@@ -144,7 +144,7 @@ class Made:
         try:
             until(held, f"such {self.kind}", timeout)
         except AssertionError as error:
-            shown = {key: seen[0][key] for key in ("spec", "status")}
+            shown = {key: seen[0][key] for key in ("spec", "status")} if seen else {}
             raise AssertionError(f"{error}: {json.dumps(shown, indent=1)}") from None
         return seen[0]
 

@@ -106,7 +106,7 @@ def test_everything_goes_by_the_clock_of_the_ledger(
     short.wait_gone()
     assert long.result() == GRANTED
     # A window that closes while everybody watches.
-    closing = voucher("Active", validUntil=time(books, 3))
+    closing = voucher("Active", validUntil=time(books, 4))
     assert shop.redeem(closing.code).result() == GRANTED
     closing.wait(state("Expired"))
     assert shop.redeem(closing.code).result() == ("Rejected", "VoucherExpired")

@@ -68,11 +68,10 @@ def live(shop: Shop, books: Books) -> None:
 def printed(books: Books) -> Iterator[str]:
     """Yield what the commands print of the ledger."""
     url = books.database.runtime_url
+    yield command(url, "export", "vouchers", "--format", "csv")
     for what in ("vouchers", "redemptions", "entries"):
-        for form in ("jsonl", "csv"):
-            yield command(url, "export", what, "--format", form)
+        yield command(url, "export", what)
     yield command(url, "balance", "by-secret")
-    yield command(url, "verify")
     # A counter that is wrong, so that verify has to name the code; put right again.
     books.rows("UPDATE promo_codes SET times_redeemed = times_redeemed + 1 WHERE code = %s", CODE)
     with pytest.raises(TestbedError) as found:
@@ -105,7 +104,7 @@ def test_nobody_hears_the_code(shop: Shop, books: Books, operators: Operators, l
     if level == "INFO":
         outputs = list(printed(books))
         assert [heard(text) for text in outputs] == [[]] * len(outputs)
-        rows = list(csv.DictReader(io.StringIO(outputs[1])))
+        rows = list(csv.DictReader(io.StringIO(outputs[0])))
         assert len(rows) == 1
         assert "c-back" in rows[0]["code"]
     operator.stop()

@@ -86,8 +86,8 @@ def test_cap_below_use_is_legal_and_means_exhausted(sovereign: Sovereign) -> Non
 
 def test_window_opens_and_closes_by_itself(sovereign: Sovereign) -> None:
     """Without an edit: the resource's generation stays, and so do the rows."""
-    opening = sovereign.shop.voucher(validFrom=in_a_moment(sovereign, 3.0))
-    closing = sovereign.shop.voucher(validUntil=in_a_moment(sovereign, 3.0))
+    opening = sovereign.shop.voucher(validFrom=in_a_moment(sovereign, 4.0))
+    closing = sovereign.shop.voucher(validUntil=in_a_moment(sovereign, 4.0))
     assert redeemable(opening.wait(state("Scheduled"))) == ("False", "Scheduled")
     assert redeemable(closing.wait(state("Active"))) == ("True", "Active")
     assert redeemable(opening.wait(state("Active"))) == ("True", "Active")
