@@ -160,6 +160,20 @@ class Scene:
         if await self.admin.find(self.path(plural, name)):
             await self.admin.call("DELETE", self.path(plural, name))
 
+    async def gone(self, plural: str, name: str) -> bool:
+        """Whether there is no such object any more."""
+        return await self.admin.find(self.path(plural, name)) is None
+
+    async def secret(self, name: str, values: Mapping[str, str]) -> None:
+        """Create a Secret."""
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": dict(values)}
+        await self.admin.create(f"/api/v1/namespaces/{self.namespace}/secrets", body)
+
+    async def all_say(self, plural: str, names: Iterable[str], reason: str) -> bool:
+        """Whether Ready has this reason for all of these objects."""
+        found = {one["metadata"]["name"]: one for one in await self.admin.list(self.path(plural))}
+        return all(reasons(found[name]).get("Ready") == reason for name in names)
+
     async def redemptions(self) -> dict[str, Body]:
         """All Redemptions, by name."""
         return {one["metadata"]["name"]: one for one in await self.admin.list(self.path("redemptions"))}
