@@ -1,9 +1,28 @@
--- Triggers that keep our columns right under the Go service's writes, and the columns' first values, in one transaction:
--- both tables are locked against writes (not reads) in the Go service's own order, so no entry is missed or counted twice.
+-- Triggers that keep our columns right under the Go service's writes. Nothing here grows with the ledger: both tables are
+-- locked against writes (not reads), in the Go service's own order, for as long as it takes to create four triggers.
 -- No weaker mode will do: one that lets SELECT FOR UPDATE in deadlocks with a redemption between its lock and its update.
 -- The functions run as their owner with a fixed search_path: the writer needs no right on anything of ours.
 -- Our own statements fill all columns themselves, so that none of these fires on the way of a redemption.
+-- What was granted before is summed up afterwards, portion by portion (ledger/backfill.py). An entry of before has no
+-- amount_minor, and every entry from now on has one: so no entry is missed or counted twice, whoever writes meanwhile.
 -- depends: 0004.credit-ledger-columns
+
+-- How far the summing has come: entries of before whose id is less than `upto` are counted, in vouchers.summed or, once
+-- their code's row was free, in promo_codes. Whoever deletes one of them waits for the portion under way, and no longer.
+CREATE TABLE IF NOT EXISTS vouchers.summing (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    upto uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
+    finished boolean NOT NULL DEFAULT false
+);
+
+INSERT INTO vouchers.summing DEFAULT VALUES ON CONFLICT (singleton) DO NOTHING;
+
+-- What is still to be added to a code's row. Empty in the end.
+CREATE TABLE IF NOT EXISTS vouchers.summed (
+    code text PRIMARY KEY,
+    granted_minor bigint NOT NULL,
+    last_redeemed_at timestamptz
+);
 
 LOCK TABLE promo_codes IN EXCLUSIVE MODE;
 
@@ -48,7 +67,15 @@ $body$;
 
 CREATE OR REPLACE FUNCTION vouchers.credit_ledger_removed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+DECLARE
+    uncounted uuid;
 BEGIN
+    IF OLD.amount_minor IS NULL THEN
+        SELECT s.upto INTO uncounted FROM vouchers.summing AS s WHERE NOT s.finished FOR SHARE;
+        IF OLD.id >= uncounted THEN
+            RETURN NULL;
+        END IF;
+    END IF;
     UPDATE promo_codes
     SET granted_minor = granted_minor - coalesce(OLD.amount_minor, OLD.amount_omr * vouchers.scale())
     WHERE code = substr(OLD.reason, 7);
@@ -56,42 +83,22 @@ BEGIN
 END
 $body$;
 
-DROP TRIGGER IF EXISTS vouchers_insert_in_step ON promo_codes;
-
-CREATE TRIGGER vouchers_insert_in_step BEFORE INSERT ON promo_codes
+CREATE OR REPLACE TRIGGER vouchers_insert_in_step BEFORE INSERT ON promo_codes
     FOR EACH ROW EXECUTE FUNCTION vouchers.promo_codes_in_step();
 
-DROP TRIGGER IF EXISTS vouchers_update_in_step ON promo_codes;
-
-CREATE TRIGGER vouchers_update_in_step BEFORE UPDATE ON promo_codes
+CREATE OR REPLACE TRIGGER vouchers_update_in_step BEFORE UPDATE ON promo_codes
     FOR EACH ROW
     WHEN (NEW.credit_omr <> OLD.credit_omr OR NEW.credit_minor IS DISTINCT FROM OLD.credit_minor
           OR NEW.max_redemptions <> OLD.max_redemptions)
     EXECUTE FUNCTION vouchers.promo_codes_in_step();
 
-DROP TRIGGER IF EXISTS vouchers_filled ON credit_ledger;
-
-CREATE TRIGGER vouchers_filled BEFORE INSERT ON credit_ledger
+CREATE OR REPLACE TRIGGER vouchers_filled BEFORE INSERT ON credit_ledger
     FOR EACH ROW WHEN (NEW.amount_minor IS NULL)
     EXECUTE FUNCTION vouchers.credit_ledger_filled();
 
-DROP TRIGGER IF EXISTS vouchers_removed ON credit_ledger;
-
-CREATE TRIGGER vouchers_removed AFTER DELETE ON credit_ledger
+CREATE OR REPLACE TRIGGER vouchers_removed AFTER DELETE ON credit_ledger
     FOR EACH ROW WHEN (OLD.reason LIKE 'promo:%' AND coalesce(OLD.order_id, '') = '')
     EXECUTE FUNCTION vouchers.credit_ledger_removed();
-
-UPDATE promo_codes AS p
-SET granted_minor = e.granted, last_redeemed_at = e.latest
-FROM (
-    SELECT substr(reason, 7) AS code,
-           sum(coalesce(amount_minor, amount_omr * vouchers.scale()))::bigint AS granted,
-           max(created_at) FILTER (WHERE amount_omr > 0) AS latest
-    FROM credit_ledger
-    WHERE reason LIKE 'promo:%' AND coalesce(order_id, '') = ''
-    GROUP BY 1
-) AS e
-WHERE p.code = e.code;
 
 -- A counter above its cap today may stem from a cap that was lowered long ago: nobody recorded it.
 UPDATE promo_codes SET uses_at_cap = times_redeemed WHERE max_redemptions > 0 AND times_redeemed > max_redemptions;

@@ -10,6 +10,8 @@ DECLARE
         'public.promo_redemptions', '["SELECT", "INSERT", "DELETE"]'::jsonb,
         'public.credit_ledger', '["SELECT", "INSERT"]'::jsonb,
         'vouchers.sovereign', '["SELECT"]'::jsonb,
+        'vouchers.summing', '["SELECT"]'::jsonb,
+        'vouchers.summed', '["SELECT"]'::jsonb,
         'vouchers.terms', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.redemption', '["SELECT", "INSERT", "UPDATE"]'::jsonb
     );

@@ -6,6 +6,7 @@ ledger's commands.
 
 import argparse
 import asyncio
+import math
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from voucher_operator.controllers.kube import ApiUnavailableError
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.export import export
 from voucher_operator.ledger.migrate import migrate
+from voucher_operator.ledger.reader import STATEMENT_LIMIT
 from voucher_operator.ledger.verify import ungranted, verify
 from voucher_operator.process.runner import run
 from voucher_operator.resources.errors import OperatorError
@@ -64,8 +66,24 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="also compare with the Redemptions of this namespace; repeatable",
     )
+    for name in ("verify", "export"):
+        commands.choices[name].add_argument(
+            "--statement-limit",
+            type=_seconds,
+            default=STATEMENT_LIMIT,
+            metavar="SECONDS",
+            help="longest time that one statement may take; default %(default)g, because the Go service's start-up "
+            "waits behind it and gives up after 10: a large ledger needs more, at a time when nothing starts",
+        )
     commands.choices["balance"].add_argument("user", help="the customer's userID")
     return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not (math.isfinite(seconds) and 0.001 <= seconds <= 86_400):
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.001 and 86400 seconds")
+    return seconds
 
 
 async def _run(settings: Settings, _: argparse.Namespace) -> int:
@@ -80,10 +98,11 @@ async def _migrate(settings: Settings, _: argparse.Namespace) -> int:
 
 
 async def _verify(settings: Settings, args: argparse.Namespace) -> int:
-    broken = await verify(settings.conninfo())
+    limit = args.statement_limit
+    broken = await verify(settings.conninfo(), statement_limit=limit)
     if args.namespace:
         async for keys in redeemed_keys(args.namespace):
-            broken += await ungranted(settings.conninfo(), keys)
+            broken += await ungranted(settings.conninfo(), keys, statement_limit=limit)
     for violation in broken:
         print(f"{violation.invariant}: {violation.subject}: {violation.detail}")
     print(f"{len(broken)} rows break an invariant" if broken else "the ledger is consistent")
@@ -91,7 +110,7 @@ async def _verify(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def _export(settings: Settings, args: argparse.Namespace) -> int:
-    await export(settings.conninfo(), args.what, args.format, sys.stdout)
+    await export(settings.conninfo(), args.what, args.format, sys.stdout, statement_limit=args.statement_limit)
     return 0
 
 

@@ -13,7 +13,8 @@ from yoyo import read_migrations
 
 from testbed.postgres import OWNER, RUNTIME, Database, PostgresServer
 from tests.ledger.go_service import GoService
-from voucher_operator.ledger.migrate import MigrationError, migrate
+from voucher_operator.ledger.migrate import migrate
+from voucher_operator.ledger.migrate_session import MigrationError
 from voucher_operator.resources.errors import CurrencyMismatchError, LedgerUnavailableError
 
 GO_TABLES = ("customers", "subscriptions", "orders", "promo_codes", "promo_redemptions", "credit_ledger")
@@ -226,7 +227,7 @@ async def test_runtime_role_that_owns_the_tables_is_warned_about(
 
 
 async def test_unreachable_server() -> None:
-    with pytest.raises(LedgerUnavailableError, match="Connection refused"):
+    with pytest.raises(LedgerUnavailableError, match="cannot be reached: check that it runs"):
         await migrate("postgresql://owner@127.0.0.1:1/ledger", currency="OMR", runtime_role=RUNTIME)
 
 

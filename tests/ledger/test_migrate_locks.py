@@ -17,7 +17,8 @@ from psycopg import sql
 from testbed.postgres import RUNTIME, Database
 from testbed.processes import wait_until
 from tests.ledger.go_service import STARTUP_LIMIT, GoService, Refused
-from voucher_operator.ledger.migrate import ADVISORY_LOCK, APPLICATION_NAME, MigrationError, migrate
+from voucher_operator.ledger.migrate import ADVISORY_LOCK, migrate
+from voucher_operator.ledger.migrate_session import APPLICATION_NAME, MigrationError
 from voucher_operator.ledger.verify import verify
 
 ROOT = Path(__file__).parents[2]

@@ -6,21 +6,20 @@ The plain SQL files in `migrations/` (linked into this package) are applied by y
 - yoyo's lock is a row that outlives its process. Ours is a session's advisory lock, on a connection of its own, which
   ends with the process;
 - yoyo's tables live in the schema `vouchers`, while the migrations speak to the Go billing service's, in `public`;
-- every attempt waits at most a second for a lock and then lets everybody through before it tries again: the Go
-  service's start-up needs the same locks and has ten seconds.
+- no file does what takes longer the larger the ledger is, but for two indexes: `backfill` sums up afterwards.
 
 yoyo splits the files with sqlparse, which keeps dollar-quoted bodies whole; a test holds it to that.
 
-Neighbours: `statements` loads the SQL used here; `api` works on the schema; `verify` checks what is in it.
+Neighbours: `migrate_session` has the sessions and their patience with others; `backfill` does what grows with the
+ledger; `api` works on the schema; `verify` checks what is in it.
 """
 
 import asyncio
 import logging
-import time
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain, repeat
+from pathlib import Path
 from typing import Any, cast
 
 import psycopg
@@ -31,53 +30,24 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 from yoyo.migrations import topological_sort
 
+from voucher_operator.ledger.backfill import backfill
+from voucher_operator.ledger.migrate_session import TOO_SLOW, MigrationError, Plan, connect, until_free, worded
 from voucher_operator.ledger.statements import statement
-from voucher_operator.resources.errors import CurrencyMismatchError, LedgerUnavailableError, TerminalError
+from voucher_operator.resources.errors import CurrencyMismatchError
 from voucher_operator.resources.money import minor_digits
-from voucher_operator.resources.reasons import Reason
 
 log = logging.getLogger(__name__)
 
-APPLICATION_NAME = "voucher-operator migrate"
 ADVISORY_LOCK = int.from_bytes(b"vouchers", "big")
 """Held by the one migration that is at work in a database."""
 PATIENCE = 60.0
 """How long one migration is tried again while others hold its locks, in seconds."""
 
-_SESSION = "SET lock_timeout = '1s'; SET statement_timeout = '5s'; SET idle_in_transaction_session_timeout = '10s'"
 # The lock's session has nothing to send while the other one works: keepalives tell the server when our machine is gone.
 _LOCK_SESSION = (
     "SET lock_timeout = '150s'; "
     "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 )
-# Locks held by others, and what two CREATE IF NOT EXISTS (ours and the Go service's) say to each other when they meet.
-_PASSING = (
-    errors.LockNotAvailable,
-    errors.QueryCanceled,
-    errors.DeadlockDetected,
-    errors.UniqueViolation,
-    errors.DuplicateTable,
-    errors.DuplicateObject,
-    errors.DuplicateColumn,
-    errors.InternalError_,
-)
-
-
-class MigrationError(TerminalError):
-    """The migration cannot go on until somebody acts; the message says what to do. Nothing is half-applied."""
-
-    reason = Reason.LEDGER_UNAVAILABLE
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What the caller wants."""
-
-    database_url: str
-    currency: str
-    minor_digits: int
-    runtime_role: str
-    patience: float
 
 
 async def migrate(database_url: str, *, currency: str, runtime_role: str, patience: float = PATIENCE) -> list[str]:
@@ -90,41 +60,27 @@ async def migrate(database_url: str, *, currency: str, runtime_role: str, patien
     LedgerUnavailableError when PostgreSQL cannot be reached.
     """
     try:
-        plan = _Plan(database_url, currency, minor_digits(currency), runtime_role, patience)
+        plan = Plan(database_url, currency, minor_digits(currency), runtime_role, patience)
     except ValueError as error:
         raise MigrationError(str(error)) from None
     return await asyncio.to_thread(_migrate, plan)
 
 
-def _migrate(plan: _Plan) -> list[str]:
+def _migrate(plan: Plan) -> list[str]:
     try:
         with _only_one(plan):
             _prepare(plan)
-            return _apply_all(plan)
-    except psycopg.OperationalError as error:
-        raise LedgerUnavailableError(f"PostgreSQL is not available: {error}") from error
-    except psycopg.Error as error:
-        raise MigrationError(f"PostgreSQL refuses a statement: {error}") from error
-
-
-def _connect(plan: _Plan, session: str) -> psycopg.Connection[Any]:
-    connection = psycopg.connect(
-        plan.database_url, autocommit=True, application_name=APPLICATION_NAME, connect_timeout=10
-    )
-    connection.execute(session)
-    connection.add_notice_handler(_pass_on)
-    return connection
-
-
-def _pass_on(notice: errors.Diagnostic) -> None:
-    if notice.severity_nonlocalized == "WARNING":
-        log.warning("%s", notice.message_primary)
+            applied = _apply_all(plan)
+            backfill(plan)
+            return applied
+    except (psycopg.Error, UnicodeError) as error:
+        raise worded(error) from None
 
 
 @contextmanager
-def _only_one(plan: _Plan) -> Iterator[None]:
+def _only_one(plan: Plan) -> Iterator[None]:
     """Hold the advisory lock on a connection that does nothing else: it ends with this process, however that ends."""
-    with _connect(plan, _LOCK_SESSION) as connection:
+    with connect(plan, _LOCK_SESSION) as connection:
         try:
             connection.execute("SELECT pg_advisory_lock(%s)", (ADVISORY_LOCK,))
         except errors.LockNotAvailable as error:
@@ -134,9 +90,9 @@ def _only_one(plan: _Plan) -> Iterator[None]:
         yield
 
 
-def _prepare(plan: _Plan) -> None:
+def _prepare(plan: Plan) -> None:
     """Refuse what cannot work before anything is changed; make what the first migration needs."""
-    with _connect(plan, _SESSION) as connection, connection.cursor(row_factory=dict_row) as cursor:
+    with connect(plan) as connection, connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(statement("migrate_preflight"), {"runtime_role": plan.runtime_role})
         facts = cast("dict[str, Any]", cursor.fetchone())
         for problem in _problems(facts):
@@ -171,7 +127,7 @@ def _problems(facts: dict[str, Any]) -> Iterator[str]:
         yield f'role {role} may not create tables: GRANT CREATE ON SCHEMA public TO "{role}"'
 
 
-def _check_currency(plan: _Plan, connection: psycopg.Connection[Any]) -> None:
+def _check_currency(plan: Plan, connection: psycopg.Connection[Any]) -> None:
     row = connection.execute("SELECT currency, minor_digits FROM vouchers.sovereign").fetchone()
     if row is not None and row != (plan.currency, plan.minor_digits):
         raise CurrencyMismatchError(
@@ -193,7 +149,7 @@ def _create_role(name: str, connection: psycopg.Connection[Any], *, allowed: boo
         log.info("runtime role was created by somebody else meanwhile")
 
 
-def _apply_all(plan: _Plan) -> list[str]:
+def _apply_all(plan: Plan) -> list[str]:
     logging.getLogger("yoyo.migrations").setLevel(logging.WARNING)  # it counts steps; we say what was applied
     migrations = read_migrations("package:voucher_operator:migrations")
     if not migrations:
@@ -209,29 +165,26 @@ def _apply_all(plan: _Plan) -> list[str]:
     return [str(migration.id) for migration in missing]
 
 
-def _apply(backend: "_Backend", migration: Any, plan: _Plan, *, mark: bool) -> None:
-    """Try until it works or patience ends. Between attempts we hold nothing: those who queued behind us get on."""
-    deadline = time.monotonic() + plan.patience
-    for pause in chain((0.2, 0.5, 1.0), repeat(2.0)):
-        try:
-            backend.apply_one(migration, mark=mark)
-        except _PASSING as error:
-            if time.monotonic() + pause > deadline:
-                raise MigrationError(_gave_up(migration, plan, error)) from error
-            log.info("%s waits for others: %s", migration.id, error.diag.message_primary)
-            time.sleep(pause)
-        else:
-            log.info("%s is applied", migration.id)
-            return
+def _apply(backend: "_Backend", migration: Any, plan: Plan, *, mark: bool) -> None:
+    def attempt() -> None:
+        backend.apply_one(migration, mark=mark)
+
+    try:
+        until_free(plan, f"migration {migration.id}", attempt)
+    except errors.QueryCanceled as error:
+        raise MigrationError(f"migration {migration.id} {TOO_SLOW}: {_way_out(migration)}") from error
+    log.info("%s is applied", migration.id)
 
 
-def _gave_up(migration: Any, plan: _Plan, error: psycopg.Error) -> str:
-    with _connect(plan, _SESSION) as connection:
-        rows = connection.execute(statement("migrate_blockers")).fetchall()
-    holders = "; ".join(f"pid {pid} ({state or 'unknown'}, {app}) on {tables}" for pid, app, state, tables in rows)
+def _way_out(migration: Any) -> str:
+    """What to do about a file that is too slow. An index may be built by hand, without keeping anybody from writing."""
+    code = re.sub(r"^--.*\n", "", Path(migration.path).read_text(encoding="utf-8"), flags=re.MULTILINE).strip()
+    index = re.fullmatch(r"CREATE INDEX IF NOT EXISTS ([^;]*);", code)
+    if index is None:
+        return "migrate again when PostgreSQL has less to do"
     return (
-        f"migration {migration.id} gave up after {plan.patience:g} s: {error.diag.message_primary}. "
-        f"Sessions that hold locks: {holders or 'none now'}. End them or let them finish, then migrate again"
+        "run, as the tables' owner and when the Go service is not about to start, "
+        f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {index[1]}; and then migrate again"
     )
 
 
@@ -241,7 +194,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo is not t
     schema = "vouchers"
 
     @classmethod
-    def open(cls, plan: _Plan) -> "_Backend":
+    def open(cls, plan: Plan) -> "_Backend":
         """Connect. Deliberately without yoyo's `init_database`, which makes its lock table and a scratch table."""
         settings = {
             "vouchers.currency": plan.currency,
@@ -252,7 +205,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo is not t
         return cls(uri, "_yoyo_migration")
 
     def connect(self, dburi: Any) -> psycopg.Connection[Any]:
-        connection = _connect(dburi.args["plan"], _SESSION)
+        connection = connect(dburi.args["plan"])
         for name, value in dburi.args["settings"].items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         return connection

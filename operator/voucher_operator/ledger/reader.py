@@ -48,11 +48,13 @@ async def read_only(
             yield connection
     except errors.QueryCanceled as error:
         raise LedgerUnavailableError(
-            f"a statement took longer than {statement_limit:g} s and was stopped: give it a longer limit when no other "
-            "service is about to start, or use a replica"
+            f"a statement took longer than {statement_limit:g} s and was stopped: give it longer with "
+            "--statement-limit SECONDS while no other service is about to start, or use a replica"
         ) from error
     except psycopg.Error as error:
         raise (translate(error) if error.sqlstate else no_connection(error)) from error
+    except UnicodeError as error:
+        raise no_connection(error) from None
 
 
 class CodeMask:

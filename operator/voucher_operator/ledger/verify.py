@@ -77,15 +77,17 @@ def _subject(row: dict[str, Any], mask: CodeMask) -> str:
         parts.append(f"code {shown}" if shown != row["code"] else f"code {shown!r}")
     if row["customer_id"] is not None:
         parts.append(f"customer {row['customer_id']}")
-    return ", ".join(parts)
+    return ", ".join(parts) or "the ledger"
 
 
-async def ungranted(database_url: str, keys: Sequence[str]) -> list[Violation]:
+async def ungranted(
+    database_url: str, keys: Sequence[str], *, statement_limit: float = STATEMENT_LIMIT
+) -> list[Violation]:
     """Return those of `keys` (`namespace/name` of Redemptions that say Redeemed) that the ledger has no grant for.
 
-    Raises LedgerUnavailableError.
+    `statement_limit` is in seconds. Raises LedgerUnavailableError.
     """
-    async with read_only(database_url, "voucher-operator verify") as connection:
+    async with read_only(database_url, "voucher-operator verify", statement_limit=statement_limit) as connection:
         cursor = await connection.execute(statement("verify_keys"), {"keys": list(keys)})
         return [
             Violation("resource", f"redemption {key}", "says Redeemed, and the ledger has no grant for it")

@@ -8,6 +8,7 @@ WHERE l.granted
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND l.pid <> pg_backend_pid()
   AND c.relkind = 'r'
-  AND c.relname IN ('promo_codes', 'credit_ledger', 'customers', 'promo_redemptions', 'subscriptions', 'orders')
+  AND c.relname IN ('promo_codes', 'credit_ledger', 'customers', 'promo_redemptions', 'subscriptions', 'orders',
+                    'summing', 'summed')
 GROUP BY a.pid, a.application_name, a.state, a.xact_start
 ORDER BY a.xact_start
