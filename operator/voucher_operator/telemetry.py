@@ -59,12 +59,28 @@ _QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio")
 """Loggers of libraries that say at INFO what every object does, or print tracebacks at ERROR for what we retry."""
 
 
+_FORBIDDEN_CALLS = 1000
+
+
 class _Retried(logging.Filter):
-    """Drops what kopf says at ERROR of each try of a call that it repeats: `controllers.kube` says it once."""
+    """Drops what kopf says at ERROR of each try of a call that it repeats: `controllers.kube` says it once.
+
+    A call that is forbidden is another matter: it is said once for each call, for somebody must give the right.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._forbidden: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log it."""
-        return not (record.name.startswith("kopf.") and "will retry" in str(record.msg))
+        _, retried, call = record.getMessage().partition("will retry")
+        if not retried or not record.name.startswith("kopf."):
+            return True
+        if "Forbidden" not in call or call in self._forbidden or len(self._forbidden) >= _FORBIDDEN_CALLS:
+            return False
+        self._forbidden.add(call)
+        return True
 
 
 def configure_logging(level: str) -> None:

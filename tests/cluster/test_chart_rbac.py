@@ -14,8 +14,9 @@ Right = tuple[str, str, str, str]
 """API group, resource, name ("" for all), verb."""
 
 BILLING = "billing.openova.io"
+VOUCHERS: set[Right] = {(BILLING, "vouchers", "", verb) for verb in ("get", "list", "watch", "patch")}
+"""In the whole cluster: a namespace that is deleted loses its Roles before its Vouchers."""
 SERVED: set[Right] = {
-    *((BILLING, "vouchers", "", verb) for verb in ("get", "list", "watch", "patch")),
     *((BILLING, "redemptions", "", verb) for verb in ("get", "list", "watch", "delete")),
     (BILLING, "vouchers/status", "", "patch"),
     (BILLING, "redemptions/status", "", "patch"),
@@ -61,10 +62,12 @@ def test_watched_namespaces() -> None:
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_nothing_for_the_whole_cluster(create: bool) -> None:
-    """No ClusterRole, and no Role at all where somebody else makes them."""
-    kinds = {document["kind"] for document in render({"rbac": {"create": create}})}
-    assert not any(kind.startswith("ClusterRole") for kind in kinds)
+def test_nothing_but_vouchers_for_the_whole_cluster(create: bool) -> None:
+    """One ClusterRole that outlives a namespace, and no Role at all where somebody else makes them."""
+    documents = render({"rbac": {"create": create}})
+    kinds = {document["kind"] for document in documents}
+    assert [_rights(role["rules"]) for role in of_kind(documents, "ClusterRole")] == [VOUCHERS] * create
+    assert len(of_kind(documents, "ClusterRoleBinding")) == create
     assert ({"Role", "RoleBinding"} <= kinds) == create
     assert create or not {"Role", "RoleBinding"} & kinds
 
@@ -99,8 +102,8 @@ def test_api_server_agrees(control_plane: ControlPlane, three_namespaces: list[s
     chart = template({"watchNamespaces": [watched]}, namespace=release)
     control_plane.kubectl("apply", "-f", "-", input=chart)
     account = f"{release}:bp-voucher-operator"
-    assert _reviewed(control_plane, account, watched) == SERVED
-    assert _reviewed(control_plane, account, release) == _lease("bp-voucher-operator")
-    assert _reviewed(control_plane, account, other) == set()
+    assert _reviewed(control_plane, account, watched) == SERVED | VOUCHERS
+    assert _reviewed(control_plane, account, release) == _lease("bp-voucher-operator") | VOUCHERS
+    assert _reviewed(control_plane, account, other) == VOUCHERS
     assert _reviewed(control_plane, f"{release}:bp-voucher-operator-migration", watched) == set()
     assert _reviewed(control_plane, f"{release}:bp-voucher-operator-migration", release) == set()

@@ -1,6 +1,5 @@
 """A Voucher is deleted: its code is revoked, whoever was asleep meanwhile, and what was redeemed stays."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -137,21 +136,15 @@ def test_finalizer_removed_by_hand_while_the_operator_runs(shop: Shop, books: Bo
 
 
 @pytest.fixture
-def tenant(
-    control_plane: ControlPlane, installation: Installation, admin: ApiClient
-) -> Iterator[tuple[Shop, Installation]]:
-    """A second namespace that the operator serves, and its rights, of which one outlives the namespace.
+def tenant(control_plane: ControlPlane, installation: Installation, admin: ApiClient) -> tuple[Shop, Installation]:
+    """A second namespace that the operator serves, with the chart's rights.
 
-    The namespace controller deletes the chart's Role together with the Vouchers, in no order: without this right nobody
-    could take the finalizers off any more.
+    The namespace controller deletes the chart's Role together with the Vouchers, in no order: what takes the finalizers
+    off is the chart's one ClusterRole.
     """
     name = control_plane.namespace(unique("tenant"))
     both = install_rights(control_plane, [*installation.namespaces, name])
-    account = f"--serviceaccount={both.namespaces[0]}:voucher-operator"
-    control_plane.kubectl("create", "clusterrole", name, "--verb=patch", "--resource=vouchers.billing.openova.io")
-    control_plane.kubectl("create", "clusterrolebinding", name, f"--clusterrole={name}", account)
-    yield Shop(admin, name), both
-    control_plane.kubectl("delete", "clusterrolebinding,clusterrole", name)
+    return Shop(admin, name), both
 
 
 def test_namespace_with_vouchers_can_be_deleted(

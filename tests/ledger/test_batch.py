@@ -9,11 +9,12 @@ import pytest
 
 from testbed.postgres import Database
 from tests.ledger.drive import ask, holding, issue, rows, says, until
+from voucher_operator import telemetry
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.batch import MAX_BATCH, Batcher
 from voucher_operator.ledger.errors import LedgerBusyError
 from voucher_operator.ledger.types import RedeemRequest, RedeemResult
-from voucher_operator.resources.errors import LedgerUnavailableError, RequestRejectedError
+from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError, RequestRejectedError
 
 
 class Gate:
@@ -27,7 +28,7 @@ class Gate:
         self._ledger = ledger
         self.batcher = Batcher(self._redeem, ledger._held, side_lanes=3)
 
-    async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult]:
+    async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         self.batches.append([request.key for request in requests])
         self.arrived.set()
         await self.open.wait()
@@ -205,3 +206,47 @@ async def test_a_statement_that_fails_leaves_nothing(ledger: Ledger, database: D
     for table in ("customers", "promo_redemptions", "credit_ledger", "vouchers.redemption"):
         assert await rows(database, f"SELECT 1 FROM {table}") == []
     await rows(database, "UPDATE promo_codes SET granted_minor = 0")
+
+
+async def test_an_answer_of_a_newer_version_holds_up_nobody_else(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    asked = [ask() for _ in range(4)]
+    async with await psycopg.AsyncConnection.connect(database.owner_url) as conn:
+        await conn.execute(
+            "INSERT INTO vouchers.redemption (key, request_hash, uid, outcome, reason, user_id, decided_at)"
+            " VALUES (%s, 'h', %s, 'refused', 'InvalidOrder', 'somebody', now())",
+            (asked[1].key, asked[1].uid),
+        )
+    answers = await asyncio.gather(*(ledger.redeem(one) for one in asked), return_exceptions=True)
+    assert isinstance(answers[1], LedgerUnavailableError)
+    assert "upgrade" in answers[1].message
+    assert [says(answer) for answer in answers if isinstance(answer, RedeemResult)] == ["redeemed"] * 3
+
+
+async def test_an_unforeseen_error_is_its_own_requests_alone() -> None:
+    async def broken(requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
+        if any(request.key == asked[1].key for request in requests):
+            raise ZeroDivisionError
+        return [LedgerUnavailableError("reached") for _ in requests]
+
+    async def nothing_held(_: Sequence[RedeemRequest]) -> tuple[set[str], set[str]]:
+        return set(), set()
+
+    asked = [ask() for _ in range(4)]
+    batcher = Batcher(broken, nothing_held, side_lanes=1)
+    answers = await asyncio.gather(*(batcher.submit(one) for one in asked), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [
+        LedgerUnavailableError,
+        ZeroDivisionError,
+        LedgerUnavailableError,
+        LedgerUnavailableError,
+    ]
+
+
+async def test_batches_are_counted(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    before = telemetry.REGISTRY.get_sample_value("voucher_operator_ledger_batch_size_sum") or 0
+    await asyncio.gather(*(ledger.redeem(ask()) for _ in range(7)))
+    after = telemetry.REGISTRY.get_sample_value("voucher_operator_ledger_batch_size_sum") or 0
+    assert after - before == 7
+    assert telemetry.REGISTRY.get_sample_value("voucher_operator_ledger_batch_seconds_count")

@@ -17,7 +17,7 @@ from typing import Any
 
 from voucher_operator import telemetry
 from voucher_operator.controllers import kube
-from voucher_operator.controllers.cache import key_of
+from voucher_operator.controllers.cache import Cache, key_of
 from voucher_operator.controllers.kube import ApiUnavailableError, Body, ConflictError, KubeApi
 from voucher_operator.controllers.vouchers import VoucherController
 from voucher_operator.controllers.watch import Feed
@@ -84,6 +84,7 @@ class Projection:
             outage.end()
             self.feed.voucher_queue.wake()
             self.feed.redemption_queue.wake()
+            await self.resync()
         self._compare(counters)
 
     def _compare(self, counters: Sequence[VoucherCounters]) -> None:
@@ -117,17 +118,30 @@ class Projection:
         alive: set[str] = set()
 
         async def list_all(namespace: str) -> None:
-            async for page in self.kube.pages(kube.VOUCHERS, namespace):
-                alive.update(body["metadata"]["uid"] for body in page)
-                self._missed(page, self.feed.voucher_cache.get, self.feed.voucher)
-            async for page in self.kube.pages(kube.REDEMPTIONS, namespace, _UNFINISHED):
-                self._missed(page, self.feed.redemption_cache.get, self.feed.redemption)
+            alive.update(await self._relist(namespace, kube.VOUCHERS, "", self.feed.voucher_cache, self.feed.voucher))
+            tell = self.feed.redemption
+            await self._relist(namespace, kube.REDEMPTIONS, _UNFINISHED, self.feed.redemption_cache, tell)
 
         listed = await self._in_each_namespace(list_all)
         self._enqueue_vouchers()
         for owner in owners:
             if owner.uid not in alive and owner.namespace in listed:
                 await self.controller.revoke_orphan(owner)
+
+    async def _relist(
+        self, namespace: str, plural: str, selector: str, cache: Cache, tell: Callable[..., None]
+    ) -> set[str]:
+        """Bring a cache in line with a list of one namespace; returns the uids that are there."""
+        before = {key: body["metadata"]["uid"] for key in cache if (body := cache.get(key)) and _is_in(body, namespace)}
+        there: set[str] = set()
+        async for page in self.kube.pages(plural, namespace, selector):
+            there.update(body["metadata"]["uid"] for body in page)
+            self._missed(page, cache.get, tell)
+        for key, uid in before.items():
+            now = cache.get(key)
+            if uid not in there and now is not None and now["metadata"]["uid"] == uid:
+                tell(now, gone=True)
+        return there
 
     async def _in_each_namespace(self, work: Callable[[str], Awaitable[None]]) -> set[str]:
         """Do the work in every namespace; return those where it could be done: one that is gone stops no other."""
@@ -189,6 +203,10 @@ async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
 def _depends_on_others(body: Body) -> bool:
     conditions: list[dict[str, Any]] = body["status"].get("conditions", [])
     return "codeFrom" in body["spec"] or any(condition["type"] == "Stalled" for condition in conditions)
+
+
+def _is_in(body: Body, namespace: str) -> bool:
+    return bool(body["metadata"]["namespace"] == namespace)
 
 
 def _older(seen: Body, listed: Body) -> bool:

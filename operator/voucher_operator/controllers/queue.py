@@ -112,6 +112,11 @@ class WorkQueue:
     async def _attempt(self, key: str) -> Result:
         try:
             return await self._reconcile(key)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            log.error("cancelled from within, will retry", extra=_extra(self.name, key, "InternalError", "Cancelled"))
         except TransientError as error:
             log.info("will retry", extra=_extra(self.name, key, error.reason, error.message))
         except ApiUnavailableError as error:

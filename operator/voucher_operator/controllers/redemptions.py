@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from voucher_operator import telemetry
 from voucher_operator.controllers import kube, redemption_status
 from voucher_operator.controllers.cache import Cache
+from voucher_operator.controllers.codes import Codes
 from voucher_operator.controllers.events import Recorder
 from voucher_operator.controllers.kube import Body, KubeApi
 from voucher_operator.controllers.outage import Outage
@@ -39,6 +40,10 @@ _NO_CODE = ""
 """What the ledger is asked for where there is no code: it finds none, and remembers that."""
 
 
+class _GoneError(Exception):
+    """The Redemption was deleted while it waited for its turn: it is not answered."""
+
+
 @dataclass(slots=True)
 class RedemptionController:
     """Reconciles Redemptions. `hints` collects the uids of vouchers whose counters have just moved."""
@@ -48,8 +53,7 @@ class RedemptionController:
     recorder: Recorder
     cache: Cache
     vouchers: Cache
-    owners: dict[str, str]
-    """uids of the Vouchers that own the codes (normal form) that this process has put into the ledger."""
+    codes: Codes
     grace: float
     """Seconds that an unknown code gets for its Voucher to arrive."""
     pace: Pace
@@ -70,6 +74,8 @@ class RedemptionController:
             return Result.DONE if written else Result.NOW
         try:
             result = await self._redeem(redemption)
+        except _GoneError:
+            return self._forget(key)
         except TransientError as error:
             waiting = redemption_status.waiting(redemption, error).to_patch()
             return Result.AGAIN if await self._write(key, body, waiting) else Result.NOW
@@ -97,11 +103,13 @@ class RedemptionController:
         )
         self.outage.check()
         await self.pace.ask()
+        if self.cache.get(redemption.key) is None:
+            raise _GoneError
         result = await self.ledger.redeem(request)
         if result.refusal is Reason.VOUCHER_NOT_FOUND and request.provisional:
             self._first_missed.setdefault(redemption.key, asyncio.get_running_loop().time())
             raise VoucherNotReadyError("No voucher has this code: it is refused unless one comes within seconds.")
-        if result.outcome is Outcome.REDEEMED and (owner := self.owners.get(normal_code(code))) is not None:
+        if result.outcome is Outcome.REDEEMED and (owner := self.codes.uid_of(normal_code(code))) is not None:
             self.hints.add(owner)
         return result
 
@@ -137,19 +145,19 @@ class RedemptionController:
         body = self.vouchers.get(key) or await self.api.get(kube.VOUCHERS, namespace, name)
         if body is None or "deletionTimestamp" in body["metadata"]:
             return _NO_CODE
-        if not redemption_status.is_ready(body):
+        # What its Secret holds at this moment may be another Voucher's code: only what the ledger holds for it counts.
+        code = self.codes.code_of(body["metadata"]["uid"])
+        if code is None or not redemption_status.is_ready(body):
             raise VoucherNotReadyError(f"Voucher {name} is not in the ledger: see its conditions.")
-        spec = body["spec"]
-        if "code" in spec:
-            return str(spec["code"])
-        ref = spec["codeFrom"]["secretKeyRef"]
-        return await self._secret_code(namespace, ref["name"], ref["key"])
+        return code
 
     async def _finish(self, key: str, body: Body, redemption: Redemption, result: RedeemResult) -> Result:
         status = redemption_status.finished(redemption, result, await self._currency())
         if not await self._write(key, body, status.to_patch()):
             return Result.NOW
-        telemetry.REDEMPTIONS.labels(result.outcome.value, (result.refusal or Reason.REDEEMED).value).inc()
+        self.cache.drop(key)
+        reason = status.conditions[0]["reason"]
+        telemetry.REDEMPTIONS.labels(result.outcome.value, reason).inc()
         if result.refusal is not None and not result.replayed:
             message = redemption_status.REFUSALS[result.refusal]
             self.recorder.record("Redemption", body, result.refusal, "Redeem", message, warning=True)

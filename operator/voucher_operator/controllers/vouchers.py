@@ -16,12 +16,14 @@ from pydantic import ValidationError
 from voucher_operator import telemetry
 from voucher_operator.controllers import kube, voucher_status
 from voucher_operator.controllers.cache import Cache, key_of
+from voucher_operator.controllers.codes import Codes
 from voucher_operator.controllers.events import Recorder
 from voucher_operator.controllers.kube import Body, KubeApi
 from voucher_operator.controllers.outage import Outage
 from voucher_operator.controllers.queue import Result
 from voucher_operator.controllers.writer import StatusWriter, is_news
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.errors import LedgerBusyError
 from voucher_operator.ledger.types import PutOutcome, PutResult, VoucherCounters, VoucherOwner, VoucherTerms
 from voucher_operator.resources import conditions
 from voucher_operator.resources.codes import validate_code
@@ -37,7 +39,7 @@ _ENDED = 10_000
 
 
 class VoucherController:
-    """Reconciles Vouchers. `requeue` is set by whoever owns the queue; `owners` maps codes to uids, in memory only."""
+    """Reconciles Vouchers. `requeue` is set by whoever owns the queue."""
 
     def __init__(self, ledger: Ledger, api: KubeApi, recorder: Recorder, cache: Cache) -> None:
         self._ledger = ledger
@@ -47,14 +49,17 @@ class VoucherController:
         self._writer = StatusWriter(api, kube.VOUCHERS, "Voucher", cache)
         self._agreed: dict[str, tuple[str, VoucherCounters]] = {}
         self._ended: dict[str, None] = {}
+        self._placed: dict[str, VoucherOwner] = {}
+        self._fresh: dict[str, VoucherCounters] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.requeue: Callable[[str], None] = lambda _: None
-        self.owners: dict[str, str] = {}
+        self.codes = Codes()
         self.outage = Outage()
 
     async def reconcile(self, key: str) -> Result:
         """Bring one Voucher and its ledger row in line; raises what may pass."""
         body = self._cache.get(key)
+        await self._revoke_predecessor(key, body)
         if body is None or not _is_held(body):
             return Result.DONE
         try:
@@ -69,16 +74,50 @@ class VoucherController:
             async with self._alone(voucher.metadata.uid):
                 if voucher.metadata.uid in self._ended:
                     return Result.DONE
-                result = await self._put(voucher)
+                counters = self._known(voucher) or await self._issue(body, voucher)
+        except LedgerBusyError as error:
+            # Somebody else has the row for a moment: what the status says of an issued Voucher still holds.
+            if _is_settled(voucher):
+                raise
+            return await self._fail(key, body, voucher, error)
         except OperatorError as error:
             return await self._fail(key, body, voucher, error)
-        self._tell(body, result)
-        status = voucher_status.issued(voucher, result.counters, datetime.now(UTC))
+        status = voucher_status.issued(voucher, counters, datetime.now(UTC))
         if not await self._writer.write(key, body, status):
             return Result.NOW
         if State.EXHAUSTED == status["state"] != voucher.status.get("state"):
             self._record(body, Reason.EXHAUSTED, "Redeem", "The cap is used up.")
         return Result.DONE
+
+    def _known(self, voucher: Voucher) -> VoucherCounters | None:
+        """Return counters that a pass has just read, if nothing but counting is to be done."""
+        counters = self._fresh.pop(voucher.metadata.uid, None)
+        if counters is None or counters.drifted or counters.generation != voucher.metadata.generation:
+            return None
+        return counters if _is_settled(voucher) else None
+
+    async def _issue(self, body: Body, voucher: Voucher) -> VoucherCounters:
+        """Put the Voucher into the ledger, and tell at once what was done there."""
+        result = await self._put(voucher)
+        self._placed[voucher.key] = VoucherOwner(
+            voucher.metadata.uid, voucher.metadata.namespace, voucher.metadata.name
+        )
+        self._tell(body, result)
+        return result.counters
+
+    async def _revoke_predecessor(self, key: str, body: Body | None) -> None:
+        """Revoke what this process put for a Voucher of this name that has gone without being revoked."""
+        placed = self._placed.get(key)
+        if placed is None or (body is not None and body["metadata"]["uid"] == placed.uid):
+            return
+        async with self._alone(placed.uid):
+            self._end(placed.uid)
+            revoked = await self._ledger.revoke(placed)
+        self._placed.pop(key, None)
+        if revoked:
+            extra = {"resource": "Voucher", "key": key, "reason": Reason.REVOKED.value}
+            log.info("revoked the code of a Voucher that has gone", extra=extra)
+        self._requeue_conflicts()
 
     async def _fail(self, key: str, body: Body, voucher: Voucher, error: OperatorError) -> Result:
         if not await self._writer.write(key, body, voucher_status.failed(voucher, error, datetime.now(UTC))):
@@ -109,7 +148,7 @@ class VoucherController:
         )
         self.outage.check()
         result = await self._ledger.put(terms)
-        self.owners[terms.code] = terms.uid
+        self.codes.put(terms.uid, terms.code)
         return result
 
     async def code_of(self, voucher: Voucher) -> str:
@@ -143,19 +182,22 @@ class VoucherController:
             voucher = _parse(body)
         except InvalidSpecError:
             return False
-        stale = counters.drifted or is_news(body, voucher_status.issued(voucher, counters, datetime.now(UTC)))
-        if not stale:
+        behind = counters.drifted or counters.generation != voucher.metadata.generation
+        stale = behind or is_news(body, voucher_status.issued(voucher, counters, datetime.now(UTC)))
+        if stale:
+            self._fresh[counters.uid] = counters
+        else:
             self._agreed[counters.uid] = seen
         return stale
 
     async def revoke(self, body: Body) -> None:
         """Revoke the code of a deleted Voucher; raises LedgerUnavailableError. Redemptions and entries stay."""
         metadata = body["metadata"]
-        self._agreed.pop(metadata["uid"], None)
         async with self._alone(metadata["uid"]):
             self._end(metadata["uid"])
             owner = VoucherOwner(metadata["uid"], metadata["namespace"], metadata["name"])
             revoked = await self._ledger.revoke(owner)
+        self._placed.pop(key_of(body), None)
         if revoked:
             self._record(body, Reason.REVOKED, "Revoke", "The code can no longer be redeemed; what was redeemed stays.")
         self._requeue_conflicts()
@@ -166,6 +208,9 @@ class VoucherController:
 
     def _end(self, uid: str) -> None:
         """Never put this Voucher again, whatever an old list or an event that comes late says of it."""
+        self.codes.drop(uid)
+        self._fresh.pop(uid, None)
+        self._agreed.pop(uid, None)
         self._ended[uid] = None
         if len(self._ended) > _ENDED:
             del self._ended[next(iter(self._ended))]
@@ -195,6 +240,13 @@ def _is_held(body: Body) -> bool:
     """Whether it stays until it is revoked: no code is issued before the finalizer is there, nor once it is deleted."""
     metadata = body["metadata"]
     return "deletionTimestamp" not in metadata and FINALIZER in metadata.get("finalizers", ())
+
+
+def _is_settled(voucher: Voucher) -> bool:
+    """Whether its status says that the ledger holds this very generation."""
+    return _ready_reason(voucher) == Reason.ISSUED and voucher.status.get("observedGeneration") == (
+        voucher.metadata.generation
+    )
 
 
 def _parse(body: Body) -> Voucher:

@@ -5,6 +5,7 @@ Neighbours: `batch` gathers redemptions, `vouchers` and `accounts` do the rest, 
 
 from collections.abc import Callable, Sequence
 
+from voucher_operator import telemetry
 from voucher_operator.ledger import accounts, redeem, vouchers
 from voucher_operator.ledger.batch import Batcher
 from voucher_operator.ledger.pool import Pool
@@ -19,6 +20,7 @@ from voucher_operator.ledger.types import (
     VoucherOwner,
     VoucherTerms,
 )
+from voucher_operator.resources.errors import OperatorError
 
 
 class Ledger:
@@ -92,8 +94,10 @@ class Ledger:
         """List a customer's newest entries, the newest first."""
         return await self._pool.run(lambda conn: accounts.entries(conn, user_id, limit))
 
-    async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult]:
-        return await self._pool.run(lambda conn: redeem.redeem_batch(conn, requests))
+    async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
+        telemetry.BATCH_SIZE.observe(len(requests))
+        with telemetry.BATCH_SECONDS.time():
+            return await self._pool.run(lambda conn: redeem.redeem_batch(conn, requests))
 
     async def _held(self, requests: Sequence[RedeemRequest]) -> tuple[set[str], set[str]]:
         return await self._pool.run(lambda conn: redeem.held(conn, requests))

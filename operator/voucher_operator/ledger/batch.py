@@ -16,13 +16,13 @@ from typing import Final
 from voucher_operator.ledger.errors import LedgerBusyError, closed
 from voucher_operator.ledger.types import RedeemRequest, RedeemResult
 from voucher_operator.resources.codes import normal_code
-from voucher_operator.resources.errors import OperatorError, RequestRejectedError
+from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError
 
 MAX_BATCH: Final = 500
 
 _log = logging.getLogger(__name__)
 
-Redeem = Callable[[Sequence[RedeemRequest]], Awaitable[list[RedeemResult]]]
+Redeem = Callable[[Sequence[RedeemRequest]], Awaitable[list[RedeemResult | OperatorError]]]
 Held = Callable[[Sequence[RedeemRequest]], Awaitable[tuple[set[str], set[str]]]]
 """Which codes (normal form) and users of some requests another session holds locked."""
 
@@ -32,14 +32,16 @@ class _Job:
     request: RedeemRequest
     answer: asyncio.Future[RedeemResult]
 
-    def give(self, result: RedeemResult) -> None:
-        if not self.answer.done():
+    def give(self, result: RedeemResult | OperatorError) -> None:
+        if isinstance(result, OperatorError):
+            self.fail(result)
+        elif not self.answer.done():
             self.answer.set_result(result)
 
     def fail(self, error: BaseException) -> None:
         # One instance a caller: a shared one would gather everybody's traceback.
         if not self.answer.done():
-            self.answer.set_exception(type(error)(*error.args))
+            self.answer.set_exception(type(error)(*error.args) if isinstance(error, OperatorError) else error)
 
 
 @dataclass(slots=True)
@@ -127,19 +129,20 @@ class Batcher:
         except LedgerBusyError as error:
             await busy(jobs, error)
             return False
-        except RequestRejectedError as error:
+        except LedgerUnavailableError as error:
+            for job in jobs:
+                job.fail(error)
+        except asyncio.CancelledError:
+            for job in jobs:
+                job.answer.cancel()
+            raise
+        except Exception as error:
+            # One of them is to blame: the others must not pay for it.
             if len(jobs) > 1:
                 half = len(jobs) // 2
                 first = await self._settle(jobs[:half], busy)
                 return await self._settle(jobs[half:], busy) and first
             jobs[0].fail(error)
-        except OperatorError as error:
-            for job in jobs:
-                job.fail(error)
-        except BaseException:
-            for job in jobs:
-                job.answer.cancel()
-            raise
         else:
             for job, result in zip(jobs, results, strict=True):
                 job.give(result)

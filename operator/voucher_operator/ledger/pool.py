@@ -15,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
+from voucher_operator import telemetry
 from voucher_operator.ledger import errors
 from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.errors import LedgerUnavailableError
@@ -93,6 +94,7 @@ class Pool:
         try:
             result = await self._translated(work)
         except LedgerUnavailableError as error:
+            telemetry.LEDGER_ERRORS.inc()
             if not isinstance(error, errors.LedgerBusyError):
                 self._note(error)
             raise

@@ -5,6 +5,7 @@ transaction, commits at its end, and rolls all of it back when a statement fails
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import psycopg
@@ -12,6 +13,7 @@ import psycopg
 from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Outcome, RedeemRequest, RedeemResult
+from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError
 from voucher_operator.resources.reasons import Reason
 
 _LOCK: Final = statement("lock_promo").encode()
@@ -36,9 +38,10 @@ def text_array(values: Iterable[str]) -> str:
     return '{"' + joined.replace("\\", "\\\\").replace('"', '\\"').replace("\0", '","') + '"}'
 
 
-async def redeem_batch(conn: Connection, requests: Sequence[RedeemRequest]) -> list[RedeemResult]:
+async def redeem_batch(conn: Connection, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
     """Redeem `requests`, no two of which have the same key; one result each, in their order.
 
+    An answer that a newer version gave to a key before is a LedgerUnavailableError in its place, and holds up no other.
     Raises psycopg's errors; nothing is written then.
     """
     codes = text_array({request.code for request in requests})
@@ -48,11 +51,17 @@ async def redeem_batch(conn: Connection, requests: Sequence[RedeemRequest]) -> l
         await conn.execute(_LOCK, {"codes": codes}, prepare=True)
         await cursor.execute(_REDEEM, values, prepare=True)
     results: list[Any] = [None] * len(requests)
-    for n, outcome, reason, code, credit, decided_at, replayed in await cursor.fetchall():
-        results[n - 1] = RedeemResult(
-            requests[n - 1].key, _OUTCOMES[outcome], decided_at, _REASONS[reason], code, credit, replayed
-        )
+    for n, *answer in await cursor.fetchall():
+        results[n - 1] = _result(requests[n - 1].key, *answer)
     return results
+
+
+def _result(
+    key: str, outcome: str, reason: str | None, code: str | None, credit: int, decided_at: datetime, replayed: bool
+) -> RedeemResult | OperatorError:
+    if outcome not in _OUTCOMES or reason not in _REASONS:
+        return LedgerUnavailableError("A newer version of the operator has answered this Redemption: upgrade this one.")
+    return RedeemResult(key, _OUTCOMES[outcome], decided_at, _REASONS[reason], code, credit, replayed)
 
 
 async def held(conn: Connection, requests: Sequence[RedeemRequest]) -> tuple[set[str], set[str]]:

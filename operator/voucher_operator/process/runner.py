@@ -87,12 +87,12 @@ class Operator:
             _task(projection.run(), "projection"),
             _task(self._while_served(), "crds"),
         ]
-        watching = await self._watch(feed, vouchers)
         try:
-            done, _ = await asyncio.wait([*own, *watching, *draining], return_when=asyncio.FIRST_COMPLETED)
+            own += await self._watch(feed, vouchers)
+            done, _ = await asyncio.wait([*own, *draining], return_when=asyncio.FIRST_COMPLETED)
             raise _EndedError(done)
         finally:
-            await _end(*watching, *own)
+            await _end(*own)
             await self._drain(draining)
             self.queues = []
 
@@ -105,7 +105,7 @@ class Operator:
             self.recorder,
             redemption_cache,
             voucher_cache,
-            vouchers.owners,
+            vouchers.codes,
             grace=self.settings.not_found_grace,
             pace=Pace(_STATUSES),
             outage=vouchers.outage,
