@@ -59,9 +59,14 @@ def render_chart(namespace: str, values: Mapping[str, Any]) -> list[dict[str, An
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
-def install_rights(cluster: ClusterAccess, namespaces: Sequence[str]) -> Installation:
-    """Give the chart's ServiceAccount the chart's rights in `namespaces`; they exist, the first is the release's."""
-    documents = render_chart(namespaces[0], {"watchNamespaces": list(namespaces)})
+def install_rights(
+    cluster: ClusterAccess, namespaces: Sequence[str], values: Mapping[str, Any] | None = None
+) -> Installation:
+    """Give the chart's ServiceAccount the chart's rights in `namespaces`; they exist, the first is the release's.
+
+    `values` are more values of the chart: another name makes a second release beside the first, with its own Lease.
+    """
+    documents = render_chart(namespaces[0], {"watchNamespaces": list(namespaces)} | dict(values or {}))
     rights = [document for document in documents if document["kind"] in _RIGHTS]
     cluster.kubectl("apply", "--server-side", "--filename=-", input=yaml.safe_dump_all(rights))
     deployment = next(document for document in documents if document["kind"] == "Deployment")

@@ -48,6 +48,15 @@ class Database:
     runtime_url: str
 
 
+def installation(version: Version) -> Path:
+    """Return the folder of a version's `bin` in its wheel. Raises TestbedError when the wheel is not installed."""
+    package, folder = _INSTALLATIONS[version]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise TestbedError(f"the package {package} is not installed; `make venv` installs it")
+    return Path(spec.origin).parent / folder
+
+
 class PostgresServer:
     """One server on loopback with passwords; a context manager. Its data outlives `stop`/`start`, not `close`."""
 
@@ -182,14 +191,10 @@ class PostgresServer:
 
     def _binaries(self) -> Path:
         """Return the folder of the wheel's binaries, or of a copy where the unprivileged user cannot reach them."""
-        package, folder = _INSTALLATIONS[self.version]
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            raise TestbedError(f"the package {package} is not installed; `make venv` installs it")
-        installation = Path(spec.origin).parent / folder
-        if self._user is None or self._reaches(installation / "bin" / "postgres"):
-            return installation / "bin"
-        return self._copy(installation)
+        wheel = installation(self.version)
+        if self._user is None or self._reaches(wheel / "bin" / "postgres"):
+            return wheel / "bin"
+        return self._copy(wheel)
 
     def _reaches(self, binary: Path) -> bool:
         try:

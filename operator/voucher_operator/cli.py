@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from voucher_operator import __version__, telemetry
+from voucher_operator.controllers.audit import redeemed_keys
+from voucher_operator.controllers.kube import ApiUnavailableError
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.export import export
 from voucher_operator.ledger.migrate import migrate
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.verify import ungranted, verify
 from voucher_operator.process.runner import run
 from voucher_operator.resources.errors import OperatorError
 from voucher_operator.resources.money import format_amount
@@ -34,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = asyncio.run(args.command(settings, args))
     except OperatorError as error:
         return _fail(error.message, 1)
+    except ApiUnavailableError as error:
+        return _fail(str(error), 1)
     except (KeyboardInterrupt, BrokenPipeError):
         return 1
     return code
@@ -54,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     exporter = commands.choices["export"]
     exporter.add_argument("what", choices=("vouchers", "redemptions", "entries"))
     exporter.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
+    commands.choices["verify"].add_argument(
+        "--namespace",
+        action="append",
+        default=[],
+        help="also compare with the Redemptions of this namespace; repeatable",
+    )
     commands.choices["balance"].add_argument("user", help="the customer's userID")
     return parser
 
@@ -69,8 +79,11 @@ async def _migrate(settings: Settings, _: argparse.Namespace) -> int:
     return 0
 
 
-async def _verify(settings: Settings, _: argparse.Namespace) -> int:
+async def _verify(settings: Settings, args: argparse.Namespace) -> int:
     broken = await verify(settings.conninfo())
+    if args.namespace:
+        async for keys in redeemed_keys(args.namespace):
+            broken += await ungranted(settings.conninfo(), keys)
     for violation in broken:
         print(f"{violation.invariant}: {violation.subject}: {violation.detail}")
     print(f"{len(broken)} rows break an invariant" if broken else "the ledger is consistent")

@@ -58,6 +58,14 @@ _QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio")
 """Loggers of libraries that say at INFO what every object does, or print tracebacks at ERROR for what we retry."""
 
 
+class _Retried(logging.Filter):
+    """Drops what kopf says at ERROR of each try of a call that it repeats: `controllers.kube` says it once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        return not (record.name.startswith("kopf.") and "will retry" in str(record.msg))
+
+
 def configure_logging(level: str) -> None:
     """Log JSON lines to standard error at `level` (DEBUG, INFO, WARNING, ERROR)."""
     handler = logging.StreamHandler(sys.stderr)
@@ -72,6 +80,7 @@ def configure_logging(level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     if level != "DEBUG":
+        handler.addFilter(_Retried())
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.WARNING)
 

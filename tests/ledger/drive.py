@@ -1,7 +1,8 @@
 """Short ways to ask the ledger, and to look behind it, for its tests. Fixtures are in `conftest`."""
 
+import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -95,3 +96,10 @@ async def holding(database: Database, query: str, *values: Any) -> AsyncIterator
         await other.execute(query.encode(), values)
         yield other
         await other.rollback()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something in this process that tells nobody. Raises TimeoutError after 20 seconds."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.01)

@@ -104,22 +104,22 @@ async def test_entries(database: Database) -> None:
 
 
 @pytest.mark.parametrize("what", WHATS)
-async def test_both_formats_say_the_same(database: Database, what: What) -> None:
-    await fill(database)
-    for record, row in zip(await records(database, what), await table(database, what), strict=True):
+async def test_both_formats_say_the_same(database18: Database, what: What) -> None:
+    await fill(database18)
+    for record, row in zip(await records(database18, what), await table(database18, what), strict=True):
         assert list(record) == list(row)
         for name, value in record.items():
             plain = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             assert row[name] in (plain, f"'{plain}")
 
 
-async def test_csv_runs_nothing_in_a_spreadsheet(database: Database) -> None:
-    await fill(database)
-    async with await AsyncConnection.connect(database.owner_url, autocommit=True) as owner:
+async def test_csv_runs_nothing_in_a_spreadsheet(database18: Database) -> None:
+    await fill(database18)
+    async with await AsyncConnection.connect(database18.owner_url, autocommit=True) as owner:
         await owner.execute("INSERT INTO promo_codes (code, credit_omr, description) VALUES ('-1+CMD', 1, '@SUM(1)')")
-    rows = await table(database, "vouchers")
+    rows = await table(database18, "vouchers")
     assert [row["description"] for row in rows if row["code"] == "'-1+CMD"] == ["'@SUM(1)"]
-    entries = await table(database, "entries")
+    entries = await table(database18, "entries")
     assert {entry["user_id"] for entry in entries} == {"'=first", "second"}
     # Amounts are numbers, and stay so.
     assert {entry["amount"] for entry in entries} >= {"-25.500", "-30.000"}
@@ -127,13 +127,13 @@ async def test_csv_runs_nothing_in_a_spreadsheet(database: Database) -> None:
 
 @pytest.mark.parametrize("fmt", ["jsonl", "csv"])
 @pytest.mark.parametrize("what", WHATS)
-async def test_no_secret_code(database: Database, what: What, fmt: Format) -> None:
-    await fill(database)
-    async with GoService.connect(database.owner_url) as go:
+async def test_no_secret_code(database18: Database, what: What, fmt: Format) -> None:
+    await fill(database18)
+    async with GoService.connect(database18.owner_url) as go:
         padded = f" {SECRET.lower()}\n"
         await go.issue(padded, 1)
         await go.redeem(SECOND, padded)
-    written = await text(database, what, fmt)
+    written = await text(database18, what, fmt)
     assert SECRET not in written.upper()
     assert written.count("<secret billing/quiet>") == 2
 

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from testbed.postgres import RUNTIME, Database
 from testbed.processes import wait_until
-from tests.ledger.go_service import GoService, Refused
+from tests.ledger.go_service import STARTUP_LIMIT, GoService, Refused
 from voucher_operator.ledger.migrate import ADVISORY_LOCK, APPLICATION_NAME, MigrationError, migrate
 from voucher_operator.ledger.verify import verify
 
@@ -104,7 +104,7 @@ async def test_gives_way_to_a_session_that_holds_a_lock(empty_database: Database
         migration = asyncio.create_task(migrate(empty_database.owner_url, currency="OMR", runtime_role=RUNTIME))
         await until_migrator_waits(empty_database)
         # Its request stands in front of these statements in the queue, for a second at most.
-        async with GoService.connect(empty_database.owner_url) as go:
+        async with asyncio.timeout(STARTUP_LIMIT), GoService.connect(empty_database.owner_url) as go:
             customer = await go.customer("second")
             assert await go.redeem(customer, "lower") == 5
             assert await go.balance(customer) == 5

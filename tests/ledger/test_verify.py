@@ -10,7 +10,7 @@ from tests.ledger.go_service import GoService
 from tests.ledger.ledger_rows import FIRST, SECOND, SECRET, fill
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Violation
-from voucher_operator.ledger.verify import EXPLANATIONS, Invariant, verify
+from voucher_operator.ledger.verify import EXPLANATIONS, Invariant, ungranted, verify
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 
@@ -182,10 +182,10 @@ async def test_sound_ledger(database: Database) -> None:
 
 
 @pytest.mark.parametrize("case", BREAKS, ids=[f"{n}-{case.invariant}" for n, case in enumerate(BREAKS)])
-async def test_broken_ledger(database: Database, case: Break) -> None:
-    await fill(database)
-    await break_it(database, case.sql)
-    found = await verify(database.runtime_url)
+async def test_broken_ledger(database18: Database, case: Break) -> None:
+    await fill(database18)
+    await break_it(database18, case.sql)
+    found = await verify(database18.runtime_url)
     assert Violation(case.invariant.value, case.subject, case.detail) in found
     assert SECRET not in str(found).upper()
 
@@ -234,3 +234,16 @@ async def test_nothing_is_locked_or_changed(database: Database) -> None:
 async def test_ledger_that_was_never_migrated(empty_database: Database) -> None:
     with pytest.raises(LedgerUnavailableError, match="voucher-operator migrate"):
         await verify(empty_database.owner_url)
+
+
+async def test_redemptions_that_claim_a_grant_the_ledger_does_not_have(database18: Database) -> None:
+    await fill(database18)
+    async with await AsyncConnection.connect(database18.owner_url) as conn:
+        rows = await (await conn.execute("SELECT key, outcome FROM vouchers.redemption")).fetchall()
+    granted = [key for key, outcome in rows if outcome == "redeemed"]
+    others = [key for key, outcome in rows if outcome != "redeemed"]
+    assert granted
+    assert others
+    found = await ungranted(database18.runtime_url, [*granted, *others, "billing/never-seen"])
+    assert [one.subject for one in found] == [f"redemption {key}" for key in sorted([*others, "billing/never-seen"])]
+    assert {one.invariant for one in found} == {"resource"}

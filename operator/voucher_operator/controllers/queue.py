@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any
 
+from voucher_operator.controllers.kube import ApiUnavailableError
 from voucher_operator.resources.errors import TransientError
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,8 @@ class WorkQueue:
             return await self._reconcile(key)
         except TransientError as error:
             log.info("will retry", extra=_extra(self.name, key, error.reason, error.message))
+        except ApiUnavailableError as error:
+            log.info("will retry", extra=_extra(self.name, key, "ApiUnavailable", str(error)))
         except Exception as error:
             log.exception(
                 "reconcile failed, will retry", extra=_extra(self.name, key, "InternalError", type(error).__name__)

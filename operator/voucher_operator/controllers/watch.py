@@ -8,7 +8,8 @@ mark, and it is written by `status` together with the conditions: kopf itself wr
 Neighbours: `queue`, `cache`, `vouchers.VoucherController.revoke`; `process.runner` runs what `build` returns.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,17 @@ class GenerationMark(kopf.DiffBaseStorage):
 
     def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: Any) -> None:
         """Write nothing: the reconcilers set the mark in the same patch as the conditions."""
+
+
+class Patience(Iterable[float]):
+    """The pauses between kopf's tries of one call, in seconds; without an end, unlike kopf's own.
+
+    When kopf gives up, it ends the watches of all namespaces: one whose Role is gone would stop the others.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        """Begin anew."""
+        return itertools.chain((0.5, 1.0, 2.0, 3.0), itertools.repeat(5.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,7 @@ def settings() -> kopf.OperatorSettings:
     )
     # Otherwise kopf kills the whole process ten minutes after a lost Lease, when all is well again.
     chosen.process.ultimate_exiting_timeout = None
+    chosen.networking.error_backoffs = Patience()
     chosen.queueing.worker_limit = 50
     chosen.queueing.idle_timeout = 0.02
     chosen.watching.server_timeout = 300

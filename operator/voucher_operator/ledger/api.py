@@ -31,7 +31,7 @@ class Ledger:
 
     def __init__(self, conninfo: Callable[[], str], *, pool_size: int = 4) -> None:
         self._pool = Pool(conninfo, pool_size)
-        self._batcher = Batcher(self._redeem, self._held, side_lanes=pool_size - 1)
+        self._batcher = Batcher(self._redeem, self._held, side_lanes=pool_size - 2)
 
     async def open(self) -> None:
         """Start connecting in the background. Neither fails nor waits when PostgreSQL is absent."""

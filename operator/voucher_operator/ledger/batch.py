@@ -71,7 +71,7 @@ class Batcher:
         self._held = held
         self._main = _Lane()
         self._apart: dict[tuple[str, str], _Lane] = {}
-        # The main lane always finds a connection: side lanes share the others.
+        # Side lanes leave connections to the main lane and to what is no redemption.
         self._slots = asyncio.Semaphore(max(1, side_lanes))
         self._strays: set[asyncio.Task[None]] = set()
         self._closed = False

@@ -24,8 +24,8 @@ Connection = psycopg.AsyncConnection[TupleRow]
 
 _log = logging.getLogger(__name__)
 
-ACQUIRE_SECONDS: Final = 2.5
-"""How long a caller waits for a connection; libpq tries to connect for 2 seconds."""
+ACQUIRE_SECONDS: Final = 1.5
+"""How long a caller waits for a connection: the pool tries again after a second."""
 ANSWER_SECONDS: Final = 15.0
 """How long a piece of work may take in all; the server's own limits (session.sql) come first."""
 _TRIES: Final = 5
@@ -138,7 +138,7 @@ class Pool:
             self._failed(error)
             raise
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception | None) -> None:
         self._cause = error
 
     def _note(self, error: LedgerUnavailableError | None) -> None:
@@ -156,17 +156,19 @@ def _ours(error: Exception) -> Exception:
     return errors.translate(psycopg.DataError())
 
 
-def _recording(note: Callable[[Exception], None]) -> type[Connection]:
+def _recording(note: Callable[[Exception | None], None]) -> type[Connection]:
     """Make a connection class that tells why it could not connect; the pool itself only logs it."""
 
     class Recording(psycopg.AsyncConnection[TupleRow]):
         @classmethod
         async def connect(cls, *args: Any, **kwargs: Any) -> Self:
             try:
-                return await super().connect(*args, **kwargs)
+                conn = await super().connect(*args, **kwargs)
             except Exception as error:
                 note(error)
                 raise
+            note(None)
+            return conn
 
     return Recording
 

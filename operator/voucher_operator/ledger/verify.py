@@ -7,6 +7,7 @@ Neighbours: `sql/verify_*.sql` are the queries; the tests run them after every f
 mask over codes from Secrets.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
@@ -77,3 +78,16 @@ def _subject(row: dict[str, Any], mask: CodeMask) -> str:
     if row["customer_id"] is not None:
         parts.append(f"customer {row['customer_id']}")
     return ", ".join(parts)
+
+
+async def ungranted(database_url: str, keys: Sequence[str]) -> list[Violation]:
+    """Return those of `keys` (`namespace/name` of Redemptions that say Redeemed) that the ledger has no grant for.
+
+    Raises LedgerUnavailableError.
+    """
+    async with read_only(database_url, "voucher-operator verify") as connection:
+        cursor = await connection.execute(statement("verify_keys"), {"keys": list(keys)})
+        return [
+            Violation("resource", f"redemption {key}", "says Redeemed, and the ledger has no grant for it")
+            async for (key,) in cursor
+        ]

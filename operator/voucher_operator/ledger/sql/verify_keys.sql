@@ -1,0 +1,5 @@
+-- Keys of Redemptions that say Redeemed although the ledger has no such grant.
+SELECT k.key
+FROM unnest(%(keys)s::text[]) AS k (key)
+WHERE NOT EXISTS (SELECT FROM vouchers.redemption AS d WHERE d.key = k.key AND d.outcome = 'redeemed')
+ORDER BY k.key

@@ -1,0 +1,115 @@
+"""Operators for the tests of everyday life: one for the whole session, or a test's own, each with its shop and books.
+
+Neighbours: tests/conftest.py has the servers, resources.py the shop and the books.
+"""
+
+import asyncio
+import json
+import re
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+from kubernetes.client import ApiClient
+
+from testbed.cluster import install_rights
+from testbed.control_plane import ControlPlane
+from testbed.operator_process import OperatorProcess
+from testbed.postgres import Database, PostgresServer
+from tests.cluster.resources import FAST, Books, Shop, connected, refused_by_rbac
+from voucher_operator.ledger.types import Violation
+from voucher_operator.ledger.verify import verify
+
+
+@dataclass
+class Sovereign:
+    """One operator with its namespace and its ledger."""
+
+    shop: Shop
+    books: Books
+    operator: OperatorProcess
+    allow: list[str] = field(default_factory=list)
+    """Regular expressions of the warnings that the test provokes; any other fails it."""
+
+
+def violations(database: Database) -> list[Violation]:
+    """Check a ledger's invariants, whether or not an event loop is running."""
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(lambda: asyncio.run(verify(database.admin_url))).result()
+
+
+@pytest.fixture(scope="session")
+def admin(control_plane: ControlPlane) -> Iterator[ApiClient]:
+    """An administrator's client."""
+    with connected(control_plane) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def common_database(postgres18: PostgresServer, template18: str) -> Iterator[Database]:
+    made = postgres18.database(f"everyday{secrets.token_hex(4)}", template18)
+    yield made
+    postgres18.drop(made)
+
+
+@pytest.fixture(scope="session")
+def common_operator(
+    control_plane: ControlPlane, common_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[OperatorProcess, str]]:
+    """Run an operator that leads, under the chart's ServiceAccount, with short pauses between its passes."""
+    installed = install_rights(control_plane, [control_plane.namespace(f"everyday-{secrets.token_hex(4)}")])
+    operator = OperatorProcess(
+        kubeconfig=installed.kubeconfig,
+        database_url=common_database.runtime_url,
+        namespaces=installed.namespaces,
+        folder=tmp_path_factory.mktemp("everyday"),
+        env={**installed.env, **FAST},
+    )
+    operator.start()
+    try:
+        operator.wait_ready(leader=True)
+        yield operator, installed.namespaces[0]
+    finally:
+        if operator.running:
+            operator.stop()
+
+
+@pytest.fixture
+def sovereign(
+    admin: ApiClient, common_operator: tuple[OperatorProcess, str], common_database: Database
+) -> Iterator[Sovereign]:
+    """The session's operator; a test may not stop it, and finds nothing of the others but what they left in the ledger.
+
+    Fails the test for an unexpected line in the log, a call that RBAC refused, or a ledger that is not sound.
+    """
+    operator, namespace = common_operator
+    since = len(operator.records())
+    books = Books(common_database)
+    lent = Sovereign(Shop(admin, namespace), books, operator)
+    try:
+        yield lent
+        lent.shop.clear()
+        assert violations(common_database) == []
+    finally:
+        books.close()
+    new = operator.records()[since:]
+    loud = [one for one in new if one.get("level") in ("WARNING", "ERROR", "CRITICAL")]
+    assert [one for one in loud if not any(re.search(rule, json.dumps(one)) for rule in lent.allow)] == []
+    assert refused_by_rbac(operator, since) == []
+
+
+@pytest.fixture
+def shop(admin: ApiClient, namespace: str) -> Shop:
+    """A namespace of the test's own; `operators` starts operators on it."""
+    return Shop(admin, namespace)
+
+
+@pytest.fixture
+def books(database18: Database) -> Iterator[Books]:
+    """The ledger of the operators that `operators` starts; sound after the test."""
+    opened = Books(database18)
+    yield opened
+    opened.close()
+    assert violations(database18) == []

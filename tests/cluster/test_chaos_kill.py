@@ -1,0 +1,114 @@
+"""The operator dies at whichever line: nothing is lost, nothing is granted twice, everybody is told in the end."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from testbed.cluster import Installation
+from testbed.control_plane import ControlPlane
+from testbed.postgres import Database
+from tests.cluster.chaos import CODE, Proxy, Scene, scene, until
+from tests.conftest import Operators
+from tests.ledger.drive import holding
+
+LIVES = 11
+EACH = 28
+API_DOWN = r"the API server cannot be used"
+
+
+async def _torn(here: Scene) -> int:
+    """How many were granted and have not been told."""
+    told = [body for body in (await here.redemptions()).values() if body["status"].get("finished")]
+    return await here.granted() - len(told)
+
+
+async def test_killed_at_random_moments_under_load(
+    control_plane: ControlPlane, namespace: str, operators: Operators, database18: Database
+) -> None:
+    """SIGKILL eleven times, soon after the first commit of each life, where most of the patches are still to come."""
+    seed = random.getrandbits(32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    torn = []
+    async with scene(control_plane, namespace, database18) as here:
+        await here.voucher()
+        operator = operators.start("reborn")
+        await here.voucher_is(Ready="Issued")
+        operator.kill()
+        for life in range(LIVES):
+            await here.redeem(f"r{life}-{n}" for n in range(EACH))
+            before = await here.granted()
+
+            async def has_begun(before: int = before) -> bool:
+                return await here.granted() > before
+
+            operator.start()
+            await until(has_begun, "grant in this life")
+            await asyncio.sleep(dice.uniform(0, 0.12))
+            operator.kill()
+            torn.append(await _torn(here))
+        operator.start()
+        await here.finished()
+
+        assert any(torn), f"no death between commit and status: {torn}"
+        print(f"granted and not told at each death: {torn}")
+        found = await here.assert_told_as_it_was()
+        assert {body["status"]["state"] for body in found.values()} == {"Redeemed"}
+        assert await here.granted() == LIVES * EACH
+        await here.counters_agree()
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Proxy]:
+    """The operator's own way to the API server."""
+    with Proxy(control_plane.url.removeprefix("https://"), tmp_path) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def installation(installation: Installation, proxy: Proxy) -> Installation:
+    return replace(installation, kubeconfig=proxy.kubeconfig(installation.kubeconfig))
+
+
+async def test_killed_between_commit_and_status(
+    control_plane: ControlPlane, namespace: str, operators: Operators, database18: Database, proxy: Proxy
+) -> None:
+    """The commit happens while no patch can arrive, then the operator dies: the next one tells what was granted."""
+    names = [f"r{n}" for n in range(40)]
+    async with scene(control_plane, namespace, database18) as here:
+        await here.voucher(maxRedemptions=30)
+        operator = operators.start()
+        await here.voucher_is(Ready="Issued")
+        async with holding(database18, "SELECT FROM promo_codes WHERE code = %s FOR UPDATE", CODE):
+            await here.redeem(names)
+            await until(lambda: _waits_for_lock(here), "redemption that waits for the lock")
+            proxy.cut()
+
+        async def all_decided() -> bool:
+            return bool((await here.sql("SELECT count(*) FROM vouchers.redemption"))[0][0] == len(names))
+
+        await until(all_decided, "decision about all")
+        operator.kill()
+        assert await here.unfinished() == len(names), "a status arrived in spite of the cut"
+        decided = await here.sql("SELECT * FROM vouchers.redemption ORDER BY key")
+
+        proxy.mend()
+        operator.start()
+        await here.finished()
+        await here.assert_told_as_it_was()
+        assert await here.sql("SELECT * FROM vouchers.redemption ORDER BY key") == decided
+        assert await here.granted() == 30
+        await here.counters_agree()
+    operators.allow.append(API_DOWN)
+
+
+async def _waits_for_lock(here: Scene) -> bool:
+    rows = await here.sql(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE application_name = 'voucher-operator' AND wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    return bool(rows[0][0])

@@ -1,0 +1,126 @@
+"""A Voucher is issued: what ledger, status, kubectl, Flux and events say of it, and that it then keeps quiet."""
+
+import re
+
+from testbed.control_plane import ControlPlane
+from tests.cluster.conftest import Sovereign
+from tests.cluster.resources import condition, let_pass, ready, stalled, state, status
+from tests.ledger.go_service import GoService
+from voucher_operator.resources.conditions import kstatus
+
+
+def test_ledger_row_is_what_the_spec_says(sovereign: Sovereign) -> None:
+    voucher = sovereign.shop.voucher(
+        credit={"amount": "25.500", "currency": "OMR"},
+        description="Muscat launch",
+        maxRedemptions=50,
+        validFrom="2020-01-01T00:00:00Z",
+        validUntil="2999-12-31T23:59:59Z",
+    )
+    voucher.wait(ready("Issued"))
+    assert sovereign.books.promo(voucher.code) == (25500, True, 50, 0, False)
+    assert sovereign.books.row(
+        "SELECT p.description, p.credit_omr, t.owner_uid, t.valid_from = '2020-01-01Z', "
+        "t.valid_until = '2999-12-31 23:59:59Z' "
+        "FROM promo_codes AS p JOIN vouchers.terms AS t USING (code) WHERE code = %s",
+        voucher.code,
+    ) == ("Muscat launch", 25, voucher.uid, True, True)
+
+
+def test_status_of_a_new_voucher(sovereign: Sovereign) -> None:
+    voucher = sovereign.shop.voucher(maxRedemptions=50)
+    body = voucher.wait(ready("Issued"))
+    said = {one.pop("type"): one for one in body["status"].pop("conditions")}
+    assert body["status"] == {
+        "observedGeneration": 1,
+        "state": "Active",
+        "credit": "10.000 OMR",
+        "redeemed": "0/50",
+        "timesRedeemed": 0,
+        "remaining": 50,
+        "creditGranted": "0.000",
+    }
+    assert {kind: (one["status"], one["reason"], one["observedGeneration"]) for kind, one in said.items()} == {
+        "Ready": ("True", "Issued", 1),
+        "Redeemable": ("True", "Active", 1),
+    }
+    assert kstatus(voucher.body()) == "Current"
+
+
+def test_status_counts_redemptions(sovereign: Sovereign) -> None:
+    voucher = sovereign.shop.voucher(maxRedemptions=50, credit={"amount": "25.500", "currency": "OMR"})
+    voucher.wait(ready("Issued"))
+    for _ in range(2):
+        assert sovereign.shop.redeem(voucher.code).result() == ("Redeemed", "Redeemed")
+    body = voucher.wait(status(timesRedeemed=2, remaining=48, redeemed="2/50", creditGranted="51.000"))
+    (last,) = sovereign.books.row(
+        "SELECT to_char(last_redeemed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') "
+        "FROM promo_codes WHERE code = %s",
+        voucher.code,
+    )
+    assert body["status"]["lastRedemptionTime"] == last
+
+
+def test_kubectl_shows_it(sovereign: Sovereign, control_plane: ControlPlane) -> None:
+    voucher = sovereign.shop.voucher(maxRedemptions=3)
+    voucher.wait(ready("Issued"))
+    sovereign.shop.redeem(voucher.code).result()
+    voucher.wait(status(timesRedeemed=1))
+    row = control_plane.kubectl("get", "vch", voucher.name, "-n", sovereign.shop.namespace, "--no-headers")
+    assert re.split(r"\s{2,}", row.strip())[:-1] == [voucher.name, voucher.code, "10.000 OMR", "1/3", "Active", "True"]
+
+
+def test_operator_adds_one_finalizer_and_nothing_else(sovereign: Sovereign) -> None:
+    """No annotation, no label, no status of kopf's own."""
+    voucher = sovereign.shop.voucher()
+    metadata = voucher.wait(ready("Issued"))["metadata"]
+    assert metadata["finalizers"] == ["billing.openova.io/revoke"]
+    assert "annotations" not in metadata
+    assert "labels" not in metadata
+    assert metadata["generation"] == 1
+
+
+def test_event_tells_that_it_was_issued_once(sovereign: Sovereign) -> None:
+    voucher = sovereign.shop.voucher()
+    event = voucher.wait_event("Issued")
+    assert (event["type"], event["action"], event["regarding"]["name"]) == ("Normal", "Issue", voucher.name)
+    assert event["reportingController"] == "billing.openova.io/voucher-operator"
+    let_pass(sovereign.shop, sovereign.books)
+    (only,) = voucher.events()
+    assert "series" not in only
+
+
+def test_status_that_does_not_change_is_not_written(sovereign: Sovereign) -> None:
+    """Not by passes over the ledger, nor by echoes of the operator's own writes; stalled ones are looked at as well."""
+    good, bad = sovereign.shop.voucher(), sovereign.shop.voucher(credit={"amount": 1, "currency": "USD"})
+    good.wait(state("Active"))
+    bad.wait(stalled("CurrencyMismatch"))
+    let_pass(sovereign.shop, sovereign.books, 1)
+    before = [made.body()["metadata"]["resourceVersion"] for made in (good, bad)]
+    let_pass(sovereign.shop, sovereign.books, 4)
+    assert [made.body()["metadata"]["resourceVersion"] for made in (good, bad)] == before
+
+
+def test_another_currency_stalls(sovereign: Sovereign) -> None:
+    voucher = sovereign.shop.voucher(credit={"amount": 10, "currency": "USD"})
+    body = voucher.wait(stalled("CurrencyMismatch"))
+    assert condition(body, "Ready")["message"] == ("The ledger counts in OMR, this Voucher in USD: write OMR.")
+    assert (condition(body, "Redeemable")["status"], condition(body, "Redeemable")["reason"]) == ("False", "NotIssued")
+    assert kstatus(body) == "Failed"
+    assert sovereign.books.promo(voucher.code) == ()
+    voucher.wait_event("CurrencyMismatch")
+
+
+async def test_row_of_the_go_service_is_adopted_with_its_counter(sovereign: Sovereign) -> None:
+    """Whatever its spelling; the spec's terms hold from then on, and the cap counts what was redeemed before."""
+    legacy, code = " legacy-spelling ", "LEGACY-SPELLING"
+    async with GoService.connect(sovereign.books.database.owner_url) as go:
+        await go.issue(legacy, 7, max_redemptions=-1)
+        await go.redeem(await go.customer("adopted-early"), legacy)
+    voucher = sovereign.shop.voucher(code=code, maxRedemptions=2)
+    voucher.wait(status(timesRedeemed=1, remaining=1, creditGranted="7.000"))
+    assert sovereign.books.promo(legacy) == (10000, True, 2, 1, False)
+    assert sovereign.books.promo(code) == ()
+    assert sovereign.shop.redeem("Legacy-Spelling", user="adopted-late").result() == ("Redeemed", "Redeemed")
+    voucher.wait(state("Exhausted"))
+    assert sovereign.books.balance("adopted-late") == 10000

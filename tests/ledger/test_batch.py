@@ -1,0 +1,202 @@
+"""The batcher on a real ledger: who travels with whom, and who suffers for whom. And, apart, its bookkeeping."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from testbed.postgres import Database
+from tests.ledger.drive import ask, holding, issue, rows, says, until
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.batch import MAX_BATCH, Batcher
+from voucher_operator.ledger.errors import LedgerBusyError
+from voucher_operator.ledger.types import RedeemRequest, RedeemResult
+from voucher_operator.resources.errors import LedgerUnavailableError, RequestRejectedError
+
+
+class Gate:
+    """Stands before a real ledger: counts batches and lets the test decide when one goes through."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.batches: list[list[str]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.arrived = asyncio.Event()
+        self._ledger = ledger
+        self.batcher = Batcher(self._redeem, ledger._held, side_lanes=3)
+
+    async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult]:
+        self.batches.append([request.key for request in requests])
+        self.arrived.set()
+        await self.open.wait()
+        return await self._ledger._redeem(requests)
+
+
+async def test_a_lone_request_waits_for_nobody(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    gate = Gate(ledger)
+    asked = ask()
+    assert says(await gate.batcher.submit(asked)) == "redeemed"
+    assert gate.batches == [[asked.key]]
+
+
+async def test_what_arrives_during_a_commit_is_the_next_batch(ledger: Ledger, database: Database) -> None:
+    await issue(database, max_redemptions=3)
+    gate = Gate(ledger)
+    gate.open.clear()
+    requests = [ask() for _ in range(5)]
+    first = gate.batcher.submit(requests[0])
+    await gate.arrived.wait()
+    others = [gate.batcher.submit(request) for request in requests[1:]]
+    gate.open.set()
+    answers = await asyncio.gather(first, *others)
+    assert gate.batches == [[requests[0].key], [request.key for request in requests[1:]]]
+    assert [says(answer) for answer in answers] == ["redeemed"] * 3 + ["RedemptionLimitReached"] * 2
+    assert [answer.key for answer in answers] == [request.key for request in requests]
+
+
+async def test_callers_that_were_answered_share_the_next_batch(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    gate = Gate(ledger)
+
+    async def caller() -> None:
+        for _ in range(4):
+            await gate.batcher.submit(ask())
+
+    await asyncio.gather(*(caller() for _ in range(50)))
+    assert [len(batch) for batch in gate.batches] == [50] * 4
+
+
+async def test_a_batch_has_a_bound(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    gate = Gate(ledger)
+    await asyncio.gather(*(gate.batcher.submit(ask()) for _ in range(MAX_BATCH + 1)))
+    assert [len(batch) for batch in gate.batches] == [MAX_BATCH, 1]
+
+
+async def test_the_same_key_twice_at_once(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    asked = ask(user="ahmed")
+    answers = await asyncio.gather(
+        ledger.redeem(asked),
+        ledger.redeem(asked),
+        ledger.redeem(replace(asked, request_hash="other")),
+        ledger.redeem(ask()),
+    )
+    assert [(says(a), a.replayed) for a in answers] == [
+        ("redeemed", False),
+        ("redeemed", True),
+        ("IdempotencyConflict", False),
+        ("redeemed", False),
+    ]
+    assert await ledger.balance("ahmed") == 10_000
+
+
+@pytest.mark.parametrize("bad", [{"user_id": "a\0b"}, {"code": "\ud800"}, {"code": "HUGE"}])
+async def test_one_bad_request_fails_alone(ledger: Ledger, database: Database, bad: dict[str, str]) -> None:
+    await issue(database)
+    await issue(database, "HUGE", granted_minor=2**63 - 1)
+    requests = [ask() for _ in range(20)]
+    requests[13] = ask(**bad)
+    answers = await asyncio.gather(*(ledger.redeem(request) for request in requests), return_exceptions=True)
+    assert isinstance(answers.pop(13), RequestRejectedError)
+    assert {says(a) for a in answers if isinstance(a, RedeemResult)} == {"redeemed"}
+    assert len(answers) == 19
+    await rows(database, "UPDATE promo_codes SET granted_minor = 0 WHERE code = 'HUGE'")
+
+
+async def test_cancelling_one_hurts_no_other(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    gate = Gate(ledger)
+    gate.open.clear()
+    under_way, waiting, last = ask(user="under-way"), ask(user="waiting"), ask()
+    first = gate.batcher.submit(under_way)
+    neighbour = gate.batcher.submit(ask())
+    await gate.arrived.wait()
+    second, third = gate.batcher.submit(waiting), gate.batcher.submit(last)
+    first.cancel()
+    second.cancel()
+    gate.open.set()
+    assert says(await neighbour) == "redeemed"
+    assert says(await third) == "redeemed"
+    assert gate.batches[1] == [last.key]
+    # What was under way is granted and read again; what had not begun is granted now.
+    assert [(await ledger.redeem(r)).replayed for r in (under_way, waiting)] == [True, False]
+    assert (await ledger.balance("under-way"), await ledger.balance("waiting")) == (10_000, 10_000)
+
+
+async def test_a_locked_code_stops_nobody_else(ledger: Ledger, database: Database) -> None:
+    await issue(database, "STUCK")
+    await issue(database, "FREE")
+    async with holding(database, "SELECT FROM promo_codes WHERE code = 'STUCK' FOR UPDATE"):
+        mixed = [ask(code) for code in ("FREE", "STUCK", "FREE", "stuck", "FREE")]
+        answers = await asyncio.gather(*(ledger.redeem(r) for r in mixed), return_exceptions=True)
+        assert [isinstance(a, LedgerBusyError) for a in answers] == [False, True, False, True, False]
+        assert {says(a) for a in answers if isinstance(a, RedeemResult)} == {"redeemed"}
+        # The code keeps a lane of its own: while somebody waits there, its neighbours run.
+        stuck = asyncio.ensure_future(ledger.redeem(ask("STUCK")))
+        assert says(await ledger.redeem(ask("FREE"))) == "redeemed"
+        assert not stuck.done()
+        with pytest.raises(LedgerUnavailableError):
+            await stuck
+    assert {says(await ledger.redeem(request)) for request in mixed} == {"redeemed"}
+    assert ledger._batcher._apart == {}
+
+
+async def test_a_code_that_is_released_in_time_is_not_refused(ledger: Ledger, database: Database) -> None:
+    await issue(database, "STUCK")
+    async with holding(database, "SELECT FROM promo_codes WHERE code = 'STUCK' FOR UPDATE") as other:
+        waiting = asyncio.ensure_future(ledger.redeem(ask("STUCK")))
+        await until(lambda: bool(ledger._batcher._apart))
+        await other.rollback()
+        assert says(await waiting) == "redeemed"
+
+
+async def test_a_locked_customer_stops_nobody_else(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    await rows(database, "INSERT INTO customers (user_id, tenant_id, email) VALUES ('stuck', 't', 'e')")
+    async with holding(database, "SELECT FROM customers FOR UPDATE"):
+        requests = [ask(), ask(user="stuck"), ask()]
+        answers = await asyncio.gather(*(ledger.redeem(r) for r in requests), return_exceptions=True)
+        assert isinstance(answers.pop(1), LedgerBusyError)
+        assert [says(a) for a in answers if isinstance(a, RedeemResult)] == ["redeemed", "redeemed"]
+    assert says(await ledger.redeem(requests[1])) == "redeemed"
+    assert ledger._batcher._apart == {}
+
+
+async def test_a_lock_that_nobody_sees(ledger: Ledger, database: Database) -> None:
+    """An uncommitted new customer is invisible, and yet a second one of that name has to wait."""
+    await issue(database)
+    insert = "INSERT INTO customers (user_id, tenant_id, email) VALUES ('stuck', 't', 'e')"
+    async with holding(database, insert):
+        requests = [ask(), ask(user="stuck"), ask(), ask()]
+        answers = await asyncio.gather(*(ledger.redeem(r) for r in requests), return_exceptions=True)
+        assert isinstance(answers.pop(1), LedgerBusyError)
+        assert [says(a) for a in answers if isinstance(a, RedeemResult)] == ["redeemed"] * 3
+    assert says(await ledger.redeem(requests[1])) == "redeemed"
+
+
+async def test_close_waits_for_what_is_under_way(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    answers = [asyncio.ensure_future(ledger.redeem(ask())) for _ in range(30)]
+    await asyncio.sleep(0)
+    await ledger.close()
+    assert {says(answer.result()) for answer in answers} == {"redeemed"}
+    with pytest.raises(LedgerUnavailableError):
+        await ledger.redeem(ask())
+    with pytest.raises(LedgerUnavailableError):
+        await ledger.balance("ahmed")
+
+
+async def test_a_statement_that_fails_leaves_nothing(ledger: Ledger, database: Database) -> None:
+    """The pipeline has no COMMIT of its own: when its second statement fails, the first one's locks are gone too."""
+    await issue(database, granted_minor=2**63 - 1)
+    with pytest.raises(RequestRejectedError):
+        await ledger.redeem(ask())
+    async with await psycopg.AsyncConnection.connect(database.admin_url, autocommit=True) as admin:
+        await admin.execute("SELECT FROM promo_codes FOR UPDATE NOWAIT")
+    for table in ("customers", "promo_redemptions", "credit_ledger", "vouchers.redemption"):
+        assert await rows(database, f"SELECT FROM {table}") == []
+    await rows(database, "UPDATE promo_codes SET granted_minor = 0")

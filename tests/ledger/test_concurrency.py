@@ -1,0 +1,184 @@
+"""Many at once: several operators and the Go service on the same rows, and nothing is granted twice or beyond a cap."""
+
+import asyncio
+import itertools
+from collections import Counter
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from testbed.postgres import Database
+from tests.ledger.drive import ask, issue, opened, rows, says, terms
+from tests.ledger.go_service import GoService, Refused
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.resources.errors import CreditSpentError
+
+
+async def go_redeems(database: Database, code: str, users: list[str]) -> int:
+    """Redeem for each user as the Go service does; how many were granted."""
+    granted = 0
+    async with GoService.connect(database.owner_url) as go:
+        for user in users:
+            try:
+                await go.redeem(await go.customer(user), code)
+            except Refused:
+                continue
+            granted += 1
+    return granted
+
+
+async def test_a_cap_holds_among_two_operators_and_the_go_service(ledger: Ledger, database: Database) -> None:
+    await ledger.put(terms(max_redemptions=100))
+    async with opened(database.runtime_url) as other:
+        doors = itertools.cycle((ledger, other))
+        users = [[f"go-{n}-{m}" for m in range(50)] for n in range(4)]
+        ours, theirs = await asyncio.gather(
+            asyncio.gather(*(next(doors).redeem(ask()) for _ in range(800))),
+            asyncio.gather(*(go_redeems(database, "CODE", some) for some in users)),
+        )
+    answers = Counter(says(answer) for answer in ours)
+    assert set(answers) <= {"redeemed", "RedemptionLimitReached"}
+    assert answers["redeemed"] + sum(theirs) == 100
+    assert await rows(database, "SELECT times_redeemed, max_redemptions FROM promo_codes") == [(100, 100)]
+    assert await rows(database, "SELECT count(*) FROM promo_redemptions") == [(100,)]
+
+
+@pytest.mark.usefixtures("ledger")
+async def test_the_cap_holds_whatever_the_database_prefers(database: Database) -> None:
+    """A stricter isolation would read with a snapshot from before the lock."""
+    for setting in (
+        "default_transaction_isolation = 'repeatable read'",
+        "synchronous_commit = off",
+        "lock_timeout = 1",
+    ):
+        await rows(database, f"ALTER DATABASE {database.name} SET {setting}")
+    await issue(database, max_redemptions=50)
+    async with opened(database.runtime_url) as one, opened(database.runtime_url) as two:
+        doors = itertools.cycle((one, two))
+        answers = await asyncio.gather(*(next(doors).redeem(ask()) for _ in range(200)))
+        assert Counter(says(answer) for answer in answers)["redeemed"] == 50
+        await one._pool.run(durable)
+
+
+async def durable(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+    assert await (await conn.execute("SHOW synchronous_commit")).fetchone() == ("on",)
+
+
+async def test_once_per_customer(ledger: Ledger, database: Database) -> None:
+    await issue(database, "summer")
+    async with opened(database.runtime_url) as other:
+        spellings = itertools.cycle(("SUMMER", "summer", " Summer "))
+        doors = itertools.cycle((ledger, other))
+        users = [f"user-{n}" for n in range(20)]
+        ours, theirs = await asyncio.gather(
+            asyncio.gather(*(next(doors).redeem(ask(next(spellings), user)) for user in users * 10)),
+            go_redeems(database, "summer", users),
+        )
+    answers = Counter(says(answer) for answer in ours)
+    assert answers["redeemed"] + theirs == 20
+    assert answers["AlreadyRedeemed"] == 200 - answers["redeemed"]
+    assert [await ledger.balance(user) for user in users] == [10_000] * 20
+
+
+async def test_one_key_at_two_operators_at_once(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    async with opened(database.runtime_url) as other:
+        for n in range(20):
+            asked = ask(user=f"user-{n}")
+            answers = await asyncio.gather(*(door.redeem(asked) for door in (ledger, other, ledger, other)))
+            assert [says(answer) for answer in answers] == ["redeemed"] * 4
+            assert sorted(answer.replayed for answer in answers) == [False, True, True, True]
+            assert await ledger.balance(f"user-{n}") == 10_000
+
+
+async def test_one_key_with_two_codes_at_once(ledger: Ledger, database: Database) -> None:
+    """No lock is common to the two: the key itself decides, and the loser reads the winner's answer."""
+    codes = [f"CODE-{n}" for n in range(2)]
+    for code in codes:
+        await issue(database, code)
+    async with opened(database.runtime_url) as other:
+        for n in range(20):
+            one = ask(codes[0], f"user-{n}")
+            two = replace(one, code=codes[1], request_hash="two")
+            answers = await asyncio.gather(ledger.redeem(one), other.redeem(two))
+            assert sorted(says(answer) for answer in answers) == ["IdempotencyConflict", "redeemed"]
+            assert await ledger.balance(f"user-{n}") == 10_000
+
+
+async def test_a_refusal_is_overwritten_once(ledger: Ledger, database: Database) -> None:
+    codes = [f"CODE-{n}" for n in range(2)]
+    for code in codes:
+        await issue(database, code)
+    async with opened(database.runtime_url) as other:
+        for n in range(20):
+            refused = ask("NONE", f"user-{n}")
+            await ledger.redeem(refused)
+            one = replace(refused, uid="one", request_hash="one", code=codes[0])
+            two = replace(refused, uid="two", request_hash="two", code=codes[1])
+            answers = await asyncio.gather(ledger.redeem(one), other.redeem(two))
+            assert sorted(says(answer) for answer in answers) == ["IdempotencyConflict", "redeemed"]
+            assert await ledger.balance(f"user-{n}") == 10_000
+
+
+async def test_first_time_customers_race(ledger: Ledger, database: Database) -> None:
+    codes = [f"CODE-{n}" for n in range(6)]
+    for code in codes:
+        await issue(database, code)
+    users = [f"user-{n}" for n in range(30)]
+    async with opened(database.runtime_url) as other:
+        answers, theirs = await asyncio.gather(
+            asyncio.gather(
+                *(ledger.redeem(ask(code, user)) for user in users for code in codes[:2]),
+                *(other.redeem(ask(code, user)) for user in reversed(users) for code in codes[2:4]),
+            ),
+            asyncio.gather(*(go_redeems(database, code, users) for code in codes[4:])),
+        )
+    assert {says(answer) for answer in answers} == {"redeemed"}
+    assert theirs == [30, 30]
+    assert await rows(database, "SELECT count(*) FROM customers") == [(30,)]
+    assert [await ledger.balance(user) for user in users] == [60_000] * 30
+
+
+async def test_no_deadlock_among_everything_at_once(ledger: Ledger, database: Database) -> None:
+    """Redeem, undo, put and the Go service's statements on a few codes and a few customers."""
+    codes = [f"CODE-{n}" for n in range(4)]
+    users = [f"user-{n}" for n in range(8)]
+    vouchers = [terms(code, uid=code, name=code.lower()) for code in codes]
+    for voucher in vouchers:
+        await ledger.put(voucher)
+
+    async def redeem_and_undo(door: Ledger, n: int) -> None:
+        for m in range(25):
+            asked = ask(codes[(n + m) % 4], users[(n * 3 + m) % 8])
+            if says(await door.redeem(asked)) == "redeemed" and m % 2:
+                try:
+                    await door.undo(asked.key)
+                except CreditSpentError:
+                    continue
+
+    async def edit(door: Ledger) -> None:
+        for n in range(20):
+            await door.put(replace(vouchers[n % 4], generation=n + 2, max_redemptions=1000 + n))
+
+    async with opened(database.runtime_url) as other:
+        doors = itertools.cycle((ledger, other))
+        await asyncio.gather(
+            *(redeem_and_undo(next(doors), n) for n in range(12)),
+            edit(ledger),
+            edit(other),
+            *(go_redeems(database, code, users * 3) for code in codes),
+        )
+    assert await rows(database, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [(0,)]
+
+
+async def test_revoke_while_redeeming(ledger: Ledger, database: Database) -> None:
+    await ledger.put(terms())
+    (owner,) = await ledger.owners()
+    async with opened(database.runtime_url) as other:
+        before = [asyncio.ensure_future(ledger.redeem(ask())) for _ in range(200)]
+        assert await other.revoke(owner)
+        after = await asyncio.gather(*(ledger.redeem(ask()) for _ in range(50)))
+        answers = Counter(says(answer) for answer in await asyncio.gather(*before))
+    assert set(answers) <= {"redeemed", "VoucherNotFound"}
+    assert {says(answer) for answer in after} == {"VoucherNotFound"}

@@ -1,0 +1,215 @@
+"""The ledger without PostgreSQL, with the wrong one, and through its restarts: it says so in one line, and heals."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from testbed.postgres import RUNTIME, Database, PostgresServer, StopMode
+from testbed.processes import free_port
+from tests.ledger.drive import ask, issue, opened, rows, says, terms
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.migrate import migrate
+from voucher_operator.ledger.types import RedeemRequest
+from voucher_operator.ledger.verify import verify
+from voucher_operator.resources.errors import LedgerUnavailableError
+
+
+@pytest.fixture(scope="module", params=[16, 18], ids=["pg16", "pg18"])
+def own_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """A server that may be stopped: nobody else's."""
+    with PostgresServer(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def own_database(own_server: PostgresServer) -> Iterator[Database]:
+    made = own_server.database("ledger")
+    with ThreadPoolExecutor(1) as other:
+        other.submit(asyncio.run, migrate(made.owner_url, currency="OMR", runtime_role=RUNTIME)).result()
+    yield made
+    own_server.drop(made)
+
+
+@pytest.fixture(autouse=True)
+async def quiet(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
+    """No log line may hold an address or a password, and none may repeat itself."""
+    caplog.set_level(logging.INFO)
+    yield
+    ours = [record for record in caplog.records if record.name.startswith(("voucher_operator.ledger", "psycopg"))]
+    assert [r.getMessage() for r in ours if "127.0.0.1" in r.getMessage() or "password" in r.getMessage()] == []
+    warnings = [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
+    assert len(warnings) == len(set(warnings))
+
+
+async def complaint(ledger: Ledger) -> str:
+    with pytest.raises(LedgerUnavailableError) as error:
+        await ledger.info()
+    assert "\n" not in error.value.message
+    return error.value.message
+
+
+async def test_every_call_says_that_postgresql_is_away() -> None:
+    async with opened(f"postgresql://nobody:secret@127.0.0.1:{free_port()}/none") as ledger:
+        calls = (ledger.redeem(ask()), ledger.put(terms()), ledger.counters(), ledger.owners(), ledger.balance("a"))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {LedgerUnavailableError}
+    (message,) = {str(answer) for answer in answers}
+    assert "cannot be reached" in message
+    assert "secret" not in message
+
+
+async def test_missing_settings() -> None:
+    def missing() -> str:
+        raise FileNotFoundError("/etc/ledger/uri")
+
+    ledger = Ledger(missing)
+    await ledger.open()
+    assert "settings are missing" in await complaint(ledger)
+    await ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [({"password": "wrong"}, "refuses the login"), ({"dbname": "nowhere"}, "no such database")],
+)
+async def test_wrong_settings(database18: Database, change: dict[str, str], line: str) -> None:
+    async with opened(make_conninfo(database18.runtime_url, **change)) as ledger:
+        assert line in await complaint(ledger)
+
+
+async def test_a_ledger_without_schema(empty_database: Database) -> None:
+    async with opened(empty_database.owner_url) as ledger:
+        assert "voucher-operator migrate" in await complaint(ledger)
+        with pytest.raises(LedgerUnavailableError, match="voucher-operator migrate"):
+            await ledger.redeem(ask())
+        with pytest.raises(LedgerUnavailableError, match="voucher-operator migrate"):
+            await ledger.put(terms())
+        await migrate(empty_database.owner_url, currency="OMR", runtime_role=RUNTIME)
+        assert (await ledger.info()).currency == "OMR"
+
+
+async def test_a_role_without_rights(database18: Database) -> None:
+    await rows(database18, f"REVOKE USAGE ON SCHEMA vouchers FROM {RUNTIME}")
+    async with opened(database18.runtime_url) as ledger:
+        assert "lacks rights" in await complaint(ledger)
+        with pytest.raises(LedgerUnavailableError, match="lacks rights"):
+            await ledger.redeem(ask())
+
+
+async def test_a_standby(database18: Database) -> None:
+    await issue(database18)
+    await rows(database18, f"ALTER DATABASE {database18.name} SET default_transaction_read_only = on")
+    async with opened(database18.runtime_url) as ledger:
+        with pytest.raises(LedgerUnavailableError, match="read-only"):
+            await ledger.redeem(ask())
+
+
+async def test_no_connection_left(database18: Database) -> None:
+    await rows(database18, f"ALTER DATABASE {database18.name} CONNECTION LIMIT 0")
+    async with opened(database18.runtime_url) as ledger:
+        assert "no connection left" in await complaint(ledger)
+        await rows(database18, f"ALTER DATABASE {database18.name} CONNECTION LIMIT -1")
+        await ledger.info()
+
+
+async def test_a_rotated_password(own_server: PostgresServer, own_database: Database) -> None:
+    url = own_database.runtime_url
+    ledger = Ledger(lambda: url)
+    await ledger.open()
+    await ledger.info()
+    role = sql.SQL("ALTER ROLE {} PASSWORD {}")
+    with psycopg.connect(own_server.admin_url, autocommit=True) as admin:
+        old = str(psycopg.conninfo.conninfo_to_dict(url)["password"])
+        admin.execute(role.format(sql.Identifier(RUNTIME), "rotated"))
+        try:
+            own_server.restart()
+            assert "refuses the login" in await complaint(ledger)
+            url = make_conninfo(url, password="rotated")
+            await ledger.info()
+        finally:
+            with psycopg.connect(own_server.admin_url, autocommit=True) as again:
+                again.execute(role.format(sql.Identifier(RUNTIME), old))
+    await ledger.close()
+
+
+async def test_postgresql_comes_later(own_server: PostgresServer, own_database: Database) -> None:
+    own_server.stop()
+    try:
+        ledger = Ledger(lambda: own_database.runtime_url)
+        await ledger.open()
+        assert "cannot be reached" in await complaint(ledger)
+        assert "cannot be reached" in await complaint(ledger)
+    finally:
+        own_server.start()
+    assert (await ledger.info()).currency == "OMR"
+    await ledger.close()
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_idle_connections_are_renewed(own_server: PostgresServer, own_database: Database, mode: StopMode) -> None:
+    """All of the pool's connections are dead after a restart, and the first call succeeds none the less."""
+    await issue(own_database)
+    async with opened(own_database.runtime_url) as ledger:
+        await asyncio.gather(*(ledger.info() for _ in range(20)))
+        await asyncio.to_thread(own_server.restart, mode)
+        assert says(await ledger.redeem(ask())) == "redeemed"
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_a_restart_under_load_loses_nothing(
+    own_server: PostgresServer, own_database: Database, mode: StopMode
+) -> None:
+    await issue(own_database)
+    stop = asyncio.Event()
+
+    async with opened(own_database.runtime_url) as ledger:
+
+        async def redeem(request: RedeemRequest) -> str:
+            while True:
+                try:
+                    return says(await ledger.redeem(request))
+                except LedgerUnavailableError:
+                    await asyncio.sleep(0.05)
+
+        async def caller() -> list[str]:
+            answers = []
+            while not stop.is_set():
+                answers.append(await redeem(ask()))
+            return answers
+
+        callers = [asyncio.create_task(caller()) for _ in range(20)]
+        for _ in range(3):
+            await asyncio.to_thread(own_server.restart, mode)
+            await redeem(ask())
+        stop.set()
+        answers = [answer for each in await asyncio.gather(*callers) for answer in each]
+    assert set(answers) == {"redeemed"}
+    assert await rows(own_database, "SELECT times_redeemed, granted_minor FROM promo_codes") == [
+        (len(answers) + 3, (len(answers) + 3) * 10_000)
+    ]
+    assert await verify(own_database.admin_url) == []
+
+
+async def test_a_killed_backend_is_replaced(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    for _ in range(5):
+        await rows(
+            database,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name = 'voucher-operator'",
+        )
+        assert says(await ledger.redeem(ask())) == "redeemed"
+
+
+async def test_sessions_have_limits_and_a_name(ledger: Ledger) -> None:
+    async def settings(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> list[object]:
+        names = ("application_name", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+        return [(await (await conn.execute(f"SHOW {name}".encode())).fetchone() or ("",))[0] for name in names]
+
+    assert await ledger._pool.run(settings) == ["voucher-operator", "1s", "8s", "5s"]
