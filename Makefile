@@ -47,6 +47,10 @@ check: venv ## lint, types, layers, locks
 test: venv ## run all tests on real parts (ARGS="-k cap": some of them)
 	$(PY) -m pytest $(ARGS)
 
+.PHONY: e2e
+e2e: venv ## run image, chart and operator in a real kind cluster; needs Docker (ARGS="--kind-image=...": options)
+	$(PY) -m pytest tests/e2e $(ARGS)
+
 .PHONY: demo
 demo: venv ## vouchers from YAML to the ledger and back, on this machine (KEEP=1: stay up)
 	@KEEP="$(KEEP)" $(PY) -m testbed.demo
