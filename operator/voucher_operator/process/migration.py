@@ -34,7 +34,8 @@ async def migrate_patiently(settings: Settings, *, wait: float = 0.0, defer: str
             return await _once(settings)
         except OperatorError as error:
             if time.monotonic() + pause > deadline:
-                return _left(error, defer)
+                _leave(error, defer)
+                return None
             if error.message != told:
                 log.warning("the migration waits: %s", error.message, extra={"reason": error.reason})
             told = error.message
@@ -54,8 +55,7 @@ async def _once(settings: Settings) -> list[str]:
     return await migrate(settings.conninfo(), currency=settings.currency, runtime_role=settings.runtime_role)
 
 
-def _left(error: OperatorError, defer: str) -> None:
-    if defer == "always" or (defer == "absent" and isinstance(error, TransientError)):
-        log.warning("the migration is left to a later run: %s", error.message, extra={"reason": error.reason})
-        return
-    raise error
+def _leave(error: OperatorError, defer: str) -> None:
+    if not (defer == "always" or (defer == "absent" and isinstance(error, TransientError))):
+        raise error
+    log.warning("the migration is left to a later run: %s", error.message, extra={"reason": error.reason})
