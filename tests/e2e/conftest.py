@@ -7,14 +7,17 @@ those of pytest-kind, and `--python-base`.
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from tests.e2e import images
 from tests.e2e.cluster import Kind
 from tests.e2e.ledger import Login, Server
+from tests.e2e.load import Load, api
 from tests.e2e.objects import restricted_namespace
 from tests.e2e.release import OWNER_SECRET, RUNTIME_SECRET, Release
+from tests.e2e.workloads import SHOP, shop_rights
 
 RUNTIME = "voucher_operator"
 
@@ -62,21 +65,43 @@ def server(kind: Kind, suffix: str) -> Server:
 
 
 @pytest.fixture(scope="session")
-def runtime(server: Server) -> Callable[[str], Login]:
-    """The operator's login, one for the session, for a given database."""
-    login = server.login(RUNTIME, "postgres")
-    return lambda database: Login(database, login.role, login.password, login.host)
+def runtime(server: Server) -> Login:
+    """The operator's login; it has no database of its own."""
+    return server.login(RUNTIME, "postgres")
 
 
 @pytest.fixture(scope="session")
-def billing(kind: Kind, server: Server, runtime: Callable[[str], Login], suffix: str) -> Iterator[Release]:
-    """The installation that most tests use: two replicas, in a namespace under the restricted profile."""
-    release = Release(kind, f"billing-{suffix}")
-    kind.apply(restricted_namespace(release.namespace))
-    owner = server.database(f"billing_{suffix}")
-    secrets_ = owner.secret(OWNER_SECRET), runtime(owner.database).secret(RUNTIME_SECRET)
-    kind.apply(*secrets_, namespace=release.namespace)
+def prepare(kind: Kind, server: Server, runtime: Login, suffix: str) -> Callable[[str], Release]:
+    """Makes a namespace under the restricted profile, with an empty ledger and the Secrets for it."""
+
+    def prepared(name: str) -> Release:
+        owner = server.database(f"{name}_{suffix}")
+        release = Release(kind, f"{name}-{suffix}", owner.database)
+        kind.apply(restricted_namespace(release.namespace))
+        login = replace(runtime, database=owner.database)
+        kind.apply(owner.secret(OWNER_SECRET), login.secret(RUNTIME_SECRET), namespace=release.namespace)
+        kind.apply(*shop_rights(release.namespace), namespace=release.namespace)
+        return release
+
+    return prepared
+
+
+@pytest.fixture(scope="session")
+def billing(prepare: Callable[[str], Release]) -> Iterator[Release]:
+    """The installation that most tests use: two replicas, nothing but the image set."""
+    release = prepare("billing")
     release.install()
     release.await_ready()
     yield release
     release.uninstall()
+
+
+@pytest.fixture(scope="session")
+def loads() -> Callable[[Release, str], Load]:
+    """Load on a release by a shop's ServiceAccount, for a code."""
+
+    def load(release: Release, code: str) -> Load:
+        kubeconfig = release.kind.service_account_kubeconfig(release.namespace, SHOP)
+        return Load(api(kubeconfig), release.namespace, code, code.lower())
+
+    return load

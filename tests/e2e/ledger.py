@@ -61,6 +61,19 @@ class Server:
         self._kind.wait(f"pod/{POD}", "create", self.namespace)
         self._kind.wait(f"pod/{POD}", "condition=Ready", self.namespace, timeout=120)
 
+    def stop(self) -> None:
+        """Take the server away, until `start`."""
+        self._scale(0)
+        self._kind.wait(f"pod/{POD}", "delete", self.namespace)
+
+    def start(self) -> None:
+        """Bring it back, and wait until it answers."""
+        self._scale(1)
+        self.await_ready()
+
+    def _scale(self, replicas: int) -> None:
+        self._kind.kubectl("scale", "statefulset/ledger", f"--replicas={replicas}", f"--namespace={self.namespace}")
+
     def delete_pod(self) -> None:
         """Delete the server's pod, as a drained or failed machine would; it comes back by itself, with its data."""
         self._kind.kubectl("delete", "pod", POD, f"--namespace={self.namespace}", "--grace-period=0", "--force")

@@ -36,6 +36,8 @@ class Release:
 
     kind: Kind
     namespace: str
+    database: str
+    """Its ledger's name."""
     name: str = NAME
     chart: Path = CHART
     image: str = OPERATOR
@@ -61,7 +63,7 @@ class Release:
         """Remove the release, and wait until its pods are gone."""
         self.helm("uninstall", self.name, "--ignore-not-found")
         place = f"--namespace={self.namespace}"
-        self.kind.kubectl("wait", "pods", "--all", place, "--for=delete", "--timeout=60s")
+        self.kind.kubectl("wait", "pods", f"--selector={self._selector}", place, "--for=delete", "--timeout=60s")
 
     def await_ready(self, timeout: int = 120) -> None:
         """Wait until all replicas are ready and the old ones gone."""
@@ -90,8 +92,11 @@ class Release:
         return self.kind.kubectl("exec", f"--namespace={self.namespace}", target, "--", *command)
 
     def verify(self) -> str:
-        """Return what `voucher-operator verify` says. Raises TestbedError with the rows when an invariant is broken."""
-        return self.exec("voucher-operator", "verify").strip()
+        """Return what `voucher-operator verify` says. Raises TestbedError with the rows when an invariant is broken.
+
+        Both ways: the ledger's own, and that each Redemption that says Redeemed has its grant.
+        """
+        return self.exec("voucher-operator", "verify", f"--namespace={self.namespace}").strip()
 
     def problems(self, pod: str) -> dict[str, str]:
         """Return what /readyz of a pod says is wrong."""
