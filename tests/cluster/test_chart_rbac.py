@@ -62,9 +62,9 @@ def test_watched_namespaces() -> None:
 
 @pytest.mark.parametrize("create", [True, False])
 def test_nothing_for_the_whole_cluster(create: bool) -> None:
-    """No ClusterRole, and no Role at all where somebody else makes them."""
+    """Nothing is bound for the whole cluster, and there is no Role at all where somebody else makes them."""
     kinds = {document["kind"] for document in render({"rbac": {"create": create}})}
-    assert not any(kind.startswith("ClusterRole") for kind in kinds)
+    assert "ClusterRoleBinding" not in kinds
     assert ({"Role", "RoleBinding"} <= kinds) == create
     assert create or not {"Role", "RoleBinding"} & kinds
 
