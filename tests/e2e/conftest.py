@@ -16,10 +16,12 @@ from tests.e2e.cluster import Kind
 from tests.e2e.ledger import Login, Server
 from tests.e2e.load import Load, api
 from tests.e2e.objects import restricted_namespace
-from tests.e2e.release import OWNER_SECRET, RUNTIME_SECRET, Release
+from tests.e2e.release import NAME, OWNER_SECRET, RUNTIME_SECRET, Release
 from tests.e2e.workloads import SHOP, shop_rights
 
 RUNTIME = "voucher_operator"
+ADMIN = "sovereign-admin"
+"""A ServiceAccount to which the installation gives the role of that name."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -76,7 +78,8 @@ def prepare(kind: Kind, server: Server, runtime: Login, suffix: str) -> Callable
 
     def prepared(name: str) -> Release:
         owner = server.database(f"{name}_{suffix}")
-        release = Release(kind, f"{name}-{suffix}", owner.database)
+        # Roles for people are the cluster's, and named after the release.
+        release = Release(kind, f"{name}-{suffix}", owner, f"{name}-voucher-operator")
         kind.apply(restricted_namespace(release.namespace))
         login = replace(runtime, database=owner.database)
         kind.apply(owner.secret(OWNER_SECRET), login.secret(RUNTIME_SECRET), namespace=release.namespace)
@@ -87,9 +90,10 @@ def prepare(kind: Kind, server: Server, runtime: Login, suffix: str) -> Callable
 
 
 @pytest.fixture(scope="session")
-def billing(prepare: Callable[[str], Release]) -> Iterator[Release]:
-    """The installation that most tests use: two replicas, nothing but the image set."""
-    release = prepare("billing")
+def billing(prepare: Callable[[str], Release], suffix: str) -> Iterator[Release]:
+    """The installation that most tests use: two replicas, as the chart has it."""
+    admin = {"kind": "ServiceAccount", "name": ADMIN, "namespace": f"billing-{suffix}"}
+    release = replace(prepare("billing"), name=NAME, values={"sovereignAdmins": [admin]})
     release.install()
     release.await_ready()
     yield release

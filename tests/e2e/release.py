@@ -17,6 +17,7 @@ from testbed.processes import TestbedError
 from testbed.tools import ensure
 from tests.e2e.cluster import Document, Kind
 from tests.e2e.images import OPERATOR
+from tests.e2e.ledger import Login
 
 NAME = "bp-voucher-operator"
 RUNTIME_SECRET = "voucher-operator-database"
@@ -36,12 +37,21 @@ class Release:
 
     kind: Kind
     namespace: str
-    database: str
-    """Its ledger's name."""
+    owner: Login
+    """The owner of its ledger."""
     name: str = NAME
     chart: Path = CHART
     image: str = OPERATOR
     values: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def database(self) -> str:
+        """Its ledger's name."""
+        return self.owner.database
+
+    @property
+    def _selector(self) -> str:
+        return f"app.kubernetes.io/name=voucher-operator,app.kubernetes.io/instance={self.name}"
 
     def helm(self, *args: str, stdin: str = "", check: bool = True) -> str:
         """Run helm in the namespace and return what it said. Raises TestbedError with that, unless `check` is false."""
@@ -72,8 +82,7 @@ class Release:
 
     def pods(self) -> list[Document]:
         """Return the operator's pods that are not being deleted."""
-        selector = f"--selector=app.kubernetes.io/name=voucher-operator,app.kubernetes.io/instance={self.name}"
-        found = self.kind.list("pods", self.namespace, selector)
+        found = self.kind.list("pods", self.namespace, f"--selector={self._selector}")
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def restarts(self) -> int:
