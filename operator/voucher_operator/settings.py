@@ -44,8 +44,8 @@ class Settings(BaseSettings):
     http_port: int = Field(default=8080, ge=0, le=65535)
     log_level: str = Field(default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")
 
-    workers: int = Field(default=32, ge=1, le=256)
-    """Redemptions under way at once."""
+    workers: int = Field(default=128, ge=1, le=256)
+    """Redemptions under way at once; 20 of them have their status written."""
     backoff_max: float = Field(default=30.0, gt=0)
     """Longest pause between two tries of a resource that waits, in seconds."""
     project_interval: float = Field(default=5.0, gt=0)

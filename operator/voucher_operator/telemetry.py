@@ -11,6 +11,7 @@ import sys
 import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 REGISTRY = CollectorRegistry()
@@ -74,6 +75,8 @@ def configure_logging(level: str) -> None:
             "{asctime}{levelname}{name}{message}",
             style="{",
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+            # kopf hangs its whole settings on what it says of an object: no JSON, and the line would be lost.
+            reserved_attrs=[*RESERVED_ATTRS, "settings", "k8s_skip"],
         )
     )
     root = logging.getLogger()

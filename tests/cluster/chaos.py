@@ -42,7 +42,7 @@ class ApiError(Exception):
         self.status = status
 
 
-async def until(condition: Callable[[], Awaitable[object]], what: str, within: float = 60.0) -> None:
+async def until(condition: Callable[[], Awaitable[object]], what: object, within: float = 60.0) -> None:
     """Wait for a condition. Raises AssertionError after a deadline that is generous: nothing is measured by it."""
     deadline = time.monotonic() + within
     pause = 0.02
@@ -182,15 +182,14 @@ class Scene:
         return await self._until_status("redemptions", name, wanted, within)
 
     async def _until_status(self, plural: str, name: str, wanted: Mapping[str, Any], within: float) -> Body:
-        found: Body = {}
+        found: Body = {"wanted": wanted, "of": name}
 
         async def is_so() -> bool:
-            found.clear()
             found.update(await self.get(plural, name))
             seen = found["status"] | reasons(found)
             return all(seen.get(key) == value for key, value in wanted.items())
 
-        await until(is_so, f"{wanted} of {plural}/{name}, which says {found.get('status')}", within)
+        await until(is_so, found, within)
         return found
 
     async def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -27,7 +27,6 @@ from kubernetes.client import (
 from psycopg.rows import tuple_row
 
 from testbed.access import ClusterAccess
-from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
 
 GROUP, VERSION = "billing.openova.io", "v1alpha1"
@@ -319,14 +318,12 @@ class Books:
         return int(number)
 
 
-def refused_by_rbac(operator: OperatorProcess, since: int = 0) -> list[Object]:
-    """Return the lines of a log, from one on, that speak of a call that the API server did not allow, at any level."""
-    return [record for record in operator.records()[since:] if "403 Forbidden" in json.dumps(record)]
+def let_pass(shop: Shop, books: Books, number: int = 3, probe: Made | None = None) -> None:
+    """Wait until the operator has looked at the whole ledger so many times, by a row that it puts back each time.
 
-
-def let_pass(shop: Shop, books: Books, number: int = 3) -> None:
-    """Wait until the operator has looked at the whole ledger so many times, by rows that it puts back each time."""
-    probe = shop.voucher()
+    The row is that of `probe`, a Voucher without a description, or of a new one.
+    """
+    probe = probe or shop.voucher()
     probe.wait(state("Active"))
     for turn in range(number):
         books.rows("UPDATE promo_codes SET description = %s WHERE code = %s", f"turn {turn}", probe.code)

@@ -61,6 +61,7 @@ def says(result: RedeemResult) -> str:
 
 async def rows(database: Database, query: str, *values: Any) -> list[tuple[Any, ...]]:
     """Run one statement as superuser; its rows, if it has any."""
+    assert "SELECT FROM" not in query, "psycopg cannot count rows without columns"
     async with await psycopg.AsyncConnection.connect(database.admin_url, autocommit=True) as admin:
         cursor = await admin.execute(query.encode(), values)
         return await cursor.fetchall() if cursor.description else []
@@ -79,9 +80,9 @@ async def in_one_batch(ledger: Ledger, requests: Sequence[RedeemRequest]) -> lis
 
 
 @asynccontextmanager
-async def opened(url: str, pool_size: int = 4) -> AsyncIterator[Ledger]:
-    """Open a ledger and close it in the end."""
-    ledger = Ledger(lambda: url, pool_size=pool_size)
+async def opened(url: str | Callable[[], str]) -> AsyncIterator[Ledger]:
+    """Open a ledger and close it in the end: one that is left open keeps the test's event loop from ending."""
+    ledger = Ledger(url if callable(url) else lambda: url)
     await ledger.open()
     try:
         yield ledger

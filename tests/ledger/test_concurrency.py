@@ -4,12 +4,13 @@ import asyncio
 import itertools
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import ask, issue, opened, rows, says, terms
+from tests.ledger.drive import ask, holding, issue, opened, rows, says, terms
 from tests.ledger.go_service import GoService, Refused
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.resources.errors import CreditSpentError
@@ -46,7 +47,7 @@ async def test_a_cap_holds_among_two_operators_and_the_go_service(ledger: Ledger
 
 @pytest.mark.usefixtures("ledger")
 async def test_the_cap_holds_whatever_the_database_prefers(database: Database) -> None:
-    """A stricter isolation would read with a snapshot from before the lock."""
+    """A stricter isolation would read with a snapshot from before the lock, and lose every race."""
     for setting in (
         "default_transaction_isolation = 'repeatable read'",
         "synchronous_commit = off",
@@ -58,11 +59,12 @@ async def test_the_cap_holds_whatever_the_database_prefers(database: Database) -
         doors = itertools.cycle((one, two))
         answers = await asyncio.gather(*(next(doors).redeem(ask()) for _ in range(200)))
         assert Counter(says(answer) for answer in answers)["redeemed"] == 50
-        await one._pool.run(durable)
+        assert await one._pool.run(settings) == ["read committed", "on", "1s"]
 
 
-async def durable(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
-    assert await (await conn.execute("SHOW synchronous_commit")).fetchone() == ("on",)
+async def settings(conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> list[str]:
+    names = (b"transaction_isolation", b"synchronous_commit", b"lock_timeout")
+    return [row[0] for name in names for row in await (await conn.execute(b"SHOW " + name)).fetchall()]
 
 
 async def test_once_per_customer(ledger: Ledger, database: Database) -> None:
@@ -107,18 +109,34 @@ async def test_one_key_with_two_codes_at_once(ledger: Ledger, database: Database
 
 
 async def test_a_refusal_is_overwritten_once(ledger: Ledger, database: Database) -> None:
-    codes = [f"CODE-{n}" for n in range(2)]
+    """Both have judged the request anew before either writes: the second one sees that it came too late."""
+    codes = ["CODE-0", "CODE-1"]
     for code in codes:
         await issue(database, code)
+    await issue(database, "FIRST")
+    await ledger.redeem(ask("FIRST", "ahmed"))
+    refused = ask("NONE", "ahmed")
+    await ledger.redeem(refused)
+    one = replace(refused, uid="one", request_hash="one", code=codes[0])
+    two = replace(refused, uid="two", request_hash="two", code=codes[1])
     async with opened(database.runtime_url) as other:
-        for n in range(20):
-            refused = ask("NONE", f"user-{n}")
-            await ledger.redeem(refused)
-            one = replace(refused, uid="one", request_hash="one", code=codes[0])
-            two = replace(refused, uid="two", request_hash="two", code=codes[1])
-            answers = await asyncio.gather(ledger.redeem(one), other.redeem(two))
-            assert sorted(says(answer) for answer in answers) == ["IdempotencyConflict", "redeemed"]
-            assert await ledger.balance(f"user-{n}") == 10_000
+        async with holding(database, "SELECT FROM vouchers.redemption FOR UPDATE") as holder:
+            both = asyncio.gather(ledger.redeem(one), other.redeem(two))
+            await until_waiting(database, 2)
+            await holder.rollback()
+        assert sorted(says(answer) for answer in await both) == ["IdempotencyConflict", "redeemed"]
+    assert await ledger.balance("ahmed") == 20_000
+
+
+async def until_waiting(database: Database, backends: int) -> None:
+    """Wait until as many of the operators' backends wait for a lock."""
+    query = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
+        "AND application_name = 'voucher-operator' AND wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(20):
+        while len(await rows(database, query)) < backends:
+            pass
 
 
 async def test_first_time_customers_race(ledger: Ledger, database: Database) -> None:

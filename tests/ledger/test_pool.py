@@ -68,10 +68,8 @@ async def test_missing_settings() -> None:
     def missing() -> str:
         raise FileNotFoundError("/etc/ledger/uri")
 
-    ledger = Ledger(missing)
-    await ledger.open()
-    assert "settings are missing" in await complaint(ledger)
-    await ledger.close()
+    async with opened(missing) as ledger:
+        assert "settings are missing" in await complaint(ledger)
 
 
 @pytest.mark.parametrize(
@@ -120,35 +118,33 @@ async def test_no_connection_left(database18: Database) -> None:
 
 async def test_a_rotated_password(own_server: PostgresServer, own_database: Database) -> None:
     url = own_database.runtime_url
-    ledger = Ledger(lambda: url)
-    await ledger.open()
-    await ledger.info()
-    role = sql.SQL("ALTER ROLE {} PASSWORD {}")
-    with psycopg.connect(own_server.admin_url, autocommit=True) as admin:
-        old = str(psycopg.conninfo.conninfo_to_dict(url)["password"])
-        admin.execute(role.format(sql.Identifier(RUNTIME), "rotated"))
+    old = str(psycopg.conninfo.conninfo_to_dict(url)["password"])
+    async with opened(lambda: url) as ledger:
+        await ledger.info()
+        set_password(own_server, "rotated")
         try:
-            own_server.restart()
+            await asyncio.to_thread(own_server.restart)
             assert "refuses the login" in await complaint(ledger)
             url = make_conninfo(url, password="rotated")
             await ledger.info()
         finally:
-            with psycopg.connect(own_server.admin_url, autocommit=True) as again:
-                again.execute(role.format(sql.Identifier(RUNTIME), old))
-    await ledger.close()
+            set_password(own_server, old)
+
+
+def set_password(server: PostgresServer, password: str) -> None:
+    with psycopg.connect(server.admin_url, autocommit=True) as admin:
+        admin.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(RUNTIME), password))
 
 
 async def test_postgresql_comes_later(own_server: PostgresServer, own_database: Database) -> None:
     own_server.stop()
-    try:
-        ledger = Ledger(lambda: own_database.runtime_url)
-        await ledger.open()
-        assert "cannot be reached" in await complaint(ledger)
-        assert "cannot be reached" in await complaint(ledger)
-    finally:
-        own_server.start()
-    assert (await ledger.info()).currency == "OMR"
-    await ledger.close()
+    async with opened(own_database.runtime_url) as ledger:
+        try:
+            assert "cannot be reached" in await complaint(ledger)
+            assert "cannot be reached" in await complaint(ledger)
+        finally:
+            await asyncio.to_thread(own_server.start)
+        assert (await ledger.info()).currency == "OMR"
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])

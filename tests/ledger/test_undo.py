@@ -20,7 +20,7 @@ async def test_undo(ledger: Ledger, database: Database) -> None:
         (25, 25_500, "promo:CODE"),
     ]
     assert await rows(database, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(0, 0)]
-    assert await rows(database, "SELECT FROM promo_redemptions") == []
+    assert await rows(database, "SELECT 1 FROM promo_redemptions") == []
     assert await rows(
         database,
         "SELECT r.outcome, r.undone_at IS NOT NULL, e.amount_minor "

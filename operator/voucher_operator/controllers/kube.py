@@ -9,6 +9,7 @@ every call has a time limit, and every failure is one of two exceptions. kopf wa
 import base64
 import binascii
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
 from voucher_operator.resources.errors import SecretNotFoundError, SecretUnreadableError
+
+log = logging.getLogger(__name__)
 
 GROUP = "billing.openova.io"
 VERSION = "v1alpha1"
@@ -29,7 +32,7 @@ Body = dict[str, Any]
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 _PAGE = 500
-_ERROR, _NOT_FOUND, _CONFLICT, _GONE = 400, 404, 409, 410
+_ERROR, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE, _BROKEN = 400, 401, 403, 404, 409, 410, 500
 
 
 class ApiUnavailableError(Exception):
@@ -48,15 +51,19 @@ class KubeApi:
     def __init__(self, *, timeout: float = 10.0, connections: int = 32) -> None:
         self._timeout = timeout
         self._connections = connections
+        self._down = False
+        self._refused: set[tuple[str, str]] = set()
 
     async def open(self) -> None:
-        """Load the in-cluster configuration or the KUBECONFIG file; raises ConfigException when there is neither."""
+        """Load the in-cluster configuration or the KUBECONFIG file; raises ApiUnavailableError without either."""
         configuration = client.Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
-            await config.load_kube_config(client_configuration=configuration)
+            await _load_kubeconfig(configuration)
         configuration.connection_pool_maxsize = self._connections
+        # As kopf does. Otherwise aiohttp looks for ~/.netrc and proxies in two other threads, at every call.
+        configuration.client_session_kwargs = {"trust_env": False}
         self.client = client.ApiClient(configuration)
 
     async def close(self) -> None:
@@ -139,19 +146,51 @@ class KubeApi:
         headers = {"Accept": _JSON, "Content-Type": _MERGE_PATCH if method == "PATCH" else _JSON}
         try:
             call = await self.client.param_serialize(
-                method, path, header_params=headers, query_params=list(query), body=body, auth_settings=["BearerToken"]
+                method, path, header_params=headers, query_params=list(query), auth_settings=["BearerToken"]
             )
-            response = await self.client.call_api(*call, _request_timeout=self._timeout)
+            # Handed over here, for it is JSON already: `param_serialize` would copy it piece by piece.
+            response = await self.client.call_api(*call[:3], body, _request_timeout=self._timeout)
             data = await response.read()
         except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._note(type(error).__name__)
             raise ApiUnavailableError(f"the API server cannot be reached ({type(error).__name__})") from None
+        self._note(f"{response.status}" if response.status >= _BROKEN else None)
         if response.status >= _ERROR:
-            raise _named(response.status, str(response.reason))
+            raise self._refusal(method, path, response.status, str(response.reason), data)
         return json.loads(data) if parse else {}
+
+    def _note(self, fault: str | None) -> None:
+        """Log each change between up and down, once, rather than every call that fails."""
+        if fault is not None and not self._down:
+            log.warning("the API server cannot be used", extra={"resource": "api", "reason": fault})
+        elif fault is None and self._down:
+            log.info("the API server can be used again", extra={"resource": "api", "reason": "Answered"})
+        self._down = fault is not None
+
+    def _refusal(self, method: str, path: str, status: int, reason: str, data: bytes) -> Exception:
+        """Return the error for an answer; a right that is missing is logged, once for each kind of call."""
+        if status == _FORBIDDEN and b"NamespaceTerminating" in data:
+            return ConflictError("the namespace is being deleted")
+        if status in (_UNAUTHORIZED, _FORBIDDEN) and (call := (method, _collection(path))) not in self._refused:
+            self._refused.add(call)
+            log.warning("the API server refuses a call", extra={"key": " ".join(call), "reason": f"{status} {reason}"})
+        return _named(status, reason)
+
+
+async def _load_kubeconfig(configuration: client.Configuration) -> None:
+    try:
+        await config.load_kube_config(client_configuration=configuration)
+    except config.ConfigException:
+        raise ApiUnavailableError("no cluster is configured: run in a pod, or set KUBECONFIG to a file") from None
 
 
 def _path(plural: str, namespace: str, *rest: str) -> str:
     return "/".join((f"/apis/{API_VERSION}/namespaces/{namespace}/{plural}", *rest))
+
+
+def _collection(path: str) -> str:
+    """Return a path without an object's name: `/apis/<group>/<version>/namespaces/<namespace>/<resource>`."""
+    return "/".join(path.split("/")[: 6 if path.startswith("/api/") else 7])
 
 
 def _named(status: int, reason: str) -> Exception:

@@ -46,7 +46,6 @@ class Projection:
     settings: Settings
     hints: set[str]
     """uids of vouchers that this process has just redeemed."""
-    ledger_was_up: bool = True
 
     async def run(self) -> None:
         """Run all passes until cancelled."""
@@ -70,19 +69,21 @@ class Projection:
 
     async def project_all(self) -> None:
         """Compare all vouchers with the ledger; tell them when it cannot be asked, and when it can be again."""
+        outage = self.controller.outage
         try:
             counters = await self.ledger.counters()
-        except LedgerUnavailableError:
-            if self.ledger_was_up:
-                self._enqueue_vouchers()
-            self.ledger_was_up = False
+        except LedgerUnavailableError as error:
+            known = outage.lasts
+            outage.begin(error)
             telemetry.LEDGER_UP.set(0)
+            if not known:
+                self._enqueue_vouchers()
             return
         telemetry.LEDGER_UP.set(1)
-        if not self.ledger_was_up:
+        if outage.lasts:
+            outage.end()
             self.feed.voucher_queue.wake()
             self.feed.redemption_queue.wake()
-        self.ledger_was_up = True
         self._compare(counters)
 
     def _compare(self, counters: Sequence[VoucherCounters]) -> None:
@@ -114,17 +115,34 @@ class Projection:
             owners = []
         # The rows are read before the resources: a Voucher comes before its row, so a row without one is an orphan.
         alive: set[str] = set()
-        for namespace in self.settings.namespaces:
+
+        async def list_all(namespace: str) -> None:
             async for page in self.kube.pages(kube.VOUCHERS, namespace):
-                alive |= {body["metadata"]["uid"] for body in page}
+                alive.update(body["metadata"]["uid"] for body in page)
                 self._missed(page, self.feed.voucher_cache.get, self.feed.voucher)
             async for page in self.kube.pages(kube.REDEMPTIONS, namespace, _UNFINISHED):
                 self._missed(page, self.feed.redemption_cache.get, self.feed.redemption)
-        telemetry.HEARD.now()
+
+        listed = await self._in_each_namespace(list_all)
         self._enqueue_vouchers()
         for owner in owners:
-            if owner.uid not in alive and owner.namespace in self.settings.namespaces:
+            if owner.uid not in alive and owner.namespace in listed:
                 await self.controller.revoke_orphan(owner)
+
+    async def _in_each_namespace(self, work: Callable[[str], Awaitable[None]]) -> set[str]:
+        """Do the work in every namespace; return those where it could be done: one that is gone stops no other."""
+        done = set()
+        for namespace in self.settings.namespaces:
+            try:
+                await work(namespace)
+            except ApiUnavailableError as error:
+                extra = {"resource": "namespace", "key": namespace, "reason": str(error)}
+                log.info("namespace passed over", extra=extra)
+            else:
+                done.add(namespace)
+        if done:
+            telemetry.HEARD.now()
+        return done
 
     def _missed(self, page: list[Body], known: Callable[[str], Body | None], tell: Callable[..., None]) -> None:
         for body in page:
@@ -139,11 +157,14 @@ class Projection:
             now = (await self.ledger.info()).now
         except LedgerUnavailableError:
             return
-        for namespace in self.settings.namespaces:
+
+        async def delete_expired(namespace: str) -> None:
             async for page in self.kube.pages(kube.REDEMPTIONS, namespace, _EXPIRING):
                 for body in page:
                     if _expired(body, now):
                         await self._delete(body)
+
+        await self._in_each_namespace(delete_expired)
 
     async def _delete(self, body: Body) -> None:
         metadata = body["metadata"]

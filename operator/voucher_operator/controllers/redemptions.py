@@ -1,12 +1,14 @@
 """Redemption: ask the ledger once, and write its answer as the one status patch of a finished Redemption.
 
 The ledger answers the same key alike for ever, so whatever dies between its commit and the patch is mended by asking
-again. Neighbours: `queue` calls `reconcile`, `writer` patches, `projection` takes the `hints`; `redemption_status`
-words the answer.
+again. Neighbours: `queue` calls `reconcile`, `pace` lets requests gather, `writer` patches, `projection` takes the
+`hints`; `redemption_status` words the answer.
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,6 +17,8 @@ from voucher_operator.controllers import kube, redemption_status
 from voucher_operator.controllers.cache import Cache
 from voucher_operator.controllers.events import Recorder
 from voucher_operator.controllers.kube import Body, KubeApi
+from voucher_operator.controllers.outage import Outage
+from voucher_operator.controllers.pace import Pace
 from voucher_operator.controllers.queue import Result
 from voucher_operator.controllers.writer import StatusWriter
 from voucher_operator.ledger.api import Ledger
@@ -48,8 +52,10 @@ class RedemptionController:
     """uids of the Vouchers that own the codes (normal form) that this process has put into the ledger."""
     grace: float
     """Seconds that an unknown code gets for its Voucher to arrive."""
+    pace: Pace
+    outage: Outage
     hints: set[str] = field(default_factory=set)
-    _first_seen: dict[str, float] = field(default_factory=dict)
+    _first_missed: dict[str, float] = field(default_factory=dict)
     _info: LedgerInfo | None = None
 
     async def reconcile(self, key: str) -> Result:
@@ -66,10 +72,10 @@ class RedemptionController:
             result = await self._redeem(redemption)
         except TransientError as error:
             waiting = redemption_status.waiting(redemption, error).to_patch()
-            return Result.AGAIN if await self._writer.write(key, body, waiting) else Result.NOW
+            return Result.AGAIN if await self._write(key, body, waiting) else Result.NOW
         except TerminalError as error:
             stalled = redemption_status.stalled(redemption, error).to_patch()
-            return Result.DONE if await self._writer.write(key, body, stalled) else Result.NOW
+            return Result.DONE if await self._write(key, body, stalled) else Result.NOW
         return await self._finish(key, body, redemption, result)
 
     @property
@@ -89,17 +95,23 @@ class RedemptionController:
             email=customer.email,
             provisional=self._is_young(redemption),
         )
+        self.outage.check()
+        await self.pace.ask()
         result = await self.ledger.redeem(request)
         if result.refusal is Reason.VOUCHER_NOT_FOUND and request.provisional:
+            self._first_missed.setdefault(redemption.key, asyncio.get_running_loop().time())
             raise VoucherNotReadyError("No voucher has this code: it is refused unless one comes within seconds.")
         if result.outcome is Outcome.REDEEMED and (owner := self.owners.get(normal_code(code))) is not None:
             self.hints.add(owner)
         return result
 
     def _is_young(self, redemption: Redemption) -> bool:
-        """Whether a Voucher applied together with it may still be on its way; by this process' monotonic clock."""
+        """Whether a Voucher applied together with it may still be on its way; by this process' monotonic clock.
+
+        Counted from when the ledger first missed the code: while it was away, the Voucher could not come either.
+        """
         now = asyncio.get_running_loop().time()
-        return now - self._first_seen.setdefault(redemption.key, now) < self.grace
+        return now - self._first_missed.get(redemption.key, now) < self.grace
 
     async def _code(self, redemption: Redemption) -> str:
         """Return the code to redeem; raises SecretNotFoundError, SecretUnreadableError, VoucherNotReadyError."""
@@ -135,7 +147,7 @@ class RedemptionController:
 
     async def _finish(self, key: str, body: Body, redemption: Redemption, result: RedeemResult) -> Result:
         status = redemption_status.finished(redemption, result, await self._currency())
-        if not await self._writer.write(key, body, status.to_patch()):
+        if not await self._write(key, body, status.to_patch()):
             return Result.NOW
         telemetry.REDEMPTIONS.labels(result.outcome.value, (result.refusal or Reason.REDEEMED).value).inc()
         if result.refusal is not None and not result.replayed:
@@ -143,13 +155,17 @@ class RedemptionController:
             self.recorder.record("Redemption", body, result.refusal, "Redeem", message, warning=True)
         return self._forget(key)
 
+    async def _write(self, key: str, body: Body, patch: Mapping[str, Any]) -> bool:
+        async with self.pace.writing():
+            return await self._writer.write(key, body, patch)
+
     async def _currency(self) -> str:
         if self._info is None:
             self._info = await self.ledger.info()
         return self._info.currency
 
     def _forget(self, key: str) -> Result:
-        self._first_seen.pop(key, None)
+        self._first_missed.pop(key, None)
         return Result.DONE
 
 

@@ -5,9 +5,11 @@ Decides nothing about money: `voucher_operator.ledger` does. Neighbours: `queue`
 answer, `watch` calls `revoke`.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable  # noqa: TC003
 from datetime import UTC, datetime
+from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
@@ -16,6 +18,7 @@ from voucher_operator.controllers import kube, voucher_status
 from voucher_operator.controllers.cache import Cache, key_of
 from voucher_operator.controllers.events import Recorder
 from voucher_operator.controllers.kube import Body, KubeApi
+from voucher_operator.controllers.outage import Outage
 from voucher_operator.controllers.queue import Result
 from voucher_operator.controllers.writer import StatusWriter, is_news
 from voucher_operator.ledger.api import Ledger
@@ -28,6 +31,10 @@ from voucher_operator.resources.voucher import State, Voucher
 
 log = logging.getLogger(__name__)
 
+FINALIZER = "billing.openova.io/revoke"
+_ENDED = 10_000
+"""Deleted Vouchers that are remembered; what still speaks of one is at most minutes old."""
+
 
 class VoucherController:
     """Reconciles Vouchers. `requeue` is set by whoever owns the queue; `owners` maps codes to uids, in memory only."""
@@ -39,13 +46,16 @@ class VoucherController:
         self._cache = cache
         self._writer = StatusWriter(api, kube.VOUCHERS, "Voucher", cache)
         self._agreed: dict[str, tuple[str, VoucherCounters]] = {}
+        self._ended: dict[str, None] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.requeue: Callable[[str], None] = lambda _: None
         self.owners: dict[str, str] = {}
+        self.outage = Outage()
 
     async def reconcile(self, key: str) -> Result:
         """Bring one Voucher and its ledger row in line; raises what may pass."""
         body = self._cache.get(key)
-        if body is None or "deletionTimestamp" in body["metadata"]:
+        if body is None or not _is_held(body):
             return Result.DONE
         try:
             voucher = _parse(body)
@@ -56,7 +66,10 @@ class VoucherController:
 
     async def _reconcile(self, key: str, body: Body, voucher: Voucher) -> Result:
         try:
-            result = await self._put(voucher)
+            async with self._alone(voucher.metadata.uid):
+                if voucher.metadata.uid in self._ended:
+                    return Result.DONE
+                result = await self._put(voucher)
         except OperatorError as error:
             return await self._fail(key, body, voucher, error)
         self._tell(body, result)
@@ -94,6 +107,7 @@ class VoucherController:
             valid_from=spec.valid_from,
             valid_until=spec.valid_until,
         )
+        self.outage.check()
         result = await self._ledger.put(terms)
         self.owners[terms.code] = terms.uid
         return result
@@ -138,9 +152,23 @@ class VoucherController:
         """Revoke the code of a deleted Voucher; raises LedgerUnavailableError. Redemptions and entries stay."""
         metadata = body["metadata"]
         self._agreed.pop(metadata["uid"], None)
-        if await self._ledger.revoke(VoucherOwner(metadata["uid"], metadata["namespace"], metadata["name"])):
+        async with self._alone(metadata["uid"]):
+            self._end(metadata["uid"])
+            owner = VoucherOwner(metadata["uid"], metadata["namespace"], metadata["name"])
+            revoked = await self._ledger.revoke(owner)
+        if revoked:
             self._record(body, Reason.REVOKED, "Revoke", "The code can no longer be redeemed; what was redeemed stays.")
         self._requeue_conflicts()
+
+    def _alone(self, uid: str) -> asyncio.Lock:
+        """Keep a put that is under way from coming after the revocation: it would bring the code back."""
+        return self._locks.setdefault(uid, asyncio.Lock())
+
+    def _end(self, uid: str) -> None:
+        """Never put this Voucher again, whatever an old list or an event that comes late says of it."""
+        self._ended[uid] = None
+        if len(self._ended) > _ENDED:
+            del self._ended[next(iter(self._ended))]
 
     def let_go(self, body: Body, error: TransientError) -> None:
         """Let a deleted Voucher go unrevoked: a namespace must not wait for a ledger for ever."""
@@ -161,6 +189,12 @@ class VoucherController:
             body = self._cache.get(key)
             if body is not None and body["status"].get("state") == State.CONFLICT:
                 self.requeue(key)
+
+
+def _is_held(body: Body) -> bool:
+    """Whether it stays until it is revoked: no code is issued before the finalizer is there, nor once it is deleted."""
+    metadata = body["metadata"]
+    return "deletionTimestamp" not in metadata and FINALIZER in metadata.get("finalizers", ())
 
 
 def _parse(body: Body) -> Voucher:

@@ -18,10 +18,9 @@ import kopf
 from voucher_operator.controllers import kube
 from voucher_operator.controllers.cache import Cache, key_of
 from voucher_operator.controllers.queue import WorkQueue
-from voucher_operator.controllers.vouchers import VoucherController
+from voucher_operator.controllers.vouchers import FINALIZER, VoucherController
 from voucher_operator.resources.errors import TransientError
 
-FINALIZER = "billing.openova.io/revoke"
 _REVOKE_RETRY = 3.0
 _UNFINISHED = "status.finished!=true"
 

@@ -38,7 +38,10 @@ class Ledger:
         await self._pool.open()
 
     async def close(self) -> None:
-        """Finish the redemptions under way and close the connections. Later calls raise LedgerUnavailableError."""
+        """Finish the redemptions under way and close the connections. Later calls raise LedgerUnavailableError.
+
+        Call it before the event loop ends: the pool's tasks do not let themselves be cancelled while they connect.
+        """
         await self._batcher.close()
         await self._pool.close()
 

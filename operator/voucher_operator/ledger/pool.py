@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 ACQUIRE_SECONDS: Final = 1.5
 """How long a caller waits for a connection: the pool tries again after a second."""
 ANSWER_SECONDS: Final = 15.0
-"""How long a piece of work may take in all; the server's own limits (session.sql) come first."""
+"""How long a piece of work may take, tries and all; the server's own limits (session.sql) come first."""
 _TRIES: Final = 5
 _AGAIN: Final = frozenset(
     {
@@ -82,7 +82,7 @@ class Pool:
         await self._pool.open(wait=False)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. A pool that is left open keeps its event loop from ending."""
         await self._pool.close(timeout=5.0)
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -91,7 +91,7 @@ class Pool:
         Raises LedgerUnavailableError (LedgerBusyError: somebody holds a row) and RequestRejectedError.
         """
         try:
-            result = await self._attempts(work)
+            result = await self._translated(work)
         except LedgerUnavailableError as error:
             if not isinstance(error, errors.LedgerBusyError):
                 self._note(error)
@@ -99,27 +99,31 @@ class Pool:
         self._note(None)
         return result
 
-    async def _attempts(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        last: psycopg.Error | None = None
-        for _ in range(_TRIES):
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS), self._pool.connection() as conn:
-                    try:
-                        return await work(conn)
-                    except psycopg.Error as error:
-                        last = error
-                        if not await self._worth_repeating(conn, error):
-                            raise
-            except TimeoutError:
-                raise errors.slow() from None
-            except PoolTimeout:
-                raise errors.no_connection(self._cause) from None
-            except PoolClosed:
-                raise errors.closed() from None
-            except (psycopg.Error, UnicodeError) as error:
-                raise _ours(error) from None
-        assert last is not None  # noqa: S101 - the loop ends only after an error
-        raise errors.translate(last) from None
+    async def _translated(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._repeated(work)
+        except TimeoutError:
+            raise errors.slow() from None
+        except PoolTimeout:
+            raise errors.no_connection(self._cause) from None
+        except PoolClosed:
+            raise errors.closed() from None
+        except psycopg.Error as error:
+            raise errors.translate(error) from None
+        except UnicodeError:
+            raise errors.translate(psycopg.DataError()) from None
+
+    async def _repeated(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        tries = 0
+        while True:
+            tries += 1
+            async with self._pool.connection() as conn:
+                try:
+                    return await work(conn)
+                except psycopg.Error as error:
+                    if tries == _TRIES or not await self._worth_repeating(conn, error):
+                        raise
 
     async def _worth_repeating(self, conn: Connection, error: psycopg.Error) -> bool:
         if conn.closed:
@@ -148,12 +152,6 @@ class Pool:
         elif error is None and self._down:
             _log.info("the ledger can be used again")
         self._down = error is not None
-
-
-def _ours(error: Exception) -> Exception:
-    if isinstance(error, psycopg.Error):
-        return errors.translate(error)
-    return errors.translate(psycopg.DataError())
 
 
 def _recording(note: Callable[[Exception | None], None]) -> type[Connection]:

@@ -20,6 +20,7 @@ from voucher_operator.controllers import watch
 from voucher_operator.controllers.cache import Cache
 from voucher_operator.controllers.events import Recorder
 from voucher_operator.controllers.kube import ApiUnavailableError, KubeApi
+from voucher_operator.controllers.pace import Pace
 from voucher_operator.controllers.projection import Projection
 from voucher_operator.controllers.queue import WorkQueue
 from voucher_operator.controllers.redemptions import RedemptionController
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 
 _DRAIN = 10.0
 """Seconds that what is under way may take to finish on a stop."""
+_STATUSES = 20
+"""Statuses of Redemptions that are written at once: more connections make the API server slower, and leave none to the
+Lease."""
 _CRD_PAUSE = 2.0
 _CRD_CHECK = 30.0
 
@@ -44,7 +48,7 @@ class Operator:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.ledger = Ledger(settings.conninfo, pool_size=settings.pool_size)
-        self.kube = KubeApi(connections=settings.workers)
+        self.kube = KubeApi()
         self.recorder = Recorder(self.kube, settings.pod_name)
         self.stopping = asyncio.Event()
         self.queues: list[WorkQueue] = []
@@ -103,6 +107,8 @@ class Operator:
             voucher_cache,
             vouchers.owners,
             grace=self.settings.not_found_grace,
+            pace=Pace(_STATUSES),
+            outage=vouchers.outage,
         )
         feed = watch.Feed(
             voucher_cache,

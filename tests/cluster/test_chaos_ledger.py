@@ -1,0 +1,236 @@
+"""PostgreSQL goes away and comes back, refuses, is not there yet: the resources say so, and heal without help."""
+
+import asyncio
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from testbed.cluster import migrate
+from testbed.control_plane import ControlPlane
+from testbed.operator_process import OperatorProcess
+from testbed.postgres import RUNTIME, Database, PostgresServer
+from tests.cluster.chaos import Scene, scene, until
+from tests.conftest import Operators
+from voucher_operator.resources.conditions import kstatus
+
+QUICK = {"VOUCHER_OPERATOR_PROJECT_INTERVAL": "0.5", "VOUCHER_OPERATOR_BACKOFF_MAX": "2"}
+LEDGER_DOWN = r"the ledger cannot be used"
+MEMORY = 120 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def postgres18() -> Iterator[PostgresServer]:
+    """A server that these tests stop."""
+    with PostgresServer(18) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def template18(postgres18: PostgresServer) -> str:
+    template = postgres18.database("migrated")
+    with ThreadPoolExecutor(1) as other:
+        other.submit(migrate, template).result()
+    return template.name
+
+
+@pytest.fixture
+async def here(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[Scene]:
+    async with scene(control_plane, namespace, database18) as opened:
+        yield opened
+
+
+def healthy(operator: OperatorProcess) -> bool:
+    with urllib.request.urlopen(f"http://127.0.0.1:{operator.port}/healthz", timeout=5) as answer:
+        return bool(answer.status == 200)
+
+
+async def complains(operator: OperatorProcess, words: str) -> None:
+    """Wait until /readyz says why it is not ready; it is alive all the same."""
+
+    async def says_so() -> bool:
+        answer = await asyncio.to_thread(operator.ready)
+        return not answer.get("ready", True) and words in answer["problems"].get("ledger", "")
+
+    await until(says_so, f"{words!r} in /readyz")
+    assert await asyncio.to_thread(healthy, operator)
+
+
+async def ready(operator: OperatorProcess) -> None:
+    await asyncio.to_thread(operator.wait_ready, leader=True)
+
+
+async def wait_for_ledger(here: Scene, *redemptions: str) -> None:
+    """Wait until the Voucher and some Redemptions say that they wait for the ledger."""
+    down = "LedgerUnavailable"
+    assert kstatus(await here.voucher_is(Ready=down, Reconciling=down)) == "InProgress"
+    for name in redemptions:
+        assert kstatus(await here.redemption_is(name, Ready=down, Reconciling=down)) == "InProgress"
+
+
+async def test_absent_at_the_start_then_stopped_and_started(
+    here: Scene, postgres18: PostgresServer, operators: Operators
+) -> None:
+    """No PostgreSQL at the start, then one, then none again: told each time, healed each time, by one process."""
+    postgres18.stop()
+    operator = operators.start(env=QUICK)
+    await here.voucher(maxRedemptions=3)
+    await here.redeem(["early", "second"])
+    await complains(operator, "cannot be reached")
+    await wait_for_ledger(here, "early", "second")
+
+    postgres18.start()
+    await here.finished()
+    await ready(operator)
+    await here.voucher_is(Ready="Issued", Redeemable="Active", timesRedeemed=2)
+
+    postgres18.stop("immediate")
+    await complains(operator, "cannot be reached")
+    await here.redeem(["third", "fourth"])
+    await wait_for_ledger(here, "third", "fourth")
+    told = await here.get("vouchers", "chaos")
+    assert told["status"]["timesRedeemed"] == 2, "what the ledger said last is forgotten"
+
+    postgres18.start()
+    await here.finished()
+    await ready(operator)
+    await here.voucher_is(Ready="Issued", Redeemable="Exhausted", timesRedeemed=3)
+    found = await here.assert_told_as_it_was()
+    assert sorted(body["status"]["state"] for body in found.values()) == ["Redeemed"] * 3 + ["Rejected"]
+    assert operator.running
+    operators.allow.append(LEDGER_DOWN)
+
+
+async def test_restarted_under_load(here: Scene, postgres18: PostgresServer, operators: Operators) -> None:
+    """Crashes and restarts in the middle of batches: what was committed counts, what was not is asked again."""
+    operator = operators.start(env=QUICK)
+    await here.voucher(maxRedemptions=250)
+    await here.voucher_is(Ready="Issued")
+    feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(300)))
+    for mode in ("immediate", "fast", "immediate"):
+        before = await here.granted()
+
+        async def moves_on(before: int = before) -> bool:
+            return await here.granted() > before or feeding.done()
+
+        await until(moves_on, "progress under load")
+        await asyncio.to_thread(postgres18.restart, mode)
+    await feeding
+    await here.finished()
+    assert operator.running
+    await here.assert_told_as_it_was()
+    assert await here.granted() == 250
+    await here.counters_agree()
+    operators.allow.append(LEDGER_DOWN)
+
+
+def _write_secret(folder: Path, url: str, password: str | None = None) -> None:
+    """Write what a mounted Secret of CloudNativePG's shape has."""
+    parts = urlsplit(url)
+    files = {
+        "username": parts.username,
+        "password": password or parts.password,
+        "host": parts.hostname,
+        "port": parts.port,
+        "dbname": parts.path.lstrip("/"),
+    }
+    folder.mkdir(exist_ok=True)
+    for name, value in files.items():
+        (folder / name).write_text(str(value))
+
+
+def _change_password(server: PostgresServer, password: str | None) -> None:
+    """Give the operator's role another password and end its sessions."""
+    with psycopg.connect(server.admin_url, autocommit=True) as admin:
+        admin.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(RUNTIME), sql.Literal(password)))
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", (RUNTIME,))
+
+
+async def test_secret_of_the_database_comes_late_is_wrong_and_rotates(
+    here: Scene, postgres18: PostgresServer, operators: Operators, database18: Database, tmp_path: Path
+) -> None:
+    """No Secret, a wrong password, the right one, another one: each is noticed at the next connection."""
+    folder = tmp_path / "database"
+    own = {"DATABASE_URL": "", "VOUCHER_OPERATOR_DATABASE_DIR": str(folder)}
+    operator = operators.start(env=QUICK | own)
+    await here.voucher()
+    await here.redeem(["first"])
+    await complains(operator, "Secret")
+    await wait_for_ledger(here, "first")
+    _write_secret(folder, database18.runtime_url, "wrong")
+    await complains(operator, "refuses the login")
+    _write_secret(folder, database18.runtime_url)
+    await here.finished()
+    await ready(operator)
+
+    right = urlsplit(database18.runtime_url).password
+    await asyncio.to_thread(_change_password, postgres18, "rotated")
+    try:
+        await complains(operator, "refuses the login")
+        await here.redeem(["second"])
+        await wait_for_ledger(here, "second")
+        _write_secret(folder, database18.runtime_url, "rotated")
+        await here.finished()
+        await ready(operator)
+        await here.voucher_is(Ready="Issued")
+    finally:
+        await asyncio.to_thread(_change_password, postgres18, right)
+    await here.assert_told_as_it_was()
+    logs = operator.log.read_text()
+    assert "wrong" not in logs
+    assert "rotated" not in logs
+    operators.allow.append(LEDGER_DOWN)
+
+
+@pytest.fixture
+def unmigrated(postgres18: PostgresServer, namespace: str) -> Iterator[Database]:
+    database = postgres18.database(f"{namespace}-empty")
+    yield database
+    postgres18.drop(database)
+
+
+async def test_not_migrated_yet(
+    control_plane: ControlPlane, namespace: str, operators: Operators, unmigrated: Database
+) -> None:
+    """An empty database asks for the migration; after it everything goes its way."""
+    async with scene(control_plane, namespace, unmigrated) as here:
+        operator = operators.start(env=QUICK | {"DATABASE_URL": unmigrated.runtime_url})
+        await here.voucher()
+        await here.redeem(["first"])
+        await complains(operator, "voucher-operator migrate")
+        await wait_for_ledger(here, "first")
+        await asyncio.to_thread(migrate, unmigrated)
+        await here.finished()
+        await ready(operator)
+        await here.voucher_is(Ready="Issued", timesRedeemed=1)
+        await here.assert_told_as_it_was()
+    operators.allow.append(LEDGER_DOWN)
+
+
+async def test_two_thousand_wait_in_little_memory(
+    here: Scene, postgres18: PostgresServer, operators: Operators
+) -> None:
+    """Two thousand Redemptions wait for PostgreSQL, then all finish; the process never takes more than 120 MB."""
+    operator = operators.start()
+    await here.voucher()
+    await here.voucher_is(Ready="Issued")
+    postgres18.stop()
+    await here.redeem(f"r{n}" for n in range(2000))
+
+    async def all_wait() -> bool:
+        pending = await here.admin.list(here.path("redemptions"), fieldSelector="status.state=Pending")
+        return len(pending) == 2000
+
+    await until(all_wait, "word to all that they wait", 90)
+    postgres18.start()
+    await here.finished()
+    assert operator.peak_memory() < MEMORY
+    await here.assert_told_as_it_was()
+    assert await here.granted() == 2000
+    await here.counters_agree()
+    operators.allow.append(LEDGER_DOWN)

@@ -1,0 +1,112 @@
+"""A code from a Secret is in no log, event, metric, status or command's output, whatever happens to its Voucher."""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from testbed.cluster import command
+from testbed.processes import TestbedError
+from tests.cluster.resources import FAST, Books, Object, Shop, ready, stalled, state, waiting
+from tests.conftest import Operators
+
+CODE = "QUIET-7Q4X-PARTNER"
+OTHER = "HUSHED-9Z2W-OTHER"
+MALFORMED = "whispered code?"
+GRANTED = ("Redeemed", "Redeemed")
+SECRET: Object = {"secretKeyRef": {"name": "partners", "key": "code"}}
+
+
+def forms(code: str) -> set[str]:
+    """Return what a code could be found as."""
+    spelt = {code, code.lower(), code.title(), code.strip()}
+    encoded = {base64.b64encode(text.encode()).decode() for text in (code, code.lower(), f"  {code.lower()}\n")}
+    return spelt | encoded
+
+
+def heard(text: str) -> list[str]:
+    """Return the forms of the codes that a text holds."""
+    return sorted(form for code in (CODE, OTHER, MALFORMED) for form in forms(code) if form in text)
+
+
+def live(shop: Shop, books: Books) -> None:
+    """Let everything happen to a Voucher whose code is in a Secret that can."""
+    voucher = shop.voucher("a-partners", codeFrom=SECRET, maxRedemptions=4)
+    early = shop.redeem(codeFrom=SECRET, user="early")
+    voucher.wait(waiting("SecretNotFound"))
+    early.wait(waiting("SecretNotFound"))
+    shop.secret("partners", code=MALFORMED)
+    voucher.wait(stalled("InvalidCode"))
+    assert early.result() == ("Rejected", "VoucherNotFound")
+    shop.secret("partners", code=f"  {CODE.lower()}\n")
+    voucher.wait(ready("Issued"))
+    assert shop.redeem(codeFrom=SECRET, user="by-secret").result() == GRANTED
+    assert shop.redeem(voucherRef={"name": voucher.name}, user="by-name").result() == GRANTED
+    assert shop.redeem(codeFrom=SECRET, user="by-name").result() == ("Rejected", "AlreadyRedeemed")
+    books.rows("UPDATE promo_codes SET credit_omr = 1 WHERE code = %s", CODE)
+    voucher.wait_event("DriftCorrected")
+    voucher.edit(maxRedemptions=2)
+    voucher.wait(state("Exhausted"))
+    assert shop.redeem(voucherRef={"name": voucher.name}).result() == ("Rejected", "RedemptionLimitReached")
+    shop.secret("partners", code=OTHER)
+    voucher.wait(stalled("CodeChanged"))
+    shop.secret("partners", code=CODE)
+    voucher.wait(ready("Issued"))
+    rival = shop.voucher("b-rival", codeFrom=SECRET)
+    rival.wait(stalled("CodeConflict"))
+    voucher.delete()
+    rival.wait(ready("Issued"))
+    rival.delete()
+    rival.wait_gone()
+    assert shop.redeem(codeFrom=SECRET).result() == ("Rejected", "VoucherNotFound")
+    shop.voucher("c-back", codeFrom=SECRET, maxRedemptions=4).wait(state("Active"))
+
+
+def printed(books: Books) -> Iterator[str]:
+    """Yield what the commands print of the ledger."""
+    url = books.database.runtime_url
+    for what in ("vouchers", "redemptions", "entries"):
+        for form in ("jsonl", "csv"):
+            yield command(url, "export", what, "--format", form)
+    yield command(url, "balance", "by-secret")
+    yield command(url, "verify")
+    # A counter that is wrong, so that verify has to name the code; put right again.
+    books.rows("UPDATE promo_codes SET times_redeemed = times_redeemed + 1 WHERE code = %s", CODE)
+    with pytest.raises(TestbedError) as found:
+        command(url, "verify")
+    books.rows("UPDATE promo_codes SET times_redeemed = times_redeemed - 1 WHERE code = %s", CODE)
+    assert "counter: code" in str(found.value)
+    yield str(found.value)
+
+
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_nobody_hears_the_code(shop: Shop, books: Books, operators: Operators, level: str) -> None:
+    operator = operators.start(env=FAST | {"VOUCHER_OPERATOR_LOG_LEVEL": level})
+    live(shop, books)
+    objects = [*shop.listed("vouchers"), *shop.listed("redemptions")]
+    events = shop.listed("events", group="events.k8s.io", version="v1")
+    leases = shop.listed("leases", group="coordination.k8s.io", version="v1")
+    assert {"Issued", "CodeChanged", "CodeConflict", "DriftCorrected", "Exhausted", "Revoked"} <= {
+        event["reason"] for event in events
+    }
+    said = {
+        "objects": json.dumps(objects),
+        "events": json.dumps(events),
+        "lease": json.dumps(leases),
+        "metrics": json.dumps(operator.metrics()),
+        "readyz": json.dumps(operator.ready()),
+        "log": operator.log.read_text(),
+    }
+    assert {where: heard(text) for where, text in said.items() if heard(text)} == {}
+    assert all(len(text) > 100 for where, text in said.items() if where != "readyz")
+    if level == "INFO":
+        outputs = list(printed(books))
+        assert [heard(text) for text in outputs] == [[]] * len(outputs)
+        rows = list(csv.DictReader(io.StringIO(outputs[1])))
+        assert len(rows) == 1
+        assert "c-back" in rows[0]["code"]
+    operator.stop()
+    assert heard(operator.log.read_text()) == []

@@ -1,0 +1,99 @@
+"""A Voucher's row is edited outside Git: what Git decides is put back and told; what the ledger decides shows up."""
+
+from typing import LiteralString
+
+import pytest
+
+from tests.cluster.conftest import Sovereign
+from tests.cluster.resources import Made, Shop, ready, state, status, unique, until
+from tests.ledger.go_service import GoService
+
+METRIC = "voucher_operator_drift_corrected_total"
+ROW = (10000, True, 5, 0, False)
+
+
+def issued(shop: Shop) -> Made:
+    """Return a Voucher that is in the ledger."""
+    voucher = shop.voucher(maxRedemptions=5)
+    voucher.wait(ready("Issued"))
+    return voucher
+
+
+@pytest.mark.parametrize(
+    ("edit", "fields"),
+    [
+        ("UPDATE promo_codes SET credit_omr = 999 WHERE code = %s", "credit"),
+        ("UPDATE promo_codes SET credit_minor = 1 WHERE code = %s", "credit"),
+        ("UPDATE promo_codes SET max_redemptions = 0 WHERE code = %s", "maxRedemptions"),
+        ("UPDATE promo_codes SET active = false WHERE code = %s", "active"),
+        ("UPDATE promo_codes SET description = 'ours now' WHERE code = %s", "description"),
+        ("UPDATE promo_codes SET deleted_at = now() WHERE code = %s", "deleted"),
+        ("UPDATE promo_codes SET credit_omr = 1, active = false WHERE code = %s", "credit, active"),
+        ("DELETE FROM promo_codes WHERE code = %s", "deleted"),
+    ],
+    ids=["credit", "minor units", "cap", "active", "description", "deleted_at", "two", "row"],
+)
+def test_edited_row_is_put_back(sovereign: Sovereign, edit: LiteralString, fields: str) -> None:
+    voucher, books = issued(sovereign.shop), sovereign.books
+    before = sovereign.operator.metrics()[METRIC]
+    books.rows(edit, voucher.code)
+    event = voucher.wait_event("DriftCorrected")
+    assert event["note"] == f"Edited outside Git and put back: {fields}."
+    assert (event["type"], event["action"]) == ("Warning", "Correct")
+    assert books.promo(voucher.code) == ROW
+    assert books.row("SELECT description, credit_omr FROM promo_codes WHERE code = %s", voucher.code) == ("", 10)
+    assert sovereign.operator.metrics()[METRIC] == before + 1
+    voucher.wait(state("Active"))
+
+
+async def test_go_service_cannot_revoke_or_change_a_voucher(sovereign: Sovereign) -> None:
+    """Its admin page edits and revokes by the same statements as before; Git has the last word."""
+    voucher, books = issued(sovereign.shop), sovereign.books
+    async with GoService.connect(books.database.owner_url) as go:
+        await go.revoke(voucher.code)
+        until(lambda: books.promo(voucher.code) == ROW, "correction")
+        await go.issue(voucher.code, 77, description="from the page", max_redemptions=1)
+        until(lambda: books.promo(voucher.code) == ROW, "correction")
+
+
+async def test_counters_follow_the_go_service(sovereign: Sovereign) -> None:
+    """Its redemptions and its compensations, without anybody touching a resource; neither is drift."""
+    voucher, books = issued(sovereign.shop), sovereign.books
+    async with GoService.connect(books.database.owner_url) as go:
+        customers = [await go.customer(unique("go")) for _ in range(2)]
+        for customer in customers:
+            await go.redeem(customer, voucher.code)
+        body = voucher.wait(status(timesRedeemed=2, remaining=3, creditGranted="20.000"))
+        assert "lastRedemptionTime" in body["status"]
+        await go.undo(customers[0], voucher.code)
+        voucher.wait(status(timesRedeemed=1, remaining=4, creditGranted="10.000"))
+    assert [event["reason"] for event in voucher.events()] == ["Issued"]
+
+
+async def test_cap_holds_for_both(sovereign: Sovereign) -> None:
+    voucher = sovereign.shop.voucher(maxRedemptions=2)
+    voucher.wait(ready("Issued"))
+    async with GoService.connect(sovereign.books.database.owner_url) as go:
+        await go.redeem(await go.customer(unique("go")), voucher.code)
+    assert sovereign.shop.redeem(voucher.code).result() == ("Redeemed", "Redeemed")
+    voucher.wait(state("Exhausted"))
+    assert sovereign.shop.redeem(voucher.code).result() == ("Rejected", "RedemptionLimitReached")
+
+
+async def test_customer_of_the_go_service_redeems_once(sovereign: Sovereign) -> None:
+    """In whichever of the two ways first."""
+    voucher, user = issued(sovereign.shop), unique("both")
+    async with GoService.connect(sovereign.books.database.owner_url) as go:
+        await go.redeem(await go.customer(user), voucher.code)
+    assert sovereign.shop.redeem(voucher.code, user=user).result() == ("Rejected", "AlreadyRedeemed")
+    assert sovereign.books.balance(user) == 10000
+
+
+def test_drift_of_a_closed_voucher_does_not_open_it(sovereign: Sovereign) -> None:
+    """Somebody activates by hand what Git says is inactive."""
+    voucher = sovereign.shop.voucher(active=False)
+    voucher.wait(state("Inactive"))
+    sovereign.books.rows("UPDATE promo_codes SET active = true WHERE code = %s", voucher.code)
+    voucher.wait_event("DriftCorrected")
+    assert sovereign.books.promo(voucher.code)[1] is False
+    voucher.wait(state("Inactive"))

@@ -1,0 +1,76 @@
+"""Asking the ledger in step with writing statuses: nobody waits when few do, crowds go together, slots come back."""
+
+import asyncio
+
+import pytest
+
+from voucher_operator.controllers.pace import Pace
+
+
+async def write(pace: Pace, begun: list[int], end: asyncio.Event) -> None:
+    async with pace.writing():
+        begun.append(1)
+        await end.wait()
+
+
+async def turns() -> None:
+    """Let everything run that can."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_nobody_waits_while_few_statuses_do() -> None:
+    pace, end = Pace(4), asyncio.Event()
+    writing = [asyncio.create_task(write(pace, [], end)) for _ in range(5)]
+    await turns()
+    async with asyncio.timeout(10):
+        await pace.ask()
+    end.set()
+    await asyncio.gather(*writing)
+
+
+async def test_requests_gather_while_many_statuses_wait_and_then_go_together() -> None:
+    pace, asked, ends = Pace(4), [], [asyncio.Event() for _ in range(6)]
+    writing = [asyncio.create_task(write(pace, [], end)) for end in ends]
+    await turns()
+
+    async def ask() -> None:
+        await pace.ask()
+        asked.append(1)
+
+    asking = [asyncio.create_task(ask()) for _ in range(10)]
+    await turns()
+    assert asked == []
+    ends[0].set()
+    await turns()
+    assert len(asked) == 10
+    for end in ends:
+        end.set()
+    await asyncio.gather(*writing, *asking)
+
+
+async def test_no_more_statuses_are_written_at_once_than_there_are_connections() -> None:
+    pace, begun, end = Pace(4), list[int](), asyncio.Event()
+    writing = [asyncio.create_task(write(pace, begun, end)) for _ in range(9)]
+    await turns()
+    assert len(begun) == 4
+    end.set()
+    await asyncio.gather(*writing)
+    assert len(begun) == 9
+
+
+async def test_a_write_that_fails_or_is_cancelled_gives_its_turn_back() -> None:
+    pace = Pace(1)
+    with pytest.raises(ValueError, match="refused"):
+        async with pace.writing():
+            raise ValueError("refused")
+    end = asyncio.Event()
+    first, waiting = (asyncio.create_task(write(pace, [], end)) for _ in range(2))
+    await turns()
+    waiting.cancel()
+    end.set()
+    await asyncio.gather(first, waiting, return_exceptions=True)
+    async with asyncio.timeout(10):
+        await pace.ask()
+        async with pace.writing():
+            pass
