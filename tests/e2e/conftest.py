@@ -73,31 +73,37 @@ def runtime(server: Server) -> Login:
 
 
 @pytest.fixture(scope="session")
-def prepare(kind: Kind, server: Server, runtime: Login, suffix: str) -> Callable[[str], Release]:
+def prepare(
+    kind: Kind, server: Server, runtime: Login, suffix: str, pytestconfig: pytest.Config
+) -> Iterator[Callable[[str], Release]]:
     """Makes a namespace under the restricted profile, with an empty ledger and the Secrets for it."""
+    made: list[Release] = []
 
     def prepared(name: str) -> Release:
         owner = server.database(f"{name}_{suffix}")
         # Roles for people are the cluster's, and named after the release.
-        release = Release(kind, f"{name}-{suffix}", owner, f"{name}-voucher-operator")
+        release = Release(kind, f"{name}-{suffix}", owner, NAME if name == "billing" else f"{name}-voucher-operator")
+        made.append(release)
         kind.apply(restricted_namespace(release.namespace))
         login = replace(runtime, database=owner.database)
         kind.apply(owner.secret(OWNER_SECRET), login.secret(RUNTIME_SECRET), namespace=release.namespace)
         kind.apply(*shop_rights(release.namespace), namespace=release.namespace)
         return release
 
-    return prepared
+    yield prepared
+    if pytestconfig.getoption("keep_cluster"):
+        for release in made:
+            release.helm("uninstall", release.name, "--ignore-not-found")
 
 
 @pytest.fixture(scope="session")
-def billing(prepare: Callable[[str], Release], suffix: str) -> Iterator[Release]:
+def billing(prepare: Callable[[str], Release], suffix: str) -> Release:
     """The installation that most tests use: two replicas, as the chart has it."""
     admin = {"kind": "ServiceAccount", "name": ADMIN, "namespace": f"billing-{suffix}"}
-    release = replace(prepare("billing"), name=NAME, values={"sovereignAdmins": [admin]})
+    release = replace(prepare("billing"), values={"sovereignAdmins": [admin]})
     release.install()
     release.await_ready()
-    yield release
-    release.uninstall()
+    return release
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ Neighbours: `cluster`, `ledger`; docs/operations.md tells people the same comman
 
 import json
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +107,11 @@ class Release:
         Both ways: the ledger's own, and that each Redemption that says Redeemed has its grant.
         """
         return self.exec("voucher-operator", "verify", f"--namespace={self.namespace}").strip()
+
+    def look_again(self) -> None:
+        """Have the kubelet look at the pods' Secrets now: it does once a minute, and when a pod is changed."""
+        place = (f"--namespace={self.namespace}", "--selector=app.kubernetes.io/part-of=catalyst", "--overwrite")
+        self.kind.kubectl("annotate", "pods", *place, f"tests/looked-at={time.monotonic()}")
 
     def problems(self, pod: str) -> dict[str, str]:
         """Return what /readyz of a pod says is wrong."""
