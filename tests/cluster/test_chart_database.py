@@ -99,8 +99,11 @@ def test_hook_leaves_what_is_late_to_the_job() -> None:
 def test_hook_ends_before_helm_gives_up(patience: float, deadline: int) -> None:
     """Whatever happens to its pod; a refusal is not tried for long, and its log stays."""
     job = hook(render({"migration": {"hookPatience": patience}}))["spec"]
-    assert (job["activeDeadlineSeconds"], job["backoffLimit"]) == (deadline, 1)
-    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    assert (job["activeDeadlineSeconds"], job["backoffLimit"]) == (deadline, 2)
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [1, 2])
+    assert rule["onExitCodes"]["containerName"] == job["template"]["spec"]["containers"][0]["name"]
+    assert (job["template"]["spec"]["restartPolicy"], job["ttlSecondsAfterFinished"]) == ("Never", 86400)
 
 
 @pytest.mark.parametrize(
