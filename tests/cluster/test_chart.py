@@ -32,12 +32,6 @@ def _chart() -> Document:
     return loaded
 
 
-def test_lint() -> None:
-    """helm finds nothing to complain of, warnings included."""
-    done = helm("lint", "--strict", CHART)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_chart_has_no_upstream() -> None:
     """The platform asks charts of its own to say so."""
     assert _chart()["annotations"]["catalyst.openova.io/no-upstream"] == "true"
