@@ -136,7 +136,7 @@ class Sovereign:
         where = (*_KUSTOMIZATIONS, self.namespace, "kustomizations", name)
         return cast("Object", self._custom.get_namespaced_custom_object(*where))
 
-    def wait(self, holds: Predicate, name: str = "vouchers", timeout: float = 60.0) -> Object:
+    def wait(self, holds: Predicate, name: str = "vouchers", timeout: float = 120.0) -> Object:
         """Wait until a predicate holds for a Kustomization; return its body. Raises AssertionError."""
         seen: list[Object] = []
 
