@@ -72,3 +72,16 @@ class Kind(ClusterAccess):
     def wait(self, what: str, condition: str, namespace: str, timeout: int = 60) -> None:
         """Wait for a condition as `kubectl wait --for` knows it. Raises TestbedError with the object's state."""
         self.kubectl("wait", what, f"--for={condition}", f"--namespace={namespace}", f"--timeout={timeout}s")
+
+    def scene(self) -> str:
+        """Return all pods and the last events, for whoever looks at a failure."""
+        pods = self.kubectl("get", "pods", "--all-namespaces", "--output=wide", check=False)
+        events = self.kubectl("get", "events", "--all-namespaces", "--sort-by=.metadata.creationTimestamp", check=False)
+        return pods + "\n".join(events.splitlines()[-40:])
+
+    def logs(self) -> str:
+        """Return the last lines of all operators and migrations, for the same."""
+        selector = "--selector=app.kubernetes.io/part-of=catalyst"
+        found = self.kubectl("get", "pods", "-A", selector, "--output=jsonpath={..metadata.namespace}", check=False)
+        logs = ("logs", selector, "--tail=15", "--prefix")
+        return "\n".join(self.kubectl(*logs, f"--namespace={one}", check=False) for one in sorted(set(found.split())))

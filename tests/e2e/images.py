@@ -37,6 +37,12 @@ def missing_engine() -> str | None:
     return None if done.returncode == 0 else done.stderr.strip() or "no Docker engine answers"
 
 
+def remove_node(cluster: str) -> None:
+    """Remove a kind cluster by its only node, if there is one."""
+    if found := docker("ps", "--all", "--quiet", f"--filter=name=^{cluster}-control-plane$").split():
+        docker("rm", "--force", "--volumes", *found)
+
+
 def build_operator(tag: str, base: str | None, source: Path = ROOT) -> None:
     """Build the operator from the checkout `source`; `base` is the image to stand on, None for the recipe's own."""
     _build(tag, base, source / "Containerfile", source)

@@ -18,7 +18,7 @@ _PAGE = ROOT / "docs" / "operations.md"
 
 def commands(heading: str) -> str:
     """Return the first block of commands below a heading. Raises TestbedError when there is none."""
-    found = re.search(rf"^#+ {re.escape(heading)}\n(?:(?!#).*\n)*?```sh\n(.*?)^```", _PAGE.read_text(), re.M | re.S)
+    found = re.search(rf"^#+ {re.escape(heading)}\n(?:(?!#).*\n)*?```sh\n((?:(?!```).*\n)*)", _PAGE.read_text(), re.M)
     if found is None:
         raise TestbedError(f"docs/operations.md has no commands below {heading!r}")
     return found[1]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from testbed.processes import wait_until
 from tests.e2e.ledger import Server
 from tests.e2e.objects import redemption, voucher
 from tests.e2e.operations import run
@@ -11,9 +12,12 @@ ROWS = """
     SELECT code, times_redeemed, deleted_at FROM promo_codes; SELECT * FROM credit_ledger;
     SELECT * FROM vouchers.redemption;
 """
+LIVE = "SELECT (SELECT count(*) FROM credit_ledger), (SELECT count(*) FROM promo_codes WHERE deleted_at IS NULL)"
 
 
-def test_removal_and_return(prepare: Callable[[str], Release], server: Server) -> None:
+def test_removal_and_return(
+    prepare: Callable[[str], Release], renew: Callable[[Release], None], server: Server
+) -> None:
     release = prepare("removal")
     kind, namespace = release.kind, release.namespace
     release.install({"replicas": 1})
@@ -35,7 +39,10 @@ def test_removal_and_return(prepare: Callable[[str], Release], server: Server) -
 
     release.uninstall()
     _leave(release)
-    assert server.sql("SELECT count(*) FROM credit_ledger", release.database) == "2"
+    assert server.sql(LIVE, release.database) == "2|1"
+    renew(release)
+    release.install({"replicas": 1})
+    wait_until(lambda: server.sql(LIVE, release.database) == "2|0", "revoked code, and all that was given")
 
 
 def _leave(release: Release) -> None:

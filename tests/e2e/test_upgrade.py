@@ -12,6 +12,7 @@ from tests.e2e.cluster import Kind
 from tests.e2e.ledger import Server
 from tests.e2e.load import Load
 from tests.e2e.objects import from_secret, redemption, secret, voucher
+from tests.e2e.operations import run
 from tests.e2e.previous import sources
 from tests.e2e.release import Release
 
@@ -71,7 +72,7 @@ def test_upgrade_under_load(old: Release, server: Server, loads: Callable[[Relea
     before = server.sql(LEDGER, old.database)
     with loads(old, "UPGRADE-LOAD") as load:
         load.await_more()
-        kind.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
+        run(kind, "Upgrade")
         new.install()
         new.await_ready()
         load.await_more(20)
