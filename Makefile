@@ -8,9 +8,9 @@ ARGS ?=
 UV := uv==0.13.8
 
 # What is installed is right as long as its name says so: a hash of the locks, and the Python it was made with.
-VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 LOCKS := requirements/dev.txt
-STAMP := $(VENV)/.installed-$(VERSION)-$(shell $(PYTHON) -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest()[:16])' $(LOCKS) 2>/dev/null)
+STAMP := $(VENV)/.installed-$(PYTHON_VERSION)-$(shell $(PYTHON) -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest()[:16])' $(LOCKS) 2>/dev/null)
 
 export PYTHONPATH := $(CURDIR)/operator
 
@@ -22,15 +22,15 @@ help: ## list the targets
 .PHONY: python
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "Python 3.11 or newer is needed; $(PYTHON) is $(or $(VERSION),not there)." >&2; \
+	  echo "Python 3.11 or newer is needed; $(PYTHON) is $(or $(PYTHON_VERSION),not there)." >&2; \
 	  echo "Name another one: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
 
 .PHONY: venv
 venv: $(STAMP) ## install the pinned packages into .venv (done by the others when needed)
 
 $(STAMP): | python
-	@$(PY) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
-	  || { echo "making $(VENV) with Python $(VERSION)"; $(PYTHON) -m venv --clear $(VENV); }
+	@$(PY) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(PYTHON_VERSION)")' 2>/dev/null \
+	  || { echo "making $(VENV) with Python $(PYTHON_VERSION)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing the packages of $(LOCKS) into $(VENV); a minute the first time"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCKS)
 	@rm -f $(VENV)/.installed-* && touch $@
@@ -45,7 +45,11 @@ check: venv ## lint, types, layers, locks
 
 .PHONY: test
 test: venv ## run all tests on real parts (ARGS="-k cap": some of them)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses=2 --dist=worksteal $(ARGS)
+
+.PHONY: e2e
+e2e: venv ## run Flux, and image, chart and operator in a real kind cluster; needs Docker (ARGS="--kind-image=...": options)
+	$(PY) -m pytest tests/gitops tests/e2e $(ARGS)
 
 .PHONY: demo
 demo: venv ## vouchers from YAML to the ledger and back, on this machine (KEEP=1: stay up)
@@ -65,10 +69,25 @@ lock: | python ## pin pyproject.toml's dependencies again, with hashes (ARGS=--u
 	  && "$$folder/bin/pip" install --quiet --disable-pip-version-check $(UV) \
 	  && compile="$$folder/bin/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 $(ARGS)" \
 	  && $$compile --output-file requirements/run.txt pyproject.toml \
-	  && $$compile --output-file requirements/dev.txt --group dev pyproject.toml
+	  && $$compile --output-file requirements/dev.txt --group dev pyproject.toml \
+	  && $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
+	  | $$compile --output-file requirements/build.txt -
 
 .PHONY: clean
 clean: ## remove .venv and caches from the work tree
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "The built Go tools stay in $${XDG_CACHE_HOME:-~/.cache}/voucher-operator."
+
+.PHONY: image
+IMAGE ?= voucher-operator:dev
+BASE ?= python:3.13-slim-bookworm
+DOCKER ?= docker
+image: ## build the image (IMAGE=name:tag, BASE=python@sha256:..., DOCKER=podman, ARGS="--network host")
+	$(DOCKER) build -f Containerfile -t $(IMAGE) --build-arg BASE=$(BASE) \
+	  --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	  --build-arg REVISION=$$(git rev-parse HEAD) $(ARGS) .
+
+.PHONY: release
+release: venv ## set the version of everything that is released together (VERSION=1.2.3)
+	@$(PY) -m testbed.release "$(VERSION)"

@@ -36,13 +36,14 @@ class ClusterAccess(ABC):
 
         Raises TestbedError when it fails, unless `check` is false.
         """
-        flags = [f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self._folder}/cache"]
-        done = subprocess.run(
-            [str(self._kubectl), *flags, *args], input=input, capture_output=True, text=True, timeout=180
-        )
+        done = subprocess.run(self.command(*args), input=input, capture_output=True, text=True, timeout=180)
         if check and done.returncode != 0:
             raise TestbedError(f"kubectl {' '.join(args)}: {done.stderr.strip() or done.stdout.strip()}")
         return str(done.stdout) if check else f"{done.stdout}{done.stderr}"
+
+    def command(self, *args: str) -> list[str]:
+        """Return the whole command line of a kubectl as the administrator, for whoever runs it himself."""
+        return [str(self._kubectl), f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self._folder}/cache", *args]
 
     def namespace(self, name: str) -> str:
         """Create a namespace and return its name."""

@@ -23,8 +23,9 @@ _CONTROLLERS = (
     "serviceaccount",
     "serviceaccount-token",
     "root-ca-certificate-publisher",
+    "clusterrole-aggregation",
 )
-"""What the operator's life depends on; the rest would only cost processor time."""
+"""What the operator and its roles depend on; the rest would only cost processor time."""
 
 
 class ControlPlane(ClusterAccess):

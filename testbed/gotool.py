@@ -4,6 +4,7 @@ Neighbour: `tools`, which knows what to build and where to keep it.
 """
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -121,6 +122,20 @@ def build(go: Go, source: Path, target: Path, ldflags: str, progress: Progress) 
     command = [str(go.binary), "build", *flags, "tool"]
     _run(command, source, compile_line, lambda: progress.update(f"compiled {compiled} of at most {packages} packages"))
     progress.say(f"done, {compiled} packages compiled, {packages - compiled} were there already")
+
+
+def download(go: Go, module: str, checksum: str, cwd: Path) -> Path:
+    """Return the folder of a module's source, `path@version`, without what it depends on.
+
+    Raises TestbedError when it cannot be had, or when `checksum` is not what go.sum would say of it.
+    """
+    command = [str(go.binary), "mod", "download", "-json", module]
+    done = subprocess.run(command, cwd=cwd, env=_environment(), capture_output=True, text=True)
+    answer = json.loads(done.stdout) if done.stdout else {}
+    if done.returncode != 0 or answer.get("Sum") != checksum:
+        told = answer.get("Error") or done.stderr.strip() or f"its checksum is {answer.get('Sum')}, not {checksum}"
+        raise TestbedError(f"{module}: {told}")
+    return Path(answer["Dir"])
 
 
 def _run(command: list[str], cwd: Path, heard: Callable[[str], None], tick: Callable[[], None]) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed.gotool import Go, Progress, build, find_go
+from testbed.gotool import Go, Progress, build, download, find_go
 from testbed.processes import TestbedError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +31,8 @@ class Recipe:
     """Go variables that carry the version."""
     rename: Mapping[str, str] = field(default_factory=dict)
     """Binaries whose last path element says nothing."""
+    crds: Mapping[str, str] = field(default_factory=dict)
+    """Modules, as path@version with their checksums, whose CustomResourceDefinitions go into the folder `crds`."""
 
 
 _KUBERNETES = "k8s.io/component-base/version.git"
@@ -39,8 +41,18 @@ RECIPES: Mapping[str, Recipe] = {
         stamps={f"{_KUBERNETES}Version": "v1.36.3", f"{_KUBERNETES}Major": "1", f"{_KUBERNETES}Minor": "36"},
         rename={"server": "etcd"},
     ),
+    # Of the controllers of the other kinds only the definitions are of use, and not all of them can be built.
+    "flux": Recipe(
+        crds={
+            "github.com/fluxcd/kustomize-controller@v1.9.5": "h1:/XY2zy3K7fntyppEXIHG7oRMzmfgIt50eJzUfaPX1Kc=",
+            "github.com/fluxcd/source-controller@v1.9.5": "h1:MFPyCodUi9hZIMaKDsC/rYbNoyzpvrAdrPVixj7W9F0=",
+            "github.com/fluxcd/helm-controller@v1.6.4": "h1:u/Ew7LehrwDQaE/NqWdaB3XnNDCxRGDcp1FZl7RKj4g=",
+        }
+    ),
     "helm": Recipe(stamps={"helm.sh/helm/v4/internal/version.version": "v4.3.1"}),
     "kubeconform": Recipe(stamps={"main.version": "v0.8.0"}),
+    # What Argo CD runs health scripts with.
+    "lua": Recipe(),
     "toxiproxy": Recipe(
         stamps={"github.com/Shopify/toxiproxy/v2.Version": "2.5.0"}, rename={"server": "toxiproxy-server"}
     ),
@@ -77,7 +89,8 @@ def _key(source: Path, go: Go, recipe: Recipe) -> str:
     digest = hashlib.sha256()
     for name in ("go.mod", "go.sum"):
         digest.update((source / name).read_bytes())
-    digest.update(json.dumps([go.version, LDFLAGS, dict(recipe.stamps), dict(recipe.rename)]).encode())
+    parts = [go.version, LDFLAGS, dict(recipe.stamps), dict(recipe.rename)]
+    digest.update(json.dumps([*parts, dict(recipe.crds)] if recipe.crds else parts).encode())
     return digest.hexdigest()[:16]
 
 
@@ -102,11 +115,20 @@ def _build_into(target: Path, module: str, source: Path, go: Go) -> None:
         build(go, source, temporary, flags, Progress(module))
         for old, new in recipe.rename.items():
             (temporary / old).rename(temporary / new)
+        _copy_crds(go, recipe, temporary)
         temporary.chmod(0o755)
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _copy_crds(go: Go, recipe: Recipe, target: Path) -> None:
+    for module, checksum in recipe.crds.items():
+        (target / "crds").mkdir(exist_ok=True)
+        for path in (download(go, module, checksum, target) / "config" / "crd" / "bases").glob("*.yaml"):
+            # Without its mode: the module cache is read-only.
+            shutil.copyfile(path, target / "crds" / path.name)
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from voucher_operator.controllers.audit import redeemed_keys
 from voucher_operator.controllers.kube import ApiUnavailableError
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.export import export
-from voucher_operator.ledger.migrate import migrate
 from voucher_operator.ledger.reader import STATEMENT_LIMIT
 from voucher_operator.ledger.verify import ungranted, verify
+from voucher_operator.process.migration import DEFER, migrate_patiently, seconds
 from voucher_operator.process.runner import run
 from voucher_operator.resources.errors import OperatorError
 from voucher_operator.resources.money import format_amount
@@ -57,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
         ("version", _version, "print the version"),
     ):
         commands.add_parser(name, help=text, description=text).set_defaults(command=command)
+    migration = commands.choices["migrate"]
+    migration.add_argument(
+        "--wait", type=seconds, default=0.0, metavar="SECONDS", help="try for so long; inf: for ever"
+    )
+    help_text = "what to leave to a later run, with exit code 0: a ledger that is not there, or also one that refuses"
+    migration.add_argument("--defer", choices=DEFER, default="never", help=help_text)
     exporter = commands.choices["export"]
     exporter.add_argument("what", choices=("vouchers", "redemptions", "entries"))
     exporter.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
@@ -91,9 +97,12 @@ async def _run(settings: Settings, _: argparse.Namespace) -> int:
     return 0
 
 
-async def _migrate(settings: Settings, _: argparse.Namespace) -> int:
-    applied = await migrate(settings.conninfo(), currency=settings.currency, runtime_role=settings.runtime_role)
-    print("\n".join(f"applied {name}" for name in applied) or "nothing to do")
+async def _migrate(settings: Settings, args: argparse.Namespace) -> int:
+    applied = await migrate_patiently(settings, wait=args.wait, defer=args.defer)
+    if applied is None:
+        print("left to a later run")
+    else:
+        print("\n".join(f"applied {name}" for name in applied) or "nothing to do")
     return 0
 
 

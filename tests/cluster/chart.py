@@ -14,6 +14,27 @@ from testbed.tools import ensure
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHART = ROOT / "charts" / "bp-voucher-operator"
 RELEASE = "bp-voucher-operator"
+MONITORED = ("--api-versions", "monitoring.coreos.com/v1")
+"""A cluster that has the Prometheus operator's kinds."""
+EVERYTHING: dict[str, Any] = {
+    "watchNamespaces": ["one", "two"],
+    "sovereignAdmins": [
+        {"kind": "Group", "name": "sovereign-admins"},
+        {"kind": "ServiceAccount", "name": "shop", "namespace": "sme"},
+    ],
+    "externalSecrets": {
+        "enabled": True,
+        "secretStoreRef": {"name": "vault"},
+        "runtimeKey": "billing/runtime",
+        "ownerKey": "billing/owner",
+    },
+    "monitoring": {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Billing"}},
+    },
+}
+"""Every toggle that is off by default, on."""
 
 Document = dict[str, Any]
 Values = Mapping[str, Any]
@@ -25,25 +46,29 @@ def helm(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess
     return subprocess.run(command, input=stdin, capture_output=True, text=True)
 
 
-def template(values: Values | None = None, *, namespace: str = "billing", release: str = RELEASE) -> str:
+def template(
+    values: Values | None = None, *, namespace: str = "billing", release: str = RELEASE, options: tuple[str, ...] = ()
+) -> str:
     """Return the chart's objects with these values, without the CRDs, as YAML.
 
-    Raises AssertionError with helm's words.
+    `options` are helm's, for example API. Raises AssertionError with helm's words.
     """
     # JSON is YAML that no reader takes for another type.
-    return _template(json.dumps(dict(values or {})), namespace, release)
+    return _template(json.dumps(dict(values or {})), namespace, release, options)
 
 
 @cache
-def _template(values: str, namespace: str, release: str) -> str:
-    rendered = helm("template", release, CHART, "-n", namespace, "-f", "-", stdin=values)
+def _template(values: str, namespace: str, release: str, options: tuple[str, ...]) -> str:
+    rendered = helm("template", release, CHART, "-n", namespace, "-f", "-", *options, stdin=values)
     assert rendered.returncode == 0, rendered.stderr
     return rendered.stdout
 
 
-def render(values: Values | None = None, *, namespace: str = "billing", release: str = RELEASE) -> list[Document]:
+def render(
+    values: Values | None = None, *, namespace: str = "billing", release: str = RELEASE, options: tuple[str, ...] = ()
+) -> list[Document]:
     """Return the chart's objects with these values, without the CRDs."""
-    text = template(values, namespace=namespace, release=release)
+    text = template(values, namespace=namespace, release=release, options=options)
     return [document for document in yaml.safe_load_all(text) if document]
 
 
@@ -55,14 +80,33 @@ def refusal(values: Values) -> str:
 
 
 def of_kind(documents: Iterable[Document], kind: str) -> list[Document]:
-    """Return the objects of a kind."""
-    return [document for document in documents if document["kind"] == kind]
+    """Return the release's objects of a kind; hooks are not among them."""
+    return [document for document in documents if document["kind"] == kind and not _events(document)]
 
 
 def the(documents: Iterable[Document], kind: str) -> Document:
     """Return the only object of a kind."""
     (document,) = of_kind(documents, kind)
     return document
+
+
+def hook(documents: Iterable[Document]) -> Document:
+    """Return the only hook."""
+    (document,) = [document for document in documents if _events(document)]
+    return document
+
+
+def workload(documents: Iterable[Document], name: str) -> Document:
+    """Return one of WORKLOADS."""
+    return hook(documents) if name == "hook" else the(documents, name)
+
+
+WORKLOADS = ("Deployment", "Job", "hook")
+"""Everything of the chart that runs."""
+
+
+def _events(document: Document) -> str:
+    return str(document["metadata"].get("annotations", {}).get("helm.sh/hook", ""))
 
 
 def container(workload: Document) -> Document:

@@ -1,7 +1,6 @@
 """The chart renders for every value it offers, refuses what it does not, and is of the same release as the package."""
 
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,20 @@ import pytest
 import yaml
 
 import voucher_operator
-from tests.cluster.chart import CHART, ROOT, Document, container, helm, of_kind, refusal, render, the
+from tests.cluster.chart import (
+    CHART,
+    ROOT,
+    WORKLOADS,
+    Document,
+    container,
+    helm,
+    hook,
+    of_kind,
+    refusal,
+    render,
+    the,
+    workload,
+)
 
 SCHEMA: Document = yaml.safe_load((CHART / "values.schema.json").read_text())
 
@@ -18,19 +30,6 @@ SCHEMA: Document = yaml.safe_load((CHART / "values.schema.json").read_text())
 def _chart() -> Document:
     loaded: Document = yaml.safe_load((CHART / "Chart.yaml").read_text())
     return loaded
-
-
-def test_lint() -> None:
-    """helm finds nothing to complain of, warnings included."""
-    done = helm("lint", "--strict", CHART)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_one_version() -> None:
-    """Project, package and chart are released together."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    versions = {project["version"], voucher_operator.__version__, _chart()["version"], _chart()["appVersion"]}
-    assert versions == {project["version"]}
 
 
 def test_chart_has_no_upstream() -> None:
@@ -83,6 +82,23 @@ def test_schema_is_closed() -> None:
         ({"database": {"poolSize": 1}}, "/database/poolSize"),
         ({"migration": {"enable": False}}, "/migration"),
         ({"migration": {"backoffLimit": -1}}, "/migration/backoffLimit"),
+        ({"migration": {"mode": "initContainer"}}, "/migration/mode"),
+        ({"migration": {"hookPatience": "1m"}}, "/migration/hookPatience"),
+        ({"clusterRoles": {"aggregated": True}}, "/clusterRoles"),
+        ({"sovereignAdmins": ["admins"]}, "/sovereignAdmins/0"),
+        ({"sovereignAdmins": [{"kind": "group", "name": "x"}]}, "/sovereignAdmins/0/kind"),
+        ({"externalSecrets": {"storeRef": {}}}, "/externalSecrets"),
+        ({"externalSecrets": {"refreshInterval": "hourly"}}, "/externalSecrets/refreshInterval"),
+        ({"podDisruptionBudget": {"minAvailable": 1}}, "/podDisruptionBudget"),
+        ({"networkPolicy": {"ingress": []}}, "/networkPolicy"),
+        ({"networkPolicy": {"ingressFrom": [{"podselector": {}}]}}, "/networkPolicy/ingressFrom/0"),
+        ({"networkPolicy": {"apiServer": {"ports": ["https"]}}}, "/networkPolicy/apiServer/ports/0"),
+        ({"networkPolicy": {"database": {"ports": []}}}, "/networkPolicy/database/ports"),
+        ({"networkPolicy": {"extraEgress": [{"to": []}]}}, "/networkPolicy/extraEgress/0"),
+        ({"monitoring": {"serviceMonitor": True}}, "/monitoring/serviceMonitor"),
+        ({"monitoring": {"enabled": True}}, "/monitoring"),
+        ({"monitoring": {"prometheusRule": {"queueLength": "many"}}}, "/monitoring/prometheusRule/queueLength"),
+        ({"monitoring": {"dashboard": {"labels": {"grafana_dashboard": 1}}}}, "/monitoring/dashboard/labels"),
         ({"logLevel": "info"}, "/logLevel"),
         ({"workers": 0}, "/workers"),
         ({"intervals": {"projectInterval": 5}}, "/intervals"),
@@ -128,8 +144,8 @@ def test_bad_value_is_refused(values: Document, place: str) -> None:
 def test_image(image: Document, expected: str) -> None:
     """Operator and migration run the same image; a digest wins over a tag."""
     documents = render({"image": {**image, "pullPolicy": "Always"}})
-    for kind in ("Deployment", "Job"):
-        only = container(the(documents, kind))
+    for kind in WORKLOADS:
+        only = container(workload(documents, kind))
         assert (only["image"], only["imagePullPolicy"]) == (expected, "Always")
 
 
@@ -161,16 +177,16 @@ def test_workload_options() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+@pytest.mark.parametrize("kind", WORKLOADS)
 def test_extra_environment_and_pull_secrets(kind: str) -> None:
     """Both containers get them."""
     extra = [
         {"name": "PGSSLMODE", "value": "verify-full"},
         {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
     ]
-    workload = the(render({"extraEnv": extra, "imagePullSecrets": [{"name": "x"}]}), kind)
-    assert [entry for entry in container(workload)["env"] if entry in extra] == extra
-    assert workload["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "x"}]
+    found = workload(render({"extraEnv": extra, "imagePullSecrets": [{"name": "x"}]}), kind)
+    assert [entry for entry in container(found)["env"] if entry in extra] == extra
+    assert found["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "x"}]
 
 
 def test_replicas_are_spread() -> None:
@@ -187,12 +203,13 @@ def test_replicas_are_spread() -> None:
 def test_selectors_never_catch_the_migration() -> None:
     """Service and Deployment find the operator's pods, whatever labels are added to them, and never the migration's."""
     documents = render({"podLabels": {"app.kubernetes.io/name": "x"}})
-    migration = the(documents, "Job")["spec"]["template"]["metadata"]["labels"]
+    migrations = [job["spec"]["template"]["metadata"]["labels"] for job in (the(documents, "Job"), hook(documents))]
     for selector in (
         the(documents, "Service")["spec"]["selector"],
         the(documents, "Deployment")["spec"]["selector"]["matchLabels"],
+        the(documents, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
     ):
-        assert not selector.items() <= migration.items()
+        assert not any(selector.items() <= migration.items() for migration in migrations)
         assert selector.items() <= the(documents, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
 
 
@@ -248,5 +265,6 @@ def test_notes_say_what_comes_next() -> None:
     assert commands == [
         "kubectl -n ops rollout status deployment/x-voucher-operator",
         "kubectl -n billing get vouchers,redemptions",
+        "kubectl -n ops logs -l app.kubernetes.io/instance=x,app.kubernetes.io/component=migration",
     ]
     assert {"voucher-operator-database", "voucher-operator-database-owner"} <= set(notes.split())

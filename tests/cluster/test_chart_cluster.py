@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from testbed.control_plane import ControlPlane
-from tests.cluster.chart import CHART, RELEASE, Document, helm, render, template, the
+from tests.cluster.chart import CHART, EVERYTHING, WORKLOADS, Document, helm, render, template, workload
 
 VALUES: list[Document] = [
     {},
@@ -33,6 +33,13 @@ VALUES: list[Document] = [
         "lease": {"name": "1e3"},
         "serviceAccount": {"name": "7"},
         "podLabels": {"cost-centre": "0815"},
+        "sovereignAdmins": EVERYTHING["sovereignAdmins"],
+        "networkPolicy": {
+            "ingressFrom": [],
+            "apiServer": {"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}]},
+            "database": {"to": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"cnpg.io/cluster": "pg"}}}]},
+            "extraEgress": [{"ports": [{"port": 3128}]}],
+        },
     },
 ]
 
@@ -70,12 +77,12 @@ def _pod(workload: Document, namespace: str) -> Document:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": workload["spec"]["template"]["spec"]}
 
 
-@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+@pytest.mark.parametrize("kind", WORKLOADS)
 def test_pods_are_admitted_where_pod_security_is_restricted(
     control_plane: ControlPlane, restricted: str, kind: str
 ) -> None:
     """The pods, not only their owners, which are never refused."""
-    pod = _pod(the(render(namespace=restricted), kind), restricted)
+    pod = _pod(workload(render(namespace=restricted), kind), restricted)
     assert "pod/probe serverside-applied" in _dry_run(control_plane, json.dumps(pod))
     pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
     assert "violates PodSecurity" in _dry_run(control_plane, json.dumps(pod), check=False)
@@ -84,45 +91,74 @@ def test_pods_are_admitted_where_pod_security_is_restricted(
 class Release:
     """The chart, installed by helm in a namespace of its own."""
 
-    def __init__(self, control_plane: ControlPlane, namespace: str) -> None:
+    def __init__(self, control_plane: ControlPlane) -> None:
+        suffix = secrets.token_hex(4)
         self._control_plane = control_plane
-        self.namespace = namespace
+        self.name = f"release-{suffix}"
+        self.namespace = control_plane.namespace(f"chart-{self.name}")
 
-    def helm(self, *arguments: str | Path) -> None:
-        """Run helm against the cluster; it must succeed."""
-        done = helm(*arguments, "-n", self.namespace, "--kubeconfig", self._control_plane.kubeconfig)
-        assert done.returncode == 0, done.stderr
+    def helm(self, verb: str, *arguments: str | Path, check: bool = True) -> str:
+        """Run helm on the release and return what it complained of; with `check` it must succeed."""
+        place = ("-n", self.namespace, "--kubeconfig", self._control_plane.kubeconfig)
+        done = helm(verb, self.name, *arguments, *place)
+        assert done.returncode == 0 or not check, done.stderr
+        return done.stderr if done.returncode else ""
 
     def names(self, kind: str) -> list[str]:
         """Return the objects of a kind that came with the release."""
-        selector = f"app.kubernetes.io/instance={RELEASE}"
+        selector = f"app.kubernetes.io/instance={self.name}"
         listed = self._control_plane.kubectl("get", kind, "-n", self.namespace, "-l", selector, "-o", "name")
         return sorted(name.partition("/")[2] for name in listed.split())
 
 
+# CRDs belong to the whole cluster and are left alone. No kubelet runs here, so a hook's pod would never end; tests/e2e
+# has the hook.
+CHART_OPTIONS = (CHART, "--skip-crds", "--set", "migration.mode=job")
+
+
 @pytest.fixture
 def release(control_plane: ControlPlane) -> Iterator[Release]:
-    """An installed release; CRDs belong to the whole cluster and are left alone."""
-    installed = Release(control_plane, control_plane.namespace(f"chart-release-{secrets.token_hex(4)}"))
-    installed.helm("install", RELEASE, CHART, "--skip-crds")
+    """An installed release."""
+    installed = Release(control_plane)
+    installed.helm("install", *CHART_OPTIONS)
     yield installed
+    installed.helm("uninstall", "--ignore-not-found")
     control_plane.kubectl("delete", "namespace", installed.namespace, "--wait=false")
 
 
 def test_upgrade_replaces_the_migration(control_plane: ControlPlane, release: Release) -> None:
     """An upgrade that changes the Job makes a new one; one that finds it gone (by its TTL) makes it again."""
     (first,) = release.names("job")
-    release.helm("upgrade", RELEASE, CHART, "--set", "image.tag=0.2.0", "--skip-crds")
+    release.helm("upgrade", *CHART_OPTIONS, "--set", "image.tag=0.2.0")
     (second,) = release.names("job")
     assert second != first
     control_plane.kubectl("delete", "job", second, "-n", release.namespace, "--cascade=orphan")
-    release.helm("upgrade", RELEASE, CHART, "--set", "image.tag=0.2.0", "--set", "replicas=3", "--skip-crds")
+    release.helm("upgrade", *CHART_OPTIONS, "--set", "image.tag=0.2.0", "--set", "replicas=3")
     assert release.names("job") == [second]
 
 
 def test_removal_leaves_nothing(release: Release) -> None:
     """Everything carries the release's label, so that this sees what stays."""
-    kinds = "deployment,job,service,serviceaccount,role,rolebinding"
-    assert len(release.names(kinds)) == 9
-    release.helm("uninstall", RELEASE)
+    kinds = (
+        "deployment,job,service,serviceaccount,role,rolebinding,clusterrole,poddisruptionbudget,networkpolicy,"
+        "configmap,clusterrolebinding"
+    )
+    assert len(release.names(kinds)) == 15
+    release.helm("uninstall")
     assert release.names(kinds) == []
+
+
+def test_a_namespace_is_served_by_one_release(control_plane: ControlPlane, release: Release) -> None:
+    """A second release that would serve the same is refused by helm, in words; one that serves another is not."""
+    second = Release(control_plane)
+    other = ("--set", f"watchNamespaces={{{second.namespace}}}")
+    both = ("--set", f"watchNamespaces={{{second.namespace},{release.namespace}}}")
+    said = second.helm("install", *CHART_OPTIONS, *both, check=False)
+    wanted = f"{release.namespace} is already served by the release {release.name} in namespace {release.namespace}"
+    assert wanted in said
+    second.helm("install", *CHART_OPTIONS, *other)
+    assert wanted in second.helm("upgrade", *CHART_OPTIONS, *both, check=False)
+    # Its own Roles are no obstacle to itself.
+    second.helm("upgrade", *CHART_OPTIONS, *other, "--set", "replicas=3")
+    second.helm("uninstall")
+    control_plane.kubectl("delete", "namespace", second.namespace, "--wait=false")

@@ -2,24 +2,24 @@
 
 import pytest
 
-from tests.cluster.chart import Document, container, of_kind, render, the
+from tests.cluster.chart import WORKLOADS, Document, container, hook, of_kind, render, the, workload
 
 ALL_KEYS = ["username", "password", "host", "port", "dbname", "uri"]
 
 
-def _volume(workload: Document) -> Document:
-    found = {volume["name"]: volume for volume in workload["spec"]["template"]["spec"]["volumes"]}
+def _volume(runs: Document) -> Document:
+    found = {volume["name"]: volume for volume in runs["spec"]["template"]["spec"]["volumes"]}
     return dict(found["database"]["secret"])
 
 
-@pytest.mark.parametrize(("kind", "secret"), [("Deployment", "app"), ("Job", "owner")])
+@pytest.mark.parametrize(("kind", "secret"), [("Deployment", "app"), ("Job", "owner"), ("hook", "owner")])
 def test_secret_is_mounted_and_may_come_late(kind: str, secret: str) -> None:
     """Operator and migration mount their own Secret alone, as an optional folder that follows its changes."""
-    workload = the(render({"database": {"existingSecret": "app", "ownerSecret": "owner"}}), kind)
-    volume = _volume(workload)
+    runs = workload(render({"database": {"existingSecret": "app", "ownerSecret": "owner"}}), kind)
+    volume = _volume(runs)
     assert (volume["secretName"], volume["optional"], volume["defaultMode"]) == (secret, True, 0o440)
     assert [item["key"] for item in volume["items"]] == [item["path"] for item in volume["items"]] == ALL_KEYS
-    (mount,) = [mount for mount in container(workload)["volumeMounts"] if mount["name"] == "database"]
+    (mount,) = [mount for mount in container(runs)["volumeMounts"] if mount["name"] == "database"]
     assert mount == {"name": "database", "mountPath": "/etc/voucher-operator/database", "readOnly": True}
 
 
@@ -37,15 +37,13 @@ def test_secret_is_mounted_and_may_come_late(kind: str, secret: str) -> None:
     ],
     ids=["host", "port", "name", "all"],
 )
-@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+@pytest.mark.parametrize("kind", WORKLOADS)
 def test_values_win_over_the_secret(kind: str, database: Document, environment: Document, keys: list[str]) -> None:
     """What the values say is not mounted, so the Secret cannot contradict it; a uri would."""
-    workload = the(render({"database": database}), kind)
-    found = {
-        entry["name"]: entry.get("value") for entry in container(workload)["env"] if entry["name"].startswith("PG")
-    }
+    runs = workload(render({"database": database}), kind)
+    found = {entry["name"]: entry.get("value") for entry in container(runs)["env"] if entry["name"].startswith("PG")}
     assert found == environment
-    assert [item["key"] for item in _volume(workload)["items"]] == keys
+    assert [item["key"] for item in _volume(runs)["items"]] == keys
 
 
 def test_migration_has_no_rights() -> None:
@@ -56,7 +54,7 @@ def test_migration_has_no_rights() -> None:
     assert pod["automountServiceAccountToken"] is False
     subjects = {subject["name"] for binding in of_kind(documents, "RoleBinding") for subject in binding["subjects"]}
     assert pod["serviceAccountName"] not in subjects
-    assert pod["containers"][0]["args"] == ["migrate"]
+    assert pod["containers"][0]["args"] == ["migrate", "--wait=inf"]
     assert (pod["restartPolicy"], job["backoffLimit"], job["ttlSecondsAfterFinished"]) == ("OnFailure", 1000, 86400)
 
 
@@ -76,10 +74,64 @@ def test_migration_account(values: Document, expected: str) -> None:
     assert ("bp-voucher-operator-migration" in made) == (expected == "bp-voucher-operator-migration")
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"), [({}, "default"), ({"migration": {"serviceAccountName": "mine"}}, "mine")]
+)
+def test_hook_account_is_there_before_the_release(values: Document, expected: str) -> None:
+    """An account of the release's own would come after the hook that needs it."""
+    pod = hook(render(values))["spec"]["template"]["spec"]
+    assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == (expected, False)
+
+
+def test_hook_leaves_what_is_late_to_the_job() -> None:
+    """Nothing fails an installation; a ledger that refuses fails an upgrade, and helm prints the reason."""
+    install, upgrade = (hook(render(options=options)) for options in ((), ("--is-upgrade",)))
+    assert container(install)["args"] == ["migrate", "--wait=60", "--defer=always"]
+    assert container(upgrade)["args"] == ["migrate", "--wait=60", "--defer=absent"]
+    assert install["metadata"]["annotations"] == {
+        "helm.sh/hook": "pre-install,pre-upgrade",
+        "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded",
+        "helm.sh/hook-output-log-policy": "hook-failed",
+    }
+
+
+@pytest.mark.parametrize(("patience", "deadline"), [(60, 270), (0.5, 211)])
+def test_hook_ends_before_helm_gives_up(patience: float, deadline: int) -> None:
+    """Whatever happens to its pod; a refusal is not tried for long, and its log stays."""
+    job = hook(render({"migration": {"hookPatience": patience}}))["spec"]
+    assert (job["activeDeadlineSeconds"], job["backoffLimit"]) == (deadline, 2)
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [1, 2])
+    assert rule["onExitCodes"]["containerName"] == job["template"]["spec"]["containers"][0]["name"]
+    assert (job["template"]["spec"]["restartPolicy"], job["ttlSecondsAfterFinished"]) == ("Never", 86400)
+
+
+@pytest.mark.parametrize(
+    ("external", "events"),
+    [
+        ({"enabled": True, "ownerKey": "o"}, "pre-upgrade"),
+        ({"enabled": True}, "pre-install,pre-upgrade"),
+        ({"enabled": False, "ownerKey": "o"}, "pre-install,pre-upgrade"),
+    ],
+)
+def test_hook_does_not_wait_for_its_own_release(external: Document, events: str) -> None:
+    """An installation that brings the owner's Secret itself brings it after the hook."""
+    secrets = {"secretStoreRef": {"name": "vault"}, "runtimeKey": "r", **external}
+    assert hook(render({"externalSecrets": secrets}))["metadata"]["annotations"]["helm.sh/hook"] == events
+
+
+def test_job_alone() -> None:
+    """Where helm must not wait for a pod, there is no hook; the Job is the same."""
+    documents = render({"migration": {"mode": "job"}})
+    assert the(documents, "Job") == the(render(), "Job")
+    assert not any("helm.sh/hook" in document["metadata"].get("annotations", {}) for document in documents)
+
+
 def test_migration_can_be_left_out() -> None:
-    """No Job and no account for it."""
+    """No hook, no Job, no account and no policy for it."""
     documents = render({"migration": {"enabled": False}})
-    assert of_kind(documents, "Job") == []
+    assert not any(document["kind"] == "Job" for document in documents)
+    assert len(of_kind(documents, "NetworkPolicy")) == 1
     assert [account["metadata"]["name"] for account in of_kind(documents, "ServiceAccount")] == ["bp-voucher-operator"]
 
 
@@ -104,7 +156,9 @@ def test_changed_migration_is_another_job(values: Document) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"replicas": 5}, {"migration": {"backoffLimit": 1, "ttlSecondsAfterFinished": 1}}], ids=str
+    "values",
+    [{"replicas": 5}, {"migration": {"mode": "job", "backoffLimit": 1, "ttlSecondsAfterFinished": 1}}],
+    ids=str,
 )
 def test_unchanged_migration_is_the_same_job(values: Document) -> None:
     """What does not concern its template does not run it again."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.chart import Document, of_kind, render, the
+from tests.cluster.chart import EVERYTHING, MONITORED, Document, of_kind, render, the
 
 LABELS = {
     f"app.kubernetes.io/{key}" for key in ("name", "instance", "version", "component", "part-of", "managed-by")
@@ -17,6 +17,13 @@ LABELS = {
     "catalyst.openova.io/blueprint",
 }
 WORKLOADS = ("Deployment", "Job")
+SELECTORS = {
+    "Deployment": "selector",
+    "Service": "selector",
+    "PodDisruptionBudget": "selector",
+    "ServiceMonitor": "selector",
+    "NetworkPolicy": "podSelector",
+}
 TOKEN = "sa-token.openova.io/required"
 
 Policy = Callable[[Document], Iterator[str]]
@@ -28,7 +35,7 @@ def labels(document: Document) -> Iterator[str]:
     for body in bodies:
         if missing := LABELS - set(body["metadata"].get("labels", {})):
             yield f"labels are missing: {sorted(missing)}"
-    selector = document["spec"].get("selector", {}) if document["kind"] in ("Deployment", "Service") else {}
+    selector = document["spec"].get(SELECTORS[document["kind"]], {}) if document["kind"] in SELECTORS else {}
     if selector and set(selector.get("matchLabels", selector)) != {
         "app.kubernetes.io/name",
         "app.kubernetes.io/instance",
@@ -87,7 +94,7 @@ def images(document: Document) -> Iterator[str]:
 
 def rbac(document: Document) -> Iterator[str]:
     """Bound in namespaces alone, but for the Vouchers' own, and without wildcards."""
-    if document["kind"].startswith("ClusterRole") and not document["metadata"]["name"].endswith("-vouchers"):
+    if document["kind"] == "ClusterRoleBinding" and not document["metadata"]["name"].endswith("-vouchers"):
         yield "rights over the whole cluster"
     for rule in document.get("rules", ()):
         if any("*" in entry for entry in chain(*rule.values())):
@@ -159,12 +166,22 @@ def _containers(document: Document) -> Iterator[Document]:
             "podAnnotations": {TOKEN: "false"},
         },
         {"image": {"registry": "harbor.example.com:8443/mirror", "digest": "sha256:" + "a" * 64}},
+        EVERYTHING,
+        {
+            "migration": {"mode": "job"},
+            "networkPolicy": {"enabled": False},
+            "podDisruptionBudget": {"enabled": False},
+            "clusterRoles": {"aggregate": False},
+        },
+        {"migration": {"enabled": False}, "clusterRoles": {"create": False}, "rbac": {"create": False}},
+        {"serviceAccount": {"create": False}},
     ],
-    ids=["default", "pods", "digest"],
+    ids=["default", "pods", "digest", "everything", "less", "least", "accounts"],
 )
 def test_policy_holds(policy: Policy, values: Document) -> None:
-    """No object of the chart breaks the policy."""
-    violations = {f"{d['kind']}/{d['metadata']['name']}": list(policy(d)) for d in render(values)}
+    """No object of the chart breaks the policy, hooks included, whatever is toggled."""
+    documents = render(values, options=MONITORED)
+    violations = {f"{d['kind']}/{d['metadata']['name']}": list(policy(d)) for d in documents}
     assert {name: found for name, found in violations.items() if found} == {}
 
 
@@ -199,6 +216,7 @@ CONTAINER = (*POD, "containers", 0)
         (labels, "Job", _drop("spec", "template", "metadata", "labels", "app.kubernetes.io/component")),
         (labels, "Deployment", _set("1", "spec", "selector", "matchLabels", "app.kubernetes.io/version")),
         (labels, "Service", _drop("spec", "selector", "app.kubernetes.io/instance")),
+        (labels, "PodDisruptionBudget", _drop("spec", "selector", "matchLabels", "app.kubernetes.io/name")),
         (pod_security, "Deployment", _set(999, *POD, "securityContext", "runAsUser")),
         (pod_security, "Job", _drop(*POD, "securityContext", "seccompProfile")),
         (pod_security, "Job", _set(True, *POD, "hostNetwork")),

@@ -8,7 +8,8 @@ from itertools import product
 import pytest
 
 from testbed.control_plane import ControlPlane
-from tests.cluster.chart import Document, of_kind, render, template
+from testbed.processes import wait_until
+from tests.cluster.chart import EVERYTHING, Document, of_kind, render, template
 
 Right = tuple[str, str, str, str]
 """API group, resource, name ("" for all), verb."""
@@ -22,6 +23,17 @@ SERVED: set[Right] = {
     (BILLING, "redemptions/status", "", "patch"),
     ("", "secrets", "", "get"),
     *(("events.k8s.io", "events", "", verb) for verb in ("create", "patch")),
+}
+
+
+ISSUE = {(BILLING, "vouchers", "", verb) for verb in ("get", "list", "watch", "create", "update", "patch", "delete")}
+SEE = {(BILLING, kind, "", verb) for kind in ("vouchers", "redemptions") for verb in ("get", "list", "watch")}
+EVENTS = {(group, "events", "", verb) for group in ("", "events.k8s.io") for verb in ("get", "list", "watch")}
+SOVEREIGN_ADMIN = ISSUE | SEE | EVENTS
+WRITE = {
+    (BILLING, kind, "", verb)
+    for kind in ("vouchers", "redemptions")
+    for verb in ("create", "update", "patch", "delete", "deletecollection")
 }
 
 
@@ -41,6 +53,7 @@ def _by_namespace(documents: list[Document]) -> dict[str, set[Right]]:
     given: dict[str, set[Right]] = {}
     for binding in of_kind(documents, "RoleBinding"):
         namespace = binding["metadata"]["namespace"]
+        assert binding["roleRef"]["kind"] == "Role"
         role = roles.pop((namespace, binding["roleRef"]["name"]))
         given[namespace] = given.get(namespace, set()) | _rights(role["rules"])
     assert roles == {}, "a Role that nobody has"
@@ -63,11 +76,12 @@ def test_watched_namespaces() -> None:
 
 @pytest.mark.parametrize("create", [True, False])
 def test_nothing_but_vouchers_for_the_whole_cluster(create: bool) -> None:
-    """One ClusterRole that outlives a namespace, and no Role at all where somebody else makes them."""
+    """One binding that outlives a namespace, and no Role at all where somebody else makes them."""
     documents = render({"rbac": {"create": create}})
     kinds = {document["kind"] for document in documents}
-    assert [_rights(role["rules"]) for role in of_kind(documents, "ClusterRole")] == [VOUCHERS] * create
-    assert len(of_kind(documents, "ClusterRoleBinding")) == create
+    rules = {role["metadata"]["name"]: role["rules"] for role in of_kind(documents, "ClusterRole")}
+    bound = [binding["roleRef"]["name"] for binding in of_kind(documents, "ClusterRoleBinding")]
+    assert [_rights(rules[name]) for name in bound] == [VOUCHERS] * create
     assert ({"Role", "RoleBinding"} <= kinds) == create
     assert create or not {"Role", "RoleBinding"} & kinds
 
@@ -107,3 +121,87 @@ def test_api_server_agrees(control_plane: ControlPlane, three_namespaces: list[s
     assert _reviewed(control_plane, account, other) == VOUCHERS
     assert _reviewed(control_plane, f"{release}:bp-voucher-operator-migration", watched) == set()
     assert _reviewed(control_plane, f"{release}:bp-voucher-operator-migration", release) == set()
+
+
+def _roles(values: Document | None = None) -> dict[str, Document]:
+    return {role["metadata"]["name"].removeprefix("bp-voucher-operator-"): role for role in _cluster_roles(values)}
+
+
+def _cluster_roles(values: Document | None) -> list[Document]:
+    """Those for people: what the operator itself may do is another matter."""
+    roles = of_kind(render(values), "ClusterRole")
+    return [role for role in roles if not role["metadata"]["name"].endswith("-vouchers")]
+
+
+def _aggregated(role: Document) -> set[str]:
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    return {label.removeprefix(prefix) for label in role["metadata"]["labels"] if label.startswith(prefix)}
+
+
+def test_roles_for_people() -> None:
+    """Exactly: nobody may write a status, and a sovereign-admin reads no Secret and redeems nothing."""
+    roles = _roles()
+    assert {name: _rights(role["rules"]) for name, role in roles.items()} == {
+        "view": SEE,
+        "edit": SEE | WRITE,
+        "sovereign-admin": SOVEREIGN_ADMIN,
+    }
+    assert {name: _aggregated(role) for name, role in roles.items()} == {
+        "view": {"view"},
+        "edit": {"edit"},
+        "sovereign-admin": set(),
+    }
+
+
+def test_roles_for_people_are_toggles() -> None:
+    """Left out of the cluster's own, or not made at all."""
+    assert {_aggregated(role) == set() for role in _roles({"clusterRoles": {"aggregate": False}}).values()} == {True}
+    assert _roles({"clusterRoles": {"create": False}}) == {}
+
+
+def test_sovereign_admins_are_bound_where_vouchers_are_served() -> None:
+    """In each served namespace and nowhere else."""
+    documents = render(EVERYTHING, namespace="ops")
+    bindings = [b for b in of_kind(documents, "RoleBinding") if b["roleRef"]["kind"] == "ClusterRole"]
+    assert [binding["metadata"]["namespace"] for binding in bindings] == ["one", "two"]
+    group, account = bindings[0]["subjects"]
+    assert group == {"kind": "Group", "name": "sovereign-admins", "apiGroup": "rbac.authorization.k8s.io"}
+    assert account == {"kind": "ServiceAccount", "name": "shop", "namespace": "sme"}
+    assert {binding["roleRef"]["name"] for binding in bindings} == {"bp-voucher-operator-sovereign-admin"}
+
+
+def test_api_server_agrees_about_people(control_plane: ControlPlane, three_namespaces: list[str]) -> None:
+    """A real API server gives a sovereign-admin these rights where vouchers are served, and nothing elsewhere."""
+    release, watched, other = three_namespaces
+    admin = {"kind": "ServiceAccount", "name": "admin", "namespace": other}
+    # A name of its own: ClusterRoles are shared by all tests.
+    name = f"vo-{secrets.token_hex(4)}"
+    values = {"watchNamespaces": [watched], "sovereignAdmins": [admin], "fullnameOverride": name}
+    control_plane.kubectl("apply", "-f", "-", input=template(values, namespace=release))
+    assert _reviewed(control_plane, f"{other}:admin", watched) == SOVEREIGN_ADMIN
+    assert _reviewed(control_plane, f"{other}:admin", release) == set()
+    assert _reviewed(control_plane, f"{other}:admin", other) == set()
+
+
+def test_cluster_roles_are_aggregated(control_plane: ControlPlane, three_namespaces: list[str]) -> None:
+    """Whoever may view or edit a namespace sees or issues vouchers there, and writes no status."""
+    _, watched, _ = three_namespaces
+    name = f"vo-{secrets.token_hex(4)}"
+    control_plane.kubectl("apply", "-f", "-", input=template({"fullnameOverride": name}, namespace=watched))
+    for role in ("view", "edit"):
+        control_plane.kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}", "-n", watched)
+
+    def may(user: str, verb: str, kind: str, *options: str) -> bool:
+        question = ("auth", "can-i", verb, f"{kind}.{BILLING}", "-n", watched, "--as", user, *options)
+        answer = control_plane.kubectl(*question, check=False)
+        return answer.strip().splitlines()[-1] == "yes"
+
+    def settled() -> bool:
+        """The controller that aggregates has seen both roles."""
+        return may("view", "list", "vouchers") and may("edit", "create", "vouchers")
+
+    wait_until(settled, "aggregated roles")
+    assert not may("view", "create", "vouchers")
+    assert may("edit", "delete", "redemptions")
+    assert not may("edit", "patch", "vouchers", "--subresource=status")
+    assert may("system:masters-nobody", "patch", "vouchers", "--subresource=status", "--as-group=system:masters")

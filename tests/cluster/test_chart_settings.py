@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.chart import Document, container, render, the
+from tests.cluster.chart import WORKLOADS, Document, container, hook, render, the, workload
 from voucher_operator.settings import Settings
 
 PREFIX = "VOUCHER_OPERATOR_"
@@ -16,10 +16,10 @@ PER_RELEASE = {"database_dir", "namespaces", "pod_name", "pod_namespace", "lease
 POD = {"metadata.name": "voucher-operator-abc", "metadata.namespace": "billing"}
 
 
-def _environment(workload: Document) -> dict[str, str]:
+def _environment(runs: Document) -> dict[str, str]:
     """Return the container's environment as the kubelet would set it."""
     found = {}
-    for entry in container(workload)["env"]:
+    for entry in container(runs)["env"]:
         source = entry.get("valueFrom")
         found[entry["name"]] = POD[source["fieldRef"]["fieldPath"]] if source else entry["value"]
     return found
@@ -79,18 +79,20 @@ def test_value_reaches_its_setting(
 def test_migration_is_told_currency_and_role(monkeypatch: pytest.MonkeyPatch) -> None:
     """The migration fixes the currency and grants to the role that the operator uses."""
     values = {"currency": "KWD", "runtimeRole": "vouchers"}
-    given = _settings(monkeypatch, _environment(the(render(values), "Job")))
+    documents = render(values)
+    assert _environment(the(documents, "Job")) == _environment(hook(documents))
+    given = _settings(monkeypatch, _environment(the(documents, "Job")))
     assert (given.currency, given.runtime_role) == ("KWD", "vouchers")
     assert given.database_dir == Path("/etc/voucher-operator/database")
 
 
-@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+@pytest.mark.parametrize("kind", WORKLOADS)
 def test_kopf_finds_a_user_name(kind: str) -> None:
     """A bare uid has no name; without LOGNAME the process would not start."""
-    assert _environment(the(render(), kind))["LOGNAME"] == "voucher-operator"
+    assert _environment(workload(render(), kind))["LOGNAME"] == "voucher-operator"
 
 
-@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+@pytest.mark.parametrize("kind", WORKLOADS)
 def test_services_do_not_become_settings(kind: str) -> None:
     """A Service called voucher-operator would set VOUCHER_OPERATOR_PORT and more of our prefix."""
-    assert the(render(), kind)["spec"]["template"]["spec"]["enableServiceLinks"] is False
+    assert workload(render(), kind)["spec"]["template"]["spec"]["enableServiceLinks"] is False

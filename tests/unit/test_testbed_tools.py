@@ -57,3 +57,11 @@ def test_a_build_is_used_again_and_one_that_failed_is_not(tmp_path: Path, monkey
     assert [path.name for path in built.iterdir()] == ["renamed"]
     (source / "main.go").unlink()
     assert tools.ensure("own") == built
+
+
+def test_a_module_with_another_checksum_is_refused(tmp_path: Path) -> None:
+    go = gotool.find_go(tools.ROOT / "tools" / "lua" / "go.mod")
+    module, checksum = "github.com/yuin/gopher-lua@v1.1.2", "h1:yF/FjE3hD65tBbt0VXLE13HWS9h34fdzJmrWRXwobGA="
+    assert (gotool.download(go, module, checksum, tmp_path) / "go.mod").is_file()
+    with pytest.raises(TestbedError, match=r"its checksum is h1:yF/.*, not h1:other="):
+        gotool.download(go, module, "h1:other=", tmp_path)

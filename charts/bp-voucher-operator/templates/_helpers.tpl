@@ -146,3 +146,13 @@ The Secret is optional, and so are its keys: a pod starts without it and sees it
 - name: tmp
   mountPath: /tmp
 {{- end -}}
+
+{{/* Whether the cluster has the Prometheus operator's kinds: "true" or nothing. */}}
+{{- define "voucher-operator.monitored" -}}
+{{- .Capabilities.APIVersions.Has "monitoring.coreos.com/v1" | ternary "true" "" -}}
+{{- end -}}
+
+{{/* How Prometheus tells this release's series from all others. */}}
+{{- define "voucher-operator.series" -}}
+{{- printf "{namespace=%q, job=%q}" .Release.Namespace (include "voucher-operator.fullname" .) -}}
+{{- end -}}

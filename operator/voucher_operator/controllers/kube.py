@@ -78,6 +78,10 @@ class KubeApi:
             return False
         return {VOUCHERS, REDEMPTIONS} <= {resource["name"] for resource in found["resources"]}
 
+    async def description(self) -> Body:
+        """Read the OpenAPI document of our resources' group; raises ConflictError when there is none yet."""
+        return await self._request("GET", f"/openapi/v3/apis/{API_VERSION}")
+
     async def get(self, plural: str, namespace: str, name: str) -> Body | None:
         """Read one object; None when there is no such object."""
         try:

@@ -18,6 +18,7 @@ import kopf
 from voucher_operator import telemetry
 from voucher_operator.controllers import watch
 from voucher_operator.controllers.cache import Cache
+from voucher_operator.controllers.definitions import Definitions
 from voucher_operator.controllers.events import Recorder
 from voucher_operator.controllers.kube import ApiUnavailableError, KubeApi
 from voucher_operator.controllers.pace import Pace
@@ -49,6 +50,7 @@ class Operator:
         self.settings = settings
         self.ledger = Ledger(settings.conninfo, pool_size=settings.pool_size)
         self.kube = KubeApi()
+        self.definitions = Definitions(self.kube)
         self.recorder = Recorder(self.kube, settings.pod_name)
         self.stopping = asyncio.Event()
         self.queues: list[WorkQueue] = []
@@ -143,25 +145,24 @@ class Operator:
 
     async def _until_served(self) -> None:
         """Wait for the CRDs: kopf would look for them once and then never again."""
-        told = False
-        while not await self._served():
-            if not told:
-                log.warning(
-                    "waiting for the CRDs", extra={"resource": "crd", "key": "billing.openova.io", "reason": "NotFound"}
-                )
-            told = True
+        told: str | None = None
+        while (fault := await self._crd_fault()) is not None:
+            if fault != told:
+                extra = {"resource": "crd", "key": "billing.openova.io", "reason": "NotFound"}
+                log.warning("waiting for the CRDs: %s", fault, extra=extra)
+            told = fault
             await asyncio.sleep(_CRD_PAUSE)
 
     async def _while_served(self) -> None:
-        """End when the CRDs are gone, so that everything starts anew with a new watch."""
+        """End when the CRDs are gone or older ones came, so that everything starts anew with a new watch."""
         missing = 0
         while missing < 2:
             await asyncio.sleep(_CRD_CHECK)
-            missing = 0 if await self._served(unknown=True) else missing + 1
+            missing = 0 if await self._crd_fault(unknown=None) is None else missing + 1
 
-    async def _served(self, *, unknown: bool = False) -> bool:
+    async def _crd_fault(self, *, unknown: str | None = "The API server cannot be asked.") -> str | None:
         try:
-            return await self.kube.served()
+            return await self.definitions.fault()
         except ApiUnavailableError:
             return unknown
 
@@ -178,8 +179,8 @@ class Operator:
         except LedgerUnavailableError as error:
             found["ledger"] = error.message
         try:
-            if not await self.kube.served():
-                found["resources"] = "The CRDs vouchers and redemptions of billing.openova.io are not installed."
+            if (fault := await self.definitions.fault()) is not None:
+                found["resources"] = fault
         except ApiUnavailableError as error:
             found["api"] = str(error)
         telemetry.LEDGER_UP.set(0 if "ledger" in found else 1)

@@ -1,0 +1,131 @@
+"""What a Sovereign may switch on and off beside monitoring: policies, disruption budget, Secrets from a store."""
+
+from typing import Any
+
+import pytest
+
+from tests.cluster.chart import EVERYTHING, Document, of_kind, refusal, render, the
+
+DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+PEER = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "sme"}}}]
+
+
+def _tcp(*ports: int) -> list[Document]:
+    return [{"port": port, "protocol": "TCP"} for port in ports]
+
+
+def _policies(values: Document | None = None) -> dict[str, Document]:
+    return {policy["metadata"]["name"]: policy["spec"] for policy in of_kind(render(values), "NetworkPolicy")}
+
+
+def test_network_by_default() -> None:
+    """Metrics for monitoring; DNS, PostgreSQL and the API server for the pods; no API server for the migration."""
+    policies = _policies()
+    operator, migration = policies["bp-voucher-operator"], policies["bp-voucher-operator-migration"]
+    monitoring = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert operator["ingress"] == [{"ports": [{"port": "http", "protocol": "TCP"}], "from": monitoring}]
+    assert operator["egress"] == [DNS, {"ports": _tcp(5432)}, {"ports": _tcp(443, 6443)}]
+    assert migration["egress"] == [DNS, {"ports": _tcp(5432)}]
+    assert "ingress" not in migration
+    assert operator["policyTypes"] == migration["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_network_policies_are_of_their_pods() -> None:
+    """Each selects one workload and not the other."""
+    documents = render()
+    selectors = {name: spec["podSelector"]["matchLabels"].items() for name, spec in _policies().items()}
+    for kind, own in (("Deployment", "bp-voucher-operator"), ("Job", "bp-voucher-operator-migration")):
+        labels = the(documents, kind)["spec"]["template"]["metadata"]["labels"].items()
+        assert {name for name, selector in selectors.items() if selector <= labels} == {own}
+
+
+def test_network_narrowed_and_widened() -> None:
+    """Peers where they are known, another port of the database, a proxy."""
+    proxy = {"ports": [{"port": 3128}], "to": PEER}
+    policies = _policies(
+        {
+            "database": {"port": 6432},
+            "networkPolicy": {
+                "ingressFrom": [],
+                "apiServer": {"ports": [8443], "to": PEER},
+                "database": {"to": PEER},
+                "extraEgress": [proxy],
+            },
+        }
+    )
+    ledger = {"ports": _tcp(5432, 6432), "to": PEER}
+    operator = policies["bp-voucher-operator"]
+    assert operator["ingress"] == [{"ports": [{"port": "http", "protocol": "TCP"}]}]
+    assert operator["egress"] == [DNS, ledger, {"ports": _tcp(8443), "to": PEER}, proxy]
+    assert policies["bp-voucher-operator-migration"]["egress"] == [DNS, ledger, proxy]
+
+
+@pytest.mark.parametrize(("toggle", "kind"), [("networkPolicy", "NetworkPolicy"), ("podDisruptionBudget",) * 2])
+def test_off(toggle: str, kind: str) -> None:
+    """On by default; and nothing is left of it."""
+    kinds = {document["kind"].lower() for document in render()}
+    without = {document["kind"].lower() for document in render({toggle: {"enabled": False}})}
+    assert kinds - without == {kind.lower()}
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_disruption_budget_never_blocks_a_drain(replicas: int) -> None:
+    """One at a time, also when there is but one, and also when none is ready."""
+    documents = render({"replicas": replicas})
+    budget = the(documents, "PodDisruptionBudget")["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    assert budget["selector"] == the(documents, "Deployment")["spec"]["selector"]
+
+
+def _external(values: Document) -> dict[str, Any]:
+    return {d["metadata"]["name"]: d["spec"] for d in of_kind(render(values), "ExternalSecret")}
+
+
+def test_external_secrets() -> None:
+    """One for each Secret that the pods mount, with all that the store keeps; off by default."""
+    assert _external({}) == {}
+    made = _external({**EVERYTHING, "database": {"existingSecret": "runtime", "ownerSecret": "owner"}})
+    keys = {name: spec["dataFrom"] for name, spec in made.items()}
+    assert keys == {name: [{"extract": {"key": f"billing/{name}"}}] for name in ("runtime", "owner")}
+    for name, spec in made.items():
+        assert spec["target"] == {"name": name, "creationPolicy": "Owner", "deletionPolicy": "Retain"}
+        assert spec["secretStoreRef"] == {"kind": "ClusterSecretStore", "name": "vault"}
+        assert spec["refreshInterval"] == "1h"
+
+
+def test_owner_secret_may_come_from_elsewhere() -> None:
+    """CloudNativePG makes it, as a rule."""
+    secrets = {**EVERYTHING["externalSecrets"], "ownerKey": ""}
+    assert _external({"externalSecrets": secrets}).keys() == {"voucher-operator-database"}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"externalSecrets": {"enabled": True, "runtimeKey": "r"}}, "externalSecrets.secretStoreRef.name is needed"),
+        (
+            {"externalSecrets": {"enabled": True, "secretStoreRef": {"name": "vault"}}},
+            "externalSecrets.runtimeKey is needed",
+        ),
+        (
+            {
+                "externalSecrets": EVERYTHING["externalSecrets"],
+                "database": {"existingSecret": "same", "ownerSecret": "same"},
+            },
+            "database.existingSecret and database.ownerSecret",
+        ),
+        (
+            {"sovereignAdmins": [{"kind": "ServiceAccount", "name": "shop"}]},
+            "sovereignAdmins: a ServiceAccount needs its namespace",
+        ),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else None,
+)
+def test_what_is_missing_is_named(values: Document, said: str) -> None:
+    """In words, before anything is installed."""
+    assert said in refusal(values)
+
+
+def test_no_secret_is_made() -> None:
+    """Credentials come by reference alone."""
+    assert of_kind(render(EVERYTHING), "Secret") == []

@@ -1,0 +1,83 @@
+"""An operator on older CRDs: it says so and waits, instead of failing at each watch and losing what it writes."""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from testbed.cluster import CRDS, install_crds, install_rights
+from testbed.control_plane import ControlPlane
+from testbed.operator_process import OperatorProcess
+from testbed.postgres import Database
+from testbed.processes import wait_until
+from voucher_operator.controllers.definitions import lacks
+
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[ControlPlane]:
+    """CRDs are the whole cluster's: others would notice."""
+    with ControlPlane() as cluster:
+        install_crds(cluster)
+        yield cluster
+
+
+def _older(cluster: ControlPlane) -> list[str]:
+    """Make CRDs of an earlier time: no selector, and a status with fewer fields."""
+    present = [path.read_text() for path in sorted(CRDS.glob("*.yaml"))]
+    for text in present:
+        document = yaml.safe_load(text)
+        (version,) = document["spec"]["versions"]
+        version.pop("selectableFields")
+        version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"].pop("state")
+        version["additionalPrinterColumns"] = []
+        cluster.kubectl("replace", "--filename=-", input=yaml.safe_dump(document))
+    return present
+
+
+def _words(operator: OperatorProcess) -> list[str]:
+    return [record["message"] for record in operator.records() if "waiting for the CRDs" in record.get("message", "")]
+
+
+def test_older_crds_are_named_and_waited_for(own_cluster: ControlPlane, database18: Database, tmp_path: Path) -> None:
+    present = _older(own_cluster)
+    namespace = own_cluster.namespace("older")
+    rights = install_rights(own_cluster, [namespace])
+    operator = OperatorProcess(
+        kubeconfig=rights.kubeconfig,
+        database_url=database18.runtime_url,
+        namespaces=rights.namespaces,
+        folder=tmp_path,
+        env=rights.env,
+    )
+    operator.start()
+    try:
+        wait_until(lambda: bool(_words(operator)), "word of the older CRDs")
+        wait_until(lambda: operator.ready()["problems"].get("resources") in _words(operator)[0], "the same on /readyz")
+        (words,) = _words(operator)
+        assert "older than the operator: " in words
+        assert "selectable field Redemption.status.finished" in words
+        assert "Voucher.status.state" in words
+        for text in present:
+            own_cluster.kubectl("replace", "--filename=-", input=text)
+        operator.wait_ready()
+    finally:
+        operator.stop()
+    assert operator.unexpected(["waiting for the CRDs"]) == []
+
+
+def test_present_crds_lack_nothing(control_plane: ControlPlane) -> None:
+    """And each field that is taken away is missed."""
+    path = "/openapi/v3/apis/billing.openova.io/v1alpha1"
+    schemas = json.loads(control_plane.kubectl("get", f"--raw={path}"))["components"]["schemas"]
+    assert list(lacks(schemas)) == []
+    assert list(lacks({})) == []
+    name = next(name for name in schemas if name.endswith(".Voucher"))
+    changed = copy.deepcopy(schemas)
+    del changed[name]["properties"]["spec"]["properties"]["validUntil"]
+    assert list(lacks(changed)) == ["Voucher.spec.validUntil"]

@@ -1,0 +1,48 @@
+"""Flux with an operator and a ledger for each test. Neighbour: sovereign.py is what the tests are handed."""
+
+from collections.abc import Iterator
+
+import pytest
+from kubernetes.client import ApiClient
+
+from testbed.control_plane import ControlPlane
+from testbed.flux import Flux
+from testbed.postgres import Database
+from tests.cluster.conftest import violations
+from tests.cluster.resources import Books, connected
+from tests.conftest import Operators
+from tests.gitops.sovereign import Sovereign
+
+
+@pytest.fixture(scope="session")
+def admin(control_plane: ControlPlane) -> Iterator[ApiClient]:
+    """An administrator's client."""
+    with connected(control_plane) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def flux(control_plane: ControlPlane) -> Iterator[Flux]:
+    """Flux's CRDs, and its controller for the namespaces of all tests."""
+    with Flux(control_plane) as running:
+        yield running
+
+
+@pytest.fixture
+def books(database18: Database) -> Iterator[Books]:
+    """The ledger; sound after the test."""
+    opened = Books(database18)
+    yield opened
+    opened.close()
+    assert violations(database18) == []
+
+
+@pytest.fixture
+def sovereign(
+    control_plane: ControlPlane, admin: ApiClient, flux: Flux, namespace: str, operators: Operators, books: Books
+) -> Iterator[Sovereign]:
+    """A Sovereign whose repository is empty; its operator leads."""
+    made = Sovereign(control_plane, admin, flux, namespace, operators, books)
+    made.operator.wait_ready(leader=True)
+    yield made
+    made.end()
