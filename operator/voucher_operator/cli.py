@@ -86,9 +86,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not (math.isfinite(seconds) and 0.001 <= seconds <= 86_400):
-        raise argparse.ArgumentTypeError(f"{text} is not between 0.001 and 86400 seconds")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.001 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds between 0.001 and 86400")
     return seconds
 
 

@@ -60,6 +60,8 @@ _QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio")
 
 
 _FORBIDDEN_CALLS = 1000
+_HANDLED = ("failed temporarily", "Unprocessed streams left")
+"""A revocation that waits for the ledger, which `ledger.pool` says once; what a stop leaves to the next start."""
 
 
 class _Retried(logging.Filter):
@@ -74,9 +76,12 @@ class _Retried(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log it."""
-        _, retried, call = record.getMessage().partition("will retry")
-        if not retried or not record.name.startswith("kopf."):
+        message = record.getMessage()
+        _, retried, call = message.partition("will retry")
+        if not record.name.startswith("kopf."):
             return True
+        if not retried:
+            return not any(handled in message for handled in _HANDLED)
         if "Forbidden" not in call or call in self._forbidden or len(self._forbidden) >= _FORBIDDEN_CALLS:
             return False
         self._forbidden.add(call)

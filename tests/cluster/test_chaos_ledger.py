@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from testbed.cluster import migrate
+from testbed.cluster import install_rights, migrate
 from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import RUNTIME, Database, PostgresServer
@@ -20,6 +20,8 @@ from voucher_operator.resources.conditions import kstatus
 
 QUICK = {"VOUCHER_OPERATOR_PROJECT_INTERVAL": "0.5", "VOUCHER_OPERATOR_BACKOFF_MAX": "2"}
 LEDGER_DOWN = r"the ledger cannot be used"
+ROLE_GONE = r"(403 Forbidden|APIForbiddenError)"
+"""A namespace that is gone took the rights in it along; it is still in the list of those to be served."""
 MEMORY = 120 * 1024 * 1024
 
 
@@ -228,3 +230,51 @@ async def test_two_thousand_wait_in_little_memory(
     assert await here.granted() == 2000
     await here.counters_agree()
     operators.allow.append(LEDGER_DOWN)
+
+
+async def test_namespace_deleted_while_postgresql_is_down(
+    control_plane: ControlPlane,
+    namespace: str,
+    postgres18: PostgresServer,
+    database18: Database,
+    tmp_path: Path,
+    operators: Operators,
+) -> None:
+    """It goes, with its Role, after the time that Vouchers wait for a ledger; their codes are revoked afterwards."""
+    doomed = control_plane.namespace(f"{namespace}-doomed")
+    both = Operators(install_rights(control_plane, [namespace, doomed]), database18, tmp_path)
+    operator = both.start(env=QUICK | {"VOUCHER_OPERATOR_RELEASE_AFTER": "2"})
+    operators.started.append(operator)
+    async with scene(control_plane, namespace, database18) as here, scene(control_plane, doomed, database18) as there:
+        await here.voucher(code="STAYS")
+        await there.voucher("one", "GOES-1")
+        await there.voucher("two", "GOES-2")
+        for voucher in (there.voucher_is("one", Ready="Issued"), there.voucher_is("two", Ready="Issued")):
+            await voucher
+        postgres18.stop()
+        await complains(operator, "cannot be reached")
+        await there.admin.call("DELETE", f"/api/v1/namespaces/{doomed}")
+
+        async def has_gone() -> bool:
+            return await there.admin.find(f"/api/v1/namespaces/{doomed}") is None
+
+        await until(has_gone, "end of the namespace")
+        # What it remembers of the two would be enough: it must not be needed.
+        operator.kill()
+        postgres18.start()
+        operator.start()
+
+        async def revoked() -> bool:
+            rows = await here.sql("SELECT code FROM promo_codes WHERE deleted_at IS NULL")
+            return rows == [("STAYS",)]
+
+        await until(revoked, "revocation of the codes")
+        await here.redeem(["stays"], "STAYS")
+        await here.redeem(["goes"], "GOES-1")
+        await here.finished()
+        found = await here.assert_told_as_it_was()
+        assert {name: body["status"]["state"] for name, body in found.items()} == {
+            "stays": "Redeemed",
+            "goes": "Rejected",
+        }
+    operators.allow += [LEDGER_DOWN, ROLE_GONE, r"revoked the code of a Voucher that is gone"]

@@ -15,11 +15,13 @@ Right = tuple[str, str, str, str]
 """API group, resource, name ("" for all), verb."""
 
 BILLING = "billing.openova.io"
-VOUCHERS: set[Right] = {(BILLING, "vouchers", "", verb) for verb in ("get", "list", "watch", "patch")}
+VOUCHERS: set[Right] = {
+    *((BILLING, "vouchers", "", verb) for verb in ("get", "list", "watch", "patch")),
+    (BILLING, "vouchers/status", "", "patch"),
+}
 """In the whole cluster: a namespace that is deleted loses its Roles before its Vouchers."""
 SERVED: set[Right] = {
     *((BILLING, "redemptions", "", verb) for verb in ("get", "list", "watch", "delete")),
-    (BILLING, "vouchers/status", "", "patch"),
     (BILLING, "redemptions/status", "", "patch"),
     ("", "secrets", "", "get"),
     *(("events.k8s.io", "events", "", verb) for verb in ("create", "patch")),

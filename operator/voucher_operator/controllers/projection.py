@@ -117,12 +117,16 @@ class Projection:
         # The rows are read before the resources: a Voucher comes before its row, so a row without one is an orphan.
         alive: set[str] = set()
 
-        async def list_all(namespace: str) -> None:
+        async def list_vouchers(namespace: str) -> None:
             alive.update(await self._relist(namespace, kube.VOUCHERS, "", self.feed.voucher_cache, self.feed.voucher))
+
+        async def list_redemptions(namespace: str) -> None:
             tell = self.feed.redemption
             await self._relist(namespace, kube.REDEMPTIONS, _UNFINISHED, self.feed.redemption_cache, tell)
 
-        listed = await self._in_each_namespace(list_all)
+        # Apart: a namespace that is gone took the right to list its Redemptions with it, but not that of Vouchers.
+        listed = await self._in_each_namespace(list_vouchers)
+        await self._in_each_namespace(list_redemptions)
         self._enqueue_vouchers()
         for owner in owners:
             if owner.uid not in alive and owner.namespace in listed:

@@ -64,12 +64,12 @@ class Plan:
     patience: float
 
 
-def connect(plan: Plan, session: str = _SESSION) -> psycopg.Connection[Any]:
-    """Open a session in autocommit mode, with the settings of `session`. Raises psycopg's errors."""
+def connect(plan: Plan, session: str | None = None) -> psycopg.Connection[Any]:
+    """Open a session in autocommit mode, with its usual settings or those of `session`. Raises psycopg's errors."""
     connection = psycopg.connect(
         plan.database_url, autocommit=True, application_name=APPLICATION_NAME, connect_timeout=10
     )
-    connection.execute(session)
+    connection.execute(session or _SESSION)
     connection.add_notice_handler(_pass_on)
     return connection
 

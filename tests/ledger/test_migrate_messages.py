@@ -1,0 +1,105 @@
+"""What the commands say when something is wrong: neither a password nor a row's values, and in one line."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from testbed.postgres import RUNTIME, Database
+from tests.ledger.ledger_rows import fill
+from voucher_operator.ledger.migrate import migrate
+from voucher_operator.ledger.migrate_session import MigrationError
+from voucher_operator.ledger.verify import verify
+from voucher_operator.resources.errors import LedgerUnavailableError
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = (["migrate"], ["verify"], ["export", "entries"], ["balance", "somebody"])
+# libpq repeats, in its own words, what it cannot read.
+UNREADABLE = (
+    "postgres:/app:S3cretPw@127.0.0.1/x",
+    "postgresql://app:S3cr%zzPw@127.0.0.1/x",
+    "postgresql://app:S3cr etPw@127.0.0.1/x",
+)
+ODD = (
+    *UNREADABLE,
+    "postgresql://app:S3cr%00Pw@127.0.0.1/x",
+    "postgresql://app:S3cretPw@[::1/x",
+    "postgresql://app:S3cretPw@127.0.0.1:1/x",
+    "postgresql://app:x@127.0.0.1:1/x?sslmode=S3cretPw",
+    "host=127.0.0.1 port=S3cretPw",
+    "postgresql://app:S3cr\udcffPw@127.0.0.1/x",
+)
+
+
+async def command(url: str, *arguments: str) -> tuple[int | None, str, str]:
+    """Run a command in a process of its own; its exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "voucher_operator.cli", *arguments),
+        env={**os.environ, "PYTHONPATH": str(ROOT / "operator"), "DATABASE_URL": url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+def silent(text: str) -> bool:
+    return "S3cr" not in text and "Pw" not in text and "127.0.0.1" not in text
+
+
+@pytest.mark.parametrize("url", UNREADABLE)
+async def test_no_command_prints_the_password(url: str) -> None:
+    for code, out, err in await asyncio.gather(*(command(url, *arguments) for arguments in COMMANDS)):
+        assert code == 1
+        assert silent(out + err), out + err
+        assert "The database settings are missing or incomplete" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("url", ODD)
+async def test_no_error_holds_the_password(url: str) -> None:
+    with pytest.raises(LedgerUnavailableError) as migration:
+        await migrate(url, currency="OMR", runtime_role=RUNTIME)
+    with pytest.raises(LedgerUnavailableError) as check:
+        await verify(url)
+    for raised in (migration, check):
+        assert silent(str(raised.value))
+        assert "\n" not in str(raised.value)
+    assert migration.value.__cause__ is None
+
+
+async def test_no_error_holds_a_rows_values(database: Database) -> None:
+    await fill(database)
+    with psycopg.connect(database.owner_url, autocommit=True) as owner:
+        owner.execute("UPDATE credit_ledger SET amount_minor = NULL")
+        owner.execute("UPDATE vouchers.summing SET upto = '00000000-0000-0000-0000-000000000000', finished = false")
+        owner.execute("ALTER TABLE promo_codes ADD CHECK (granted_minor < 0) NOT VALID")
+    with pytest.raises(MigrationError) as raised:
+        await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME)
+    assert str(raised.value) == "PostgreSQL refuses a statement (SQLSTATE 23514); look into its log"
+
+
+async def test_names_of_the_schema_are_told(database: Database) -> None:
+    with psycopg.connect(database.owner_url, autocommit=True) as owner:
+        owner.execute("ALTER TABLE vouchers.summing RENAME upto TO elsewhere")
+        owner.execute("UPDATE vouchers.summing SET finished = false")
+    with pytest.raises(MigrationError, match=r"SQLSTATE 42703\): column s\.upto does not exist; look into its log$"):
+        await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME)
+
+
+async def test_statement_limit_of_the_command_line(database18: Database) -> None:
+    await fill(database18)
+    url = database18.runtime_url
+    for arguments in (["verify"], ["export", "entries"]):
+        with psycopg.connect(database18.owner_url) as owner:
+            owner.execute("LOCK TABLE credit_ledger")
+            code, _, err = await command(url, *arguments, "--statement-limit", "0.2")
+        assert code == 1
+        assert "took longer than 0.2 s" in err
+        assert "--statement-limit SECONDS" in err
+        code, out, _ = await command(url, *arguments, "--statement-limit", "600")
+        assert (code, bool(out)) == (0, True)
+    code, _, err = await command(url, "verify", "--statement-limit", "0")
+    assert (code, "not a number of seconds" in err) == (2, True)
