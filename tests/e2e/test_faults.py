@@ -16,7 +16,7 @@ TAKEOVER = 15.0
 KILL = """
 for process in /proc/[0-9]*; do
     if tr '\\0' '\\n' <"$process/environ" 2>/dev/null | grep -qxF "VOUCHER_OPERATOR_POD_NAME=$1"; then
-        kill -KILL "${process#/proc/}"
+        kill -KILL "${process#/proc/}" && echo killed
     fi
 done
 """
@@ -42,7 +42,7 @@ def test_killed_leader(billing: Release, server: Server, loads: Loads) -> None:
         load.await_more()
         leader = billing.leader()
         assert leader
-        kind.node(KILL, leader)
+        assert kind.node(KILL, leader).split() == ["killed"]
         killed = time.monotonic()
         kind.kubectl("delete", "pod", leader, f"--namespace={namespace}", "--grace-period=0", "--force")
         wait_until(lambda: billing.leader() not in ("", leader), "new leader", timeout=TAKEOVER)
