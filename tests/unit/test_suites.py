@@ -4,7 +4,7 @@ import tomllib
 
 from testbed.repository import ROOT
 
-APART = {"tests/e2e"}
+APART = {"tests/e2e", "tests/gitops"}
 """Run by a command of their own (`make e2e`), which CI runs as well."""
 
 
@@ -16,4 +16,4 @@ def test_every_folder_of_tests_is_run_somewhere() -> None:
 
 def test_what_runs_apart_is_run_by_ci() -> None:
     assert "make e2e" in (ROOT / ".ci" / "run").read_text()
-    assert "pytest tests/e2e" in (ROOT / "Makefile").read_text()
+    assert f"pytest {' '.join(sorted(APART, reverse=True))}" in (ROOT / "Makefile").read_text()
