@@ -15,5 +15,5 @@ lowest and the highest round. Nothing here fails by being slow.
 - `redemptions`: 2,000 Redemptions wait while the operator is down; it starts, under the chart's ServiceAccount. Its
   time runs from the moment it leads to its last status write. The floor is the rate at which a client that does nothing
   else (`raw`: 20 connections, requests prepared beforehand, answers not parsed) sends the same patches with the same
-  rights to 2,000 other Redemptions.
+  rights to 2,000 other Redemptions, half of them right before and half right after.
 """

@@ -60,12 +60,14 @@ def _round(stack: Stack, number: int, count: int, env: Mapping[str, str]) -> Rou
     installation = install_rights(stack.cluster, [ours, floor])
     code = f"{_CODE}-{number}"
     _issue(stack.cluster, _replica(stack, installation, env), ours, code)
-    seconds = _floor(installation, _create(stack.cluster, floor, code, count))
+    created = _create(stack.cluster, floor, code, count)
     _create(stack.cluster, ours, code, count)
+    seconds = _floor(installation, created[: count // 2])
     replica = _replica(stack, installation, env)
     with _running(replica):
         rate, cpu = _drain(replica, count)
         memory = replica.peak_memory() / 1e6
+    seconds += _floor(installation, created[count // 2 :])
     _check(stack.cluster, ours, count)
     return Round(count / seconds, rate, cpu, memory)
 

@@ -7,6 +7,7 @@ metrics.
 """
 
 import logging
+import re
 import sys
 import time
 
@@ -60,6 +61,8 @@ _QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio")
 
 
 _FORBIDDEN_CALLS = 1000
+_LASTING = 5
+"""Attempts after which a call is forbidden in earnest: seven seconds."""
 _HANDLED = ("failed temporarily", "Unprocessed streams left")
 """A revocation that waits for the ledger, which `ledger.pool` says once; what a stop leaves to the next start."""
 
@@ -67,7 +70,8 @@ _HANDLED = ("failed temporarily", "Unprocessed streams left")
 class _Retried(logging.Filter):
     """Drops what kopf says at ERROR of each try of a call that it repeats: `controllers.kube` says it once.
 
-    A call that is forbidden is another matter: it is said once for each call, for somebody must give the right.
+    A call that stays forbidden is another matter: it is said once for each call, for somebody must give the right. An
+    API server that has just started forbids everything for a moment.
     """
 
     def __init__(self) -> None:
@@ -77,12 +81,19 @@ class _Retried(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log it."""
         message = record.getMessage()
-        _, retried, call = message.partition("will retry")
+        tried, retried, call = message.partition("will retry")
         if not record.name.startswith("kopf."):
             return True
         if not retried:
             return not any(handled in message for handled in _HANDLED)
-        if "Forbidden" not in call or call in self._forbidden or len(self._forbidden) >= _FORBIDDEN_CALLS:
+        attempt = re.search(r"attempt #(\d+)", tried)
+        if (
+            attempt is None
+            or int(attempt[1]) < _LASTING
+            or "Forbidden" not in call
+            or call in self._forbidden
+            or len(self._forbidden) >= _FORBIDDEN_CALLS
+        ):
             return False
         self._forbidden.add(call)
         return True

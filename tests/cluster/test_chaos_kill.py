@@ -60,6 +60,7 @@ async def test_killed_at_random_moments_under_load(
         assert {body["status"]["state"] for body in found.values()} == {"Redeemed"}
         assert await here.granted() == LIVES * EACH
         await here.counters_agree()
+        await asyncio.to_thread(operator.wait_ready)
 
 
 @pytest.fixture

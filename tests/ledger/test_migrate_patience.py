@@ -58,7 +58,7 @@ def test_secret_may_come_late_and_wrong(database: Database, tmp_path: Path) -> N
     with _migration(env, "--wait", "inf") as process:
         assert "database Secret is not there yet" in _line(process, "the migration waits")
         _secret(tmp_path, database.owner_url, port="1")
-        assert "PostgreSQL is not available" in _line(process, "the migration waits")
+        assert "PostgreSQL cannot be reached" in _line(process, "the migration waits")
         _secret(tmp_path, database.owner_url)
         output, _ = process.communicate()
         assert (process.returncode, "applied 0001.billing-tables" in output) == (0, True)
@@ -89,8 +89,8 @@ def test_runtime_role_may_come_late(postgres18: PostgresServer, database: Databa
 @pytest.mark.parametrize(
     ("absent", "options", "code", "said"),
     [
-        (True, [], 1, "PostgreSQL is not available"),
-        (True, ["--defer", "never"], 1, "PostgreSQL is not available"),
+        (True, [], 1, "PostgreSQL cannot be reached"),
+        (True, ["--defer", "never"], 1, "PostgreSQL cannot be reached"),
         (True, ["--defer", "absent"], 0, "left to a later run"),
         (True, ["--defer", "always"], 0, "left to a later run"),
         (False, ["--defer", "absent"], 1, "does not exist and may not be created"),

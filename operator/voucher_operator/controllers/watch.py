@@ -136,6 +136,8 @@ def settings() -> kopf.OperatorSettings:
     chosen.networking.error_backoffs = Patience()
     chosen.queueing.worker_limit = 50
     chosen.queueing.idle_timeout = 0.02
+    # One list of all that waits, as text and parsed, would be the process' largest possession.
+    chosen.watching.chunk_size = 200
     chosen.watching.server_timeout = 300
     chosen.watching.client_timeout = 310
     chosen.watching.connect_timeout = 10
