@@ -14,7 +14,7 @@ from tests.cluster.chaos import STARVED, Scene, healthy, scene, until
 from tests.conftest import Operators
 
 API_DOWN = r"the API server cannot be used"
-NO_ROLES_YET = r"the API server refuses a call.*403 Forbidden"
+NO_ROLES_YET = r"(the API server refuses a call.*403 Forbidden|Request attempt.*APIForbiddenError)"
 """An API server answers before it has read its Roles."""
 WITHOUT_CRDS = r"waiting for the CRDs"
 BRISK = {
