@@ -82,11 +82,19 @@ async def test_killed_between_commit_and_status(
     names = [f"r{n}" for n in range(40)]
     async with scene(control_plane, namespace, database18) as here:
         await here.voucher(maxRedemptions=30)
-        operator = operators.start()
+        # The Lease must outlast the cut: who has lost it decides nothing more.
+        operator = operators.start(
+            env={"VOUCHER_OPERATOR_LEASE_DURATION": "600", "VOUCHER_OPERATOR_RENEW_DEADLINE": "300"}
+        )
         await here.voucher_is(Ready="Issued")
+
+        async def all_wait() -> bool:
+            queues = (await asyncio.to_thread(operator.ready))["queues"]
+            return bool(queues["Redemption"] == len(names)) and await _waits_for_lock(here)
+
         async with holding(database18, "SELECT FROM promo_codes WHERE code = %s FOR UPDATE", CODE):
             await here.redeem(names)
-            await until(lambda: _waits_for_lock(here), "redemption that waits for the lock")
+            await until(all_wait, "redemptions that wait for the lock")
             proxy.cut()
 
         async def all_decided() -> bool:
