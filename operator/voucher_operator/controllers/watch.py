@@ -8,12 +8,14 @@ mark, and it is written by `status` together with the conditions: kopf itself wr
 Neighbours: `queue`, `cache`, `vouchers.VoucherController.revoke`; `process.runner` runs what `build` returns.
 """
 
+import asyncio
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import kopf
+from kopf._cogs.clients.scanning import scan_resources
 
 from voucher_operator.controllers import kube
 from voucher_operator.controllers.cache import Cache, key_of
@@ -145,3 +147,16 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.reconnect_backoff = 0.5
     chosen.watching.field_selectors[kube.GROUP, kube.REDEMPTIONS] = _UNFINISHED
     return chosen
+
+
+def strays() -> set[asyncio.Task[Any]]:
+    """Return kopf's questions of what the cluster serves, which it forgets when it is cancelled while they are asked.
+
+    They would go on, and with a new session that nobody closes; cancel them together with kopf's own tasks.
+    """
+    return {task for task in asyncio.all_tasks() if _asks(task.get_coro())}
+
+
+def _asks(coro: object) -> bool:
+    code = getattr(coro, "cr_code", None)
+    return code is not None and code.co_filename == scan_resources.__code__.co_filename

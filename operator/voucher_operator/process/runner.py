@@ -94,7 +94,7 @@ class Operator:
             done, _ = await asyncio.wait([*own, *draining], return_when=asyncio.FIRST_COMPLETED)
             raise _EndedError(done)
         finally:
-            await _end(*own)
+            await _end(*own, *watch.strays())
             await self._drain(draining)
             self.queues = []
 

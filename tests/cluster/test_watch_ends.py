@@ -1,0 +1,40 @@
+"""kopf's end: what it forgets when it is cancelled must not go on.
+
+Seen as an operator that was told to stop while kopf was still asking what the cluster serves: the questions that were
+under way opened a new session, which nobody closed.
+"""
+
+import asyncio
+import gc
+
+import kopf
+import pytest
+
+from testbed.cluster import Installation
+from voucher_operator.controllers import watch
+from voucher_operator.process.runner import _end
+
+
+async def test_cancelled_while_kopf_asks_what_is_served(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(installation.kubeconfig))
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.event("billing.openova.io", "v1alpha1", "vouchers", registry=registry)
+    async def seen(**_: object) -> None:
+        raise AssertionError("nothing is to be watched")
+
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: object) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_kubeconfig(**kwargs)
+
+    tasks = await kopf.spawn_tasks(registry=registry, settings=watch.settings(), namespaces=installation.namespaces)
+    while not watch.strays():  # noqa: ASYNC110 - nothing tells of it: the tasks are kopf's own
+        await asyncio.sleep(0)
+    before = asyncio.all_tasks() - set(tasks) - watch.strays()
+
+    await _end(*tasks, *watch.strays())
+
+    assert asyncio.all_tasks() <= before
+    gc.collect()
