@@ -9,11 +9,16 @@ DECLARE
         'public.customers', '["SELECT", "INSERT"]'::jsonb,
         'public.promo_redemptions', '["SELECT", "INSERT", "DELETE"]'::jsonb,
         'public.credit_ledger', '["SELECT", "INSERT"]'::jsonb,
+        'public.orders', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
+        'public.subscriptions', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.sovereign', '["SELECT"]'::jsonb,
         'vouchers.summing', '["SELECT"]'::jsonb,
         'vouchers.summed', '["SELECT"]'::jsonb,
         'vouchers.terms', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
-        'vouchers.redemption', '["SELECT", "INSERT", "UPDATE"]'::jsonb
+        'vouchers.redemption', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
+        'vouchers.purchase', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
+        'vouchers.outbox', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
+        'vouchers.inbox', '["SELECT", "INSERT", "UPDATE"]'::jsonb
     );
     customers constant text := 'public.customers';
     is_owner boolean;

@@ -26,6 +26,7 @@ ALL = [
     "0005.keep-in-step",
     "0006.promo-codes-index",
     "0007.credit-ledger-index",
+    "0008.purchases",
 ]
 
 

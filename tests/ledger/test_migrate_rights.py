@@ -21,7 +21,11 @@ FORBIDDEN = [
     "UPDATE customers SET tenant_id = 'mine'",
     "DELETE FROM vouchers.redemption",
     "UPDATE vouchers.sovereign SET currency = 'USD'",
-    "SELECT * FROM orders",
+    "DELETE FROM orders",
+    "DELETE FROM subscriptions",
+    "DELETE FROM vouchers.purchase",
+    "DELETE FROM vouchers.outbox",
+    "DELETE FROM vouchers.inbox",
     "ALTER TABLE promo_codes ADD COLUMN mine integer",
     "DROP TABLE vouchers.terms",
     "DROP TRIGGER vouchers_filled ON credit_ledger",
@@ -42,6 +46,14 @@ ALLOWED = [
     "DELETE FROM promo_redemptions",
     "UPDATE vouchers.terms SET revoked_at = now()",
     "INSERT INTO vouchers.redemption (key, request_hash, uid, outcome) VALUES ('n/a', '', '', 'refused')",
+    f"INSERT INTO orders (customer_id, tenant_id, plan_id, amount_omr) VALUES ('{CUSTOMER}', 't', 'm', 1)",
+    "UPDATE orders SET status = 'failed'",
+    f"INSERT INTO subscriptions (customer_id, tenant_id, plan_id) VALUES ('{CUSTOMER}', 't', 'm')",
+    "UPDATE subscriptions SET status = 'canceled'",
+    "INSERT INTO vouchers.outbox (type, tenant_id, data) VALUES ('a', 't', '{}')",
+    "UPDATE vouchers.outbox SET published_at = now()",
+    "INSERT INTO vouchers.inbox (event_id, type, raw, outcome) VALUES ('e', 't', '', 'unknown')",
+    "UPDATE vouchers.purchase SET state = 'cancelled'",
 ]
 
 
