@@ -53,6 +53,7 @@ RECIPES: Mapping[str, Recipe] = {
     "kubeconform": Recipe(stamps={"main.version": "v0.8.0"}),
     # What Argo CD runs health scripts with.
     "lua": Recipe(),
+    "nats": Recipe(),
     "toxiproxy": Recipe(
         stamps={"github.com/Shopify/toxiproxy/v2.Version": "2.5.0"}, rename={"server": "toxiproxy-server"}
     ),

@@ -59,6 +59,22 @@ class Settings(BaseSettings):
     release_after: float = Field(default=120.0, ge=0)
     """A deleted Voucher is let go after this many seconds without a ledger; the next resync revokes its code."""
 
+    webhook_host: str = "0.0.0.0"  # noqa: S104 - the payment processor comes from outside the pod
+    webhook_port: int = Field(default=8090, ge=0, le=65535)
+    stripe_webhook_secret: SecretStr = SecretStr("")
+    """What Stripe signs its events with; while it is being changed the new and the old one, separated by commas."""
+    stripe_webhook_secret_file: Path | None = None
+    """The same in a file, separated by white space or commas; it may come late and change. Wins where it has any."""
+
+    nats_url: SecretStr = SecretStr("")
+    """`nats://host:port`, several separated by commas, or tls://; may hold user:password@. Empty: events wait."""
+    nats_url_file: Path | None = None
+    """The same in a file, which may come late and change. Wins where it has any."""
+    nats_stream: str = Field(default="CATALYST", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """The JetStream stream that is made when no stream takes our subjects yet."""
+    nats_subject_prefix: str = Field(default="catalyst", pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
+    """An event's subject is this, a dot, and its type."""
+
     @field_validator("namespaces", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -78,6 +94,20 @@ class Settings(BaseSettings):
                 "No database is configured: set DATABASE_URL or VOUCHER_OPERATOR_DATABASE_DIR."
             )
         return _from_files(self.database_dir)
+
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """Return the secrets of Stripe's signatures, read anew at each call; empty when there is none yet."""
+        text = _either(self.stripe_webhook_secret_file, self.stripe_webhook_secret)
+        return tuple(dict.fromkeys(text.replace(",", " ").split()))
+
+    def nats_servers(self) -> list[str]:
+        """Return the URLs of NATS, read anew at each call; empty when it is not configured (yet)."""
+        return _either(self.nats_url_file, self.nats_url).replace(",", " ").split()
+
+
+def _either(file: Path | None, value: SecretStr) -> str:
+    """Return what the file holds, if it is there and not empty, else the value."""
+    return (_read(file) if file is not None else "") or value.get_secret_value()
 
 
 def _from_files(folder: Path) -> str:
@@ -99,5 +129,5 @@ def _from_files(folder: Path) -> str:
 def _read(path: Path) -> str:
     try:
         return path.read_text().strip()
-    except OSError:
+    except (OSError, UnicodeError):
         return ""

@@ -54,6 +54,17 @@ DRIFT_CORRECTED = Counter(
     "Ledger rows that were edited outside Git and put back.",
     registry=REGISTRY,
 )
+OUTBOX_WAITING = Gauge("voucher_operator_outbox_waiting", "Events that wait to be published.", registry=REGISTRY)
+OUTBOX_AGE = Gauge(
+    "voucher_operator_outbox_oldest_seconds", "Age of the oldest event that waits to be published.", registry=REGISTRY
+)
+EVENTS_PUBLISHED = Counter(
+    "voucher_operator_events_published_total", "Events that JetStream has stored, by type.", ["type"], registry=REGISTRY
+)
+NATS_UP = Gauge("voucher_operator_nats_up", "1 while the leader is connected to JetStream.", registry=REGISTRY)
+WEBHOOKS = Counter(
+    "voucher_operator_webhooks_total", "Calls of the webhook, by what became of them.", ["result"], registry=REGISTRY
+)
 LEADER = Gauge("voucher_operator_leader", "1 while this replica leads.", registry=REGISTRY)
 
 _QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio")
