@@ -75,6 +75,40 @@ class Settings(BaseSettings):
     nats_subject_prefix: str = Field(default="catalyst", pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
     """An event's subject is this, a dot, and its type."""
 
+    sovereign: str = ""
+    """This Sovereign's domain name: goes into the metadata of everything at Stripe, and tells ours from others'."""
+    catalog_url: str = ""
+    """The catalog service; `/catalog/plans` and `/catalog/addons` are asked below it."""
+    catalog_file: Path | None = None
+    """A mounted JSON file `{"plans": [...], "addons": [...]}` instead of the service; may come late and change."""
+    stripe_api_key: SecretStr = SecretStr("")
+    stripe_api_key_file: Path | None = None
+    """A mounted file with the secret key, read anew at each use. Without a key only credit pays."""
+    stripe_webhook_secret: SecretStr = SecretStr("")
+    stripe_webhook_secret_file: Path | None = None
+    """A mounted file with the signing secret, or two while it rotates, one a line."""
+    stripe_api_base: str = "https://api.stripe.com"
+    stripe_timeout: float = Field(default=20.0, gt=0, le=80)
+    """How long Stripe may take to answer, in seconds."""
+    stripe_minimum_minor: int | None = Field(default=None, ge=0)
+    """The least that a card is charged, in minor units, where the account's differs from what Stripe publishes."""
+    checkout_success_url: str = ""
+    """Where Stripe sends a customer who has paid; may hold `{CHECKOUT_SESSION_ID}`."""
+    checkout_cancel_url: str = ""
+    """Where Stripe sends a customer who turns back; empty: no way back is shown."""
+    payment_deadline: int = Field(default=900, ge=1, le=43_200)
+    """How long a checkout that cannot be made is retried before all is rolled back, in seconds."""
+    session_lookup_interval: float = Field(default=300.0, gt=0)
+    """After this long without a webhook a checkout is looked up at Stripe, in seconds, and as often again."""
+    nats_url: str = ""
+    """NATS with JetStream, for what happened to orders and vouchers. Empty: the events wait in the ledger."""
+    nats_stream: str = Field(default="CATALYST", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """The stream; made when it is absent."""
+    nats_subject_prefix: str = Field(default="catalyst", pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
+    """`order.placed` is published on `<prefix>.order.placed`."""
+    webhook_host: str = "0.0.0.0"  # noqa: S104 - Stripe's calls come through the ingress
+    webhook_port: int = Field(default=8090, ge=0, le=65535)
+
     @field_validator("namespaces", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -67,7 +67,7 @@ WEBHOOKS = Counter(
 )
 LEADER = Gauge("voucher_operator_leader", "1 while this replica leads.", registry=REGISTRY)
 
-_QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio")
+_QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio", "stripe", "httpx", "httpcore")
 """Loggers of libraries that say at INFO what every object does, or print tracebacks at ERROR for what we retry."""
 
 

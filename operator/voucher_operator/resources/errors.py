@@ -6,12 +6,17 @@
     │   ├── CurrencyMismatchError the ledger counts in another currency
     │   ├── CodeChangedError      the Secret now holds another code
     │   ├── InvalidCodeError      what the Secret holds is no code
-    │   └── InvalidSpecError      the CRD is newer than the operator
+    │   ├── InvalidSpecError      the CRD is newer than the operator
+    │   ├── InvalidOrderError     what the catalog does not sell, or nobody can pay
+    │   ├── PaymentRejectedError  Stripe refuses the checkout, or our key
+    │   └── PaymentProcessorNotConfiguredError
     └── TransientError            it may pass, retry           -> Reconciling
         ├── LedgerUnavailableError
         ├── SecretNotFoundError
         ├── SecretUnreadableError
-        └── VoucherNotReadyError
+        ├── VoucherNotReadyError
+        ├── CatalogUnavailableError
+        └── PaymentProcessorUnavailableError
 
 Refusals of a redemption are results, not exceptions: see `voucher_operator.ledger.types.RedeemResult`.
 Messages are one line, deterministic, say what to do, and hold no secret, no counter and no time, for they become
@@ -84,6 +89,24 @@ class CreditSpentError(TerminalError):
     reason = Reason.CREDIT_SPENT
 
 
+class InvalidOrderError(TerminalError):
+    """The order names what the catalog does not sell, names it twice, or cannot be paid or provisioned."""
+
+    reason = Reason.INVALID_ORDER
+
+
+class PaymentRejectedError(TerminalError):
+    """The payment processor refuses the checkout or our key: trying again changes nothing."""
+
+    reason = Reason.PAYMENT_REJECTED
+
+
+class PaymentProcessorNotConfiguredError(TerminalError):
+    """The credit does not cover all, and there is no payment processor to charge the rest."""
+
+    reason = Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED
+
+
 class LedgerUnavailableError(TransientError):
     """PostgreSQL cannot be reached, refuses us, is busy, or has no schema yet."""
 
@@ -106,3 +129,15 @@ class VoucherNotReadyError(TransientError):
     """The Voucher exists but its code is not in the ledger yet."""
 
     reason = Reason.VOUCHER_NOT_READY
+
+
+class CatalogUnavailableError(TransientError):
+    """The catalog cannot be read, or says nothing that can be relied on."""
+
+    reason = Reason.CATALOG_UNAVAILABLE
+
+
+class PaymentProcessorUnavailableError(TransientError):
+    """The payment processor cannot be reached, is busy or failed."""
+
+    reason = Reason.PAYMENT_PROCESSOR_UNAVAILABLE
