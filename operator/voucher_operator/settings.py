@@ -82,11 +82,9 @@ class Settings(BaseSettings):
     catalog_file: Path | None = None
     """A mounted JSON file `{"plans": [...], "addons": [...]}` instead of the service; may come late and change."""
     stripe_api_key: SecretStr = SecretStr("")
+    """Stripe's secret key, or a restricted one. Without any, only credit pays."""
     stripe_api_key_file: Path | None = None
-    """A mounted file with the secret key, read anew at each use. Without a key only credit pays."""
-    stripe_webhook_secret: SecretStr = SecretStr("")
-    stripe_webhook_secret_file: Path | None = None
-    """A mounted file with the signing secret, or two while it rotates, one a line."""
+    """The same in a file, which may come late and change. Wins where it has any."""
     stripe_api_base: str = "https://api.stripe.com"
     stripe_timeout: float = Field(default=20.0, gt=0, le=80)
     """How long Stripe may take to answer, in seconds."""
@@ -100,14 +98,6 @@ class Settings(BaseSettings):
     """How long a checkout that cannot be made is retried before all is rolled back, in seconds."""
     session_lookup_interval: float = Field(default=300.0, gt=0)
     """After this long without a webhook a checkout is looked up at Stripe, in seconds, and as often again."""
-    nats_url: str = ""
-    """NATS with JetStream, for what happened to orders and vouchers. Empty: the events wait in the ledger."""
-    nats_stream: str = Field(default="CATALYST", pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    """The stream; made when it is absent."""
-    nats_subject_prefix: str = Field(default="catalyst", pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
-    """`order.placed` is published on `<prefix>.order.placed`."""
-    webhook_host: str = "0.0.0.0"  # noqa: S104 - Stripe's calls come through the ingress
-    webhook_port: int = Field(default=8090, ge=0, le=65535)
 
     @field_validator("namespaces", mode="before")
     @classmethod
@@ -128,6 +118,20 @@ class Settings(BaseSettings):
                 "No database is configured: set DATABASE_URL or VOUCHER_OPERATOR_DATABASE_DIR."
             )
         return _from_files(self.database_dir)
+
+    def stripe_key(self) -> str:
+        """Return Stripe's secret key, read anew at each call; "" when there is none yet."""
+        return _either(self.stripe_api_key_file, self.stripe_api_key).strip()
+
+    def checkout_fault(self) -> str | None:
+        """What is missing before a card can pay, in one line; None when nothing is."""
+        wanted = {
+            "VOUCHER_OPERATOR_STRIPE_API_KEY_FILE": self.stripe_key(),
+            "VOUCHER_OPERATOR_CHECKOUT_SUCCESS_URL": self.checkout_success_url,
+            "VOUCHER_OPERATOR_SOVEREIGN": self.sovereign,
+        }
+        missing = [name for name, value in wanted.items() if not value]
+        return f"Cards cannot be charged: set {' and '.join(missing)}." if missing else None
 
     def webhook_secrets(self) -> tuple[str, ...]:
         """Return the secrets of Stripe's signatures, read anew at each call; empty when there is none yet."""
