@@ -54,6 +54,7 @@ RECIPES: Mapping[str, Recipe] = {
     # What Argo CD runs health scripts with.
     "lua": Recipe(),
     "nats": Recipe(),
+    "stripe-mock": Recipe(stamps={"main.version": "0.203.0"}),
     "toxiproxy": Recipe(
         stamps={"github.com/Shopify/toxiproxy/v2.Version": "2.5.0"}, rename={"server": "toxiproxy-server"}
     ),
