@@ -168,3 +168,5 @@ def rules(node: Object) -> Iterator[str]:
     yield from (rule["message"] for rule in node.get("x-kubernetes-validations", ()))
     for child in node.get("properties", {}).values():
         yield from rules(child)
+    if "items" in node:
+        yield from rules(node["items"])

@@ -138,7 +138,7 @@ def test_status_of_the_framework_is_kept(either: Judge) -> None:
         ({"conditions": [ready("True", "Issued", ""), ready("False", "Issued", "")]}, "Duplicate value"),
         ({"conditions": [{"type": "Ready", "status": "True"}]}, "Required value"),
         ({"conditions": [ready("True", "A", "") | {"type": f"T{n}"} for n in range(33)]}, "must have at most 32 items"),
-        ({"orderID": "o-1"}, 'unknown field "status.orderID"'),
+        ({"surprise": "o-1"}, 'unknown field "status.surprise"'),
     ],
 )
 def test_bad_status_is_refused(either: Judge, status: Object, says: str) -> None:

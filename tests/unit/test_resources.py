@@ -29,7 +29,7 @@ METADATA = {
     "labels": {"a": "b"},
 }
 VOUCHER = {"code": "OMANTEL-MUSCAT-200", "credit": {"amount": "25.500", "currency": "OMR"}}
-REDEMPTION = {"code": "omantel", "customer": {"userID": "u-1", "tenantID": "kestrel", "email": "a@b.example"}}
+REDEMPTION: Schema = {"code": "omantel", "customer": {"userID": "u-1", "tenantID": "kestrel", "email": "a@b.example"}}
 KEYWORDS = ("type", "format", "enum", "minimum", "maximum", "minLength", "maxLength", "pattern", "maxItems", "default")
 
 
@@ -76,6 +76,8 @@ def fields(node: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
             kept = {key: kept[key] for key in ("type", "format")}
         yield f"{path}.{name}", kept | {"required": name in node.get("required", ())}
         yield from fields(child, f"{path}.{name}")
+        if child.get("items", {}).get("type") == "string":
+            yield from fields({"properties": {"items": child["items"]}}, f"{path}.{name}")
 
 
 def without(listed: Iterator[tuple[str, Schema]], *skipped: str) -> Schema:
@@ -151,8 +153,36 @@ def test_what_the_crd_refuses_is_refused_without_repeating_it(patch: Schema) -> 
     assert "input_value" not in str(caught.value)
 
 
-@pytest.mark.parametrize("patch", [{"code": None}, {"voucherRef": {"name": "a"}}, {"order": {"planID": "m"}}])
+@pytest.mark.parametrize("patch", [{"code": None}, {"voucherRef": {"name": "a"}}, {"orders": {"planID": "m"}}])
 def test_redemption_refused(patch: Schema) -> None:
+    with pytest.raises(ValidationError):
+        Redemption.from_body(body(REDEMPTION | patch))
+
+
+def test_order() -> None:
+    spec = Redemption.from_body(body(REDEMPTION | {"order": {"planID": "m"}})).spec
+    assert (spec.subdomain, spec.has_code) == ("kestrel", True)
+    order = {"planID": "m", "addons": ["waf"], "subdomain": "falcon"}
+    spec = Redemption.from_body(body({"customer": REDEMPTION["customer"], "order": order})).spec
+    assert spec.order is not None
+    assert (spec.subdomain, spec.has_code, spec.order.addons, spec.order.apps) == ("falcon", False, ("waf",), ())
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"order": {}},
+        {"order": {"planID": "m", "apps": ["a", "a"]}},
+        {"order": {"planID": "m", "addons": ["a", "a"]}},
+        {"order": {"planID": "m", "subdomain": "ends-"}},
+        {"order": {"planID": "m", "subdomain": "gitea"}},
+        {"order": {"planID": "m", "subdomain": "kube-x"}},
+        {"order": {"planID": "m"}, "customer": REDEMPTION["customer"] | {"tenantID": "No Slug"}},
+        {"order": {"planID": "m"}, "customer": REDEMPTION["customer"] | {"tenantID": "flux"}},
+        {"order": {"planID": "m"}, "voucherRef": {"name": "a"}},
+    ],
+)
+def test_order_refused(patch: Schema) -> None:
     with pytest.raises(ValidationError):
         Redemption.from_body(body(REDEMPTION | patch))
 
@@ -192,6 +222,7 @@ def test_request_hash_ignores_what_does_not_matter() -> None:
         {"code": None, "voucherRef": {"name": "omantel"}},
         {"customer": {"userID": "u-2", "tenantID": "kestrel", "email": "a@b.example"}},
         {"customer": {"userID": "u-1", "tenantID": "kestrel", "email": "c@b.example"}},
+        {"order": {"planID": "m"}},
     ],
 )
 def test_request_hash_tells_requests_apart(patch: Schema) -> None:
@@ -237,6 +268,8 @@ def test_redemption_status_patch() -> None:
         "finishedAt": "2026-12-01T00:00:00Z",
         "credit": None,
         "redeemedAt": None,
+        "orderID": None,
+        "checkoutURL": None,
     }
 
 

@@ -21,10 +21,15 @@ RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"
 REDEEMABLE: Final = "Redeemable"
 REDEEMED: Final = "Redeemed"
+ORDER_PLACED: Final = "OrderPlaced"
+PAYMENT_SETTLED: Final = "PaymentSettled"
+ORGANIZATION_READY: Final = "OrganizationReady"
 
 VOUCHER_CONDITIONS: Final = frozenset({READY, REDEEMABLE, RECONCILING, STALLED})
 """The condition types that the operator writes on a Voucher."""
-REDEMPTION_CONDITIONS: Final = frozenset({READY, REDEEMED, RECONCILING, STALLED})
+REDEMPTION_CONDITIONS: Final = frozenset(
+    {READY, REDEEMED, ORDER_PLACED, PAYMENT_SETTLED, ORGANIZATION_READY, RECONCILING, STALLED}
+)
 """The condition types that the operator writes on a Redemption."""
 
 MAX_MESSAGE: Final = 1024

@@ -1,4 +1,4 @@
-"""Redemption: one customer's request to redeem one code, as frozen models of spec and status.
+"""Redemption: one customer's request to redeem one code, to buy something, or both, as frozen models.
 
 Neighbours: `crds/redemptions.billing.openova.io.yaml` says the same to the API server (a test compares them field by
 field), `controllers.redemptions` asks the ledger, docs/redemption.md explains it to people.
@@ -6,6 +6,7 @@ field), `controllers.redemptions` asks the ledger, docs/redemption.md explains i
 
 import hashlib
 import json
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Self
@@ -13,8 +14,12 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from voucher_operator.resources.base import CodeFrom, Model, ObjectName, Resource, Status
+from voucher_operator.resources.slugs import SLUG, is_reserved
 
 _TRIMMED = r"^[^\x00-\x20\x7f-\xa0]([^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\xa0])?$"
+
+CatalogID = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][-._A-Za-z0-9]{0,63}$")]
+CatalogIDs = Annotated[tuple[CatalogID, ...], Field(max_length=50)]
 
 
 class State(StrEnum):
@@ -44,20 +49,53 @@ class VoucherRef(Model):
     name: ObjectName
 
 
+class Order(Model):
+    """What is bought: a plan, with apps and add-ons, for an Organization."""
+
+    plan_id: Annotated[CatalogID, Field(alias="planID")]
+    apps: CatalogIDs = ()
+    addons: CatalogIDs = ()
+    subdomain: Annotated[str, Field(min_length=3, max_length=31, pattern=SLUG)] | None = None
+    payment_deadline_seconds: Annotated[int, Field(ge=1, le=86400)] | None = None
+
+    @model_validator(mode="after")
+    def _can_be_provisioned(self) -> Self:
+        if len(set(self.apps)) != len(self.apps) or len(set(self.addons)) != len(self.addons):
+            raise ValueError("an order names each app and each add-on once")
+        if self.subdomain is not None and is_reserved(self.subdomain):
+            raise ValueError("subdomain is reserved")
+        return self
+
+
 class RedemptionSpec(Model):
-    """Who redeems what; immutable."""
+    """Who redeems what, and what is bought with it; immutable."""
 
     code: Annotated[str, Field(min_length=3, max_length=64, pattern=r"^[A-Za-z0-9-]{3,64}$")] | None = None
     code_from: CodeFrom | None = None
     voucher_ref: VoucherRef | None = None
     customer: Customer
+    order: Order | None = None
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2147483647)] | None = None
 
     @model_validator(mode="after")
-    def _names_one_code(self) -> Self:
-        if sum(source is not None for source in (self.code, self.code_from, self.voucher_ref)) != 1:
-            raise ValueError("a Redemption must have exactly one of code, codeFrom and voucherRef")
+    def _fits_together(self) -> Self:
+        codes = sum(source is not None for source in (self.code, self.code_from, self.voucher_ref))
+        if codes > 1 or (codes == 0 and self.order is None):
+            raise ValueError("a Redemption must have exactly one of code, codeFrom and voucherRef, or an order")
+        if self.order is not None and (not re.fullmatch(SLUG, self.subdomain) or is_reserved(self.subdomain)):
+            raise ValueError("customer.tenantID cannot be a subdomain: order.subdomain is needed")
         return self
+
+    @property
+    def has_code(self) -> bool:
+        """Whether it redeems something; an order may also be paid from the balance alone."""
+        return self.code is not None or self.code_from is not None or self.voucher_ref is not None
+
+    @property
+    def subdomain(self) -> str:
+        """Where the Organization is to be reached, and its slug."""
+        given = self.order.subdomain if self.order is not None else None
+        return given or self.customer.tenant_id
 
 
 class RedemptionStatus(Status):
@@ -68,6 +106,8 @@ class RedemptionStatus(Status):
     finished_at: datetime | None = None
     credit: Annotated[str, Field(max_length=32)] | None = None
     redeemed_at: datetime | None = None
+    order_id: Annotated[Annotated[str, Field(max_length=64)] | None, Field(alias="orderID")] = None
+    checkout_url: Annotated[Annotated[str, Field(max_length=4096)] | None, Field(alias="checkoutURL")] = None
 
 
 class Redemption(Resource):
