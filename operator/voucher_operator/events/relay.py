@@ -1,0 +1,193 @@
+"""Publishes the outbox: in order for each tenant, several tenants at once, at least once.
+
+An event is written in the transaction that makes it true and marked after JetStream has acknowledged it; whoever dies
+in between publishes it again under the same deduplication id. Without NATS everything waits in the ledger, and nobody
+else notices. Neighbours: `bus` is the connection; `process.runner` runs this while leading and shows `details`;
+whoever has committed may call `wake`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Final, Protocol
+
+from voucher_operator import telemetry
+from voucher_operator.events.bus import Bus, BusAbsentError, BusError, EventRefusedError, connected
+from voucher_operator.ledger.purchase_types import OutboxBacklog, OutboxEvent
+from voucher_operator.resources.errors import OperatorError
+
+log = logging.getLogger(__name__)
+
+_PAGE: Final = 500
+"""Events read at once; those that JetStream refuses are read beside them, so that they never hide the others."""
+_TENANTS: Final = 16
+"""Tenants whose events are on their way at once."""
+_MEASURE: Final = 2.0
+_BACKOFF: Final = (0.5, 10.0)
+
+
+class Outbox(Protocol):
+    """What the relay needs of the ledger; each raises LedgerUnavailableError."""
+
+    async def outbox_pending(self, limit: int) -> list[OutboxEvent]:
+        """Return the oldest events that are not published, in order."""
+        ...
+
+    async def outbox_published(self, ids: Sequence[str]) -> object:
+        """Mark events as published, by id."""
+        ...
+
+    async def outbox_backlog(self) -> OutboxBacklog:
+        """Count what waits."""
+        ...
+
+
+class Relay:
+    """One for each process; `run` while leading.
+
+    `servers` is asked at each connection, so that an address that comes late or changes is noticed. `poll` is the
+    longest pause, in seconds, until an event that nobody told us of is seen.
+    """
+
+    def __init__(
+        self, outbox: Outbox, servers: Callable[[], list[str]], *, stream: str, prefix: str, poll: float = 1.0
+    ) -> None:
+        self._outbox = outbox
+        self._servers = servers
+        self._stream = stream
+        self._prefix = prefix
+        self._poll = poll
+        self._hint = asyncio.Event()
+        self._refused: set[str] = set()
+        self._stuck = 0
+        self._problem: str | None = None
+        self._backlog: OutboxBacklog | None = None
+        self._pause = _BACKOFF[0]
+
+    def wake(self) -> None:
+        """Something has been committed: do not wait for the next look."""
+        self._hint.set()
+
+    def details(self) -> dict[str, object]:
+        """Return facts for people: what waits, since when, and why. Empty while this replica does not lead."""
+        if self._backlog is None:
+            return {}
+        found: dict[str, object] = {
+            "waiting": self._backlog.waiting,
+            "oldest_seconds": round(self._backlog.oldest_seconds),
+        }
+        return found if self._problem is None else {**found, "problem": self._problem}
+
+    async def run(self) -> None:
+        """Publish until cancelled; whatever goes wrong is told once and tried again."""
+        try:
+            async with asyncio.TaskGroup() as parts:
+                parts.create_task(self._publish(), name="outbox")
+                parts.create_task(self._measure(), name="outbox backlog")
+        finally:
+            self._backlog = None
+            for gauge in (telemetry.OUTBOX_WAITING, telemetry.OUTBOX_AGE):
+                gauge.set(0)
+
+    async def _publish(self) -> None:
+        while True:
+            try:
+                async with connected(self._servers(), self._prefix) as bus:
+                    await bus.ensure_stream(self._stream)
+                    telemetry.NATS_UP.set(1)
+                    await self._relay(bus)
+            except BusError as error:
+                self._note(str(error), logging.INFO if isinstance(error, BusAbsentError) else logging.WARNING)
+            except OperatorError as error:
+                self._note(error.message, logging.INFO)  # the ledger has said so itself
+            except Exception:
+                # A fault of ours must neither stop the controllers nor lose what waits.
+                log.exception("publishing failed", extra={"resource": "outbox", "reason": "InternalError"})
+            finally:
+                telemetry.NATS_UP.set(0)
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 2, _BACKOFF[1])
+
+    async def _relay(self, bus: Bus) -> None:
+        """Publish round after round. Ends by BusError, or LedgerUnavailableError."""
+        while True:
+            self._hint.clear()
+            published = await self._round(bus)
+            self._note(None)
+            self._pause = _BACKOFF[0]
+            if not published:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._poll):
+                await self._hint.wait()
+        except TimeoutError:
+            return
+
+    async def _round(self, bus: Bus) -> bool:
+        """Publish what waits now; return whether anything was published. What was acknowledged is always marked."""
+        events = await self._outbox.outbox_pending(_PAGE + self._stuck)
+        acknowledged: list[str] = []
+        try:
+            await self._chains(bus, by_tenant(events), acknowledged)
+        finally:
+            if acknowledged:
+                await self._outbox.outbox_published(acknowledged)
+        self._stuck = len(events) - len(acknowledged)
+        return bool(acknowledged)
+
+    async def _chains(self, bus: Bus, chains: Iterable[list[OutboxEvent]], acknowledged: list[str]) -> None:
+        slots = asyncio.Semaphore(_TENANTS)
+
+        async def chain(events: list[OutboxEvent]) -> None:
+            async with slots:
+                await self._chain(bus, events, acknowledged)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for events in chains:
+                    group.create_task(chain(events))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _chain(self, bus: Bus, events: list[OutboxEvent], acknowledged: list[str]) -> None:
+        """Publish one tenant's events, each after the one before it; a refused one keeps those behind it."""
+        for event in events:
+            try:
+                await bus.publish(event)
+            except EventRefusedError as error:
+                if event.id not in self._refused:
+                    log.warning("%s", error, extra={"resource": "outbox", "key": event.id, "reason": event.type})
+                self._refused.add(event.id)
+                return
+            self._refused.discard(event.id)
+            acknowledged.append(event.id)
+            telemetry.EVENTS_PUBLISHED.labels(event.type).inc()
+
+    async def _measure(self) -> None:
+        while True:
+            try:
+                self._backlog = await self._outbox.outbox_backlog()
+            except OperatorError:
+                pass  # the ledger says so itself
+            else:
+                telemetry.OUTBOX_WAITING.set(self._backlog.waiting)
+                telemetry.OUTBOX_AGE.set(self._backlog.oldest_seconds)
+            await asyncio.sleep(_MEASURE)
+
+    def _note(self, problem: str | None, level: int = logging.INFO) -> None:
+        """Log each change, once."""
+        extra = {"resource": "outbox", "reason": "EventsWait"}
+        if problem is not None and problem != self._problem:
+            log.log(level, "events wait: %s", problem, extra=extra)
+        elif problem is None and self._problem is not None:
+            log.info("events are published again", extra=extra)
+        self._problem = problem
+
+
+def by_tenant(events: Iterable[OutboxEvent]) -> list[list[OutboxEvent]]:
+    """Group events by tenant, each group in order."""
+    ordered = sorted(events, key=lambda event: (event.tenant_id, event.seq))
+    return [list(group) for _, group in groupby(ordered, key=lambda event: event.tenant_id)]
