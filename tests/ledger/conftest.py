@@ -16,3 +16,11 @@ async def ledger(database: Database) -> AsyncIterator[Ledger]:
     async with opened(database.runtime_url) as door:
         yield door
     assert [v for v in await verify(database.admin_url) if v.invariant != "spelling"] == []
+
+
+@pytest.fixture
+async def ledger18(database18: Database) -> AsyncIterator[Ledger]:
+    """The same on the newest version alone, for what is above the statements that every version has to run."""
+    async with opened(database18.runtime_url) as door:
+        yield door
+    assert await verify(database18.admin_url) == []

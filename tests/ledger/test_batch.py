@@ -214,7 +214,7 @@ async def test_an_answer_of_a_newer_version_holds_up_nobody_else(ledger: Ledger,
     async with await psycopg.AsyncConnection.connect(database.owner_url) as conn:
         await conn.execute(
             "INSERT INTO vouchers.redemption (key, request_hash, uid, outcome, reason, user_id, decided_at)"
-            " VALUES (%s, 'h', %s, 'refused', 'InvalidOrder', 'somebody', now())",
+            " VALUES (%s, 'h', %s, 'refused', 'FromTheFuture', 'somebody', now())",
             (asked[1].key, asked[1].uid),
         )
     answers = await asyncio.gather(*(ledger.redeem(one) for one in asked), return_exceptions=True)

@@ -3,12 +3,16 @@
 Neighbours: `batch` gathers redemptions, `vouchers` and `accounts` do the rest, `pool` keeps the connections.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from voucher_operator import telemetry
-from voucher_operator.ledger import accounts, redeem, vouchers
-from voucher_operator.ledger.batch import Batcher
+from voucher_operator.ledger import accounts, purchases, redeem, vouchers
+from voucher_operator.ledger.batch import Batcher, Request
 from voucher_operator.ledger.pool import Pool
+from voucher_operator.ledger.purchase_batch import MAX_PURCHASES, purchase_batch
+from voucher_operator.ledger.purchase_types import Purchase, PurchaseRequest, PurchaseResult
 from voucher_operator.ledger.types import (
     Entry,
     LedgerInfo,
@@ -21,6 +25,7 @@ from voucher_operator.ledger.types import (
     VoucherTerms,
 )
 from voucher_operator.resources.errors import OperatorError
+from voucher_operator.resources.reasons import Reason
 
 
 class Ledger:
@@ -34,17 +39,18 @@ class Ledger:
     def __init__(self, conninfo: Callable[[], str], *, pool_size: int = 4) -> None:
         self._pool = Pool(conninfo, pool_size)
         self._batcher = Batcher(self._redeem, self._held, side_lanes=pool_size - 2)
+        self._purchaser = Batcher(self._purchase, self._held, side_lanes=1, most=MAX_PURCHASES, one_each=True)
 
     async def open(self) -> None:
         """Start connecting in the background. Neither fails nor waits when PostgreSQL is absent."""
         await self._pool.open()
 
     async def close(self) -> None:
-        """Finish the redemptions under way and close the connections. Later calls raise LedgerUnavailableError.
+        """Finish what is under way and close the connections. Later calls raise LedgerUnavailableError.
 
         Call it before the event loop ends: the pool's tasks do not let themselves be cancelled while they connect.
         """
-        await self._batcher.close()
+        await asyncio.gather(self._batcher.close(), self._purchaser.close())
         await self._pool.close()
 
     async def info(self) -> LedgerInfo:
@@ -94,10 +100,56 @@ class Ledger:
         """List a customer's newest entries, the newest first."""
         return await self._pool.run(lambda conn: accounts.entries(conn, user_id, limit))
 
+    async def purchase(self, request: PurchaseRequest) -> PurchaseResult:
+        """Redeem the code if there is one, place the order and hold the credit; or read what became of this key before.
+
+        All of it is one transaction: a refusal, which is a result and no error, consumes nothing. Requests that arrive
+        while a commit is under way travel together, but those of one customer one after the other. A cancelled call may
+        have bought: the same request asked again reads the result.
+        """
+        return await self._purchaser.submit(request)
+
+    async def purchase_of(self, key: str) -> Purchase | None:
+        """Read the purchase that `key` made; None when it made none."""
+        return await self._pool.run(lambda conn: purchases.read_one(conn, key))
+
+    async def open_purchases(self, limit: int) -> list[Purchase]:
+        """Read up to `limit` purchases that are PENDING, the oldest first."""
+        return await self._pool.run(lambda conn: purchases.pending(conn, limit))
+
+    async def changed_purchases(self, after: datetime | None) -> list[tuple[str, datetime]]:
+        """List key and time of what changed since `after` (None: of all purchases), the earliest first.
+
+        The last 15 seconds before `after` come again: a commit may be that much later than the time it carries.
+        """
+        return await self._pool.run(lambda conn: purchases.changed(conn, after))
+
+    async def note_customer(self, key: str, stripe_customer_id: str) -> None:
+        """Remember the customer that the payment processor made for a purchase. Idempotent."""
+        await self._pool.run(lambda conn: purchases.note_customer(conn, key, stripe_customer_id))
+
+    async def note_session(self, key: str, session_id: str, url: str, expires_at: datetime) -> Purchase:
+        """Remember the checkout of a PENDING purchase and return it, AWAITING_PAYMENT; any other as it is. Idempotent.
+
+        Raises RequestRejectedError for a key that bought nothing.
+        """
+        return await self._pool.run(lambda conn: purchases.note_session(conn, key, session_id, url, expires_at))
+
+    async def compensate(self, key: str, reason: Reason) -> Purchase | None:
+        """Take a PENDING purchase back and return it, ROLLED_BACK; any other as it is; None when there is none.
+
+        The hold is released, the redemption undone and the order failed. Credit that was spent elsewhere meanwhile
+        cannot be taken back: that redemption stays. Idempotent.
+        """
+        return await self._pool.run(lambda conn: purchases.compensate(conn, key, reason))
+
     async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         telemetry.BATCH_SIZE.observe(len(requests))
         with telemetry.BATCH_SECONDS.time():
             return await self._pool.run(lambda conn: redeem.redeem_batch(conn, requests))
 
-    async def _held(self, requests: Sequence[RedeemRequest]) -> tuple[set[str], set[str]]:
+    async def _purchase(self, requests: Sequence[PurchaseRequest]) -> list[PurchaseResult | OperatorError]:
+        return await self._pool.run(lambda conn: purchase_batch(conn, requests))
+
+    async def _held(self, requests: Sequence[Request]) -> tuple[set[str], set[str]]:
         return await self._pool.run(lambda conn: redeem.held(conn, requests))

@@ -1,9 +1,10 @@
-"""Gathers concurrent requests to redeem into one statement.
+"""Gathers concurrent requests, to redeem or to buy, into one transaction.
 
 A lone request starts at once; those that arrive while a commit is under way form the next batch. Requests run in
 arrival order in one lane. When somebody holds a row locked, the requests that need that row move to a lane of their
 own, on another connection, until it succeeds there: their neighbours wait no more. A batch with a value that PostgreSQL
-cannot store is halved until the bad request stands alone. Neighbours: `redeem` speaks to PostgreSQL, `api` is the door.
+cannot store is halved until the bad request stands alone. Neighbours: `redeem` and
+`purchase_batch` speak to PostgreSQL, `api` is the door.
 """
 
 import asyncio
@@ -11,10 +12,9 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from voucher_operator.ledger.errors import LedgerBusyError, closed
-from voucher_operator.ledger.types import RedeemRequest, RedeemResult
 from voucher_operator.resources.codes import normal_code
 from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError
 
@@ -22,17 +22,32 @@ MAX_BATCH: Final = 500
 
 _log = logging.getLogger(__name__)
 
-Redeem = Callable[[Sequence[RedeemRequest]], Awaitable[list[RedeemResult | OperatorError]]]
-Held = Callable[[Sequence[RedeemRequest]], Awaitable[tuple[set[str], set[str]]]]
+
+class Request(Protocol):
+    """What the lanes go by: the key, and the rows that a request needs. A blank code needs none."""
+
+    @property
+    def key(self) -> str: ...  # noqa: D102
+    @property
+    def code(self) -> str: ...  # noqa: D102
+    @property
+    def user_id(self) -> str: ...  # noqa: D102
+
+
+Q = TypeVar("Q", bound=Request)
+A = TypeVar("A")
+
+Work = Callable[[Sequence[Q]], Awaitable[list[A | OperatorError]]]
+Held = Callable[[Sequence[Q]], Awaitable[tuple[set[str], set[str]]]]
 """Which codes (normal form) and users of some requests another session holds locked."""
 
 
 @dataclass(slots=True)
-class _Job:
-    request: RedeemRequest
-    answer: asyncio.Future[RedeemResult]
+class _Job(Generic[Q, A]):
+    request: Q
+    answer: asyncio.Future[A]
 
-    def give(self, result: RedeemResult | OperatorError) -> None:
+    def give(self, result: A | OperatorError) -> None:
         if isinstance(result, OperatorError):
             self.fail(result)
         elif not self.answer.done():
@@ -45,44 +60,54 @@ class _Job:
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Lane(Generic[Q, A]):
     """Requests that run one batch after another."""
 
-    waiting: deque[_Job] = field(default_factory=deque)
+    waiting: deque[_Job[Q, A]] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
 
-    def take(self) -> list[_Job]:
-        """Take the next batch: in arrival order, no key twice, without those whose caller has gone."""
-        taken: dict[str, _Job] = {}
-        again: list[_Job] = []
-        while self.waiting and len(taken) < MAX_BATCH:
+    def take(self, most: int, one_each: bool) -> list[_Job[Q, A]]:
+        """Take the next batch: in arrival order, no key (no user) twice, without those whose caller has gone."""
+        taken: dict[str, _Job[Q, A]] = {}
+        users: set[str] = set()
+        again: list[_Job[Q, A]] = []
+        while self.waiting and len(taken) < most:
             job = self.waiting.popleft()
-            if job.request.key in taken:
+            if job.request.key in taken or job.request.user_id in users:
                 again.append(job)
             elif not job.answer.done():
                 taken[job.request.key] = job
+                if one_each:
+                    users.add(job.request.user_id)
         self.waiting.extendleft(reversed(again))
         return list(taken.values())
 
 
-class Batcher:
-    """`submit` hands back a future; cancelling it hurts nobody else, and what was granted is read again by its key."""
+class Batcher(Generic[Q, A]):
+    """`submit` hands back a future; cancelling it hurts nobody else, and what was granted is read again by its key.
 
-    def __init__(self, redeem: Redeem, held: Held, side_lanes: int) -> None:
-        self._redeem = redeem
+    `most` requests make a batch; with `one_each` a user has at most one of them.
+    """
+
+    def __init__(
+        self, work: Work[Q, A], held: Held[Q], side_lanes: int, *, most: int = MAX_BATCH, one_each: bool = False
+    ) -> None:
+        self._work = work
         self._held = held
-        self._main = _Lane()
-        self._apart: dict[tuple[str, str], _Lane] = {}
+        self._most = most
+        self._one_each = one_each
+        self._main: _Lane[Q, A] = _Lane()
+        self._apart: dict[tuple[str, str], _Lane[Q, A]] = {}
         # Side lanes leave connections to the main lane and to what is no redemption.
         self._slots = asyncio.Semaphore(max(1, side_lanes))
         self._strays: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def submit(self, request: RedeemRequest) -> asyncio.Future[RedeemResult]:
+    def submit(self, request: Q) -> asyncio.Future[A]:
         """Queue a request. The future raises LedgerUnavailableError or RequestRejectedError."""
         if self._closed:
             raise closed()
-        answer: asyncio.Future[RedeemResult] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         key, lane = self._lane_of(request) if self._apart else (None, self._main)
         lane.waiting.append(_Job(request, answer))
         if lane.task is None:
@@ -95,7 +120,7 @@ class Batcher:
         while tasks := [t for t in (self._main.task, *(la.task for la in self._apart.values()), *self._strays) if t]:
             await asyncio.wait(tasks)
 
-    def _lane_of(self, request: RedeemRequest) -> tuple[tuple[str, str] | None, _Lane]:
+    def _lane_of(self, request: Q) -> tuple[tuple[str, str] | None, _Lane[Q, A]]:
         for key in (("code", normal_code(request.code)), ("user", request.user_id)):
             if lane := self._apart.get(key):
                 return key, lane
@@ -105,27 +130,29 @@ class Batcher:
         lane = self._main
         try:
             while lane.waiting:
-                if jobs := lane.take():
+                if jobs := lane.take(self._most, self._one_each):
                     await self._settle(jobs, self._set_apart)
                 # Callers that were just answered ask again within one turn of the loop: let them into the next batch.
                 await asyncio.sleep(0)
         finally:
             lane.task = None
 
-    async def _drain_apart(self, key: tuple[str, str], lane: _Lane) -> None:
+    async def _drain_apart(self, key: tuple[str, str], lane: _Lane[Q, A]) -> None:
         try:
             while lane.waiting:
                 async with self._slots:
-                    jobs = lane.take()
+                    jobs = lane.take(self._most, self._one_each)
                     if jobs and await self._settle(jobs, self._give_up) and not lane.waiting:
                         self._apart.pop(key, None)
         finally:
             lane.task = None
 
-    async def _settle(self, jobs: list[_Job], busy: Callable[[list[_Job], LedgerBusyError], Awaitable[None]]) -> bool:
-        """Redeem, and answer every job or hand it on; False when somebody else held a row."""
+    async def _settle(
+        self, jobs: list[_Job[Q, A]], busy: Callable[[list[_Job[Q, A]], LedgerBusyError], Awaitable[None]]
+    ) -> bool:
+        """Do the work, and answer every job or hand it on; False when somebody else held a row."""
         try:
-            results = await self._redeem([job.request for job in jobs])
+            results = await self._work([job.request for job in jobs])
         except LedgerBusyError as error:
             await busy(jobs, error)
             return False
@@ -148,11 +175,11 @@ class Batcher:
                 job.give(result)
         return True
 
-    async def _give_up(self, jobs: list[_Job], error: LedgerBusyError) -> None:
+    async def _give_up(self, jobs: list[_Job[Q, A]], error: LedgerBusyError) -> None:
         for job in jobs:
             job.fail(error)
 
-    async def _set_apart(self, jobs: list[_Job], _error: LedgerBusyError) -> None:
+    async def _set_apart(self, jobs: list[_Job[Q, A]], _error: LedgerBusyError) -> None:
         """Move what needs a locked row to lanes of its own, and let the others run."""
         try:
             codes, users = await self._held([job.request for job in jobs])
@@ -169,19 +196,19 @@ class Batcher:
         if free:
             await self._settle(free, self._divide)
 
-    def _put_apart(self, key: tuple[str, str], job: _Job) -> None:
+    def _put_apart(self, key: tuple[str, str], job: _Job[Q, A]) -> None:
         lane = self._apart.setdefault(key, _Lane())
         lane.waiting.append(job)
         if lane.task is None:
             lane.task = asyncio.create_task(self._drain_apart(key, lane))
 
-    async def _divide(self, jobs: list[_Job], error: LedgerBusyError) -> None:
+    async def _divide(self, jobs: list[_Job[Q, A]], error: LedgerBusyError) -> None:
         """Nobody is seen to hold a row, and yet they wait: find out aside which request it is."""
         task = asyncio.create_task(self._divide_aside(jobs, error))
         self._strays.add(task)
         task.add_done_callback(self._strays.discard)
 
-    async def _divide_aside(self, jobs: list[_Job], error: LedgerBusyError) -> None:
+    async def _divide_aside(self, jobs: list[_Job[Q, A]], error: LedgerBusyError) -> None:
         if len(jobs) == 1:
             jobs[0].fail(error)
             return

@@ -46,10 +46,10 @@ class Line:
 class PurchaseRequest:
     """One request to buy, with or without a voucher.
 
-    `redeem.code` is "" when only the balance is to be spent. `payable`: Stripe is configured; without it what the credit
-    does not cover is refused before anything is consumed. `step_minor` and `minimum_minor` are Stripe's rules of the
-    currency: the card pays nothing, or a multiple of the one and at least the other. `deadline_seconds`: how long what
-    may pass is retried before the purchase is rolled back.
+    `redeem.code` is "" when only the balance is to be spent. `payable`: Stripe is configured; without it what the
+    credit does not cover is refused before anything is consumed. `step_minor` and `minimum_minor` are Stripe's rules of
+    the currency: the card pays nothing, or a multiple of the one and at least the other. `deadline_seconds`: how long
+    what may pass is retried before the purchase is rolled back.
     """
 
     redeem: RedeemRequest
@@ -63,6 +63,21 @@ class PurchaseRequest:
     step_minor: int
     minimum_minor: int
     deadline_seconds: int
+
+    @property
+    def key(self) -> str:
+        """The idempotency key, as in `RedeemRequest`."""
+        return self.redeem.key
+
+    @property
+    def code(self) -> str:
+        """The code to redeem; "" for none."""
+        return self.redeem.code
+
+    @property
+    def user_id(self) -> str:
+        """Who buys."""
+        return self.redeem.user_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import psycopg
 
+from voucher_operator.ledger.batch import Request
 from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Outcome, RedeemRequest, RedeemResult
@@ -21,7 +22,7 @@ _REDEEM: Final = statement("redeem").encode()
 _PROBE_PROMO: Final = statement("probe_promo").encode()
 _PROBE_CUSTOMERS: Final = statement("probe_customers").encode()
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
-_REASONS: Final[dict[str | None, Reason | None]] = {None: None, **{reason.value: reason for reason in Reason}}
+REASONS: Final[dict[str | None, Reason | None]] = {None: None, **{reason.value: reason for reason in Reason}}
 
 
 def text_array(values: Iterable[str]) -> str:
@@ -45,33 +46,35 @@ async def redeem_batch(conn: Connection, requests: Sequence[RedeemRequest]) -> l
     Raises psycopg's errors; nothing is written then.
     """
     codes = text_array({request.code for request in requests})
-    values = _parameters(requests)
+    values = parameters(requests)
     cursor = conn.cursor(binary=True)
     async with conn.pipeline():
         await conn.execute(_LOCK, {"codes": codes}, prepare=True)
         await cursor.execute(_REDEEM, values, prepare=True)
     results: list[Any] = [None] * len(requests)
     for n, *answer in await cursor.fetchall():
-        results[n - 1] = _result(requests[n - 1].key, *answer)
+        results[n - 1] = result(requests[n - 1].key, *answer)
     return results
 
 
-def _result(
+def result(
     key: str, outcome: str, reason: str | None, code: str | None, credit: int, decided_at: datetime, replayed: bool
 ) -> RedeemResult | OperatorError:
-    if outcome not in _OUTCOMES or reason not in _REASONS:
+    """Make an answer of a row of `redeem.sql`; one that only a newer version knows is an error."""
+    if outcome not in _OUTCOMES or reason not in REASONS:
         return LedgerUnavailableError("A newer version of the operator has answered this Redemption: upgrade this one.")
-    return RedeemResult(key, _OUTCOMES[outcome], decided_at, _REASONS[reason], code, credit, replayed)
+    return RedeemResult(key, _OUTCOMES[outcome], decided_at, REASONS[reason], code, credit, replayed)
 
 
-async def held(conn: Connection, requests: Sequence[RedeemRequest]) -> tuple[set[str], set[str]]:
+async def held(conn: Connection, requests: Sequence[Request]) -> tuple[set[str], set[str]]:
     """Codes (in normal form) and users among `requests` whose rows another session holds locked at this moment."""
-    codes = await conn.execute(_PROBE_PROMO, {"codes": text_array({r.code for r in requests})})
+    codes = await conn.execute(_PROBE_PROMO, {"codes": text_array({r.code for r in requests} - {""})})
     users = await conn.execute(_PROBE_CUSTOMERS, {"users": text_array({r.user_id for r in requests})})
     return {row[0] for row in await codes.fetchall()}, {row[0] for row in await users.fetchall()}
 
 
-def _parameters(requests: Sequence[RedeemRequest]) -> dict[str, str]:
+def parameters(requests: Sequence[RedeemRequest]) -> dict[str, str]:
+    """Write `requests` as the arrays of `redeem.sql`. Raises psycopg.DataError."""
     return {
         "keys": text_array([r.key for r in requests]),
         "hashes": text_array([r.request_hash for r in requests]),

@@ -27,6 +27,7 @@ _PUT_READ: Final = statement("put_read").encode()
 _PUT_RETIRE: Final = statement("put_retire").encode()
 _PUT_TERMS: Final = statement("put_terms").encode()
 _PUT_PROMO: Final = statement("put_promo").encode()
+_PUT_ANNOUNCE: Final = statement("put_announce").encode()
 _REVOKE_LOCK: Final = statement("revoke_lock").encode()
 _REVOKE: Final = statement("revoke").encode()
 _COUNTERS: Final = statement("counters").encode()
@@ -54,6 +55,8 @@ async def _write(conn: Connection, values: dict[str, Any], decision: Decision) -
     await conn.execute(_PUT_RETIRE, values)
     await conn.execute(_PUT_PROMO, values)
     await conn.execute(_PUT_TERMS, values)
+    if decision.outcome is PutOutcome.ISSUED:
+        await conn.execute(_PUT_ANNOUNCE, values)
 
 
 async def revoke(conn: Connection, owner: VoucherOwner) -> bool:

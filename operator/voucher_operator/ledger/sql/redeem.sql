@@ -4,7 +4,7 @@
 -- What somebody else does at this moment to the same key or to a new customer breaks a key or a CHECK: the batch is tried
 -- again, and reads what they did.
 WITH moment AS MATERIALIZED (
-    SELECT clock_timestamp() AS instant, vouchers.scale() AS scale
+    SELECT clock_timestamp() AS instant, vouchers.scale() AS scale, s.currency FROM vouchers.sovereign AS s
 ),
 asked AS MATERIALIZED (
     SELECT r.n, r.key, r.request_hash, r.uid, r.user_id, r.tenant_id, r.email, r.provisional,
@@ -21,6 +21,7 @@ asked AS MATERIALIZED (
 -- one in normal spelling, else the only one there is.
 examined AS MATERIALIZED (
     SELECT a.*, c.id AS customer_id, coalesce(c.id, gen_random_uuid()) AS candidate, p.code, p.room, p.credit, m.instant,
+           m.currency, t.from_secret, t.owner_namespace, t.owner_name,
            floor(p.credit::numeric / m.scale)::integer AS whole,
            CASE
                WHEN p.code IS NULL THEN 'VoucherNotFound'
@@ -46,7 +47,12 @@ examined AS MATERIALIZED (
         WHERE s.deleted_at IS NULL AND (s.code = a.norm OR cardinality(s.spellings) = 1)
     ) AS p ON true
     LEFT JOIN LATERAL (
-        SELECT w.valid_from, w.valid_until FROM vouchers.terms AS w WHERE w.code = p.code AND w.revoked_at IS NULL OFFSET 0
+        SELECT w.from_secret, w.owner_namespace, w.owner_name,
+               CASE WHEN w.revoked_at IS NULL THEN w.valid_from END AS valid_from,
+               CASE WHEN w.revoked_at IS NULL THEN w.valid_until END AS valid_until
+        FROM vouchers.terms AS w
+        WHERE w.code = p.code
+        OFFSET 0
     ) AS t ON true
     WHERE a.prior IS NULL OR (a.prior = 'refused' AND a.prior_uid <> a.uid)
 ),
@@ -102,6 +108,18 @@ used AS (
 credited AS (
     INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, reason, created_at)
     SELECT j.entry_id, j.payee, j.whole, j.credit, 'promo:' || j.code, j.instant FROM judged AS j WHERE j.granted
+),
+-- In arrival order. A code that came from a Secret, of a live or a revoked Voucher, is in no event.
+announced AS (
+    INSERT INTO vouchers.outbox (type, tenant_id, at, data)
+    SELECT 'voucher.redeemed', j.tenant_id, j.instant, jsonb_strip_nulls(jsonb_build_object(
+        'key', j.key, 'customer_id', j.payee, 'user_id', j.user_id, 'credit_minor', j.credit, 'currency', j.currency,
+        'code', CASE WHEN j.from_secret IS NOT TRUE THEN j.code END, 'namespace', j.owner_namespace,
+        'name', j.owner_name
+    ))
+    FROM judged AS j
+    WHERE j.granted
+    ORDER BY j.n
 ),
 answer AS MATERIALIZED (
     SELECT j.n, j.key, j.request_hash, j.uid, CASE WHEN j.granted THEN 'redeemed' ELSE 'refused' END AS outcome,

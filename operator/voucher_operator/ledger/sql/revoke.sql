@@ -3,12 +3,21 @@ WITH ended AS (
     UPDATE vouchers.terms AS t
     SET revoked_at = clock_timestamp(), updated_at = clock_timestamp()
     WHERE t.owner_uid = %(uid)s AND t.revoked_at IS NULL
-    RETURNING t.code
+    RETURNING t.code, t.from_secret, t.owner_namespace, t.owner_name, t.credit_minor
 ),
 hidden AS (
     UPDATE promo_codes AS p
     SET deleted_at = coalesce(p.deleted_at, clock_timestamp()), active = false
     FROM ended AS e
     WHERE p.code = e.code
+),
+announced AS (
+    INSERT INTO vouchers.outbox (type, tenant_id, data)
+    SELECT 'voucher.revoked', '', jsonb_strip_nulls(jsonb_build_object(
+        'code', CASE WHEN NOT e.from_secret THEN e.code END, 'namespace', e.owner_namespace, 'name', e.owner_name,
+        'credit_minor', e.credit_minor, 'currency', s.currency
+    ))
+    FROM ended AS e
+    CROSS JOIN vouchers.sovereign AS s
 )
 SELECT count(*) FROM ended

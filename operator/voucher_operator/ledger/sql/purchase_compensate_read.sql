@@ -1,0 +1,5 @@
+-- Whose rows a compensation has to lock; nothing when there is nothing left to compensate.
+SELECT d.code, p.customer_id
+FROM vouchers.purchase AS p
+LEFT JOIN vouchers.redemption AS d ON d.key = p.key
+WHERE p.key = %(key)s AND p.state = 'pending'

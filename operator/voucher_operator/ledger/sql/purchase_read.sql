@@ -1,0 +1,8 @@
+-- Purchases as the ledger has them, in the order of `Purchase`'s fields (ledger/purchase_rows.py).
+SELECT p.key, p.uid, p.order_id::text, p.state, p.reason, p.user_id, p.customer_id::text, p.tenant_id, p.email, p.plan_id,
+       p.apps, p.addons, p.lines, p.subdomain, p.total_minor, p.held_minor, p.due_minor, p.granted_minor,
+       p.stripe_customer_id, p.session_id, p.checkout_url, p.session_expires_at, p.placed_at, p.deadline_at, p.settled_at,
+       p.deadline_at < clock_timestamp() AS overdue
+FROM vouchers.purchase AS p
+WHERE p.key = ANY (%(keys)s::text[])
+ORDER BY p.placed_at, p.key

@@ -1,0 +1,344 @@
+"""Buying: what is held, what is due, what is written, and that a refusal leaves nothing behind."""
+
+from dataclasses import replace
+
+import pytest
+
+from testbed.postgres import Database
+from tests.ledger.drive import ask, issue, opened, rows, terms
+from tests.ledger.go_service import GoService
+from tests.ledger.purchase_drive import again, bought, buy, counted, events, give, told
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import PurchaseState
+from voucher_operator.ledger.types import Outcome
+from voucher_operator.resources.errors import RequestRejectedError
+from voucher_operator.resources.reasons import Reason
+
+NOTHING = {
+    "customers": 0,
+    "orders": 0,
+    "subscriptions": 0,
+    "credit_ledger": 0,
+    "promo_redemptions": 0,
+    "vouchers.purchase": 0,
+    "vouchers.outbox": 0,
+}
+
+
+async def test_credit_of_the_code_covers_all(ledger18: Ledger, database18: Database) -> None:
+    await ledger18.put(terms())
+    request = buy(9_500, "code", "ahmed")
+    result = await ledger18.purchase(request)
+    purchase = result.purchase
+    assert purchase is not None
+    assert (result.key, result.replayed, result.refusal) == (request.key, False, None)
+    assert result.redeemed is not None
+    assert (result.redeemed.outcome, result.redeemed.credit_minor) == (Outcome.REDEEMED, 25_500)
+    assert (purchase.state, purchase.held_minor, purchase.due_minor) == (PurchaseState.COMPLETED, 9_500, 0)
+    assert (purchase.total_minor, purchase.granted_minor, purchase.overdue) == (9_500, 25_500, False)
+    assert (purchase.lines, purchase.apps, purchase.addons) == (request.lines, ("shop",), ("waf",))
+    assert (purchase.settled_at, purchase.deadline_at > purchase.placed_at) == (purchase.placed_at, True)
+    assert await ledger18.balance("ahmed") == 16_000
+    assert await rows(
+        database18,
+        "SELECT id::text, tenant_id, plan_id, apps, addons, amount_omr, amount_baisa, status, promo_code, "
+        "stripe_session_id FROM orders",
+    ) == [(purchase.order_id, "tenant", "m", ["shop"], ["waf"], 10, 9_500, "completed", "CODE", None)]
+    assert await rows(
+        database18, "SELECT amount_omr, amount_minor, order_id FROM credit_ledger WHERE reason = 'order-payment'"
+    ) == [(-10, -9_500, purchase.order_id)]
+    assert await rows(database18, "SELECT id::text, plan_id, status, stripe_subscription_id FROM subscriptions") == [
+        (purchase.order_id, "m", "active", None)
+    ]
+
+
+async def test_events_of_a_covered_order(ledger18: Ledger, database18: Database) -> None:
+    await ledger18.put(terms())
+    request = buy(9_500, "CODE", "ahmed")
+    purchase = await bought(ledger18, request)
+    voucher = {"code": "CODE", "namespace": "billing", "name": "first", "credit_minor": 25_500, "currency": "OMR"}
+    assert await events(database18) == [
+        ("voucher.issued", "", voucher),
+        (
+            "voucher.redeemed",
+            "tenant",
+            {**voucher, "key": request.key, "customer_id": purchase.customer_id, "user_id": "ahmed"},
+        ),
+        (
+            "order.placed",
+            "tenant",
+            {
+                "id": purchase.order_id,
+                "customer_id": purchase.customer_id,
+                "tenant_id": "tenant",
+                "plan_id": "m",
+                "apps": ["shop"],
+                "addons": ["waf"],
+                "amount_omr": 10,
+                "amount_baisa": 9_500,
+                "status": "completed",
+                "subdomain": "kestrel",
+            },
+        ),
+    ]
+
+
+async def test_part_covered(ledger18: Ledger, database18: Database) -> None:
+    await ledger18.put(terms(credit_minor=10_000))
+    await give(database18, "ahmed", 1_000)
+    request = buy(50_000, "CODE", "ahmed")
+    purchase = await bought(ledger18, request)
+    assert (purchase.state, purchase.held_minor, purchase.due_minor) == (PurchaseState.PENDING, 11_000, 39_000)
+    assert (purchase.granted_minor, purchase.settled_at, purchase.session_id) == (10_000, None, None)
+    assert await ledger18.balance("ahmed") == 0
+    assert await rows(database18, "SELECT status, amount_omr, amount_baisa FROM orders") == [("pending", 50, 50_000)]
+    assert await rows(database18, "SELECT 1 FROM subscriptions") == []
+    assert await events(database18, "order.placed") == []
+    assert await ledger18.open_purchases(10) == [purchase]
+    assert await ledger18.purchase_of(request.key) == purchase
+
+
+@pytest.mark.parametrize(
+    ("balance", "total", "step", "minimum", "held", "due"),
+    [
+        (10_000, 50_000, 10, 200, 10_000, 40_000),
+        (10_001, 50_000, 10, 200, 10_000, 40_000),
+        (10_009, 50_000, 10, 200, 10_000, 40_000),
+        (49_999, 50_000, 10, 200, 49_800, 200),
+        (49_801, 50_000, 10, 200, 49_800, 200),
+        (49_800, 50_000, 10, 200, 49_800, 200),
+        (49_799, 50_000, 10, 200, 49_790, 210),
+        (49_999, 50_000, 10, 195, 49_800, 200),
+        (49_999, 50_000, 1, 0, 49_999, 1),
+        (50_000, 50_000, 10, 200, 50_000, 0),
+        (0, 50_000, 10, 200, 0, 50_000),
+        (5, 205, 10, 200, 5, 200),
+        (100, 205, 10, 200, 5, 200),
+        (205, 205, 10, 200, 205, 0),
+        (0, 0, 10, 200, 0, 0),
+        (7, 0, 10, 200, 0, 0),
+    ],
+)
+async def test_the_card_pays_what_the_currency_allows(
+    ledger18: Ledger, database18: Database, balance: int, total: int, step: int, minimum: int, held: int, due: int
+) -> None:
+    await give(database18, "ahmed", balance)
+    purchase = await bought(ledger18, buy(total, "", "ahmed", step_minor=step, minimum_minor=minimum))
+    assert (purchase.held_minor, purchase.due_minor) == (held, due)
+    assert await ledger18.balance("ahmed") == balance - held
+
+
+@pytest.mark.parametrize(("balance", "total"), [(0, 199), (198, 199), (0, 205), (4, 205), (0, 5)])
+async def test_no_card_can_pay_it(ledger18: Ledger, database18: Database, balance: int, total: int) -> None:
+    """The least that a card can pay is more than the order: holding less credit does not help."""
+    await give(database18, "ahmed", balance)
+    assert told(await ledger18.purchase(buy(total, "", "ahmed"))) == "InvalidOrder"
+    assert await rows(database18, "SELECT 1 FROM orders") == []
+    assert await ledger18.balance("ahmed") == balance
+
+
+async def test_a_price_of_nothing(ledger18: Ledger, database18: Database) -> None:
+    purchase = await bought(ledger18, buy(0, "", "ahmed", payable=False))
+    assert (purchase.state, purchase.held_minor, purchase.due_minor) == (PurchaseState.COMPLETED, 0, 0)
+    assert await counted(database18) == NOTHING | {
+        "customers": 1,
+        "orders": 1,
+        "subscriptions": 1,
+        "vouchers.purchase": 1,
+        "vouchers.outbox": 1,
+    }
+
+
+async def test_only_the_balance(ledger18: Ledger, database18: Database) -> None:
+    await give(database18, "ahmed", 10_000)
+    result = await ledger18.purchase(buy(9_000, "", "ahmed", payable=False))
+    assert (told(result), result.redeemed) == ("completed", None)
+    assert result.purchase is not None
+    assert result.purchase.granted_minor == 0
+    assert await rows(database18, "SELECT promo_code FROM orders") == [(None,)]
+    assert await ledger18.balance("ahmed") == 1_000
+
+
+async def test_a_customer_keeps_tenant_and_address(ledger18: Ledger, database18: Database) -> None:
+    """They are those of the first checkout; the order has its own."""
+    await give(database18, "ahmed", 10_000)
+    purchase = await bought(ledger18, buy(9_000, "", "ahmed"))
+    assert (purchase.tenant_id, purchase.email) == ("tenant", "someone@example.com")
+    assert await rows(database18, "SELECT tenant_id, email FROM customers") == [("first", "first@example.com")]
+
+
+async def test_a_debt_that_the_go_service_made(database18: Database) -> None:
+    """Two of its checkouts at once can spend more than there is: nothing is held then, and `verify` tells of it."""
+    async with opened(database18.runtime_url) as ledger, GoService.connect(database18.owner_url) as go:
+        await issue(database18, "TEN", 10)
+        customer = await go.customer("ahmed")
+        await go.redeem(customer, "TEN")
+        await go.spend(customer, 9)
+        await go.spend(customer, 9)
+        purchase = await bought(ledger, buy(50_000, "", "ahmed"))
+        assert (purchase.held_minor, purchase.due_minor) == (0, 50_000)
+        await issue(database18, "MORE", 20)
+        purchase = await bought(ledger, buy(50_000, "MORE", "ahmed"))
+        assert (purchase.held_minor, purchase.due_minor) == (12_000, 38_000)
+        assert told(await ledger.purchase(buy(1_000, "", "ahmed", payable=False))) == "PaymentProcessorNotConfigured"
+
+
+async def test_unpayable_leaves_nothing(ledger18: Ledger, database18: Database) -> None:
+    """The failure that started it all: a voucher of 10, an order of 50, no Stripe."""
+    await issue(database18, "TEN", 10, max_redemptions=1)
+    request = buy(50_000, "TEN", "ahmed", payable=False)
+    result = await ledger18.purchase(request)
+    assert (result.refusal, result.purchase, result.redeemed) == (
+        Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED,
+        None,
+        None,
+    )
+    assert await counted(database18) == NOTHING
+    assert await rows(database18, "SELECT times_redeemed, granted_minor, last_redeemed_at FROM promo_codes") == [
+        (0, 0, None)
+    ]
+    replayed = await ledger18.purchase(request)
+    assert (replayed.refusal, replayed.replayed, replayed.decided_at) == (result.refusal, True, result.decided_at)
+    # Deleted and created again, when Stripe is there: it is judged anew.
+    anew = again(replace(request, payable=True), uid="another")
+    assert told(await ledger18.purchase(anew)) == "pending"
+    assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(1,)]
+    assert await rows(database18, "SELECT outcome, uid FROM vouchers.redemption") == [("redeemed", "another")]
+
+
+async def test_unpayable_without_a_code_is_bound_to_its_uid(ledger18: Ledger, database18: Database) -> None:
+    request = buy(50_000, "", "ahmed", payable=False)
+    assert told(await ledger18.purchase(request)) == "PaymentProcessorNotConfigured"
+    assert await counted(database18) == NOTHING
+    assert told(await ledger18.purchase(replace(request, payable=True))) == "PaymentProcessorNotConfigured"
+    purchase = await bought(ledger18, again(replace(request, payable=True), uid="another"))
+    assert (purchase.uid, purchase.due_minor) == ("another", 50_000)
+
+
+async def test_an_unpayable_one_takes_nothing_from_its_neighbours(ledger18: Ledger, database18: Database) -> None:
+    """It is judged first, and had it stayed, the only use of the code would be its own."""
+    await issue(database18, "TEN", 10, max_redemptions=1)
+    first = buy(50_000, "TEN", "ahmed", payable=False)
+    second = buy(9_000, "TEN", "sara")
+    third = buy(9_000, "TEN", "omar")
+    results = await ledger18._purchase([first, second, third])
+    assert [told(result) for result in results if not isinstance(result, Exception)] == [
+        "PaymentProcessorNotConfigured",
+        "completed",
+        "RedemptionLimitReached",
+    ]
+    assert await rows(database18, "SELECT user_id FROM customers") == [("sara",)]
+
+
+@pytest.mark.parametrize("refusal", ["VoucherNotFound", "VoucherInactive", "VoucherExpired", "RedemptionLimitReached"])
+async def test_a_refused_code_stops_the_purchase(ledger18: Ledger, database18: Database, refusal: str) -> None:
+    if refusal == "VoucherExpired":
+        await ledger18.put(terms())
+        await rows(database18, "UPDATE vouchers.terms SET valid_until = now() - interval '1 second'")
+        await rows(database18, "DELETE FROM vouchers.outbox")
+    elif refusal != "VoucherNotFound":
+        limited = refusal == "RedemptionLimitReached"
+        await issue(database18, active=limited, max_redemptions=1, times_redeemed=0)
+        if limited:
+            await ledger18.redeem(ask())
+    before = await counted(database18)
+    request = buy(50_000, "CODE", "ahmed")
+    result = await ledger18.purchase(request)
+    assert (told(result), result.purchase, result.redeemed) == (refusal, None, None)
+    assert await counted(database18) == before
+    replayed = await ledger18.purchase(request)
+    assert (told(replayed), replayed.replayed) == (refusal, True)
+
+
+async def test_a_code_that_was_redeemed_before(ledger18: Ledger, database18: Database) -> None:
+    await issue(database18)
+    await ledger18.redeem(ask(user="ahmed"))
+    assert told(await ledger18.purchase(buy(9_000, "CODE", "ahmed"))) == "AlreadyRedeemed"
+    assert told(await ledger18.purchase(buy(9_000, "", "ahmed"))) == "completed"
+
+
+async def test_a_voucher_on_its_way(ledger18: Ledger, database18: Database) -> None:
+    request = buy(9_000, redeem=ask("LATE", "ahmed", provisional=True))
+    assert told(await ledger18.purchase(request)) == "VoucherNotFound"
+    assert await rows(database18, "SELECT 1 FROM vouchers.redemption") == []
+    await issue(database18, "LATE")
+    assert told(await ledger18.purchase(request)) == "completed"
+
+
+async def test_a_request_asked_again(ledger18: Ledger, database18: Database) -> None:
+    await issue(database18)
+    for request in (buy(9_000, "CODE", "ahmed"), buy(50_000, "", "sara")):
+        first = await ledger18.purchase(request)
+        second = await ledger18.purchase(request)
+        # A Redemption deleted and created again from Git has another uid.
+        third = await ledger18.purchase(again(request, uid="another"))
+        assert (first.replayed, second.replayed, third.replayed) == (False, True, True)
+        assert first.purchase == second.purchase == third.purchase
+    assert (await counted(database18))["orders"] == 2
+
+
+async def test_a_key_is_bound_for_ever(ledger18: Ledger, database18: Database) -> None:
+    """Whatever a key did before, with or without a code: it does nothing else."""
+    await issue(database18)
+    await issue(database18, "MORE")
+    coded, plain, redeemed = buy(9_000, "CODE", "ahmed"), buy(50_000, "", "sara"), ask(user="omar")
+    await bought(ledger18, coded)
+    await bought(ledger18, plain)
+    await ledger18.redeem(redeemed)
+    before = await counted(database18)
+    for used in (coded.redeem, plain.redeem, redeemed):
+        other = replace(used, request_hash="other", code="MORE", uid="another")
+        assert told(await ledger18.purchase(buy(9_000, redeem=other))) == "IdempotencyConflict"
+        assert told(await ledger18.purchase(buy(0, redeem=replace(other, code="")))) == "IdempotencyConflict"
+        assert (await ledger18.redeem(other)).refusal is Reason.IDEMPOTENCY_CONFLICT
+        unpayable = buy(50_000, redeem=other, payable=False)
+        assert told(await ledger18.purchase(unpayable)) == "IdempotencyConflict"
+    assert await counted(database18) == before
+
+
+async def test_what_cannot_be_stored_harms_no_neighbour(ledger18: Ledger, database18: Database) -> None:
+    good = buy(0, "", "ahmed")
+    with pytest.raises(RequestRejectedError):
+        await ledger18.purchase(replace(good, plan_id="a\0b"))
+    with pytest.raises(RequestRejectedError):
+        await ledger18.purchase(replace(good, total_minor=2**62))
+    assert await counted(database18) == NOTHING
+    assert told(await ledger18.purchase(good)) == "completed"
+
+
+async def test_a_code_from_a_secret_is_in_no_event(ledger18: Ledger, database18: Database) -> None:
+    await ledger18.put(terms("HUSH-1", from_secret=True, credit_minor=1_000))
+    request = buy(50_000, "HUSH-1", "ahmed")
+    await bought(ledger18, request)
+    await ledger18.compensate(request.key, Reason.PAYMENT_REJECTED)
+    await ledger18.revoke((await ledger18.owners())[0])
+    seen = await events(database18)
+    assert [kind for kind, _, _ in seen] == [
+        "voucher.issued",
+        "voucher.redeemed",
+        "redemption.rolled_back",
+        "voucher.revoked",
+    ]
+    for _, _, data in seen:
+        assert (data["namespace"], data["name"], data["credit_minor"]) == ("billing", "first", 1_000)
+        assert "HUSH" not in str(data)
+    # Whoever brings the code back: it is the same secret.
+    await rows(database18, "UPDATE promo_codes SET deleted_at = NULL, active = true")
+    await ledger18.redeem(ask("HUSH-1"))
+    assert "HUSH" not in str(await events(database18))
+
+
+async def test_issued_and_revoked_once(ledger18: Ledger, database18: Database) -> None:
+    await ledger18.put(terms())
+    await ledger18.put(terms())
+    await ledger18.put(terms(generation=2, credit_minor=1_000))
+    owner = (await ledger18.owners())[0]
+    await ledger18.revoke(owner)
+    await ledger18.revoke(owner)
+    await ledger18.put(terms(generation=2, credit_minor=1_000))
+    data = {"code": "CODE", "namespace": "billing", "name": "first", "currency": "OMR"}
+    assert await events(database18) == [
+        ("voucher.issued", "", data | {"credit_minor": 25_500}),
+        ("voucher.revoked", "", data | {"credit_minor": 1_000}),
+        ("voucher.issued", "", data | {"credit_minor": 1_000}),
+    ]
