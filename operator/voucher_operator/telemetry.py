@@ -67,8 +67,10 @@ WEBHOOKS = Counter(
 )
 LEADER = Gauge("voucher_operator_leader", "1 while this replica leads.", registry=REGISTRY)
 
-_QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio", "stripe", "httpx", "httpcore")
+_QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio")
 """Loggers of libraries that say at INFO what every object does, or print tracebacks at ERROR for what we retry."""
+_SILENT = ("stripe", "httpx", "httpcore")
+"""Loggers that say at DEBUG what is sent, customers and all: never below WARNING."""
 
 
 _FORBIDDEN_CALLS = 1000
@@ -125,6 +127,8 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.WARNING)
     if level != "DEBUG":
         handler.addFilter(_Retried())
         for name in _QUIET:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from voucher_operator.resources.errors import PaymentRejectedError
 from voucher_operator.resources.money import minor_digits, parse_amount
 
 _ZERO_DECIMAL: Final = "BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF"
@@ -67,9 +68,9 @@ class CurrencyRules:
     _per: int
 
     def to_stripe(self, minor: int) -> int:
-        """Stripe's number for an amount. Raises ValueError for one that is not a multiple of the step."""
+        """Stripe's number for an amount. Raises PaymentRejectedError for one that is not a multiple of the step."""
         if minor % self.step_minor:
-            raise ValueError(f"Stripe takes {self.currency} in steps of {self.step_minor} minor units")
+            raise PaymentRejectedError(f"Stripe takes {self.currency} only in steps of {self.step_minor} minor units.")
         return minor * self._times // self._per
 
     def from_stripe(self, amount: int) -> int:
@@ -80,7 +81,8 @@ class CurrencyRules:
 def rules(currency: str, minimum_minor: int | None = None) -> CurrencyRules:
     """Look up the rules of a currency; `minimum_minor` replaces the published minimum.
 
-    Where nothing is published it is one step: Stripe itself then refuses what is too little. Raises ValueError for an unknown currency.
+    Where nothing is published it is one step: Stripe itself then refuses what is too little. Raises ValueError for an
+    unknown currency.
     """
     digits = minor_digits(currency)
     at_stripe = _digits_at_stripe(currency, digits)

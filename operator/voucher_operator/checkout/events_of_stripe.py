@@ -6,6 +6,7 @@ webhook for everything else. What is not understood has no effect, and is kept b
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from voucher_operator.checkout.currency import rules
@@ -14,7 +15,7 @@ from voucher_operator.ledger.purchase_types import PaymentEffect, PaymentEvent
 _SETTLED: Final = frozenset({"paid", "no_payment_required"})
 _NOT_OURS: Final = -1
 """An amount that is nobody's due: of another currency than the ledger's, or of one that does not exist."""
-REFUND: Final = "charge.refunded"
+_REFUND: Final = "charge.refunded"
 
 
 def payment_event(event: Mapping[str, Any], raw: bytes, currency: str) -> PaymentEvent:
@@ -40,6 +41,26 @@ def looked_up(session: Mapping[str, Any], raw: bytes, currency: str) -> PaymentE
     elif status == "expired":
         effect = PaymentEffect.EXPIRED
     return session_event(session, effect, f"lookup:{session_id}:{status}:{payment}", "lookup", raw, currency)
+
+
+def looked_up_refund(paid: PaymentEvent) -> PaymentEvent:
+    """Say that what a look-up found paid was refunded in full since."""
+    event_id = f"lookup:{paid.session_id}:refunded"
+    return replace(paid, event_id=event_id, effect=PaymentEffect.REFUNDED, amount_minor=None)
+
+
+def refunded_intent(event: Mapping[str, Any]) -> str | None:
+    """Return the id of the payment that an event says was refunded in full; None for all else, partial refunds too."""
+    data = event.get("data")
+    charge = data.get("object") if isinstance(data, Mapping) else None
+    if _text(event, "type") != _REFUND or not isinstance(charge, Mapping) or charge.get("refunded") is not True:
+        return None
+    return _reference(charge, "payment_intent")
+
+
+def refund(event: PaymentEvent, order_id: str, sovereign: str | None) -> PaymentEvent:
+    """Say which order a full refund is of."""
+    return replace(event, effect=PaymentEffect.REFUNDED, order_id=order_id, sovereign=sovereign)
 
 
 def session_event(
