@@ -5,6 +5,7 @@ Neighbours: `tools` builds it, `processes` runs it; tests of the outbox cut it o
 
 import contextlib
 import json
+import signal
 import socket
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +66,10 @@ class NatsServer:
     def kill(self) -> None:
         """End it by SIGKILL."""
         self._started().kill()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal: SIGSTOP freezes it."""
+        self._started().send(number)
 
     def close(self) -> None:
         """Kill it and remove what it stored."""

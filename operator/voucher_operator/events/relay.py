@@ -81,11 +81,14 @@ class Relay:
 
     async def run(self) -> None:
         """Publish until cancelled; whatever goes wrong is told once and tried again."""
+        parts = [asyncio.create_task(self._publish(), name="outbox"), asyncio.create_task(self._measure())]
         try:
-            async with asyncio.TaskGroup() as parts:
-                parts.create_task(self._publish(), name="outbox")
-                parts.create_task(self._measure(), name="outbox backlog")
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            done.pop().result()
         finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.wait(parts)
             self._backlog = None
             for gauge in (telemetry.OUTBOX_WAITING, telemetry.OUTBOX_AGE):
                 gauge.set(0)
@@ -139,32 +142,39 @@ class Relay:
         return bool(acknowledged)
 
     async def _chains(self, bus: Bus, chains: Iterable[list[OutboxEvent]], acknowledged: list[str]) -> None:
+        """Publish chains of events beside each other; the first error ends all, and is raised.
+
+        Not a TaskGroup: before Python 3.12 it leaves its task counting as cancelled, which `connected` must not see.
+        """
         slots = asyncio.Semaphore(_TENANTS)
+        failed: list[Exception] = []
 
         async def chain(events: list[OutboxEvent]) -> None:
             async with slots:
-                await self._chain(bus, events, acknowledged)
+                for event in events:
+                    if failed or not await self._sent(bus, event, failed):
+                        return
+                    acknowledged.append(event.id)
 
+        await asyncio.gather(*(chain(events) for events in chains))
+        if failed:
+            raise failed[0]
+
+    async def _sent(self, bus: Bus, event: OutboxEvent, failed: list[Exception]) -> bool:
+        """Publish one event; a refused one keeps those behind it, any other error goes to `failed`."""
         try:
-            async with asyncio.TaskGroup() as group:
-                for events in chains:
-                    group.create_task(chain(events))
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-
-    async def _chain(self, bus: Bus, events: list[OutboxEvent], acknowledged: list[str]) -> None:
-        """Publish one tenant's events, each after the one before it; a refused one keeps those behind it."""
-        for event in events:
-            try:
-                await bus.publish(event)
-            except EventRefusedError as error:
-                if event.id not in self._refused:
-                    log.warning("%s", error, extra={"resource": "outbox", "key": event.id, "reason": event.type})
-                self._refused.add(event.id)
-                return
-            self._refused.discard(event.id)
-            acknowledged.append(event.id)
-            telemetry.EVENTS_PUBLISHED.labels(event.type).inc()
+            await bus.publish(event)
+        except EventRefusedError as error:
+            if event.id not in self._refused:
+                log.warning("%s", error, extra={"resource": "outbox", "key": event.id, "reason": event.type})
+            self._refused.add(event.id)
+            return False
+        except Exception as error:
+            failed.append(error)
+            return False
+        self._refused.discard(event.id)
+        telemetry.EVENTS_PUBLISHED.labels(event.type).inc()
+        return True
 
     async def _measure(self) -> None:
         while True:

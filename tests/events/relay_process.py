@@ -1,0 +1,18 @@
+"""A relay as a process of its own, to be killed: `python -m tests.events.relay_process DATABASE NATS STREAM PREFIX`."""
+
+import asyncio
+import sys
+
+from voucher_operator.events.relay import Relay
+from voucher_operator.ledger.api import Ledger
+
+
+async def main(database: str, url: str, stream: str, prefix: str) -> None:
+    """Publish until killed."""
+    ledger = Ledger(lambda: database)
+    await ledger.open()
+    await Relay(ledger, lambda: [url], stream=stream, prefix=prefix).run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,183 @@
+"""The relay publishes what the ledger has, as the platform wants it: whole, once, and in order for each tenant."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from testbed.postgres import Database
+from tests.events.drive import Streams, drained, in_order, running, waiting, write, written
+from tests.ledger.drive import rows, until
+from voucher_operator import telemetry
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import OutboxEvent
+from voucher_operator.resources.errors import LedgerUnavailableError
+
+MANY = [f"tenant-{n % 7}" for n in range(280)]
+"""Seven tenants, forty events each, interleaved."""
+
+
+def _value(name: str, **labels: str) -> float:
+    return telemetry.REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def test_an_event_in_the_platforms_envelope(database18: Database, ledger: Ledger, streams: Streams) -> None:
+    before = _value("voucher_operator_events_published_total", type="order.placed")
+    ((event_id, at),) = await rows(
+        database18,
+        """INSERT INTO vouchers.outbox (type, tenant_id, data, metadata)
+           VALUES ('order.placed', 'kestrel', '{"subdomain": "kestrel", "name": "صيدلية"}', '{"key": "billing/r1"}')
+           RETURNING id::text, at""",
+    )
+    async with running(streams.relay(ledger)):
+        await drained(database18)
+    (message,) = await streams.read()
+    assert message.subject == f"{streams.prefix}.order.placed"
+    assert message.headers["Nats-Msg-Id"] == event_id
+    timestamp = message.body.pop("timestamp")
+    assert message.body == {
+        "id": event_id,
+        "type": "order.placed",
+        "source": "billing",
+        "tenant_id": "kestrel",
+        "data": {"subdomain": "kestrel", "name": "صيدلية"},
+        "metadata": {"key": "billing/r1"},
+    }
+    assert timestamp.endswith("Z")
+    assert datetime.fromisoformat(timestamp) == at
+    assert _value("voucher_operator_events_published_total", type="order.placed") == before + 1
+
+
+async def test_each_tenants_events_keep_their_order(database18: Database, ledger: Ledger, streams: Streams) -> None:
+    await write(database18, MANY)
+    async with running(streams.relay(ledger)):
+        await drained(database18)
+    assert in_order(await streams.read()) == written(MANY)
+
+
+async def test_published_twice_is_stored_once(database18: Database, ledger: Ledger, streams: Streams) -> None:
+    """Whoever dies between the acknowledgement and the mark publishes again."""
+    await write(database18, MANY[:20])
+    for _ in range(2):
+        await rows(database18, "UPDATE vouchers.outbox SET published_at = NULL")
+        async with running(streams.relay(ledger)):
+            await drained(database18)
+    assert in_order(await streams.read()) == written(MANY[:20])
+
+
+async def test_two_leaders_at_once(database18: Database, ledger: Ledger, streams: Streams) -> None:
+    """The Lease saves work, it is no lock: what both publish is there once, in order."""
+    await write(database18, MANY)
+    async with running(streams.relay(ledger)), running(streams.relay(ledger)):
+        await drained(database18)
+    assert in_order(await streams.read()) == written(MANY)
+
+
+async def test_a_hint_saves_waiting(database18: Database, ledger: Ledger, streams: Streams) -> None:
+    """With a look once an hour, only a hint brings an event out within the test."""
+    async with running(streams.relay(ledger, poll=3600.0)) as relay:
+        await write(database18, ["one"])
+        relay.wake()
+        await drained(database18)
+        await write(database18, ["two"])
+        relay.wake()
+        await drained(database18)
+    assert await streams.count() == 2
+
+
+async def test_the_stream_keeps_what_a_late_repetition_needs(
+    database18: Database, ledger: Ledger, streams: Streams
+) -> None:
+    await write(database18, ["one"])
+    async with running(streams.relay(ledger)):
+        await drained(database18)
+    async with streams.jetstream() as jetstream:
+        config = (await jetstream.stream_info(streams.name)).config
+    assert (config.storage, config.num_replicas) == ("file", 1)
+    assert config.duplicate_window == timedelta(hours=1).total_seconds()
+
+
+async def test_a_stream_that_takes_our_subjects_is_used(database18: Database, ledger: Ledger, streams: Streams) -> None:
+    """Whoever runs the bus may have made it, under a name and with limits of his own."""
+    theirs = f"theirs-{streams.name}"
+    async with streams.jetstream() as jetstream:
+        await jetstream.add_stream(name=theirs, subjects=[f"{streams.prefix}.*.*"])
+    await write(database18, ["one"])
+    async with running(streams.relay(ledger)):
+        await drained(database18)
+    assert len(await streams.read(theirs)) == 1
+    assert await streams.count() == 0
+
+
+class Broken:
+    """The real outbox, whose marks fail while `broken`."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.broken = True
+        self.failed = 0
+        self.outbox_pending = ledger.outbox_pending
+        self.outbox_backlog = ledger.outbox_backlog
+        self._ledger = ledger
+
+    async def outbox_published(self, ids: Sequence[str]) -> None:
+        if self.broken:
+            self.failed += 1
+            raise LedgerUnavailableError("away")
+        await self._ledger.outbox_published(ids)
+
+
+async def test_the_ledger_goes_away_before_the_mark(database18: Database, ledger: Ledger, streams: Streams) -> None:
+    """They are published again when it is back, and stored once."""
+    await write(database18, MANY[:20])
+    outbox = Broken(ledger)
+    async with running(streams.relay(outbox)):
+        await until(lambda: outbox.failed > 1)
+        assert await waiting(database18) == 20
+        outbox.broken = False
+        await drained(database18)
+    assert in_order(await streams.read()) == written(MANY[:20])
+
+
+class Faulty(Broken):
+    """An outbox with a fault that nobody thought of."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
+        self.broken = False
+        self.outbox_pending = self._pending
+
+    async def _pending(self, limit: int) -> list[OutboxEvent]:
+        if self.failed < 2:
+            self.failed += 1
+            raise ZeroDivisionError
+        return await self._ledger.outbox_pending(limit)
+
+
+async def test_a_fault_of_ours_stops_nothing_for_good(database18: Database, ledger: Ledger, streams: Streams) -> None:
+    await write(database18, ["one"])
+    outbox = Faulty(ledger)
+    async with running(streams.relay(outbox)):
+        await drained(database18)
+    assert outbox.failed == 2
+
+
+async def test_what_waits_is_shown(database18: Database, ledger: Ledger, streams: Streams) -> None:
+    """While leading: how much, since when, why. A replica that does not lead knows nothing and says nothing."""
+    await write(database18, ["one", "two"])
+    await rows(database18, "UPDATE vouchers.outbox SET at = at - interval '1 hour'")
+    servers: list[str] = []
+    relay = streams.relay(ledger, servers=lambda: servers)
+    assert relay.details() == {}
+    async with running(relay):
+        await until(lambda: "problem" in relay.details())
+        details = relay.details()
+        assert details["waiting"] == 2
+        assert 3600 <= int(str(details["oldest_seconds"])) < 3700
+        assert str(details["problem"]).startswith("NATS is not configured")
+        assert _value("voucher_operator_outbox_waiting") == 2
+        assert _value("voucher_operator_outbox_oldest_seconds") >= 3600
+        servers.append(streams.server.url)
+        await until(lambda: relay.details() == {"waiting": 0, "oldest_seconds": 0})
+        assert _value("voucher_operator_nats_up") == 1
+    assert relay.details() == {}
+    assert _value("voucher_operator_nats_up") == 0
+    assert json.dumps(details)

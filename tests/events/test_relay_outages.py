@@ -1,0 +1,132 @@
+"""NATS away, cut off, frozen, refusing: events wait in the ledger, and all of them come, once and in order."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from signal import SIGCONT, SIGSTOP
+
+import pytest
+
+from testbed.nats import NatsServer
+from testbed.operator_process import ROOT
+from testbed.postgres import Database
+from testbed.processes import Daemon
+from tests.events.drive import Streams, drained, in_order, running, waiting, write, written
+from tests.ledger.drive import until
+from voucher_operator.events import bus
+from voucher_operator.ledger.api import Ledger
+
+MANY = [f"tenant-{n % 5}" for n in range(1500)]
+
+
+@pytest.fixture
+def own() -> Iterator[Streams]:
+    """A server that the test may stop."""
+    with NatsServer() as server:
+        yield Streams(server, "own")
+
+
+async def test_nats_comes_late(
+    database18: Database, ledger: Ledger, own: Streams, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told once, and what was written meanwhile is published then."""
+    own.server.stop()
+    with caplog.at_level(logging.INFO, "voucher_operator"):
+        async with running(own.relay(ledger)) as relay:
+            await until(lambda: "problem" in relay.details())
+            assert str(relay.details()["problem"]).startswith("NATS cannot be reached")
+            await write(database18, MANY[:50])
+            own.server.start()
+            await drained(database18)
+    assert in_order(await own.read()) == written(MANY[:50])
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("voucher_operator.events")]
+    assert [message.partition(":")[0] for message in told] == ["events wait", "events are published again"]
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+async def test_nats_ends_in_the_middle(database18: Database, ledger: Ledger, own: Streams, end: str) -> None:
+    await write(database18, MANY)
+    async with running(own.relay(ledger)):
+        await drained(database18, left=len(MANY) - 1)
+        getattr(own.server, end)()
+        assert await waiting(database18) > 0
+        own.server.start()
+        await drained(database18)
+    assert in_order(await own.read()) == written(MANY)
+
+
+async def test_nats_is_frozen(
+    database18: Database, ledger: Ledger, own: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection over which nothing comes back is given up, and made anew."""
+    monkeypatch.setattr(bus, "_ANSWER", 0.5)
+    async with running(own.relay(ledger)) as relay:
+        await write(database18, ["one"])
+        await drained(database18)
+        own.server.send(SIGSTOP)
+        await write(database18, ["two"])
+        await until(lambda: "problem" in relay.details())
+        own.server.send(SIGCONT)
+        await drained(database18)
+    assert sorted(in_order(await own.read())) == ["one", "two"]
+
+
+async def test_killed_in_the_middle(database18: Database, ledger: Ledger, own: Streams, tmp_path: Path) -> None:
+    """Whoever leads next goes on; what was acknowledged and not marked is stored once."""
+    await write(database18, MANY)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/operator:{ROOT}"}
+    arguments = [database18.runtime_url, own.server.url, own.name, own.prefix]
+    victim = Daemon(
+        "relay", [sys.executable, "-m", "tests.events.relay_process", *arguments], tmp_path / "log", env=environment
+    )
+    victim.start()
+    try:
+        async with asyncio.timeout(40):
+            while not await own.count():
+                assert victim.running, victim.tail()
+    finally:
+        victim.kill()
+    assert await waiting(database18) > 0
+    async with running(own.relay(ledger)):
+        await drained(database18)
+    assert in_order(await own.read()) == written(MANY)
+
+
+async def test_a_refused_event_keeps_only_its_tenant_waiting(
+    database18: Database, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    with NatsServer(max_payload=4096) as server:
+        streams = Streams(server, "small")
+        await write(database18, ["large"], data="x" * 5000)
+        await write(database18, ["large", "other", "other"])
+        async with running(streams.relay(ledger)):
+            await drained(database18, left=2)
+            await write(database18, ["third"])
+            await drained(database18, left=2)
+        assert in_order(await streams.read()) == {"other": [2, 3], "third": [1]}
+    refused = [record for record in caplog.records if "refuses an event" in record.getMessage()]
+    assert len(refused) == 1
+
+
+async def test_a_password_that_changes(database18: Database, ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    """A wrong one is named as such, and is in no log."""
+    with NatsServer(password="right-one") as server:
+        streams = Streams(server, "locked")
+        urls = [server.url.replace("right-one", "wrong-one")]
+        await write(database18, ["one"])
+        async with running(streams.relay(ledger, servers=lambda: list(urls))) as relay:
+            await until(lambda: "refuses the login" in str(relay.details().get("problem")))
+            urls[:] = [server.url]
+            await drained(database18)
+    assert "wrong-one" not in caplog.text
+    assert "right-one" not in caplog.text
+
+
+@pytest.mark.parametrize("url", ["nats://", "nats://127.0.0.1:port", "nats://no-such-host.invalid:4222", "http://x"])
+async def test_an_address_that_is_none(ledger: Ledger, streams: Streams, url: str) -> None:
+    async with running(streams.relay(ledger, servers=lambda: [url])) as relay:
+        await until(lambda: "problem" in relay.details())
+        assert str(relay.details()["problem"]).startswith("NATS cannot be reached")
