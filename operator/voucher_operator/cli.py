@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", _run, "watch Vouchers and Redemptions and serve them from the ledger"),
         ("migrate", _migrate, "bring the ledger's schema up to date; connect as its owner; safe at any time"),
         ("verify", _verify, "check the ledger's invariants; exit 1 with the rows that break one"),
-        ("export", _export, "write vouchers, redemptions or ledger entries as JSON lines or CSV"),
+        ("export", _export, "write vouchers, redemptions, ledger entries or purchases as JSON lines or CSV"),
         ("balance", _balance, "show a customer's credit and last entries"),
         ("version", _version, "print the version"),
     ):
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     help_text = "what to leave to a later run, with exit code 0: a ledger that is not there, or also one that refuses"
     migration.add_argument("--defer", choices=DEFER, default="never", help=help_text)
     exporter = commands.choices["export"]
-    exporter.add_argument("what", choices=("vouchers", "redemptions", "entries"))
+    exporter.add_argument("what", choices=("vouchers", "redemptions", "entries", "purchases"))
     exporter.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
     commands.choices["verify"].add_argument(
         "--namespace",

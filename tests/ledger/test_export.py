@@ -16,11 +16,14 @@ from psycopg import AsyncConnection
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService
 from tests.ledger.ledger_rows import FIRST, SECOND, SECRET, fill
+from tests.ledger.purchase_rows import place
 from voucher_operator.ledger.export import Format, What, export
+from voucher_operator.ledger.purchase_types import PurchaseState
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 ROOT = Path(__file__).parents[2]
 WHATS: tuple[What, ...] = ("vouchers", "redemptions", "entries")
+ALL: tuple[What, ...] = (*WHATS, "purchases")
 
 
 async def text(database: Database, what: What, fmt: Format) -> str:
@@ -103,9 +106,41 @@ async def test_entries(database: Database) -> None:
     assert [bool(entry["order_id"]) for entry in entries] == [False] * 5 + [True]
 
 
-@pytest.mark.parametrize("what", WHATS)
+async def test_purchases(database18: Database) -> None:
+    placed = await place(database18, PurchaseState.CANCELLED)
+    (found,) = await records(database18, "purchases")
+    times = {name: found.pop(name) for name in ("placed_at", "settled_at")}
+    assert found == {
+        "key": placed.key,
+        "state": "cancelled",
+        "reason": None,
+        "order_id": placed.order,
+        "user_id": "ahmed",
+        "customer_id": placed.customer,
+        "tenant_id": "kestrel-pharmacy",
+        "plan_id": "l",
+        "addons": "waf",
+        "subdomain": "kestrel",
+        "total": "50.000",
+        "total_minor": 50_000,
+        "held": "10.500",
+        "held_minor": 10_500,
+        "due": "39.500",
+        "due_minor": 39_500,
+        "granted": "0.000",
+        "granted_minor": 0,
+        "session_id": placed.session,
+        "subscription_id": None,
+        "currency": "OMR",
+    }
+    assert times["placed_at"].endswith("Z")
+
+
+@pytest.mark.parametrize("what", ALL)
 async def test_both_formats_say_the_same(database18: Database, what: What) -> None:
     await fill(database18)
+    await place(database18)
+    assert await records(database18, what)
     for record, row in zip(await records(database18, what), await table(database18, what), strict=True):
         assert list(record) == list(row)
         for name, value in record.items():
@@ -139,7 +174,7 @@ async def test_no_secret_code(database18: Database, what: What, fmt: Format) -> 
 
 
 async def test_empty_ledger(database: Database) -> None:
-    for what in WHATS:
+    for what in ALL:
         assert await text(database, what, "jsonl") == ""
         assert len((await text(database, what, "csv")).splitlines()) == 1
 

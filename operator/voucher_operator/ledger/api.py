@@ -8,11 +8,19 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from voucher_operator import telemetry
-from voucher_operator.ledger import accounts, purchases, redeem, vouchers
+from voucher_operator.ledger import accounts, outbox, payments, purchases, redeem, vouchers
 from voucher_operator.ledger.batch import Batcher, Request
 from voucher_operator.ledger.pool import Pool
 from voucher_operator.ledger.purchase_batch import MAX_PURCHASES, purchase_batch
-from voucher_operator.ledger.purchase_types import Purchase, PurchaseRequest, PurchaseResult
+from voucher_operator.ledger.purchase_types import (
+    OutboxBacklog,
+    OutboxEvent,
+    PaymentEvent,
+    Purchase,
+    PurchaseRequest,
+    PurchaseResult,
+    Received,
+)
 from voucher_operator.ledger.types import (
     Entry,
     LedgerInfo,
@@ -32,11 +40,13 @@ class Ledger:
     """The Sovereign's billing ledger in PostgreSQL. Safe for concurrent use within one event loop.
 
     `conninfo` gives a libpq URL or keyword string and is called at each new connection. `pool_size` is the most
-    connections at once. Every method raises LedgerUnavailableError for what may pass, and RequestRejectedError for a
-    value that PostgreSQL cannot store. Amounts are minor units of the ledger's currency.
+    connections at once. `sovereign` is the name (FQDN) that our payments carry: one with another name is kept without
+    effect; "" takes all for ours. Every method raises LedgerUnavailableError for what may pass, and
+    RequestRejectedError for a value that PostgreSQL cannot store. Amounts are minor units of the ledger's currency.
     """
 
-    def __init__(self, conninfo: Callable[[], str], *, pool_size: int = 4) -> None:
+    def __init__(self, conninfo: Callable[[], str], *, pool_size: int = 4, sovereign: str = "") -> None:
+        self._sovereign = sovereign
         self._pool = Pool(conninfo, pool_size)
         self._batcher = Batcher(self._redeem, self._held, side_lanes=pool_size - 2)
         self._purchaser = Batcher(self._purchase, self._held, side_lanes=1, most=MAX_PURCHASES, one_each=True)
@@ -142,6 +152,30 @@ class Ledger:
         cannot be taken back: that redemption stays. Idempotent.
         """
         return await self._pool.run(lambda conn: purchases.compensate(conn, key, reason))
+
+    async def receive(self, event: PaymentEvent) -> Received:
+        """Keep what the payment processor says and do what follows, in one transaction; say what became of it.
+
+        Idempotent by the event's id, in whatever order events come. A DUPLICATE may have been applied by this very
+        call: the answer to its first try was lost.
+        """
+        return await self._pool.run(lambda conn: payments.receive(conn, event, self._sovereign))
+
+    async def stale_sessions(self, older_than_seconds: float, limit: int) -> list[Purchase]:
+        """Take purchases that await a payment and that nobody has looked at for so long; now somebody has."""
+        return await self._pool.run(lambda conn: payments.stale(conn, older_than_seconds, limit))
+
+    async def outbox_pending(self, limit: int) -> list[OutboxEvent]:
+        """List the first `limit` events that wait to be published, in the order in which they came true."""
+        return await self._pool.run(lambda conn: outbox.pending(conn, limit))
+
+    async def outbox_published(self, ids: Sequence[str]) -> None:
+        """Note that the events with these ids have been published. Idempotent."""
+        await self._pool.run(lambda conn: outbox.published(conn, ids))
+
+    async def outbox_backlog(self) -> OutboxBacklog:
+        """Count the events that wait to be published."""
+        return await self._pool.run(outbox.backlog)
 
     async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         telemetry.BATCH_SIZE.observe(len(requests))

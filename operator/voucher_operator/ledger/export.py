@@ -21,11 +21,11 @@ from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.errors import LedgerUnavailableError
 from voucher_operator.resources.money import format_amount
 
-What = Literal["vouchers", "redemptions", "entries"]
+What = Literal["vouchers", "redemptions", "entries", "purchases"]
 Format = Literal["jsonl", "csv"]
 
 _Value = str | int | bool | None
-_AMOUNTS: Final = frozenset({"credit", "granted", "amount"})
+_AMOUNTS: Final = frozenset({"credit", "granted", "amount", "total", "held", "due"})
 """Columns of minor units: each becomes a decimal `x` and an integer `x_minor`."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PORTION: Final = 1000
@@ -34,7 +34,7 @@ _PORTION: Final = 1000
 async def export(
     database_url: str, what: What, fmt: Format, out: TextIO, *, statement_limit: float = STATEMENT_LIMIT
 ) -> int:
-    """Write all vouchers, redemptions or ledger entries to `out`, oldest first; return the number of rows.
+    """Write all vouchers, redemptions, ledger entries or purchases to `out`, oldest first; return the number of rows.
 
     An amount is a decimal of major units, with the integer of minor units (`<name>_minor`) beside it and the `currency`
     in the end; times are RFC 3339 in UTC; a code from a Secret is shown as its Voucher. CSV has a header, and a text

@@ -33,6 +33,10 @@ class Invariant(StrEnum):
     COLUMNS = "columns"
     TERMS = "terms"
     SPELLING = "spelling"
+    ORDERS = "orders"
+    HOLDS = "holds"
+    OUTBOX = "outbox"
+    INBOX = "inbox"
 
 
 EXPLANATIONS: Final = MappingProxyType(
@@ -48,6 +52,10 @@ EXPLANATIONS: Final = MappingProxyType(
         Invariant.COLUMNS: "Whole units and minor units of an amount differ by less than one whole unit.",
         Invariant.TERMS: "The code of a live Voucher has its row (the operator puts a missing one back).",
         Invariant.SPELLING: "No two codes have one normal form: only the one in normal spelling can be redeemed.",
+        Invariant.ORDERS: "A purchase has its order, amounts and state alike; a completed one has spent what it held.",
+        Invariant.HOLDS: "An open purchase holds its credit, once; one that came to nothing holds none.",
+        Invariant.OUTBOX: "What a purchase became is told by one event, and no event waits for over an hour.",
+        Invariant.INBOX: "No payment waits for a human (a full refund settles one), and none was applied in vain.",
     }
 )
 """One sentence each, for people and for the docs."""

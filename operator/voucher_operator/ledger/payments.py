@@ -1,0 +1,209 @@
+"""What the payment processor says, and what it means for a purchase: the event and its effect in one transaction.
+
+An event is kept under its id before anything is judged, so a second copy, at the same moment or a year later, changes
+nothing; and as both are one transaction, a crash can neither lose an event that was answered nor repeat its effect.
+Events may come in any order: each pair of state and effect has one answer in `TRANSITIONS`, and what is not there
+changes nothing.
+
+Locks: the event's id, then customers, then the purchase. Neighbours: `purchases` places and compensates, under the same
+locks; `outbox` reads the events that are written here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Final
+from uuid import UUID
+
+from voucher_operator.ledger import purchases
+from voucher_operator.ledger.pool import Connection
+from voucher_operator.ledger.purchase_types import (
+    PaymentEffect,
+    PaymentEvent,
+    Purchase,
+    PurchaseState,
+    Received,
+)
+from voucher_operator.ledger.statements import statement
+from voucher_operator.resources.reasons import Reason
+
+_KEEP: Final = statement("payment_keep").encode()
+_FIND: Final = statement("payment_find").encode()
+_LOCK_CUSTOMER: Final = statement("undo_lock_customer").encode()
+_LOCK: Final = statement("payment_lock").encode()
+_SETTLE: Final = statement("payment_settle").encode()
+_ANSWERED: Final = statement("payment_answered").encode()
+_OUTCOME: Final = statement("payment_outcome").encode()
+_STALE: Final = statement("payment_stale").encode()
+
+
+class Credit(Enum):
+    """What happens to the credit that the purchase holds."""
+
+    KEEP = auto()
+    """A hold becomes a spend, or is gone already: nothing is written."""
+    TAKE = auto()
+    """It was released, and is taken once more."""
+    RELEASE = auto()
+    """It goes back to the customer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a purchase goes, why, what the Go service's order then says, and what happens to the credit."""
+
+    state: PurchaseState
+    reason: Reason | None
+    order_status: str
+    credit: Credit
+
+
+_PAID: Final = Step(PurchaseState.COMPLETED, None, "completed", Credit.KEEP)
+_PAID_LATE: Final = Step(PurchaseState.COMPLETED, None, "completed", Credit.TAKE)
+_EXPIRED: Final = Step(PurchaseState.CANCELLED, Reason.CHECKOUT_EXPIRED, "cancelled", Credit.RELEASE)
+_FAILED: Final = Step(PurchaseState.CANCELLED, Reason.PAYMENT_FAILED, "cancelled", Credit.RELEASE)
+_REFUNDED: Final = Step(PurchaseState.REFUNDED, Reason.REFUNDED, "refunded", Credit.RELEASE)
+_REFUNDED_LATE: Final = Step(PurchaseState.REFUNDED, Reason.REFUNDED, "refunded", Credit.KEEP)
+
+TRANSITIONS: Final[Mapping[tuple[PurchaseState, PaymentEffect], Step]] = MappingProxyType(
+    {
+        # A session may be paid, expire or be given back before its URL is noted.
+        (PurchaseState.PENDING, PaymentEffect.PAID): _PAID,
+        (PurchaseState.PENDING, PaymentEffect.EXPIRED): _EXPIRED,
+        (PurchaseState.PENDING, PaymentEffect.FAILED): _FAILED,
+        (PurchaseState.PENDING, PaymentEffect.REFUNDED): _REFUNDED,
+        (PurchaseState.AWAITING_PAYMENT, PaymentEffect.PAID): _PAID,
+        (PurchaseState.AWAITING_PAYMENT, PaymentEffect.EXPIRED): _EXPIRED,
+        (PurchaseState.AWAITING_PAYMENT, PaymentEffect.FAILED): _FAILED,
+        # The refund overtook the word of the payment, which changes nothing when it comes.
+        (PurchaseState.AWAITING_PAYMENT, PaymentEffect.REFUNDED): _REFUNDED,
+        # The money was taken after all: so is the credit, if it is still there.
+        (PurchaseState.CANCELLED, PaymentEffect.PAID): _PAID_LATE,
+        (PurchaseState.CANCELLED, PaymentEffect.REFUNDED): _REFUNDED_LATE,
+        (PurchaseState.COMPLETED, PaymentEffect.REFUNDED): _REFUNDED,
+    }
+)
+"""Every change of a purchase that a payment makes. In all other pairs the purchase is there, or further, already."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """Where a purchase stands while it is locked; `balance_minor` is the customer's."""
+
+    state: PurchaseState
+    order_id: str
+    due_minor: int
+    held_minor: int
+    session_id: str | None
+    balance_minor: int
+    answered: bool
+
+
+async def receive(conn: Connection, event: PaymentEvent, sovereign: str) -> Received:
+    """Keep an event and do what follows from it; both or neither. `sovereign` is ours; "" takes every event for ours.
+
+    A copy of an event that was received before is a DUPLICATE, whatever became of the first. Raises psycopg's errors.
+    """
+    async with conn.transaction():
+        if not await _keep(conn, event):
+            return Received.DUPLICATE
+        if sovereign and event.sovereign and event.sovereign != sovereign:
+            return await _outcome(conn, event, Received.FOREIGN, event.order_id)
+        found = await _locked(conn, event)
+        if found is None:
+            return await _outcome(conn, event, Received.UNKNOWN, event.order_id)
+        key, standing = found
+        step, received = judge(event, standing)
+        if step is not None:
+            await conn.execute(_SETTLE, _changes(key, event, step))
+        if event.effect is PaymentEffect.REFUNDED:
+            await conn.execute(_ANSWERED, {"order": standing.order_id, "session": event.session_id})
+        return await _outcome(conn, event, received, standing.order_id)
+
+
+async def stale(conn: Connection, older_than_seconds: float, limit: int) -> list[Purchase]:
+    """Return purchases that await a payment and were not looked at for so long; now they have been.
+
+    Raises psycopg's errors and LedgerUnavailableError.
+    """
+    cursor = await conn.execute(_STALE, {"seconds": older_than_seconds, "limit": limit})
+    return await purchases.read(conn, [row[0] for row in await cursor.fetchall()])
+
+
+def judge(event: PaymentEvent, standing: _Standing) -> tuple[Step | None, Received]:
+    """Say what follows from an event for a purchase that stands so. Decides alone, without I/O."""
+    elsewhere = None not in (event.session_id, standing.session_id) and event.session_id != standing.session_id
+    if elsewhere:
+        # A second checkout of one order: its end is nothing to us, its money is.
+        return None, Received.MISMATCH if event.effect is PaymentEffect.PAID else Received.NO_CHANGE
+    step = TRANSITIONS.get((standing.state, event.effect))
+    if event.effect is PaymentEffect.PAID and _unasked(event, standing, step):
+        return None, Received.MISMATCH
+    if step is not None:
+        return step, Received.APPLIED
+    if event.effect is PaymentEffect.REFUNDED and standing.state is PurchaseState.ROLLED_BACK:
+        # It stays rolled back; that the money is back settles what its payment said, or is still to say.
+        return None, Received.APPLIED
+    return None, Received.NO_CHANGE
+
+
+async def _locked(conn: Connection, event: PaymentEvent) -> tuple[str, _Standing] | None:
+    """Find the purchase that an event is about and lock it, after its customer; None when there is none."""
+    found = await (await conn.execute(_FIND, {"session": event.session_id, "order": _uuid(event)})).fetchone()
+    if found is None:
+        return None
+    await conn.execute(_LOCK_CUSTOMER, {"customer": found[1]})
+    row = await (await conn.execute(_LOCK, {"key": found[0]})).fetchone()
+    return None if row is None else (found[0], _Standing(PurchaseState(row[0]), *row[1:]))
+
+
+def _unasked(event: PaymentEvent, standing: _Standing, step: Step | None) -> bool:
+    """Whether money was taken that this purchase does not account for."""
+    if standing.state is PurchaseState.ROLLED_BACK:
+        return not standing.answered
+    if step is None:
+        return False
+    if event.amount_minor is not None and event.amount_minor != standing.due_minor:
+        return True
+    return step.credit is Credit.TAKE and standing.balance_minor < standing.held_minor
+
+
+def _changes(key: str, event: PaymentEvent, step: Step) -> dict[str, str | bool | None]:
+    return {
+        "key": key,
+        "state": step.state.value,
+        "reason": step.reason and step.reason.value,
+        "order_status": step.order_status,
+        "take": step.credit is Credit.TAKE,
+        "release": step.credit is Credit.RELEASE,
+        "complete": step.state is PurchaseState.COMPLETED,
+        "refund": step.state is PurchaseState.REFUNDED,
+        "session": event.session_id,
+        "subscription": event.subscription_id,
+    }
+
+
+async def _keep(conn: Connection, event: PaymentEvent) -> bool:
+    values = {
+        "event": event.event_id,
+        "type": event.type,
+        "raw": event.raw,
+        "session": event.session_id,
+        "order": event.order_id,
+        "outcome": Received.UNKNOWN.value,
+    }
+    return await (await conn.execute(_KEEP, values)).fetchone() is not None
+
+
+async def _outcome(conn: Connection, event: PaymentEvent, received: Received, order_id: str | None) -> Received:
+    await conn.execute(_OUTCOME, {"event": event.event_id, "outcome": received.value, "order": order_id})
+    return received
+
+
+def _uuid(event: PaymentEvent) -> UUID | None:
+    """The order's id; None when what the event names is no id of ours."""
+    try:
+        return UUID(event.order_id or "")
+    except ValueError:
+        return None

@@ -1,0 +1,6 @@
+-- Events that nobody has published yet, in the order in which they were written.
+SELECT o.seq, o.id::text, o.type, o.tenant_id, o.at, o.data, o.metadata
+FROM vouchers.outbox AS o
+WHERE o.published_at IS NULL
+ORDER BY o.seq
+LIMIT %(limit)s

@@ -1,0 +1,9 @@
+-- The purchase that an event is about: by its session, else by its order (a session may be paid before it is noted).
+SELECT f.key, f.customer_id
+FROM (
+    SELECT p.key, p.customer_id, 1 AS rank FROM vouchers.purchase AS p WHERE p.session_id = %(session)s::text
+    UNION ALL
+    SELECT p.key, p.customer_id, 2 FROM vouchers.purchase AS p WHERE p.order_id = %(order)s::uuid
+) AS f
+ORDER BY f.rank
+LIMIT 1

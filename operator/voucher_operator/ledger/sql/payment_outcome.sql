@@ -1,0 +1,3 @@
+UPDATE vouchers.inbox AS i
+SET outcome = %(outcome)s, order_id = %(order)s
+WHERE i.event_id = %(event)s

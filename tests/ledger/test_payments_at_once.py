@@ -1,0 +1,132 @@
+"""Payments' events side by side, and processes that die in the middle of one: kept and applied once, or not at all."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from testbed.postgres import Database
+from tests.ledger.drive import holding, opened, rows
+from tests.ledger.purchase_rows import look, outcomes, place
+from voucher_operator.ledger.purchase_types import PaymentEffect, PurchaseState, Received
+from voucher_operator.ledger.verify import verify
+from voucher_operator.resources.errors import LedgerUnavailableError
+
+HELD = 10_500
+FAILS = """
+CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+CREATE TRIGGER fails BEFORE INSERT ON vouchers.outbox FOR EACH ROW EXECUTE FUNCTION fails();
+"""
+DIES_ONCE = """
+CREATE SEQUENCE deaths;
+CREATE FUNCTION dies() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    IF nextval('public.deaths') = 1 THEN
+        PERFORM pg_terminate_backend(pg_backend_pid());
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER dies BEFORE INSERT ON vouchers.outbox FOR EACH ROW EXECUTE FUNCTION dies();
+"""
+
+
+async def test_one_event_in_twenty_callers_of_two_replicas(database18: Database) -> None:
+    placed = await place(database18)
+    event = placed.event()
+    async with opened(database18.runtime_url) as one, opened(database18.runtime_url) as other:
+        received = await asyncio.gather(*((one, other)[n % 2].receive(event) for n in range(20)))
+    assert Counter(received) == {Received.APPLIED: 1, Received.DUPLICATE: 19}
+    assert await outcomes(database18) == ["applied"]
+    assert await look(database18, placed) == ("completed", "completed", 0)
+    assert await verify(database18.runtime_url) == []
+
+
+async def test_twenty_events_for_one_purchase(database18: Database) -> None:
+    """Paid, expired, failed at once: one of them decides; paid wins in the end, and the credit is held once."""
+    placed = await place(database18)
+    effects = (PaymentEffect.PAID, PaymentEffect.EXPIRED, PaymentEffect.FAILED, PaymentEffect.PROCESSING)
+    async with opened(database18.runtime_url) as one, opened(database18.runtime_url) as other:
+        await asyncio.gather(*((one, other)[n % 2].receive(placed.event(effects[n % 4])) for n in range(20)))
+    assert await look(database18, placed) == ("completed", "completed", 0)
+    assert await verify(database18.runtime_url) == []
+
+
+async def test_credit_for_one_of_two_that_were_cancelled(database18: Database) -> None:
+    """Both are paid at the same moment: the balance is read under the customer's lock, so only one takes it again."""
+    first = await place(database18, PurchaseState.CANCELLED)
+    second = await place(database18, PurchaseState.CANCELLED, credit=0)
+    async with opened(database18.runtime_url) as one, opened(database18.runtime_url) as other:
+        async with holding(database18, "SELECT 1 FROM customers FOR UPDATE") as holder:
+            both = asyncio.gather(one.receive(first.event()), other.receive(second.event()))
+            await waiting(database18, 2)
+            await holder.rollback()
+        received = await both
+    assert sorted(received) == [Received.APPLIED, Received.MISMATCH]
+    assert sorted([(await look(database18, first))[0], (await look(database18, second))[0]]) == [
+        "cancelled",
+        "completed",
+    ]
+    assert [found.invariant for found in await verify(database18.runtime_url)] == ["inbox"]
+
+
+async def waiting(database: Database, sessions: int) -> None:
+    """Wait until so many of the operator's sessions wait for a lock."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'voucher-operator' "
+        "AND datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(20):
+        while (await rows(database, query))[0][0] < sessions:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.01)
+
+
+async def test_an_event_without_its_effect_is_not_kept(database18: Database) -> None:
+    placed = await place(database18)
+    event = placed.event()
+    await rows(database18, FAILS)
+    async with opened(database18.runtime_url) as ledger:
+        with pytest.raises(LedgerUnavailableError):
+            await ledger.receive(event)
+        assert await outcomes(database18) == []
+        assert await look(database18, placed) == ("awaiting_payment", "pending", 0)
+        await rows(database18, "DROP TRIGGER fails ON vouchers.outbox")
+        assert await ledger.receive(event) is Received.APPLIED
+    assert await verify(database18.runtime_url) == []
+
+
+async def test_a_session_that_dies_between_event_and_effect(database18: Database) -> None:
+    placed = await place(database18)
+    await rows(database18, DIES_ONCE)
+    async with opened(database18.runtime_url) as ledger:
+        assert await ledger.receive(placed.event()) is Received.APPLIED
+    assert await rows(database18, "SELECT last_value FROM deaths") == [(2,)]
+    assert await outcomes(database18) == ["applied"]
+    assert await look(database18, placed) == ("completed", "completed", 0)
+    assert await verify(database18.runtime_url) == []
+
+
+async def test_sessions_that_nobody_has_looked_at(database18: Database) -> None:
+    older, newer = await place(database18, user="a"), await place(database18, user="b")
+    for state in PurchaseState:
+        if state is not PurchaseState.AWAITING_PAYMENT:
+            await place(database18, state, user=state)
+    await rows(
+        database18, "UPDATE vouchers.purchase SET checked_at = placed_at - interval '1 day' WHERE key = %s", newer.key
+    )
+    before = await rows(database18, "SELECT key, updated_at FROM vouchers.purchase ORDER BY key")
+    async with opened(database18.runtime_url) as ledger:
+        assert await ledger.stale_sessions(3600, 10) == []
+        async with holding(database18, "SELECT 1 FROM vouchers.purchase WHERE key = %s FOR UPDATE", older.key):
+            assert [one.key for one in await ledger.stale_sessions(300, 10)] == [newer.key]
+        (found,) = await ledger.stale_sessions(300, 1)
+        assert (found.key, found.order_id, found.session_id, found.state) == (
+            older.key,
+            older.order,
+            older.session,
+            PurchaseState.AWAITING_PAYMENT,
+        )
+        assert (found.total_minor, found.held_minor, found.due_minor, found.overdue) == (50_000, HELD, 39_500, False)
+        assert (found.apps, found.addons, [line.slug for line in found.lines]) == (("shop",), ("waf",), ["l"])
+        assert await ledger.stale_sessions(300, 10) == []
+        assert len(await ledger.stale_sessions(-1, 1)) == 1
+    assert await rows(database18, "SELECT key, updated_at FROM vouchers.purchase ORDER BY key") == before

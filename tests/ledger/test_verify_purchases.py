@@ -1,0 +1,230 @@
+"""Every invariant of buying: sound purchases pass, and each way to break one is found and named."""
+
+from dataclasses import dataclass
+
+from psycopg import AsyncConnection
+
+from testbed.postgres import Database
+from tests.ledger.drive import rows
+from tests.ledger.go_service import GoService
+from tests.ledger.purchase_rows import Placed, place
+from voucher_operator.ledger.purchase_types import PurchaseState
+from voucher_operator.ledger.statements import statement
+from voucher_operator.ledger.types import Violation
+from voucher_operator.ledger.verify import Invariant, verify
+
+
+@dataclass(frozen=True)
+class Break:
+    """One way to break a purchase: the SQL that does it, and what `verify` says. "{completed.order}" is filled in."""
+
+    invariant: Invariant
+    state: str
+    sql: str
+    detail: str
+
+
+OUTBOX = "INSERT INTO vouchers.outbox (type, tenant_id, data) "
+PLACED = OUTBOX + "SELECT 'order.placed', '', jsonb_build_object('id', '{STATE.order}') FROM generate_series(1, MORE)"
+INBOX = (
+    "INSERT INTO vouchers.inbox (event_id, type, raw, order_id, outcome) "
+    "VALUES ('evt_OUTCOME', 'paid', '', '{STATE.order}', 'OUTCOME')"
+)
+ENTRY = "INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, reason, order_id) "
+BREAKS = [
+    Break(
+        Invariant.ORDERS,
+        "awaiting_payment",
+        "DELETE FROM orders WHERE id = '{awaiting_payment.order}'",
+        "order {awaiting_payment.order} is missing",
+    ),
+    Break(
+        Invariant.ORDERS,
+        "pending",
+        "UPDATE orders SET customer_id = '{completed.customer}' WHERE id = '{pending.order}'",
+        "order {pending.order} is another customer's",
+    ),
+    Break(
+        Invariant.ORDERS,
+        "completed",
+        "UPDATE orders SET amount_baisa = 49999 WHERE id = '{completed.order}'",
+        "order {completed.order} amounts to 50 (49999 baisa), the purchase to 50000 minor units",
+    ),
+    Break(
+        Invariant.ORDERS,
+        "completed",
+        "UPDATE orders SET amount_omr = 51 WHERE id = '{completed.order}'",
+        "order {completed.order} amounts to 51 (50000 baisa), the purchase to 50000 minor units",
+    ),
+    *(
+        Break(
+            Invariant.ORDERS,
+            state,
+            f"UPDATE orders SET status = 'lost' WHERE id = '{{{state}.order}}'",
+            f"order {{{state}.order}} is lost, the purchase {state}",
+        )
+        for state in PurchaseState
+    ),
+    Break(
+        Invariant.ORDERS,
+        "completed",
+        "DELETE FROM credit_ledger WHERE order_id = '{completed.order}'",
+        "order {completed.order} has spent 0 minor units of credit instead of 10500",
+    ),
+    Break(
+        Invariant.ORDERS,
+        "completed",
+        ENTRY + "VALUES ('{completed.customer}', 0, 500, 'order-payment', '{completed.order}')",
+        "order {completed.order} has spent 10000 minor units of credit instead of 10500",
+    ),
+    Break(
+        Invariant.ORDERS,
+        "completed",
+        "UPDATE credit_ledger SET customer_id = '{refunded.customer}' WHERE order_id = '{completed.order}'",
+        "order {completed.order} has spent 0 minor units of credit instead of 10500",
+    ),
+    *(
+        Break(
+            Invariant.HOLDS,
+            state,
+            f"DELETE FROM credit_ledger WHERE order_id = '{{{state}.order}}'",
+            f"is {state} and holds 0 minor units in 0 entries instead of 10500 in 1",
+        )
+        for state in ("pending", "awaiting_payment")
+    ),
+    Break(
+        Invariant.HOLDS,
+        "pending",
+        "UPDATE credit_ledger SET amount_omr = -6, amount_minor = -5250 WHERE order_id = '{pending.order}'; "
+        + ENTRY
+        + "VALUES ('{pending.customer}', -6, -5250, 'order-payment', '{pending.order}')",
+        "is pending and holds 10500 minor units in 2 entries instead of 10500 in 1",
+    ),
+    *(
+        Break(
+            Invariant.HOLDS,
+            state,
+            f"DELETE FROM credit_ledger WHERE order_id = '{{{state}.order}}' AND amount_minor > 0",
+            f"is {state} and still holds 10500 minor units (11 whole ones)",
+        )
+        for state in ("cancelled", "rolled_back", "refunded")
+    ),
+    Break(
+        Invariant.HOLDS,
+        "cancelled",
+        "UPDATE credit_ledger SET amount_omr = 10 WHERE order_id = '{cancelled.order}' AND amount_minor > 0",
+        "is cancelled and still holds 0 minor units (1 whole ones)",
+    ),
+    Break(
+        Invariant.OUTBOX,
+        "completed",
+        "DELETE FROM vouchers.outbox WHERE type = 'order.placed'",
+        "is completed and has 0 events order.placed",
+    ),
+    *(
+        Break(
+            Invariant.OUTBOX,
+            state,
+            PLACED.replace("STATE", state).replace("MORE", str(more)),
+            f"is {state} and has {number} events order.placed",
+        )
+        for state, more, number in (
+            ("completed", 1, 2),
+            ("refunded", 2, 2),
+            ("pending", 1, 1),
+            ("awaiting_payment", 1, 1),
+            ("cancelled", 1, 1),
+            ("rolled_back", 1, 1),
+        )
+    ),
+    Break(
+        Invariant.OUTBOX,
+        "rolled_back",
+        "DELETE FROM vouchers.outbox WHERE type = 'redemption.rolled_back'",
+        "is rolled_back and has 0 events redemption.rolled_back",
+    ),
+    Break(
+        Invariant.OUTBOX,
+        "completed",
+        OUTBOX + "VALUES ('redemption.rolled_back', '', jsonb_build_object('key', '{completed.key}'))",
+        "is completed and has 1 events redemption.rolled_back",
+    ),
+    Break(
+        Invariant.OUTBOX,
+        "",
+        "UPDATE vouchers.outbox SET at = now() - interval '61 minutes' WHERE type = 'order.placed'",
+        "2 events are not published, 1 of them for longer than an hour: is NATS there?",
+    ),
+    Break(
+        Invariant.INBOX,
+        "rolled_back",
+        INBOX.replace("OUTCOME", "mismatch").replace("STATE", "rolled_back"),
+        "event evt_mismatch (paid) says that order {rolled_back.order} was paid, which is rolled_back with 39500 minor "
+        "units due: look at it, and refund what was not due",
+    ),
+    Break(
+        Invariant.INBOX,
+        "awaiting_payment",
+        INBOX.replace("OUTCOME", "applied").replace("STATE", "awaiting_payment"),
+        "event evt_applied (paid) was applied, but the purchase is awaiting_payment",
+    ),
+    Break(
+        Invariant.INBOX,
+        "",
+        INBOX.replace("OUTCOME", "applied").replace("{STATE.order}", "42"),
+        "event evt_applied (paid) was applied, but the purchase is missing",
+    ),
+]
+
+
+async def shop(database: Database) -> dict[str, Placed]:
+    """A purchase in each state; the ledger is sound."""
+    return {state.value: await place(database, state, user=state) for state in PurchaseState}
+
+
+async def test_sound_purchases(database: Database) -> None:
+    placed = await shop(database)
+    await place(database, user="nothing held", held=0, due=50_000)
+    await place(database, PurchaseState.COMPLETED, user="all held", held=10_500, due=0)
+    await place(database, PurchaseState.COMPLETED, user="for nothing", credit=0, held=0, due=0)
+    await rows(database, "UPDATE vouchers.outbox SET published_at = now(), at = now() - interval '1 day'")
+    for outcome in ("no_change", "unknown", "foreign", "applied"):
+        await rows(database, INBOX.replace("OUTCOME", outcome).format(STATE=placed["completed"]))
+    assert await verify(database.runtime_url) == []
+
+
+async def test_broken_purchases(database18: Database) -> None:
+    """Each way in a transaction that is rolled back, so that all have one ledger."""
+    placed = await shop(database18)
+    async with await AsyncConnection.connect(database18.admin_url) as admin:
+        for case in BREAKS:
+            await admin.execute(case.sql.format(**placed).encode())
+            cursor = await admin.execute(statement(f"verify_{case.invariant}").encode())
+            found = [(row[2], row[3]) for row in await cursor.fetchall()]
+            key = placed[case.state].key if case.state else None
+            assert (key, case.detail.format(**placed)) in found, case
+            await admin.rollback()
+            cursor = await admin.execute(statement(f"verify_{case.invariant}").encode())
+            assert await cursor.fetchall() == [], case
+
+
+async def test_what_people_read(database18: Database) -> None:
+    placed = (await shop(database18))["awaiting_payment"]
+    await rows(database18, "DELETE FROM credit_ledger WHERE order_id = %s", placed.order)
+    assert await verify(database18.runtime_url) == [
+        Violation(
+            "holds",
+            f"redemption {placed.key}, customer {placed.customer}",
+            "is awaiting_payment and holds 0 minor units in 0 entries instead of 10500 in 1",
+        )
+    ]
+
+
+async def test_the_go_service_spends_what_is_held(database18: Database) -> None:
+    """Its overspend is named, and the operator's own order, hold and event are not to blame."""
+    placed = await place(database18)
+    async with GoService.connect(database18.owner_url) as go:
+        await go.spend(await go.customer(placed.user), 1)
+    assert await verify(database18.runtime_url) == [
+        Violation("balance", f"customer {placed.customer}", "the balance is -1000 minor units")
+    ]
