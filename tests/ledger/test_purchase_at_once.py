@@ -1,0 +1,122 @@
+"""Many who buy at once: the same credit is never spent twice, whoever else spends from it at the same time."""
+
+import asyncio
+import itertools
+from collections import Counter
+
+from testbed.postgres import Database
+from tests.ledger.drive import holding, issue, opened, rows
+from tests.ledger.go_service import GoService
+from tests.ledger.purchase_drive import buy, give, told
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import PurchaseResult
+from voucher_operator.ledger.verify import verify
+
+
+async def test_the_same_credit_is_never_spent_twice(ledger18: Ledger, database18: Database) -> None:
+    """Sixty orders of two customers through three operators: the credit pays for seven each, the card for the rest."""
+    for user in ("ahmed", "sara"):
+        await give(database18, user, 70_500)
+    requests = [buy(10_000, "", user) for _ in range(30) for user in ("ahmed", "sara")]
+    async with opened(database18.runtime_url) as second, opened(database18.runtime_url) as third:
+        doors = itertools.cycle((ledger18, second, third))
+        results = await asyncio.gather(*(next(doors).purchase(request) for request in requests))
+    held = Counter[int]()
+    for result in results:
+        assert result.purchase is not None
+        held[result.purchase.held_minor] += 1
+    assert held == {10_000: 14, 500: 2, 0: 44}
+    assert [await ledger18.balance(user) for user in ("ahmed", "sara")] == [0, 0]
+
+
+async def test_one_key_through_many_operators(ledger18: Ledger, database18: Database) -> None:
+    await issue(database18, max_redemptions=1)
+    for request in (buy(50_000, "CODE", "ahmed"), buy(9_000, "", "sara", payable=False), buy(0, "", "omar")):
+        async with opened(database18.runtime_url) as second, opened(database18.runtime_url) as third:
+            results = await asyncio.gather(*(door.purchase(request) for door in (ledger18, second, third) * 3))
+        assert len({told(result) for result in results}) == 1, results
+        assert [result.replayed for result in results].count(False) == 1
+    assert await rows(database18, "SELECT count(*) FROM orders") == [(2,)]
+    assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(1,)]
+
+
+async def test_a_cap_among_buyers_and_redeemers(ledger18: Ledger, database18: Database) -> None:
+    """Both ways lock the code; those whom nobody can let pay take nothing from the others."""
+    await issue(database18, max_redemptions=40)
+    async with opened(database18.runtime_url) as other:
+        doors = itertools.cycle((ledger18, other))
+        buyers = [buy(9_000 if n % 2 else 50_000, "CODE", payable=n % 2 == 1) for n in range(60)]
+        redeemers = [buy(0, "CODE").redeem for _ in range(60)]
+        bought, redeemed = await asyncio.gather(
+            asyncio.gather(*(next(doors).purchase(request) for request in buyers)),
+            asyncio.gather(*(next(doors).redeem(request) for request in redeemers)),
+        )
+    seen = Counter(told(result) for result in bought)
+    assert set(seen) <= {"completed", "PaymentProcessorNotConfigured", "RedemptionLimitReached"}
+    granted = sum(answer.refusal is None for answer in redeemed)
+    assert seen["completed"] + granted == 40
+    assert await rows(database18, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(40, 400_000)]
+
+
+async def test_beside_the_go_service(database18: Database) -> None:
+    """It does not lock: it may spend more than there is, but ours never do, and `verify` names who is in debt."""
+    for user in ("ahmed", "sara"):
+        await give(database18, user, 100_000)
+
+    async def go_spends(user: str) -> None:
+        async with GoService.connect(database18.owner_url) as go:
+            customer = await go.customer(user)
+            for _ in range(10):
+                if await go.balance(customer) >= 9:
+                    await go.spend(customer, 9)
+
+    async with opened(database18.runtime_url) as ledger:
+        results = await asyncio.gather(
+            *(ledger.purchase(buy(7_000, "", "ahmed")) for _ in range(20)),
+            *(go_spends(user) for user in ("ahmed", "ahmed", "sara")),
+        )
+        ours = sum(r.purchase.held_minor for r in results if isinstance(r, PurchaseResult) and r.purchase)
+        theirs = (await rows(database18, "SELECT count(*)::int FROM orders WHERE amount_omr = 9"))[0][0]
+        left = sum([await ledger.balance(user) for user in ("ahmed", "sara")])
+        assert left == 200_000 - ours - 9_000 * theirs
+        negative = await rows(
+            database18, "SELECT 1 FROM credit_ledger GROUP BY customer_id HAVING sum(amount_minor) < 0"
+        )
+        assert [v.invariant for v in await verify(database18.admin_url)] == ["balance"] * len(negative)
+
+
+async def test_what_another_session_spends_before_the_lock_counts(ledger18: Ledger, database18: Database) -> None:
+    """The balance is read by a statement that begins after the lock is held."""
+    customer = await give(database18, "ahmed", 10_000)
+    async with holding(database18, "SELECT 1 FROM customers WHERE id = %s FOR NO KEY UPDATE", customer) as spender:
+        buying = asyncio.create_task(ledger18.purchase(buy(8_000, "", "ahmed")))
+        await until_somebody_waits(database18)
+        await spender.execute(
+            "INSERT INTO credit_ledger (customer_id, amount_omr, reason) VALUES (%s, -6, 'gift')", (customer,)
+        )
+        await spender.commit()
+        result = await buying
+    assert result.purchase is not None
+    assert (result.purchase.held_minor, result.purchase.due_minor) == (4_000, 4_000)
+
+
+async def test_a_customer_who_is_locked_holds_up_nobody_else(ledger18: Ledger, database18: Database) -> None:
+    customer = await give(database18, "ahmed", 10_000)
+    async with holding(database18, "SELECT 1 FROM customers WHERE id = %s FOR UPDATE", customer) as holder:
+        stuck = asyncio.create_task(ledger18.purchase(buy(8_000, "", "ahmed")))
+        await until_somebody_waits(database18)
+        others = await asyncio.gather(*(ledger18.purchase(buy(0)) for _ in range(5)))
+        assert {told(result) for result in others} == {"completed"}
+        await holder.rollback()
+        # It may have given up in the meantime; then it is asked again, as a caller does.
+        (answer,) = await asyncio.gather(stuck, return_exceptions=True)
+    if isinstance(answer, BaseException):
+        answer = await ledger18.purchase(buy(8_000, "", "ahmed"))
+    assert told(answer) == "completed"
+
+
+async def until_somebody_waits(database: Database) -> None:
+    query = "SELECT 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.datname = %s"
+    async with asyncio.timeout(20):
+        while not await rows(database, query, database.name):
+            pass

@@ -1,0 +1,235 @@
+"""Taking a purchase back: hold, redemption and order, once, whoever comes and whatever the Go service did meanwhile."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from testbed.postgres import Database
+from tests.ledger.drive import issue, opened, rows, terms
+from tests.ledger.go_service import GoService
+from tests.ledger.purchase_drive import again, bought, buy, counted, events, give, told
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import Purchase, PurchaseState
+from voucher_operator.ledger.verify import verify
+from voucher_operator.resources.errors import RequestRejectedError
+from voucher_operator.resources.reasons import Reason
+
+EXPIRES = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+async def back(ledger: Ledger, purchase: Purchase, reason: Reason = Reason.PAYMENT_REJECTED) -> Purchase:
+    """Compensate, and expect that there was something to."""
+    found = await ledger.compensate(purchase.key, reason)
+    assert found is not None
+    return found
+
+
+async def entries(database: Database) -> list[tuple[Any, ...]]:
+    return await rows(
+        database,
+        "SELECT amount_omr, amount_minor, reason, order_id IS NOT NULL FROM credit_ledger "
+        "ORDER BY created_at, amount_minor",
+    )
+
+
+async def test_all_of_it_is_taken_back(ledger18: Ledger, database18: Database) -> None:
+    await ledger18.put(terms(max_redemptions=1, credit_minor=10_500))
+    await give(database18, "ahmed", 1_000)
+    request = buy(50_000, "CODE", "ahmed")
+    placed = await bought(ledger18, request)
+    taken = await back(ledger18, placed)
+    assert (taken.state, taken.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_REJECTED)
+    assert (taken.order_id, taken.held_minor, taken.settled_at is not None) == (placed.order_id, 11_500, True)
+    assert await entries(database18) == [
+        (1, 1_000, "gift", False),
+        (10, 10_500, "promo:CODE", False),
+        (-12, -11_500, "order-payment", True),
+        (12, 11_500, "order-payment", True),
+        (-10, -10_500, "promo:CODE", False),
+    ]
+    assert await rows(database18, "SELECT status FROM orders") == [("failed",)]
+    assert await rows(database18, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(0, 0)]
+    assert await rows(database18, "SELECT outcome FROM vouchers.redemption") == [("undone",)]
+    assert await rows(
+        database18, "SELECT e.amount_minor FROM vouchers.purchase p JOIN credit_ledger e ON e.id = p.release_entry_id"
+    ) == [(11_500,)]
+    assert (await events(database18, "redemption.rolled_back")) == [
+        (
+            "redemption.rolled_back",
+            "tenant",
+            {
+                "key": request.key,
+                "order_id": placed.order_id,
+                "customer_id": placed.customer_id,
+                "user_id": "ahmed",
+                "reason": "PaymentRejected",
+                "released_minor": 11_500,
+                "credit_minor": 10_500,
+                "currency": "OMR",
+                "code": "CODE",
+                "namespace": "billing",
+                "name": "first",
+            },
+        )
+    ]
+    # The customer may redeem again, under another name; under this one it stays taken back.
+    assert told(await ledger18.purchase(request)) == "rolled_back"
+    assert told(await ledger18.purchase(buy(9_000, "CODE", "ahmed"))) == "completed"
+
+
+async def test_twice_and_by_two_at_once(ledger18: Ledger, database18: Database) -> None:
+    await issue(database18)
+    placed = await bought(ledger18, buy(50_000, "CODE", "ahmed"))
+    async with opened(database18.runtime_url) as other:
+        taken = await asyncio.gather(*(back(door, placed) for door in (ledger18, other) * 8))
+    assert {(one.state, one.reason, one.settled_at) for one in taken} == {
+        (PurchaseState.ROLLED_BACK, Reason.PAYMENT_REJECTED, taken[0].settled_at)
+    }
+    assert await back(ledger18, placed, Reason.ABANDONED) == taken[0]
+    assert len(await entries(database18)) == 4
+    assert len(await events(database18, "redemption.rolled_back")) == 1
+
+
+async def test_only_a_pending_one_is_taken_back(ledger18: Ledger, database18: Database) -> None:
+    """A customer who has the checkout URL may be about to pay."""
+    await issue(database18)
+    placed = await bought(ledger18, buy(50_000, "CODE", "ahmed"))
+    before = await counted(database18)
+    for state in set(PurchaseState) - {PurchaseState.PENDING}:
+        await rows(database18, "UPDATE vouchers.purchase SET state = %s", state.value)
+        assert (await back(ledger18, placed)).state is state
+    assert await counted(database18) == before
+    assert await rows(database18, "SELECT status FROM orders") == [("pending",)]
+    await rows(database18, "UPDATE vouchers.purchase SET state = 'pending'")
+
+
+async def test_a_completed_one_stays(ledger18: Ledger, database18: Database) -> None:
+    await issue(database18)
+    placed = await bought(ledger18, buy(9_000, "CODE", "ahmed"))
+    assert await back(ledger18, placed) == placed
+    assert await ledger18.compensate("nobody/knows", Reason.ABANDONED) is None
+
+
+async def test_without_a_code_and_without_a_hold(ledger18: Ledger, database18: Database) -> None:
+    await give(database18, "ahmed", 1_000)
+    await back(ledger18, await bought(ledger18, buy(50_000, "", "ahmed")))
+    assert await ledger18.balance("ahmed") == 1_000
+    await back(ledger18, await bought(ledger18, buy(50_000, "", "sara")))
+    assert len(await entries(database18)) == 3
+    assert await rows(database18, "SELECT DISTINCT status FROM orders") == [("failed",)]
+    told_of = [data for _, _, data in await events(database18, "redemption.rolled_back")]
+    assert [(data["released_minor"], data["credit_minor"], "code" in data) for data in told_of] == [
+        (1_000, 0, False),
+        (0, 0, False),
+    ]
+
+
+async def test_the_go_service_spent_the_credit_meanwhile(ledger18: Ledger, database18: Database) -> None:
+    """The hold is released, which pays its debt; what cannot be taken back without another debt stays."""
+    await issue(database18)
+    placed = await bought(ledger18, buy(50_000, "CODE", "ahmed"))
+    async with GoService.connect(database18.owner_url) as go:
+        await go.spend(await go.customer("ahmed"), 4)
+    assert [v.invariant for v in await verify(database18.admin_url)] == ["balance"]
+    taken = await back(ledger18, placed)
+    assert taken.state is PurchaseState.ROLLED_BACK
+    assert await ledger18.balance("ahmed") == 6_000
+    assert await rows(database18, "SELECT outcome FROM vouchers.redemption") == [("redeemed",)]
+    assert await rows(database18, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(1, 10_000)]
+    (_, _, data) = (await events(database18, "redemption.rolled_back"))[0]
+    assert (data["released_minor"], data["credit_minor"]) == (10_000, 0)
+
+
+async def test_the_go_service_undid_it_meanwhile(ledger18: Ledger, database18: Database) -> None:
+    await issue(database18)
+    placed = await bought(ledger18, buy(50_000, "CODE", "ahmed"))
+    async with GoService.connect(database18.owner_url) as go:
+        assert await go.undo(await go.customer("ahmed"), "CODE")
+    await back(ledger18, placed)
+    assert await ledger18.balance("ahmed") == 0
+    assert await rows(database18, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(0, 0)]
+
+
+async def test_the_code_is_gone_meanwhile(ledger18: Ledger) -> None:
+    await ledger18.put(terms())
+    placed = await bought(ledger18, buy(50_000, "CODE", "ahmed"))
+    await ledger18.revoke((await ledger18.owners())[0])
+    await back(ledger18, placed)
+    assert await ledger18.balance("ahmed") == 0
+
+
+async def test_against_a_checkout_that_is_noted_at_the_same_time(ledger18: Ledger, database18: Database) -> None:
+    """One of the two comes first, and the other one leaves it so."""
+    await issue(database18)
+    placed = [await bought(ledger18, buy(50_000, "CODE")) for _ in range(12)]
+    async with opened(database18.runtime_url) as other:
+        await asyncio.gather(
+            *(back(ledger18, one) for one in placed),
+            *(other.note_session(one.key, f"cs_{one.key}", "https://pay", EXPIRES) for one in placed),
+        )
+    found = {p.key: p.state for one in placed if (p := await ledger18.purchase_of(one.key))}
+    assert set(found.values()) <= {PurchaseState.ROLLED_BACK, PurchaseState.AWAITING_PAYMENT}
+    noted = await rows(
+        database18,
+        "SELECT p.key FROM vouchers.purchase p JOIN orders o ON o.id = p.order_id "
+        "WHERE o.status = 'pending' AND o.stripe_session_id = p.session_id AND p.session_id = 'cs_' || p.key",
+    )
+    assert {key for (key,) in noted} == {key for key, s in found.items() if s is PurchaseState.AWAITING_PAYMENT}
+
+
+async def test_against_purchases_of_the_same_customer(ledger18: Ledger, database18: Database) -> None:
+    """While holds come and go, nobody spends what is held, and nothing deadlocks for long."""
+    await give(database18, "ahmed", 10_000)
+    await issue(database18, "MORE", 5)
+    async with opened(database18.runtime_url) as other:
+
+        async def try_one(door: Ledger, code: str) -> None:
+            purchase = (await door.purchase(buy(12_000, code, "ahmed"))).purchase
+            if purchase is not None:
+                assert (await back(other, purchase)).state in (PurchaseState.ROLLED_BACK, PurchaseState.COMPLETED)
+
+        await asyncio.gather(*(try_one(ledger18, "MORE" if n % 3 == 0 else "") for n in range(18)))
+    completed = await rows(database18, "SELECT count(*)::int FROM vouchers.purchase WHERE state = 'completed'")
+    redeemed = await rows(database18, "SELECT count(*)::int FROM promo_redemptions")
+    assert await ledger18.balance("ahmed") == 10_000 + 5_000 * redeemed[0][0] - 12_000 * completed[0][0]
+
+
+async def test_what_is_noted(ledger18: Ledger) -> None:
+    placed = await bought(ledger18, buy(50_000, "", "ahmed"))
+    await ledger18.note_customer(placed.key, "cus_1")
+    await ledger18.note_customer(placed.key, "cus_1")
+    noted = await ledger18.note_session(placed.key, "cs_1", "https://pay/1", EXPIRES)
+    assert (noted.state, noted.session_id, noted.checkout_url) == (
+        PurchaseState.AWAITING_PAYMENT,
+        "cs_1",
+        "https://pay/1",
+    )
+    assert (noted.stripe_customer_id, noted.session_expires_at) == ("cus_1", EXPIRES)
+    assert await ledger18.note_session(placed.key, "cs_2", "https://pay/2", EXPIRES) == noted
+    assert await ledger18.purchase_of(placed.key) == noted
+    assert await ledger18.open_purchases(10) == []
+    with pytest.raises(RequestRejectedError):
+        await ledger18.note_session("nobody/knows", "cs_3", "https://pay/3", EXPIRES)
+
+
+async def test_which_are_open_and_which_changed(ledger18: Ledger, database18: Database) -> None:
+    first, second = [await bought(ledger18, buy(50_000)) for _ in range(2)]
+    await bought(ledger18, buy(0))
+    assert await ledger18.open_purchases(1) == [first]
+    assert await ledger18.open_purchases(9) == [first, second]
+    changed = await ledger18.changed_purchases(None)
+    assert [key for key, _ in changed[:2]] == [first.key, second.key]
+    assert await ledger18.changed_purchases(changed[-1][1]) == changed
+    await rows(database18, "UPDATE vouchers.purchase SET updated_at = updated_at - interval '1 minute'")
+    assert await ledger18.changed_purchases(changed[0][1]) == []
+    await back(ledger18, second)
+    assert [key for key, _ in await ledger18.changed_purchases(changed[0][1])] == [second.key]
+
+
+async def test_a_deadline_by_the_ledgers_clock(ledger18: Ledger) -> None:
+    request = buy(50_000, deadline_seconds=0)
+    await bought(ledger18, request)
+    assert [p.overdue for p in (await ledger18.purchase_of(request.key),) if p] == [True]
+    assert told(await ledger18.purchase(again(request, uid="another"))) == "pending"
