@@ -1,0 +1,65 @@
+"""A uvicorn inside our event loop: it leaves signals, logs and the process' end to `process.runner`.
+
+Neighbour: `webhook`, which is what it serves.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+_CONNECTIONS: Final = 256
+"""Connections at once; more are answered 503, and told again later. Each may hold a body of 64 KiB."""
+_GRACE: Final = 5
+"""Seconds that calls under way may take when we stop."""
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Not ours to handle: the runner listens to them."""
+        yield
+
+
+class WebServer:
+    """One application on one port."""
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        """Prepare; nothing listens yet. Port 0: a free one."""
+        self._address = (host, port)
+        self._server = _Uvicorn(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=_CONNECTIONS,
+                timeout_graceful_shutdown=_GRACE,
+            )
+        )
+        self.port = port
+        self.task: asyncio.Task[None] | None = None
+        """Ends only by `stop`, or by a fault."""
+
+    def start(self) -> asyncio.Task[None]:
+        """Listen, and return what serves. Raises OSError when the port is taken."""
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        listener = socket.create_server(self._address, family=family, backlog=_CONNECTIONS)
+        self.port = listener.getsockname()[1]
+        self.task = asyncio.create_task(self._server.serve(sockets=[listener]), name="webhook")
+        return self.task
+
+    async def stop(self) -> None:
+        """Take no more calls, finish those under way. Raises what the server ended with."""
+        if self.task is not None:
+            self._server.should_exit = True
+            await self.task

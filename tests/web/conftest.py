@@ -1,0 +1,24 @@
+"""The ledger behind the webhook, as the Sovereign `ours`."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from testbed.postgres import Database
+from tests.web.drive import Caller, webhook
+from voucher_operator.ledger.api import Ledger
+
+
+@pytest.fixture
+async def ledger(database18: Database) -> AsyncIterator[Ledger]:
+    door = Ledger(lambda: database18.runtime_url, sovereign="ours.example")
+    await door.open()
+    yield door
+    await door.close()
+
+
+@pytest.fixture
+async def stripe_calls(ledger: Ledger) -> AsyncIterator[Caller]:
+    """Calls that end in the ledger."""
+    async with webhook(ledger.receive) as caller:
+        yield caller

@@ -1,0 +1,160 @@
+"""What Stripe tells us is kept once and answered 200; whatever else comes is answered, and leaves nothing behind."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.postgres import Database
+from tests.ledger.drive import rows
+from tests.web.drive import PATH, SECRET, Caller, counted, session_event, sign, webhook
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import PaymentEvent, Received
+from voucher_operator.resources.errors import PaymentProcessorUnavailableError
+from voucher_operator.settings import Settings
+
+
+async def _kept(database: Database) -> list[tuple[str, bytes, str]]:
+    return [(*row,) for row in await rows(database, "SELECT event_id, raw, outcome FROM vouchers.inbox")]
+
+
+async def test_an_event_is_kept_as_it_came(database18: Database, stripe_calls: Caller) -> None:
+    """Nobody knows its session; it is answered 200 all the same."""
+    body = session_event(sovereign="ours.example", note="صيدلية")
+    before = counted("unknown")
+    answer = await stripe_calls.post(body)
+    assert (answer.status_code, answer.json()) == (200, {"result": "unknown"})
+    assert await _kept(database18) == [(json.loads(body)["id"], body.encode(), "unknown")]
+    assert counted("unknown") == before + 1
+
+
+async def test_told_twice_is_kept_once(database18: Database, stripe_calls: Caller) -> None:
+    body = session_event(sovereign="ours.example")
+    answers = [await stripe_calls.post(body) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [answer.json()["result"] for answer in answers] == ["unknown", "duplicate"]
+    assert len(await _kept(database18)) == 1
+
+
+async def test_another_sovereigns_event(database18: Database, stripe_calls: Caller) -> None:
+    answer = await stripe_calls.post(session_event(sovereign="theirs.example"))
+    assert (answer.status_code, answer.json()) == (200, {"result": "foreign"})
+    assert [outcome for _, _, outcome in await _kept(database18)] == ["foreign"]
+
+
+async def test_what_is_not_understood_is_kept(database18: Database, stripe_calls: Caller) -> None:
+    for body in ('{"id": "evt_1", "type": "invoice.paid"}', '{"data": 1}', "{}"):
+        answer = await stripe_calls.post(body)
+        assert (answer.status_code, answer.json()) == (200, {"result": "unknown"}), body
+    assert len(await _kept(database18)) == 3
+
+
+BODY = session_event()
+SIGNED = sign(BODY)
+
+
+WRONG = {
+    "none": "",
+    "bare": "t=1",
+    "nonsense": "nonsense",
+    "letters": "t=x,v1=y",
+    "not ASCII": "t=1,v1=\xe9",
+    "another scheme": SIGNED.replace("v1=", "v0="),
+    "cut": SIGNED[:-1],
+    "another secret": sign(BODY, "whsec_other"),
+    "another body": sign(BODY + " "),
+    "old": sign(BODY, age=301),
+}
+
+
+async def test_a_wrong_signature(database18: Database, stripe_calls: Caller) -> None:
+    before = counted("bad_signature")
+    for name, signature in WRONG.items():
+        request = stripe_calls.client.build_request("POST", PATH, content=BODY)
+        request.headers.raw.append((b"Stripe-Signature", signature.encode("latin-1")))
+        answer = await stripe_calls.client.send(request)
+        assert (answer.status_code, set(answer.json())) == (400, {"error"}), name
+    assert await _kept(database18) == []
+    assert counted("bad_signature") == before + len(WRONG)
+
+
+async def test_bytes_that_are_no_text(stripe_calls: Caller) -> None:
+    answer = await stripe_calls.client.post(PATH, content=b"\xff\xfe", headers={"Stripe-Signature": SIGNED})
+    assert (answer.status_code, set(answer.json())) == (400, {"error"})
+
+
+async def test_a_signed_body_that_is_no_event(stripe_calls: Caller) -> None:
+    for body in ("", "no JSON", "[]", '"text"'):
+        answer = await stripe_calls.post(body)
+        assert (answer.status_code, answer.json()) == (400, {"error": "the body is no event"}), body
+
+
+async def test_the_secret_comes_late_and_changes(ledger: Ledger, tmp_path: Path) -> None:
+    """Without one 503, which Stripe repeats; while it changes both count; then the new one alone."""
+    file = tmp_path / "webhook-secret"
+    settings = Settings(stripe_webhook_secret_file=file)
+    async with webhook(ledger.receive, keys=settings.webhook_secrets) as caller:
+        answer = await caller.post(session_event())
+        assert (answer.status_code, answer.json()) == (503, {"error": "the payment processor is not configured"})
+
+        async def taken(secret: str) -> bool:
+            body = session_event()
+            return (await caller.post(body, sign(body, secret))).status_code == 200
+
+        file.write_text(f"{SECRET}\n")
+        assert (await taken(SECRET), await taken("whsec_two")) == (True, False)
+        file.write_text(f"whsec_two\n{SECRET}\n")
+        assert (await taken(SECRET), await taken("whsec_two")) == (True, True)
+        file.write_text("whsec_two")
+        assert (await taken(SECRET), await taken("whsec_two")) == (False, True)
+
+
+async def test_without_a_ledger_stripe_is_to_try_again(database18: Database, ledger: Ledger) -> None:
+    before = counted("unavailable")
+    async with webhook(ledger.receive) as caller:
+        await ledger.close()
+        answer = await caller.post(session_event())
+    assert (answer.status_code, answer.json()) == (500, {"error": "try again later"})
+    assert counted("unavailable") == before + 1
+    assert await _kept(database18) == []
+
+
+async def _away(_: Mapping[str, Any], __: bytes) -> PaymentEvent:
+    raise PaymentProcessorUnavailableError("away")
+
+
+async def _broken(_: Mapping[str, Any], __: bytes) -> PaymentEvent:
+    raise ZeroDivisionError
+
+
+async def test_what_cannot_be_read_now_is_to_be_sent_again(database18: Database, ledger: Ledger) -> None:
+    async with webhook(ledger.receive, reader=_away) as caller:
+        answer = await caller.post(session_event())
+    assert (answer.status_code, answer.json()) == (500, {"error": "try again later"})
+    assert await _kept(database18) == []
+
+
+async def test_a_fault_of_ours_is_to_be_sent_again(ledger: Ledger) -> None:
+    before = counted("failed")
+    async with webhook(ledger.receive, reader=_broken) as caller:
+        answer = await caller.post(session_event())
+    assert (answer.status_code, answer.json()) == (500, {"error": "internal error"})
+    assert counted("failed") == before + 1
+
+
+@pytest.mark.parametrize("received", list(Received))
+async def test_a_change_is_passed_on(received: Received, caplog: pytest.LogCaptureFixture) -> None:
+    """So that its event need not wait to be found; what does not fit is told to people."""
+    hints: list[int] = []
+
+    async def receive(_: PaymentEvent) -> Received:
+        return received
+
+    async with webhook(receive, applied=lambda: hints.append(1)) as caller:
+        answer = await caller.post(session_event())
+    assert (answer.status_code, answer.json()) == (200, {"result": received.value})
+    assert len(hints) == (received is Received.APPLIED)
+    warned = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == (received is Received.MISMATCH)

@@ -1,0 +1,130 @@
+"""The webhook's port among strangers: too much, too slow, half, elsewhere; and how it stops."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+
+from testbed.postgres import Database
+from tests.ledger.drive import rows, until
+from tests.web.drive import PATH, Caller, counted, read, session_event, sign, webhook
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import PaymentEvent
+from voucher_operator.web import webhook as module
+from voucher_operator.web.server import WebServer
+
+HEAD = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nStripe-Signature: t=1,v1=x\r\n"
+
+
+async def test_ten_megabytes_are_refused(stripe_calls: Caller) -> None:
+    before = counted("too_large")
+    answer = await stripe_calls.post(" " * 10_000_000, "t=1,v1=x")
+    assert (answer.status_code, answer.json()) == (413, {"error": "the body has more than 65536 bytes"})
+    assert counted("too_large") == before + 1
+    assert (await stripe_calls.post(session_event())).status_code == 200
+
+
+async def test_the_limit_is_a_byte(stripe_calls: Caller) -> None:
+    body = session_event()
+    assert (await stripe_calls.post(body + " " * (module.LIMIT - len(body)))).status_code == 200
+    assert (await stripe_calls.post(body + " " * (module.LIMIT - len(body) + 1))).status_code == 413
+
+
+async def _chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> AsyncIterator[int]:
+    """Send chunks of a body for ever, until an answer comes."""
+    sent = 0
+    async with asyncio.timeout(20):
+        while not reader._buffer:  # type: ignore[attr-defined]
+            writer.write(b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
+            await writer.drain()
+            sent += 0x2000
+            yield sent
+            await asyncio.sleep(0)
+
+
+async def test_a_body_without_an_end_is_answered_before_its_end(stripe_calls: Caller) -> None:
+    """No length is declared: what has come is counted, not gathered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
+    writer.write(f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode())
+    sent = [size async for size in _chunks(reader, writer)]
+    assert (await reader.readline()).split()[1] == b"413"
+    assert sent[-1] > module.LIMIT
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_body_that_takes_too_long(stripe_calls: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
+    writer.write(f"{HEAD}Content-Length: 10\r\n\r\n12345".encode())
+    assert (await reader.readline()).split()[1] == b"408"
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_caller_that_leaves_in_the_middle(database18: Database, stripe_calls: Caller) -> None:
+    before = counted("invalid")
+    _, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
+    writer.write(f"{HEAD}Content-Length: 10\r\n\r\n12345".encode())
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    await until(lambda: counted("invalid") == before + 1)
+    assert await rows(database18, "SELECT 1 FROM vouchers.inbox") == []
+
+
+async def test_elsewhere(stripe_calls: Caller) -> None:
+    for method, path, status in (("GET", PATH, 405), ("POST", "/", 404), ("GET", "/docs", 404)):
+        answer = await stripe_calls.client.request(method, path)
+        assert (answer.status_code, set(answer.json())) == (status, {"error"}), path
+        assert "server" not in answer.headers
+
+
+async def test_a_call_under_way_is_finished_when_we_stop(database18: Database, ledger: Ledger) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(event: Mapping[str, Any], raw: bytes) -> PaymentEvent:
+        reached.set()
+        await go_on.wait()
+        return await read(event, raw)
+
+    async with webhook(ledger.receive, reader=slow) as caller:
+        call = asyncio.create_task(caller.post(session_event()))
+        await reached.wait()
+        stop = asyncio.create_task(caller.server.stop())
+        await until(lambda: caller.server._server.should_exit)
+        go_on.set()
+        assert (await call).status_code == 200
+        await stop
+    assert len(await rows(database18, "SELECT 1 FROM vouchers.inbox")) == 1
+
+
+async def test_many_at_once(database18: Database, stripe_calls: Caller) -> None:
+    bodies = [session_event() for _ in range(30)] * 2
+    answers = await asyncio.gather(*(stripe_calls.post(body) for body in bodies))
+    assert {answer.status_code for answer in answers} == {200}
+    results = [answer.json()["result"] for answer in answers]
+    assert (results.count("unknown"), results.count("duplicate")) == (30, 30)
+    assert len(await rows(database18, "SELECT 1 FROM vouchers.inbox")) == 30
+
+
+async def test_signals_and_logs_stay_the_process_own(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that took the signals would end alone; one that logged each call would hide what matters."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with caplog.at_level(logging.DEBUG):
+        async with webhook(ledger.receive) as caller:
+            body = session_event()
+            assert (await caller.post(body)).status_code == 200
+            assert (await caller.post(body, sign(body, "whsec_other"))).status_code == 400
+            assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert [record for record in caplog.records if record.name.startswith(("uvicorn", "voucher_operator"))] == []
+    assert "whsec" not in caplog.text
+
+
+async def test_a_port_that_is_taken(stripe_calls: Caller) -> None:
+    """Ends the start with an error, not the process with a line of uvicorn's."""
+    with pytest.raises(OSError, match="in use"):
+        WebServer(None, "127.0.0.1", stripe_calls.server.port).start()  # type: ignore[arg-type]
