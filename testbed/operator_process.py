@@ -49,6 +49,7 @@ class OperatorProcess:
         """
         self.pod_name = pod_name or f"operator-{secrets.token_hex(3)}"
         self.port = free_port()
+        self.webhook_port = free_port()
         self.log = folder / f"{self.pod_name}.log"
         own = {
             "KUBECONFIG": str(kubeconfig),
@@ -57,6 +58,8 @@ class OperatorProcess:
             "VOUCHER_OPERATOR_POD_NAMESPACE": namespaces[0],
             "VOUCHER_OPERATOR_HTTP_HOST": "127.0.0.1",
             "VOUCHER_OPERATOR_HTTP_PORT": str(self.port),
+            "VOUCHER_OPERATOR_WEBHOOK_HOST": "127.0.0.1",
+            "VOUCHER_OPERATOR_WEBHOOK_PORT": str(self.webhook_port),
         }
         self._daemon = Daemon(
             self.pod_name,

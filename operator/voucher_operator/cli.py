@@ -20,7 +20,6 @@ from voucher_operator.ledger.export import export
 from voucher_operator.ledger.reader import STATEMENT_LIMIT
 from voucher_operator.ledger.verify import ungranted, verify
 from voucher_operator.process.migration import DEFER, migrate_patiently, seconds
-from voucher_operator.process.runner import run
 from voucher_operator.resources.errors import OperatorError
 from voucher_operator.resources.money import format_amount
 from voucher_operator.settings import Settings
@@ -96,6 +95,9 @@ def _seconds(text: str) -> float:
 
 
 async def _run(settings: Settings, _: argparse.Namespace) -> int:
+    # Here, for the other commands need none of its libraries: they start in half the time.
+    from voucher_operator.process.runner import run
+
     await run(settings)
     return 0
 

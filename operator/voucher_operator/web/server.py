@@ -59,7 +59,7 @@ class WebServer:
         return self.task
 
     async def stop(self) -> None:
-        """Take no more calls, finish those under way. Raises what the server ended with."""
+        """Take no more calls, finish those under way. A fault stays with `task`."""
         if self.task is not None:
             self._server.should_exit = True
-            await self.task
+            await asyncio.wait([self.task])
