@@ -2,15 +2,18 @@
 
 import asyncio
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import holding, opened, rows
+from tests.ledger.drive import holding, issue, opened, rows
+from tests.ledger.purchase_drive import bought, buy, give
 from tests.ledger.purchase_rows import look, outcomes, place
-from voucher_operator.ledger.purchase_types import PaymentEffect, PurchaseState, Received
+from voucher_operator.ledger.purchase_types import PaymentEffect, PaymentEvent, PurchaseState, Received
 from voucher_operator.ledger.verify import verify
 from voucher_operator.resources.errors import LedgerUnavailableError
+from voucher_operator.resources.reasons import Reason
 
 HELD = 10_500
 FAILS = """
@@ -67,6 +70,44 @@ async def test_credit_for_one_of_two_that_were_cancelled(database18: Database) -
         "completed",
     ]
     assert [found.invariant for found in await verify(database18.runtime_url)] == ["inbox"]
+
+
+async def test_paid_while_it_is_taken_back(database18: Database) -> None:
+    """Whoever has the customer's lock first decides: paid stays paid, and money for what was taken back is named."""
+    await issue(database18, "CODE", 10)
+    async with opened(database18.runtime_url) as one, opened(database18.runtime_url) as other:
+        purchase = await bought(one, buy(50_000, "CODE", "ahmed"))
+        paid = PaymentEvent("evt", "paid", PaymentEffect.PAID, b"", "cs", purchase.order_id, "sub", purchase.due_minor)
+        async with holding(database18, "SELECT 1 FROM customers FOR UPDATE") as holder:
+            both = asyncio.gather(one.receive(paid), other.compensate(purchase.key, Reason.ABANDONED))
+            await waiting(database18, 2)
+            await holder.rollback()
+        received, _ = await both
+        left = await one.purchase_of(purchase.key)
+    assert left is not None
+    ends = {
+        Received.APPLIED: (PurchaseState.COMPLETED, []),
+        Received.MISMATCH: (PurchaseState.ROLLED_BACK, ["inbox"]),
+    }
+    assert (left.state, [found.invariant for found in await verify(database18.runtime_url)]) == ends[received]
+    assert await rows(database18, "SELECT sum(amount_minor)::bigint FROM credit_ledger") == [(0,)]
+
+
+async def test_an_order_by_credit_and_card_is_told_as_one_by_credit(database18: Database) -> None:
+    async with opened(database18.runtime_url) as ledger:
+        await give(database18, "ahmed", 10_000)
+        await give(database18, "sara", 50_000)
+        by_card = await bought(ledger, buy(50_000, user="ahmed"))
+        ends = by_card.placed_at + timedelta(hours=1)
+        await ledger.note_session(by_card.key, "cs_1", "https://checkout.example.com", ends)
+        paid = PaymentEvent("evt", "paid", PaymentEffect.PAID, b"", "cs_1", None, "sub_1", by_card.due_minor)
+        assert await ledger.receive(paid) is Received.APPLIED
+        by_credit = await bought(ledger, buy(50_000, user="sara"))
+        first, second = await ledger.outbox_pending(10)
+    differ = {"id": by_credit.order_id, "customer_id": by_credit.customer_id}
+    assert {**first.data, **differ} == second.data
+    assert (first.type, first.tenant_id) == (second.type, second.tenant_id)
+    assert await verify(database18.runtime_url) == []
 
 
 async def waiting(database: Database, sessions: int) -> None:
