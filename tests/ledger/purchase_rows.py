@@ -10,6 +10,7 @@ from psycopg import AsyncConnection
 from testbed.postgres import Database
 from tests.ledger.drive import rows
 from voucher_operator.ledger.purchase_types import PaymentEffect, PaymentEvent, PurchaseState
+from voucher_operator.ledger.verify import verify
 
 _numbers = itertools.count(1)
 _HOLDS = (PurchaseState.PENDING, PurchaseState.AWAITING_PAYMENT, PurchaseState.COMPLETED)
@@ -137,3 +138,24 @@ async def look(database: Database, placed: Placed) -> tuple[str, str, int]:
 async def outcomes(database: Database) -> list[str]:
     """What became of each event, in the order in which they came."""
     return [row[0] for row in await rows(database, "SELECT outcome FROM vouchers.inbox ORDER BY received_at, event_id")]
+
+
+async def broken(database: Database) -> list[tuple[str, str]]:
+    """Invariant and subject of what `verify` finds."""
+    return [(one.invariant, one.subject) for one in await verify(database.runtime_url)]
+
+
+async def settle_by_hand(database: Database) -> None:
+    """What a human does who has looked at a payment that does not fit."""
+    await rows(database, "UPDATE vouchers.inbox SET outcome = 'no_change' WHERE outcome = 'mismatch'")
+
+
+async def entries(database: Database, placed: Placed) -> list[tuple[int, int, str]]:
+    return [
+        (row[0], row[1], row[2])
+        for row in await rows(
+            database,
+            "SELECT amount_omr, amount_minor, reason FROM credit_ledger WHERE order_id = %s ORDER BY created_at",
+            placed.order,
+        )
+    ]
