@@ -16,7 +16,7 @@ MOST = "must have at most one of code, codeFrom and voucherRef: keep the one"
 SLUG = "must be 3 to 31 lower-case letters, digits and"
 TENANT = "customer.tenantID cannot be a subdomain: write order.subdomain"
 OWN = "which are the platform's own: write another name"
-SECONDS = "must be between 1 and 86400 seconds"
+SECONDS = "must be between 1 and 43200 seconds"
 FIXED = "spec is immutable: put the old values back"
 
 
@@ -60,7 +60,7 @@ ORDER = (
     Case("tenant kube-", tenant("kubes"), tenant("kube-s"), TENANT),
     Case("tenant without an order", tenant("flux", ", order: null"), tenant("flux"), TENANT),
     Case("deadline short", "order: {paymentDeadlineSeconds: 1}", "order: {paymentDeadlineSeconds: 0}", SECONDS),
-    Case("deadline long", "order: {paymentDeadlineSeconds: 86400}", "order: {paymentDeadlineSeconds: 86401}", SECONDS),
+    Case("deadline long", "order: {paymentDeadlineSeconds: 43200}", "order: {paymentDeadlineSeconds: 43201}", SECONDS),
     Case("price", "{}", "order: {price: 1}", 'unknown field "spec.order.price"'),
     Case("order changed", "{}", "order: {planID: l}", FIXED, "{}"),
     Case("order added", "order: null", "{}", FIXED, "order: null"),

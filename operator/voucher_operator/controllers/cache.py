@@ -67,3 +67,8 @@ class Cache:
         """Forget an object that is gone, or of no more interest."""
         if (old := self._bodies.pop(key, None)) is not None:
             self._keys_by_uid.pop(old["metadata"]["uid"], None)
+
+    def drop_object(self, body: Mapping[str, Any]) -> None:
+        """Forget this very object, and not another one that has its name by now."""
+        if (key := self._keys_by_uid.get(body["metadata"]["uid"])) is not None:
+            self.drop(key)

@@ -32,11 +32,31 @@ Body = dict[str, Any]
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 _PAGE = 500
-_ERROR, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE, _BROKEN = 400, 401, 403, 404, 409, 410, 500
+_ERROR, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE, _INVALID, _BROKEN = (
+    400,
+    401,
+    403,
+    404,
+    409,
+    410,
+    422,
+    500,
+)
 
 
 class ApiUnavailableError(Exception):
     """The API server could not be reached, refused or failed; retry."""
+
+
+class RefusedError(ApiUnavailableError):
+    """The API server has understood and refused: a right is missing, or an object is not as it should be.
+
+    `detail` is what it said, in one line.
+    """
+
+    def __init__(self, message: str, detail: str) -> None:
+        super().__init__(message)
+        self.detail = detail
 
 
 class ConflictError(Exception):
@@ -115,6 +135,28 @@ class KubeApi:
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         await self._request("DELETE", _path(plural, namespace, name), options, parse=False)
 
+    async def resource(self, group_version: str, plural: str) -> Body | None:
+        """Read what the API server tells of a resource: `namespaced`, `verbs`…; None when it does not serve it."""
+        try:
+            found = await self._request("GET", f"/apis/{group_version}")
+        except ConflictError:
+            return None
+        return next((one for one in found["resources"] if one["name"] == plural), None)
+
+    async def read(self, path: str) -> Body | None:
+        """Read an object of any kind by its path; None when there is none. Raises RefusedError without the right."""
+        try:
+            return await self._request("GET", path)
+        except ConflictError:
+            return None
+
+    async def create(self, path: str, body: Body) -> Body:
+        """Create an object of any kind in the collection at `path`.
+
+        Raises ConflictError when it is there already (or its kind is not), RefusedError when it is not allowed.
+        """
+        return await self._request("POST", path, body)
+
     async def secret_value(self, namespace: str, name: str, key: str) -> str:
         """Read one key of a Secret as text; raises SecretNotFoundError or SecretUnreadableError."""
         try:
@@ -180,7 +222,7 @@ class KubeApi:
         if status in (_UNAUTHORIZED, _FORBIDDEN) and (call := (method, _collection(path))) not in self._refused:
             self._refused.add(call)
             log.warning("the API server refuses a call", extra={"key": " ".join(call), "reason": f"{status} {reason}"})
-        return _named(status, reason)
+        return _named(status, reason, data)
 
 
 async def _load_kubeconfig(configuration: client.Configuration) -> None:
@@ -196,13 +238,23 @@ def _path(plural: str, namespace: str, *rest: str) -> str:
 
 def _collection(path: str) -> str:
     """Return a path without an object's name: `/apis/<group>/<version>/namespaces/<namespace>/<resource>`."""
-    return "/".join(path.split("/")[: 6 if path.startswith("/api/") else 7])
+    parts = path.split("/")
+    return "/".join(parts[: (7 if "namespaces" in parts else 5) - path.startswith("/api/")])
 
 
-def _named(status: int, reason: str) -> Exception:
+def _named(status: int, reason: str, data: bytes) -> Exception:
     if status in (_NOT_FOUND, _CONFLICT, _GONE):
         return ConflictError(f"{status} {reason}")
+    if status in (_ERROR, _FORBIDDEN, _INVALID):
+        return RefusedError(f"the API server answered {status} {reason}", _message(data))
     return ApiUnavailableError(f"the API server answered {status} {reason}")
+
+
+def _message(data: bytes) -> str:
+    try:
+        return " ".join(str(json.loads(data)["message"]).split())
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _decode(encoded: str) -> str:

@@ -19,6 +19,7 @@ from voucher_operator import telemetry
 from voucher_operator.controllers import kube
 from voucher_operator.controllers.cache import Cache, key_of
 from voucher_operator.controllers.kube import ApiUnavailableError, Body, ConflictError, KubeApi
+from voucher_operator.controllers.passes import every
 from voucher_operator.controllers.vouchers import VoucherController
 from voucher_operator.controllers.watch import Feed
 from voucher_operator.ledger.api import Ledger
@@ -50,11 +51,11 @@ class Projection:
     async def run(self) -> None:
         """Run all passes until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(_every(_TICK, self.project_hinted))
-            group.create_task(_every(self.settings.project_interval, self.project_all))
-            group.create_task(_every(self.settings.secret_interval, self.look_again))
-            group.create_task(_every(self.settings.resync_interval, self.resync))
-            group.create_task(_every(min(self.settings.resync_interval, 60.0), self.expire_finished))
+            group.create_task(every(_TICK, self.project_hinted))
+            group.create_task(every(self.settings.project_interval, self.project_all))
+            group.create_task(every(self.settings.secret_interval, self.look_again))
+            group.create_task(every(self.settings.resync_interval, self.resync))
+            group.create_task(every(min(self.settings.resync_interval, 60.0), self.expire_finished))
 
     async def project_hinted(self) -> None:
         """Bring up to date the counters of the vouchers that were just redeemed."""
@@ -82,8 +83,8 @@ class Projection:
         telemetry.LEDGER_UP.set(1)
         if outage.lasts:
             outage.end()
-            self.feed.voucher_queue.wake()
-            self.feed.redemption_queue.wake()
+            for queue in self.feed.queues:
+                queue.wake()
             await self.resync()
         self._compare(counters)
 
@@ -190,18 +191,6 @@ class Projection:
             await self.kube.delete(kube.REDEMPTIONS, metadata["namespace"], metadata["name"], metadata["uid"])
         except ConflictError:
             return
-
-
-async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do the work now and after each pause; a failure is logged and waits for the next turn."""
-    while True:
-        try:
-            await work()
-        except (ApiUnavailableError, ConflictError, LedgerUnavailableError) as error:
-            log.info("pass postponed", extra={"resource": "pass", "key": work.__name__, "reason": str(error)})
-        except Exception:
-            log.exception("pass failed", extra={"resource": "pass", "key": work.__name__, "reason": "InternalError"})
-        await asyncio.sleep(seconds)
 
 
 def _depends_on_others(body: Body) -> bool:

@@ -1,19 +1,21 @@
 """From the ledger's answer to a Redemption's status: pure functions, one for each kind of answer.
 
-Neighbours: `redemptions` asks, `resources.conditions` merges, docs/redemption.md explains the reasons to people.
+Neighbours: `redemptions` asks, `transitions` has the states, `purchase_status` does the same for an order,
+`resources.conditions` merges, docs/redemption.md explains the reasons to people.
 """
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from voucher_operator.controllers.transitions import Cause, target
 from voucher_operator.ledger.types import Outcome, RedeemResult
 from voucher_operator.resources import conditions
 from voucher_operator.resources.conditions import Condition
 from voucher_operator.resources.errors import TerminalError, TransientError
 from voucher_operator.resources.money import format_amount
 from voucher_operator.resources.reasons import Reason
-from voucher_operator.resources.redemption import Redemption, RedemptionStatus, State
+from voucher_operator.resources.redemption import Redemption, RedemptionStatus
 
 REFUSALS: Final[Mapping[Reason, str]] = {
     Reason.VOUCHER_NOT_FOUND: "This code is not valid: check it, then create the Redemption again.",
@@ -40,8 +42,8 @@ def waiting(redemption: Redemption, error: TransientError) -> RedemptionStatus:
     wanted = conditions.retrying(error.reason, error.message, generation=generation)
     return RedemptionStatus(
         observed_generation=generation,
-        conditions=_merged(redemption, wanted, datetime.now(UTC)),
-        state=State.PENDING,
+        conditions=merged(redemption, wanted, datetime.now(UTC)),
+        state=target(Cause.WAITS),
     )
 
 
@@ -51,8 +53,8 @@ def stalled(redemption: Redemption, error: TerminalError) -> RedemptionStatus:
     wanted = conditions.stalled(error.reason, error.message, generation=generation)
     return RedemptionStatus(
         observed_generation=generation,
-        conditions=_merged(redemption, wanted, datetime.now(UTC)),
-        state=State.PENDING,
+        conditions=merged(redemption, wanted, datetime.now(UTC)),
+        state=target(Cause.WAITS),
     )
 
 
@@ -61,8 +63,8 @@ def finished(redemption: Redemption, result: RedeemResult, currency: str) -> Red
     if result.outcome is Outcome.REDEEMED:
         return _redeemed(redemption, result, currency)
     if result.refusal is not None:
-        return _ended(redemption, result, State.REJECTED, result.refusal, REFUSALS[result.refusal])
-    return _ended(redemption, result, State.ROLLED_BACK, Reason.ROLLED_BACK, _ROLLED_BACK)
+        return _ended(redemption, result, Cause.REFUSED, result.refusal, REFUSALS[result.refusal])
+    return _ended(redemption, result, Cause.UNDONE, Reason.ROLLED_BACK, _ROLLED_BACK)
 
 
 def _redeemed(redemption: Redemption, result: RedeemResult, currency: str) -> RedemptionStatus:
@@ -73,8 +75,8 @@ def _redeemed(redemption: Redemption, result: RedeemResult, currency: str) -> Re
     )
     return RedemptionStatus(
         observed_generation=generation,
-        conditions=_merged(redemption, wanted, result.decided_at),
-        state=State.REDEEMED,
+        conditions=merged(redemption, wanted, result.decided_at),
+        state=target(Cause.CREDITED),
         finished=True,
         finished_at=result.decided_at,
         credit=f"{format_amount(result.credit_minor, currency)} {currency}",
@@ -83,7 +85,7 @@ def _redeemed(redemption: Redemption, result: RedeemResult, currency: str) -> Re
 
 
 def _ended(
-    redemption: Redemption, result: RedeemResult, state: State, reason: Reason, message: str
+    redemption: Redemption, result: RedeemResult, cause: Cause, reason: Reason, message: str
 ) -> RedemptionStatus:
     generation = redemption.metadata.generation
     wanted = (
@@ -92,12 +94,13 @@ def _ended(
     )
     return RedemptionStatus(
         observed_generation=generation,
-        conditions=_merged(redemption, wanted, result.decided_at),
-        state=state,
+        conditions=merged(redemption, wanted, result.decided_at),
+        state=target(cause),
         finished=True,
         finished_at=result.decided_at,
     )
 
 
-def _merged(redemption: Redemption, wanted: tuple[Condition, ...], now: datetime) -> tuple[dict[str, Any], ...]:
+def merged(redemption: Redemption, wanted: tuple[Condition, ...], now: datetime) -> tuple[dict[str, Any], ...]:
+    """Return the whole next list of conditions."""
     return tuple(conditions.merge(redemption.conditions, wanted, owned=conditions.REDEMPTION_CONDITIONS, now=now))

@@ -62,6 +62,13 @@ class Feed:
     voucher_queue: WorkQueue
     redemption_cache: Cache
     redemption_queue: WorkQueue
+    order_queue: WorkQueue
+    """Redemptions with an order: what waits for the payment processor stops no other."""
+
+    @property
+    def queues(self) -> list[WorkQueue]:
+        """All of them."""
+        return [self.voucher_queue, self.redemption_queue, self.order_queue]
 
     def voucher(self, body: Mapping[str, Any], *, gone: bool) -> None:
         """Take note of a Voucher; one that backs off is not hurried by the echo of its own status."""
@@ -77,13 +84,14 @@ class Feed:
     def redemption(self, body: Mapping[str, Any], *, gone: bool) -> None:
         """Take note of an unfinished Redemption; its spec cannot change, so one that is known needs no hurry."""
         key = key_of(body)
+        queue = self.order_queue if "order" in body.get("spec", {}) else self.redemption_queue
         if gone:
             self.redemption_cache.drop(key)
-            self.redemption_queue.add(key)
+            queue.add(key)
             return
         before, now = self.redemption_cache.get(key), self.redemption_cache.put(body)
-        if not self.redemption_queue.knows(key) or _generation(before) != _generation(now):
-            self.redemption_queue.add(key)
+        if not queue.knows(key) or _generation(before) != _generation(now):
+            queue.add(key)
 
 
 def _generation(body: Mapping[str, Any] | None) -> tuple[str, int, str] | None:

@@ -56,7 +56,7 @@ class Order(Model):
     apps: CatalogIDs = ()
     addons: CatalogIDs = ()
     subdomain: Annotated[str, Field(min_length=3, max_length=31, pattern=SLUG)] | None = None
-    payment_deadline_seconds: Annotated[int, Field(ge=1, le=86400)] | None = None
+    payment_deadline_seconds: Annotated[int, Field(ge=1, le=43200)] | None = None
 
     @model_validator(mode="after")
     def _can_be_provisioned(self) -> Self:

@@ -1,0 +1,126 @@
+"""The Organization that a completed order pays for: created, or taken as it is when it is there, and never deleted.
+
+Its CRD belongs to the platform and may be absent, be of either scope, and want other fields than we know: where it is
+absent the event order.placed is the hand-over, and what is refused is said and tried again. Neighbours: `orders` asks
+for it, `purchases` for an order whose Redemption is gone; `purchase_status` says how it stands.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+from voucher_operator.checkout.effects import Effect, effect
+from voucher_operator.controllers.kube import ApiUnavailableError, Body, ConflictError, KubeApi, RefusedError
+from voucher_operator.ledger.purchase_types import Purchase
+from voucher_operator.resources.conditions import READY
+from voucher_operator.resources.reasons import Reason
+
+API_VERSION: Final = "catalyst.openova.io/v1alpha1"
+PLURAL: Final = "organizations"
+ORDER: Final = "billing.openova.io/order-id"
+TENANT: Final = "billing.openova.io/tenant-id"
+REDEMPTION: Final = "billing.openova.io/redemption"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an Organization stands: `ready` None is unknown; `settled`: nothing more is to be done for it here."""
+
+    ready: bool | None
+    settled: bool
+    reason: Reason
+    message: str
+
+
+HANDED_OVER: Final = Standing(
+    None, True, Reason.HANDED_OVER, "Handed over by the event order.placed: no Organizations are kept in this cluster."
+)
+
+
+class Organizations:
+    """Organizations of one cluster; `keep` is for how many seconds the presence of their CRD is taken as known."""
+
+    def __init__(self, api: KubeApi, keep: float) -> None:
+        self._kube = api
+        self._keep = keep
+        self._known: tuple[float, Body | None] | None = None
+
+    async def ensure(self, purchase: Purchase) -> Standing:
+        """Create the Organization of a completed order, or take the one that is there; say how it stands.
+
+        Idempotent. Raises ApiUnavailableError when the API server cannot be asked.
+        """
+        for _ in range(2):
+            served = await self._served()
+            if served is None:
+                return HANDED_OVER
+            try:
+                return _standing(purchase, await self._live(purchase, served["namespaced"]))
+            except RefusedError as error:
+                return _refused(purchase, error)
+            except ConflictError:
+                self._known = None  # somebody was faster, or the CRD has just gone
+        raise ApiUnavailableError("the Organization comes and goes")
+
+    async def _served(self) -> Body | None:
+        now = asyncio.get_running_loop().time()
+        if self._known is None or now >= self._known[0]:
+            self._known = (now + self._keep, await self._kube.resource(API_VERSION, PLURAL))
+        return self._known[1]
+
+    async def _live(self, purchase: Purchase, namespaced: bool) -> Body:
+        """Read it or create it; raises ConflictError and RefusedError."""
+        namespace = purchase.key.split("/")[0]
+        where = f"/apis/{API_VERSION}/{f'namespaces/{namespace}/' if namespaced else ''}{PLURAL}"
+        live = await self._kube.read(f"{where}/{purchase.subdomain}")
+        if live is None:
+            async with effect(Effect.ORGANIZATION):
+                live = await self._kube.create(where, _body(purchase))
+        return live
+
+
+def _body(purchase: Purchase) -> Body:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Organization",
+        "metadata": {
+            "name": purchase.subdomain,
+            "labels": {"app.kubernetes.io/managed-by": "voucher-operator", ORDER: purchase.order_id},
+            "annotations": {TENANT: purchase.tenant_id, REDEMPTION: purchase.key},
+        },
+        "spec": {
+            "slug": purchase.subdomain,
+            "tenantID": purchase.tenant_id,
+            "owner": {"userID": purchase.user_id, "email": purchase.email},
+            "planID": purchase.plan_id,
+            "apps": list(purchase.apps),
+            "addons": list(purchase.addons),
+        },
+    }
+
+
+def _standing(purchase: Purchase, live: Body) -> Standing:
+    name, metadata = purchase.subdomain, live["metadata"]
+    tenant = (metadata.get("annotations") or {}).get(TENANT, purchase.tenant_id)
+    if tenant != purchase.tenant_id:
+        message = f"Organization {name} belongs to another tenant: give this order's customer another subdomain."
+        return Standing(False, False, Reason.ORGANIZATION_REFUSED, message)
+    ready = _ready(live)
+    if ready.get("status") == "True" and "deletionTimestamp" not in metadata:
+        return Standing(True, True, Reason.ORGANIZATION_CREATED, f"Organization {name} is ready.")
+    said = f" ({ready['reason']})" if ready.get("reason") else ""
+    message = f"Organization {name} is not ready yet{said}: look at its conditions."
+    return Standing(None if ready.get("status") == "Unknown" else False, False, Reason.ORGANIZATION_NOT_READY, message)
+
+
+def _ready(live: Body) -> dict[str, Any]:
+    """Return its condition Ready, if it speaks of the present spec."""
+    status = live.get("status") or {}
+    if status.get("observedGeneration", live["metadata"].get("generation")) != live["metadata"].get("generation"):
+        return {}
+    return next((one for one in status.get("conditions") or () if one.get("type") == READY), {})
+
+
+def _refused(purchase: Purchase, error: RefusedError) -> Standing:
+    message = f"Organization {purchase.subdomain} was refused: {error.detail or error}"
+    return Standing(False, False, Reason.ORGANIZATION_REFUSED, message)
