@@ -107,7 +107,7 @@ class Checkout:
         if event.effect is PaymentEffect.PAID and await self._refunded(session):
             # Both webhooks were lost, or the first is still to come.
             event = events_of_stripe.looked_up_refund(event)
-        return await self._receive(event)
+        return await self.receive(event)
 
     async def payment_event(self, event: Mapping[str, Any], raw: bytes) -> PaymentEvent:
         """Read a verified webhook event; for a full refund, ask Stripe which order the money was for.
@@ -184,7 +184,8 @@ class Checkout:
             log.warning("cannot see whether a payment was refunded: %s", error.message, extra={"reason": error.reason})
             return False
 
-    async def _receive(self, event: PaymentEvent) -> Received:
+    async def receive(self, event: PaymentEvent) -> Received:
+        """Have the ledger keep an event and do what follows, as `Ledger.receive`; a webhook's too."""
         async with effect(Effect.RECEIVE):
             return await self._ledger.receive(event)
 

@@ -1,6 +1,7 @@
 """Puts the parts together.
 
-One ledger, one API client and one web server for each process; caches, queues and watches for each time of leading.
+One ledger, one API client, one server for probes and one for webhooks for each process; caches, queues and watches for
+each time of leading. Any replica takes webhooks; the leader alone publishes events.
 
 Starts without PostgreSQL, without a Secret and without CRDs: it is then not ready, says why, and tries again. On
 SIGTERM the watches end first, what is under way is finished, and the Lease is given back last. Neighbours: `cli`
@@ -16,29 +17,29 @@ from typing import Any
 import kopf
 
 from voucher_operator import telemetry
+from voucher_operator.checkout.catalog import Catalog
+from voucher_operator.checkout.catalog_source import source
+from voucher_operator.checkout.saga import Checkout
 from voucher_operator.controllers import watch
-from voucher_operator.controllers.cache import Cache
+from voucher_operator.controllers.assembly import Controllers, Process, assemble
 from voucher_operator.controllers.definitions import Definitions
 from voucher_operator.controllers.events import Recorder
 from voucher_operator.controllers.kube import ApiUnavailableError, KubeApi
-from voucher_operator.controllers.pace import Pace
-from voucher_operator.controllers.projection import Projection
-from voucher_operator.controllers.queue import WorkQueue
-from voucher_operator.controllers.redemptions import RedemptionController
+from voucher_operator.controllers.queue import WorkQueue  # noqa: TC001
 from voucher_operator.controllers.vouchers import VoucherController
+from voucher_operator.events.relay import Relay
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.process import http
 from voucher_operator.process.leader import Leadership
 from voucher_operator.resources.errors import LedgerUnavailableError
 from voucher_operator.settings import Settings
+from voucher_operator.web.server import WebServer
+from voucher_operator.web.webhook import Webhook, application
 
 log = logging.getLogger(__name__)
 
 _DRAIN = 10.0
 """Seconds that what is under way may take to finish on a stop."""
-_STATUSES = 20
-"""Statuses of Redemptions that are written at once: more connections make the API server slower, and leave none to the
-Lease."""
 _CRD_PAUSE = 2.0
 _CRD_CHECK = 30.0
 
@@ -48,7 +49,19 @@ class Operator:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.ledger = Ledger(settings.conninfo, pool_size=settings.pool_size)
+        self.ledger = Ledger(settings.conninfo, pool_size=settings.pool_size, sovereign=settings.sovereign)
+        self.catalog = Catalog(source(settings))
+        self.checkout = Checkout(self.ledger, settings)
+        self.relay = Relay(
+            self.ledger, settings.nats_servers, stream=settings.nats_stream, prefix=settings.nats_subject_prefix
+        )
+        self.webhook = WebServer(
+            application(
+                Webhook(settings.webhook_secrets, self.checkout.payment_event, self.checkout.receive, self.relay.wake)
+            ),
+            settings.webhook_host,
+            settings.webhook_port,
+        )
         self.kube = KubeApi()
         self.definitions = Definitions(self.kube)
         self.recorder = Recorder(self.kube, settings.pod_name)
@@ -63,34 +76,33 @@ class Operator:
         await self.kube.open()
         app = http.application(self.problems, self.details, self.refresh)
         server = await http.serve(app, self.settings.http_host, self.settings.http_port)
+        webhook = self.webhook.start()
         self.leadership = Leadership(self.settings, self.kube.client, self.lead)
         leading = asyncio.create_task(self.leadership.run(), name="leadership")
         stop = asyncio.create_task(self.stopping.wait(), name="signals")
         try:
-            await asyncio.wait([stop, leading], return_when=asyncio.FIRST_COMPLETED)
-            if leading.done():
-                raise _EndedError({leading})
+            done, _ = await asyncio.wait([stop, leading, webhook], return_when=asyncio.FIRST_COMPLETED)
+            if stop not in done:
+                raise _EndedError(done)
         finally:
             log.info("stopping", extra={"resource": "process", "key": self.settings.pod_name, "reason": "Signal"})
             await _end(leading, stop)
+            await self.webhook.stop()
             await server.cleanup()
+            await self.catalog.close()
+            await self.checkout.close()
             await self.kube.close()
             await self.ledger.close()
 
     async def lead(self) -> None:
         """Watch and reconcile until cancelled, or until a part of it ends, which it never should."""
         await self._until_served()
-        feed, redemptions, vouchers = self._controllers()
-        projection = Projection(self.ledger, self.kube, feed, vouchers, self.settings, redemptions.hints)
-        self.queues = [feed.voucher_queue, feed.redemption_queue]
+        parts = assemble(Process(self.ledger, self.kube, self.recorder, self.catalog, self.checkout, self.settings))
+        self.queues = parts.feed.queues
         draining = [asyncio.create_task(queue.run(), name=f"queue {queue.name}") for queue in self.queues]
-        own = [
-            _task(self.recorder.run(), "events"),
-            _task(projection.run(), "projection"),
-            _task(self._while_served(), "crds"),
-        ]
+        own: list[asyncio.Task[Any]] = self._own_tasks(parts)
         try:
-            own += await self._watch(feed, vouchers)
+            own += await self._watch(parts.feed, parts.vouchers)
             done, _ = await asyncio.wait([*own, *draining], return_when=asyncio.FIRST_COMPLETED)
             raise _EndedError(done)
         finally:
@@ -98,33 +110,15 @@ class Operator:
             await self._drain(draining)
             self.queues = []
 
-    def _controllers(self) -> tuple[watch.Feed, RedemptionController, VoucherController]:
-        voucher_cache, redemption_cache = Cache(), Cache()
-        vouchers = VoucherController(self.ledger, self.kube, self.recorder, voucher_cache)
-        redemptions = RedemptionController(
-            self.ledger,
-            self.kube,
-            self.recorder,
-            redemption_cache,
-            voucher_cache,
-            vouchers.codes,
-            grace=self.settings.not_found_grace,
-            pace=Pace(_STATUSES),
-            outage=vouchers.outage,
-        )
-        feed = watch.Feed(
-            voucher_cache,
-            WorkQueue("Voucher", vouchers.reconcile, workers=8, backoff_max=self.settings.backoff_max),
-            redemption_cache,
-            WorkQueue(
-                "Redemption",
-                redemptions.reconcile,
-                workers=self.settings.workers,
-                backoff_max=self.settings.backoff_max,
-            ),
-        )
-        vouchers.requeue = feed.voucher_queue.add
-        return feed, redemptions, vouchers
+    def _own_tasks(self, parts: Controllers) -> list[asyncio.Task[Any]]:
+        """Start what works beside the watches while this replica leads; none of it ever ends by itself."""
+        return [
+            _task(self.recorder.run(), "events"),
+            _task(parts.projection.run(), "projection"),
+            _task(parts.purchases.run(), "purchases"),
+            _task(self.relay.run(), "relay"),
+            _task(self._while_served(), "crds"),
+        ]
 
     async def _watch(self, feed: watch.Feed, vouchers: VoucherController) -> list[asyncio.Task[Any]]:
         """Start kopf's tasks without its `run_tasks`, which ends by cancelling every younger task of the process."""
@@ -189,7 +183,8 @@ class Operator:
     def details(self) -> dict[str, object]:
         """Facts for people."""
         leads = self.leadership is not None and self.leadership.leads
-        return {"leader": leads, "queues": {queue.name: len(queue) for queue in self.queues}}
+        found: dict[str, object] = {"leader": leads, "queues": {queue.name: len(queue) for queue in self.queues}}
+        return found | ({"outbox": outbox} if (outbox := self.relay.details()) else {})
 
     def refresh(self) -> None:
         """Bring the gauges up to date."""

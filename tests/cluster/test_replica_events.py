@@ -1,0 +1,51 @@
+"""Every replica takes webhooks; the leader alone publishes, and shows what waits without being unready for it."""
+
+import secrets
+
+import httpx
+
+from testbed.nats import NatsServer
+from testbed.postgres import Database
+from testbed.processes import wait_until
+from tests.conftest import Operators
+from tests.events.drive import Streams, drained, write
+from tests.web.drive import PATH, SECRET, session_event, sign
+
+
+def _told(port: int) -> str:
+    body = session_event()
+    answer = httpx.post(
+        f"http://127.0.0.1:{port}{PATH}", content=body, headers={"Stripe-Signature": sign(body)}, trust_env=False
+    )
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["result"])
+
+
+async def test_leader_and_standby(database18: Database, operators: Operators) -> None:
+    operators.allow += ["events wait: "]
+    with NatsServer() as server:
+        streams = Streams(server, secrets.token_hex(4))
+        server.stop()
+        env = {
+            "VOUCHER_OPERATOR_NATS_URL": server.url,
+            "VOUCHER_OPERATOR_NATS_STREAM": streams.name,
+            "VOUCHER_OPERATOR_NATS_SUBJECT_PREFIX": streams.prefix,
+            "VOUCHER_OPERATOR_STRIPE_WEBHOOK_SECRET": SECRET,
+        }
+        leader = operators.start("leader", env)
+        leader.wait_ready(leader=True)
+        standby = operators.start("standby", env)
+        standby.wait_ready()
+        assert [_told(replica.webhook_port) for replica in (leader, standby)] == ["unknown", "unknown"]
+        assert standby.metrics()['voucher_operator_webhooks_total{result="unknown"}'] == 1
+        await write(database18, ["one"])
+        wait_until(lambda: leader.ready().get("outbox", {}).get("waiting") == 1, "an event that waits")
+        shown = leader.ready()
+        assert shown["ready"]
+        assert shown["outbox"]["problem"].startswith("NATS cannot be reached")
+        assert leader.metrics()["voucher_operator_outbox_waiting"] == 1
+        assert "outbox" not in standby.ready()
+        server.start()
+        await drained(database18)
+        assert await streams.count() == 1
+        wait_until(lambda: leader.ready().get("outbox") == {"waiting": 0, "oldest_seconds": 0}, "nothing that waits")
