@@ -28,6 +28,11 @@ EVERYTHING: dict[str, Any] = {
         "runtimeKey": "billing/runtime",
         "ownerKey": "billing/owner",
     },
+    "sovereign": "sovereign.example",
+    "catalog": {"url": "http://catalog.sme:8080", "existingConfigMap": "prices"},
+    "stripe": {"minimumMinor": 100},
+    "checkout": {"successUrl": "https://shop.example/paid", "cancelUrl": "https://shop.example/cart"},
+    "nats": {"url": "nats://nats.nats:4222"},
     "monitoring": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},

@@ -80,6 +80,18 @@ def test_schema_is_closed() -> None:
         ({"database": {"secret": "x"}}, "/database"),
         ({"database": {"existingSecret": ""}}, "/database/existingSecret"),
         ({"database": {"poolSize": 1}}, "/database/poolSize"),
+        ({"sovereign": "https://sovereign.example"}, "/sovereign"),
+        ({"catalog": {"url": "catalog:8080"}}, "/catalog/url"),
+        ({"catalog": {"file": "x"}}, "/catalog"),
+        ({"stripe": {"apiKey": "sk_live_1"}}, "/stripe"),
+        ({"stripe": {"apiKeyKey": ""}}, "/stripe/apiKeyKey"),
+        ({"stripe": {"minimumMinor": -1}}, "/stripe/minimumMinor"),
+        ({"checkout": {"successUrl": "/paid"}}, "/checkout/successUrl"),
+        ({"checkout": {"deadline": "15m"}}, "/checkout/deadline"),
+        ({"nats": {"url": "nats://user:password@nats:4222"}}, "/nats/url"),
+        ({"nats": {"stream": "a.b"}}, "/nats/stream"),
+        ({"organizations": {"scope": "namespaced"}}, "/organizations/scope"),
+        ({"networkPolicy": {"stripe": {"port": 443}}}, "/networkPolicy/stripe"),
         ({"migration": {"enable": False}}, "/migration"),
         ({"migration": {"backoffLimit": -1}}, "/migration/backoffLimit"),
         ({"migration": {"mode": "initContainer"}}, "/migration/mode"),
@@ -215,12 +227,16 @@ def test_selectors_never_catch_the_migration() -> None:
 
 def test_probes_and_service_meet_the_port() -> None:
     """Port names are resolved to the same port everywhere."""
-    documents = render({"service": {"port": 9000}})
+    documents = render({"service": {"port": 9000, "webhookPort": 9001}})
     only = container(the(documents, "Deployment"))
-    assert only["ports"] == [{"name": "http", "containerPort": 8080}]
+    assert only["ports"] == [{"name": "http", "containerPort": 8080}, {"name": "webhook", "containerPort": 8090}]
+    assert {"name": "VOUCHER_OPERATOR_WEBHOOK_PORT", "value": "8090"} in only["env"]
     assert only["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
     assert only["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
-    assert the(documents, "Service")["spec"]["ports"] == [{"name": "http", "port": 9000, "targetPort": "http"}]
+    assert the(documents, "Service")["spec"]["ports"] == [
+        {"name": "http", "port": 9000, "targetPort": "http"},
+        {"name": "webhook", "port": 9001, "targetPort": "webhook"},
+    ]
 
 
 @pytest.mark.parametrize(

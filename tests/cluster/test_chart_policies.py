@@ -93,8 +93,9 @@ def images(document: Document) -> Iterator[str]:
 
 
 def rbac(document: Document) -> Iterator[str]:
-    """Bound in namespaces alone, but for the Vouchers' own, and without wildcards."""
-    if document["kind"] == "ClusterRoleBinding" and not document["metadata"]["name"].endswith("-vouchers"):
+    """Bound in namespaces alone, but for those on Vouchers and on Organizations, and without wildcards."""
+    wide = ("-vouchers", "-orgs")
+    if document["kind"] == "ClusterRoleBinding" and not document["metadata"]["name"].endswith(wide):
         yield "rights over the whole cluster"
     for rule in document.get("rules", ()):
         if any("*" in entry for entry in chain(*rule.values())):

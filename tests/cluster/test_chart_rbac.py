@@ -20,6 +20,9 @@ VOUCHERS: set[Right] = {
     (BILLING, "vouchers/status", "", "patch"),
 }
 """In the whole cluster: a namespace that is deleted loses its Roles before its Vouchers."""
+ORGANIZATIONS: set[Right] = {("catalyst.openova.io", "organizations", "", verb) for verb in ("get", "create")}
+"""Where the platform keeps them: in the whole cluster, in the served namespaces, or nowhere."""
+WIDE = VOUCHERS | ORGANIZATIONS
 SERVED: set[Right] = {
     *((BILLING, "redemptions", "", verb) for verb in ("get", "list", "watch", "delete")),
     (BILLING, "redemptions/status", "", "patch"),
@@ -76,16 +79,32 @@ def test_watched_namespaces() -> None:
     assert _by_namespace(render(values, namespace="ops")) == {"ops": SERVED | _lease("mine")}
 
 
-@pytest.mark.parametrize("create", [True, False])
-def test_nothing_but_vouchers_for_the_whole_cluster(create: bool) -> None:
-    """One binding that outlives a namespace, and no Role at all where somebody else makes them."""
-    documents = render({"rbac": {"create": create}})
+@pytest.mark.parametrize(
+    ("create", "scope", "given"),
+    [
+        (True, "Cluster", [ORGANIZATIONS, VOUCHERS]),
+        (True, "Namespaced", [VOUCHERS]),
+        (True, "None", [VOUCHERS]),
+        (False, "Cluster", []),
+        (False, "Namespaced", []),
+    ],
+)
+def test_what_is_bound_for_the_whole_cluster(create: bool, scope: str, given: list[set[Right]]) -> None:
+    """Vouchers, which outlive a namespace's Roles; Organizations, unless told otherwise; or nothing at all."""
+    documents = render({"rbac": {"create": create}, "organizations": {"scope": scope}})
     kinds = {document["kind"] for document in documents}
     rules = {role["metadata"]["name"]: role["rules"] for role in of_kind(documents, "ClusterRole")}
     bound = [binding["roleRef"]["name"] for binding in of_kind(documents, "ClusterRoleBinding")]
-    assert [_rights(rules[name]) for name in bound] == [VOUCHERS] * create
+    assert [_rights(rules[name]) for name in sorted(bound)] == given
     assert ({"Role", "RoleBinding"} <= kinds) == create
     assert create or not {"Role", "RoleBinding"} & kinds
+
+
+def test_organizations_in_the_served_namespaces() -> None:
+    """Where their kind is namespaced, no right of the whole cluster is needed."""
+    values = {"watchNamespaces": ["one"], "organizations": {"scope": "Namespaced"}}
+    served = {"one": SERVED | ORGANIZATIONS, "ops": _lease("bp-voucher-operator")}
+    assert _by_namespace(render(values, namespace="ops")) == served
 
 
 def _reviewed(control_plane: ControlPlane, account: str, namespace: str) -> set[Right]:
@@ -118,9 +137,9 @@ def test_api_server_agrees(control_plane: ControlPlane, three_namespaces: list[s
     chart = template({"watchNamespaces": [watched]}, namespace=release)
     control_plane.kubectl("apply", "-f", "-", input=chart)
     account = f"{release}:bp-voucher-operator"
-    assert _reviewed(control_plane, account, watched) == SERVED | VOUCHERS
-    assert _reviewed(control_plane, account, release) == _lease("bp-voucher-operator") | VOUCHERS
-    assert _reviewed(control_plane, account, other) == VOUCHERS
+    assert _reviewed(control_plane, account, watched) == SERVED | WIDE
+    assert _reviewed(control_plane, account, release) == _lease("bp-voucher-operator") | WIDE
+    assert _reviewed(control_plane, account, other) == WIDE
     assert _reviewed(control_plane, f"{release}:bp-voucher-operator-migration", watched) == set()
     assert _reviewed(control_plane, f"{release}:bp-voucher-operator-migration", release) == set()
 
@@ -132,7 +151,7 @@ def _roles(values: Document | None = None) -> dict[str, Document]:
 def _cluster_roles(values: Document | None) -> list[Document]:
     """Those for people: what the operator itself may do is another matter."""
     roles = of_kind(render(values), "ClusterRole")
-    return [role for role in roles if not role["metadata"]["name"].endswith("-vouchers")]
+    return [role for role in roles if not role["metadata"]["name"].endswith(("-vouchers", "-orgs"))]
 
 
 def _aggregated(role: Document) -> set[str]:

@@ -4,15 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
-from tests.cluster.chart import WORKLOADS, Document, container, hook, render, the, workload
+from tests.cluster.chart import EVERYTHING, WORKLOADS, Document, container, hook, render, the, workload
 from voucher_operator.settings import Settings
 
 PREFIX = "VOUCHER_OPERATOR_"
-# The chart gives the database as a folder, and pods listen where they always do.
-NOT_OFFERED = {"DATABASE_URL", "HTTP_HOST"}
+# Credentials come in mounted files, pods listen where they always do, and there is one Stripe.
+NOT_OFFERED = {"DATABASE_URL", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"}
+NOT_OFFERED |= {"HTTP_HOST", "WEBHOOK_HOST", "STRIPE_API_BASE"}
 # Known only in the cluster, or the release's own.
 PER_RELEASE = {"database_dir", "namespaces", "pod_name", "pod_namespace", "lease_name"}
+MOUNTED = {
+    "stripe_api_key_file": Path("/etc/voucher-operator/stripe/api-key"),
+    "stripe_webhook_secret_file": Path("/etc/voucher-operator/stripe/webhook-secret"),
+    "nats_url_file": Path("/etc/voucher-operator/nats/url"),
+}
 POD = {"metadata.name": "voucher-operator-abc", "metadata.namespace": "billing"}
 
 
@@ -34,7 +41,8 @@ def _settings(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> S
 def test_every_setting_is_offered_and_no_other() -> None:
     """A setting that is added, renamed or misspelt is noticed here."""
     known = {(field.validation_alias or name).upper() for name, field in Settings.model_fields.items()}  # type: ignore[union-attr]
-    given = {name.removeprefix(PREFIX) for name in _environment(the(render(), "Deployment")) if name.startswith(PREFIX)}
+    environment = _environment(the(render(EVERYTHING), "Deployment"))
+    given = {name.removeprefix(PREFIX) for name in environment if name.startswith(PREFIX)}
     assert given == known - NOT_OFFERED
 
 
@@ -42,7 +50,7 @@ def test_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """The chart changes no default; what is the release's own is as it should be."""
     given = _settings(monkeypatch, _environment(the(render(), "Deployment")))
     defaults = {name: field.default for name, field in Settings.model_fields.items() if name not in PER_RELEASE}
-    assert {name: getattr(given, name) for name in defaults} == defaults
+    assert {name: getattr(given, name) for name in defaults} == defaults | MOUNTED
     assert given.database_dir == Path("/etc/voucher-operator/database")
     assert (given.namespaces, given.lease_name) == (("billing",), "bp-voucher-operator")
     assert (given.pod_name, given.pod_namespace) == ("voucher-operator-abc", "billing")
@@ -63,6 +71,27 @@ def test_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"intervals": {"backoffMax": 60}}, "backoff_max", 60.0),
         ({"intervals": {"notFoundGrace": 0}}, "not_found_grace", 0.0),
         ({"intervals": {"releaseAfter": 0}}, "release_after", 0.0),
+        ({"sovereign": "1e3.example"}, "sovereign", "1e3.example"),
+        ({"catalog": {"url": "http://catalog:8080"}}, "catalog_url", "http://catalog:8080"),
+        (
+            {"catalog": {"existingConfigMap": "prices"}},
+            "catalog_file",
+            Path("/etc/voucher-operator/catalog/catalog.json"),
+        ),
+        ({"stripe": {"timeout": 5}}, "stripe_timeout", 5.0),
+        ({"stripe": {"minimumMinor": 0}}, "stripe_minimum_minor", 0),
+        ({"stripe": {"minimumMinor": 1000000}}, "stripe_minimum_minor", 1_000_000),
+        (
+            {"checkout": {"successUrl": "https://x/{CHECKOUT_SESSION_ID}"}},
+            "checkout_success_url",
+            "https://x/{CHECKOUT_SESSION_ID}",
+        ),
+        ({"checkout": {"cancelUrl": "https://x"}}, "checkout_cancel_url", "https://x"),
+        ({"checkout": {"deadline": 43200}}, "payment_deadline", 43_200),
+        ({"checkout": {"lookupInterval": 60}}, "session_lookup_interval", 60.0),
+        ({"nats": {"url": "nats://a:1,tls://b:2"}}, "nats_url", SecretStr("nats://a:1,tls://b:2")),
+        ({"nats": {"stream": "1e3"}}, "nats_stream", "1e3"),
+        ({"nats": {"subjectPrefix": "a.b"}}, "nats_subject_prefix", "a.b"),
         ({"lease": {"name": "1e3"}}, "lease_name", "1e3"),
         ({"lease": {"duration": 15}}, "lease_duration", 15.0),
         ({"lease": {"renewDeadline": 7}}, "renew_deadline", 7.0),

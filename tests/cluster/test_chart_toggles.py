@@ -14,17 +14,27 @@ def _tcp(*ports: int) -> list[Document]:
     return [{"port": port, "protocol": "TCP"} for port in ports]
 
 
+def _named(port: str) -> Document:
+    return {"ports": [{"port": port, "protocol": "TCP"}]}
+
+
 def _policies(values: Document | None = None) -> dict[str, Document]:
     return {policy["metadata"]["name"]: policy["spec"] for policy in of_kind(render(values), "NetworkPolicy")}
 
 
 def test_network_by_default() -> None:
-    """Metrics for monitoring; DNS, PostgreSQL and the API server for the pods; no API server for the migration."""
+    """Metrics for monitoring, webhooks for the gateway; DNS and PostgreSQL for all pods, more for the operator."""
     policies = _policies()
     operator, migration = policies["bp-voucher-operator"], policies["bp-voucher-operator-migration"]
     monitoring = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
-    assert operator["ingress"] == [{"ports": [{"port": "http", "protocol": "TCP"}], "from": monitoring}]
-    assert operator["egress"] == [DNS, {"ports": _tcp(5432)}, {"ports": _tcp(443, 6443)}]
+    assert operator["ingress"] == [{**_named("http"), "from": monitoring}, _named("webhook")]
+    assert operator["egress"] == [
+        DNS,
+        {"ports": _tcp(5432)},
+        {"ports": _tcp(443)},
+        {"ports": _tcp(4222)},
+        {"ports": _tcp(443, 6443)},
+    ]
     assert migration["egress"] == [DNS, {"ports": _tcp(5432)}]
     assert "ingress" not in migration
     assert operator["policyTypes"] == migration["policyTypes"] == ["Ingress", "Egress"]
@@ -45,19 +55,31 @@ def test_network_narrowed_and_widened() -> None:
     policies = _policies(
         {
             "database": {"port": 6432},
+            "catalog": {"url": "http://catalog:8080"},
             "networkPolicy": {
                 "ingressFrom": [],
+                "webhookFrom": PEER,
                 "apiServer": {"ports": [8443], "to": PEER},
                 "database": {"to": PEER},
+                "stripe": {"ports": [3128], "to": PEER},
+                "nats": {"to": PEER},
+                "catalog": {"ports": [8080], "to": PEER},
                 "extraEgress": [proxy],
             },
         }
     )
     ledger = {"ports": _tcp(5432, 6432), "to": PEER}
     operator = policies["bp-voucher-operator"]
-    assert operator["ingress"] == [{"ports": [{"port": "http", "protocol": "TCP"}]}]
-    assert operator["egress"] == [DNS, ledger, {"ports": _tcp(8443), "to": PEER}, proxy]
+    buying = [{"ports": _tcp(port), "to": PEER} for port in (3128, 4222, 8080)]
+    assert operator["ingress"] == [_named("http"), {**_named("webhook"), "from": PEER}]
+    assert operator["egress"] == [DNS, ledger, *buying, {"ports": _tcp(8443), "to": PEER}, proxy]
     assert policies["bp-voucher-operator-migration"]["egress"] == [DNS, ledger, proxy]
+
+
+def test_no_way_out_to_what_is_not_used() -> None:
+    """Without Stripe and NATS the pods reach neither."""
+    operator = _policies({name: {"existingSecret": ""} for name in ("stripe", "nats")})["bp-voucher-operator"]
+    assert operator["egress"] == [DNS, {"ports": _tcp(5432)}, {"ports": _tcp(443, 6443)}]
 
 
 @pytest.mark.parametrize(("toggle", "kind"), [("networkPolicy", "NetworkPolicy"), ("podDisruptionBudget",) * 2])
@@ -99,9 +121,32 @@ def test_owner_secret_may_come_from_elsewhere() -> None:
     assert _external({"externalSecrets": secrets}).keys() == {"voucher-operator-database"}
 
 
+def test_secrets_of_stripe_and_nats_from_the_store() -> None:
+    """Where the store has them."""
+    secrets = {**EVERYTHING["externalSecrets"], "stripeKey": "billing/stripe", "natsKey": "billing/nats"}
+    made = {
+        name: spec["dataFrom"][0]["extract"]["key"] for name, spec in _external({"externalSecrets": secrets}).items()
+    }
+    assert made["voucher-operator-stripe"] == "billing/stripe"
+    assert made["voucher-operator-nats"] == "billing/nats"
+    assert len(made) == 4
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
+        (
+            {"externalSecrets": {**EVERYTHING["externalSecrets"], "natsKey": "n"}, "nats": {"existingSecret": ""}},
+            "nats.existingSecret is needed",
+        ),
+        (
+            {
+                "externalSecrets": {**EVERYTHING["externalSecrets"], "stripeKey": "s", "natsKey": "n"},
+                "stripe": {"existingSecret": "same"},
+                "nats": {"existingSecret": "same"},
+            },
+            "nats.existingSecret is the Secret of something else",
+        ),
         ({"externalSecrets": {"enabled": True, "runtimeKey": "r"}}, "externalSecrets.secretStoreRef.name is needed"),
         (
             {"externalSecrets": {"enabled": True, "secretStoreRef": {"name": "vault"}}},

@@ -1,0 +1,85 @@
+{{/* What the operator's container needs for orders: prices, Stripe, NATS. The migration needs none of it. */}}
+{{- define "voucher-operator.buyingEnv" -}}
+- {name: VOUCHER_OPERATOR_WEBHOOK_PORT, value: "8090"}
+- {name: VOUCHER_OPERATOR_SOVEREIGN, value: {{ .Values.sovereign | quote }}}
+- {name: VOUCHER_OPERATOR_CATALOG_URL, value: {{ .Values.catalog.url | quote }}}
+{{- if .Values.catalog.existingConfigMap }}
+- {name: VOUCHER_OPERATOR_CATALOG_FILE, value: /etc/voucher-operator/catalog/catalog.json}
+{{- end }}
+- {name: VOUCHER_OPERATOR_STRIPE_API_KEY_FILE, value: /etc/voucher-operator/stripe/api-key}
+- {name: VOUCHER_OPERATOR_STRIPE_WEBHOOK_SECRET_FILE, value: /etc/voucher-operator/stripe/webhook-secret}
+- {name: VOUCHER_OPERATOR_STRIPE_TIMEOUT, value: {{ .Values.stripe.timeout | quote }}}
+{{- if ne (toString .Values.stripe.minimumMinor) "" }}
+- {name: VOUCHER_OPERATOR_STRIPE_MINIMUM_MINOR, value: {{ int64 .Values.stripe.minimumMinor | quote }}}
+{{- end }}
+- {name: VOUCHER_OPERATOR_CHECKOUT_SUCCESS_URL, value: {{ .Values.checkout.successUrl | quote }}}
+- {name: VOUCHER_OPERATOR_CHECKOUT_CANCEL_URL, value: {{ .Values.checkout.cancelUrl | quote }}}
+- {name: VOUCHER_OPERATOR_PAYMENT_DEADLINE, value: {{ int64 .Values.checkout.deadline | quote }}}
+- {name: VOUCHER_OPERATOR_SESSION_LOOKUP_INTERVAL, value: {{ .Values.checkout.lookupInterval | quote }}}
+- {name: VOUCHER_OPERATOR_NATS_URL, value: {{ .Values.nats.url | quote }}}
+- {name: VOUCHER_OPERATOR_NATS_URL_FILE, value: /etc/voucher-operator/nats/url}
+- {name: VOUCHER_OPERATOR_NATS_STREAM, value: {{ .Values.nats.stream | quote }}}
+- {name: VOUCHER_OPERATOR_NATS_SUBJECT_PREFIX, value: {{ .Values.nats.subjectPrefix | quote }}}
+{{- end -}}
+
+{{/* Names of the volumes below, which are those of their folders, separated by commas. */}}
+{{- define "voucher-operator.buyingVolumeNames" -}}
+{{- $names := list (.Values.stripe.existingSecret | empty | ternary "" "stripe") (.Values.nats.existingSecret | empty | ternary "" "nats") (.Values.catalog.existingConfigMap | empty | ternary "" "catalog") -}}
+{{- compact $names | join "," -}}
+{{- end -}}
+
+{{/* Optional, as the database's Secret: a pod starts without them and sees them when they come. */}}
+{{- define "voucher-operator.buyingVolumes" -}}
+{{- with .Values.stripe }}
+{{- if .existingSecret }}
+- name: stripe
+  secret:
+    secretName: {{ .existingSecret | quote }}
+    optional: true
+    defaultMode: 288 # 0440
+    items:
+      - {key: {{ .apiKeyKey | quote }}, path: api-key}
+      - {key: {{ .webhookSecretKey | quote }}, path: webhook-secret}
+{{- end }}
+{{- end }}
+{{- with .Values.nats }}
+{{- if .existingSecret }}
+- name: nats
+  secret:
+    secretName: {{ .existingSecret | quote }}
+    optional: true
+    defaultMode: 288 # 0440
+    items:
+      - {key: {{ .key | quote }}, path: url}
+{{- end }}
+{{- end }}
+{{- with .Values.catalog }}
+{{- if .existingConfigMap }}
+- name: catalog
+  configMap:
+    name: {{ .existingConfigMap | quote }}
+    optional: true
+    items:
+      - {key: {{ .key | quote }}, path: catalog.json}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Egress rules for what is configured of it. */}}
+{{- define "voucher-operator.buyingEgress" -}}
+{{- $wanted := dict "stripe" .Values.stripe.existingSecret "nats" (or .Values.nats.url .Values.nats.existingSecret) "catalog" .Values.catalog.url -}}
+{{- range $name := list "stripe" "nats" "catalog" }}
+{{- if get $wanted $name }}
+{{- with get $.Values.networkPolicy $name }}
+- ports:
+    {{- range .ports }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+  {{- with .to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
