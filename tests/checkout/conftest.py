@@ -1,0 +1,45 @@
+"""One stripe-mock for the session; a scripted Stripe, a ledger and a checkout for each test."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from testbed.postgres import Database
+from testbed.scripted_stripe import ScriptedStripe
+from testbed.stripe import StripeMock
+from tests.checkout.drive import SOVEREIGN, checking_out, settings
+from voucher_operator.checkout.saga import Checkout
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.verify import verify
+
+
+@pytest.fixture(scope="session")
+def stripe_mock() -> Iterator[StripeMock]:
+    with StripeMock() as server:
+        yield server
+
+
+@pytest.fixture
+def stripe() -> Iterator[ScriptedStripe]:
+    """After the test, nothing that came was something that it should not have said."""
+    with ScriptedStripe() as server:
+        yield server
+    assert server.complaints == []
+
+
+@pytest.fixture
+async def ledger(database18: Database) -> AsyncIterator[Ledger]:
+    """After the test every invariant must hold."""
+    door = Ledger(lambda: database18.runtime_url, sovereign=SOVEREIGN)
+    await door.open()
+    try:
+        yield door
+    finally:
+        await door.close()
+    assert await verify(database18.admin_url) == []
+
+
+@pytest.fixture
+async def checkout(ledger: Ledger, stripe: ScriptedStripe) -> AsyncIterator[Checkout]:
+    async with checking_out(ledger, settings(stripe.url)) as made:
+        yield made

@@ -1,0 +1,278 @@
+"""Prices: what the catalog says, or a clear no; never 0 for want of an answer."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiohttp import web
+
+from testbed.processes import free_port
+from tests.checkout.drive import settings
+from voucher_operator.checkout import catalog_source
+from voucher_operator.checkout.catalog import Catalog
+from voucher_operator.checkout.catalog_source import CatalogFile, CatalogService, source
+from voucher_operator.ledger.purchase_types import Line
+from voucher_operator.resources.errors import (
+    CatalogUnavailableError,
+    CurrencyMismatchError,
+    InvalidOrderError,
+    OperatorError,
+)
+
+PLANS: list[dict[str, Any]] = [
+    {"id": "p-1", "slug": "m", "name": "Medium", "stripe_price_id": "price_m", "price_omr": 9},
+    {"id": "p-2", "slug": "flexi", "name": "Flexi", "stripe_price_id": "", "price_omr": 0},
+]
+ADDONS: list[dict[str, Any]] = [
+    {"id": "a-1", "slug": "daily-backup", "name": "Daily backup", "price_omr": 3, "included": False},
+    {"id": "a-2", "slug": "waf", "price_omr": 4, "included": True},
+]
+
+
+class Shop:
+    """A catalog service whose answers are changed by the test."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.lists: dict[str, Any] = {"plans": [dict(one) for one in PLANS], "addons": [dict(one) for one in ADDONS]}
+        self.answers: dict[str, list[int | str]] = {}
+        """Statuses, or bodies, of the next answers."""
+        self.asked: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def serve(self, request: web.Request) -> web.Response:
+        kind = request.match_info["kind"]
+        self.asked.append(kind)
+        await self.gate.wait()
+        answers = self.answers.get(kind)
+        answer = answers.pop(0) if answers else 200
+        if isinstance(answer, str):
+            return web.Response(text=answer)
+        return web.json_response(self.lists[kind], status=answer)
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    made = Shop()
+    app = web.Application()
+    app.router.add_get("/catalog/{kind}", made.serve)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", made.port).start()
+    yield made
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def catalog(shop: Shop) -> AsyncIterator[Catalog]:
+    made = Catalog(CatalogService(shop.url))
+    yield made
+    await made.close()
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pauses between two tries are not what is tested."""
+    monkeypatch.setattr(catalog_source, "_PAUSES", (0.0, 0.0))
+
+
+async def price(catalog: Catalog, plan: str = "m", *addons: str) -> list[int]:
+    return [line.price_minor for line in await catalog.quote(plan, ("shop",), addons, "OMR")]
+
+
+async def test_prices_become_minor_units(catalog: Catalog) -> None:
+    assert await catalog.quote("m", ("shop",), ("waf", "daily-backup"), "OMR") == (
+        Line("plan", "p-1", "m", "Medium", 9_000, "price_m"),
+        Line("addon", "a-2", "waf", "waf", 0),
+        Line("addon", "a-1", "daily-backup", "Daily backup", 3_000),
+    )
+    assert [line.price_minor for line in await catalog.quote("p-1", (), (), "USD")] == [900]
+    assert [line.price_minor for line in await catalog.quote("p-1", (), (), "JPY")] == [9]
+
+
+async def test_a_plan_for_nothing(catalog: Catalog, shop: Shop) -> None:
+    assert await price(catalog, "flexi") == [0]
+    assert shop.asked == ["plans"], "add-ons that nobody ordered are not asked for"
+
+
+@pytest.mark.parametrize(
+    ("plan", "apps", "addons", "message"),
+    [
+        ("xxl", (), (), "The catalog has no plan 'xxl': order one that it sells."),
+        ("", (), (), "The catalog has no plan '': order one that it sells."),
+        ("m", (), ("gold",), "The catalog has no add-on 'gold': order one that it sells."),
+        ("m", (), ("waf", "waf"), "The order names add-on 'waf' more than once: name it once."),
+        ("m", (), ("waf", "a-2"), "The order names add-on 'a-2' more than once: name it once."),
+        ("m", ("shop", "shop"), (), "The order names app 'shop' more than once: name it once."),
+    ],
+)
+async def test_orders_that_nobody_sells(
+    catalog: Catalog, plan: str, apps: tuple[str, ...], addons: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(InvalidOrderError) as caught:
+        await catalog.quote(plan, apps, addons, "OMR")
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize("wrong", [None, "9", 9.0, -1, True, 2_000_000_000, [9]])
+async def test_a_price_that_is_none(catalog: Catalog, shop: Shop, wrong: object) -> None:
+    shop.lists["plans"][0]["price_omr"] = wrong
+    with pytest.raises(CatalogUnavailableError, match="no usable price for plan 'm'"):
+        await price(catalog)
+    shop.lists["addons"][0]["price_omr"] = wrong
+    with pytest.raises(CatalogUnavailableError, match="no usable price for add-on"):
+        await price(catalog, "flexi", "daily-backup")
+
+
+async def test_a_price_left_out(catalog: Catalog, shop: Shop) -> None:
+    del shop.lists["plans"][0]["price_omr"]
+    with pytest.raises(CatalogUnavailableError, match="no usable price"):
+        await price(catalog)
+
+
+@pytest.mark.parametrize("included", ["true", 1, None])
+async def test_only_true_means_included(catalog: Catalog, shop: Shop, included: object) -> None:
+    shop.lists["addons"][1]["included"] = included
+    assert await price(catalog, "m", "waf") == [9_000, 4_000]
+
+
+async def test_a_name_that_two_answer_to(catalog: Catalog, shop: Shop) -> None:
+    shop.lists["plans"].append({"id": "p-3", "slug": "m", "price_omr": 1})
+    with pytest.raises(CatalogUnavailableError, match="lists plan 'm' more than once"):
+        await price(catalog)
+
+
+async def test_another_currency(catalog: Catalog, shop: Shop) -> None:
+    shop.lists["plans"][0]["currency"] = "usd"
+    with pytest.raises(CurrencyMismatchError, match="in another currency than OMR"):
+        await price(catalog)
+    assert [line.price_minor for line in await catalog.quote("m", (), (), "USD")] == [900]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [404, 401, 302, "<html>", "", '{"plans": []}', "null", "[1]", '[{"id": "m"', "[" + " " * (5 * 1024 * 1024)],
+    ids=lambda answer: str(answer)[:12],
+)
+async def test_an_answer_that_is_none(catalog: Catalog, shop: Shop, answer: int | str) -> None:
+    shop.answers["plans"] = [answer]
+    with pytest.raises(CatalogUnavailableError) as caught:
+        await price(catalog)
+    assert len(caught.value.message) < 100
+    assert shop.asked == ["plans"], "trying again at once changes nothing"
+    assert await price(catalog) == [9_000]
+
+
+async def test_add_ons_that_fail_are_not_left_out(catalog: Catalog, shop: Shop) -> None:
+    shop.answers["addons"] = [404]
+    with pytest.raises(CatalogUnavailableError):
+        await price(catalog, "m", "daily-backup")
+
+
+async def test_what_may_pass_is_tried_three_times(catalog: Catalog, shop: Shop) -> None:
+    shop.answers["plans"] = [503, 429]
+    assert await price(catalog) == [9_000]
+    assert shop.asked == ["plans"] * 3
+
+
+async def test_what_does_not_pass_is_said(catalog: Catalog, shop: Shop) -> None:
+    shop.answers["plans"] = [500, 500, 500]
+    with pytest.raises(CatalogUnavailableError, match="answers with status 500"):
+        await price(catalog)
+
+
+async def test_a_service_that_keeps_silent(shop: Shop) -> None:
+    shop.gate.clear()
+    catalog = Catalog(CatalogService(shop.url, timeout=httpx.Timeout(0.1)))
+    with pytest.raises(CatalogUnavailableError, match="does not answer"):
+        await price(catalog)
+    await catalog.close()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://no.such.host.invalid", "nonsense://", "http://[", ""])
+async def test_no_service(url: str) -> None:
+    catalog = Catalog(CatalogService(url))
+    with pytest.raises(CatalogUnavailableError):
+        await price(catalog)
+    await catalog.close()
+
+
+async def test_those_who_ask_at_once_share_one_answer(catalog: Catalog, shop: Shop) -> None:
+    assert await asyncio.gather(*(price(catalog) for _ in range(20))) == [[9_000]] * 20
+    await price(catalog)
+    assert shop.asked == ["plans"]
+
+
+async def test_those_who_ask_at_once_share_one_failure(catalog: Catalog, shop: Shop) -> None:
+    shop.answers["plans"] = [404]
+    answers = await asyncio.gather(*(price(catalog) for _ in range(20)), return_exceptions=True)
+    assert all(isinstance(answer, CatalogUnavailableError) for answer in answers)
+    assert len({id(answer) for answer in answers}) == 20, "a shared error would gather everybody's traceback"
+    assert shop.asked == ["plans"]
+
+
+async def test_one_who_leaves_hurts_nobody(catalog: Catalog, shop: Shop) -> None:
+    shop.gate.clear()
+    first, second = asyncio.create_task(price(catalog)), asyncio.create_task(price(catalog))
+    async with asyncio.timeout(20):
+        while not shop.asked:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.01)
+    first.cancel()
+    shop.gate.set()
+    assert await second == [9_000]
+    assert first.cancelled()
+
+
+async def test_prices_are_not_kept_for_ever(shop: Shop) -> None:
+    catalog = Catalog(CatalogService(shop.url), fresh_seconds=0.0)
+    assert await price(catalog) == [9_000]
+    shop.lists["plans"][0]["price_omr"] = 10
+    assert await price(catalog) == [10_000]
+    await catalog.close()
+
+
+async def test_what_is_new_is_not_refused_by_an_old_list(
+    catalog: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await price(catalog)
+    shop.lists["plans"].append({"id": "p-9", "slug": "xxl", "price_omr": 90})
+    monkeypatch.setattr("voucher_operator.checkout.catalog._JUST_NOW", 0.0)
+    assert await price(catalog, "xxl") == [90_000]
+
+
+async def test_a_file_may_come_late_and_change(tmp_path: Path) -> None:
+    file = tmp_path / "catalog.json"
+    catalog = Catalog(CatalogFile(file), fresh_seconds=0.0)
+    faults: list[tuple[bytes | None, type[OperatorError] | None]] = [
+        (None, CatalogUnavailableError),
+        (b"", CatalogUnavailableError),
+        (b"\xff\xfe", CatalogUnavailableError),
+        (b"[]", CatalogUnavailableError),
+        (b'{"addons": []}', CatalogUnavailableError),
+        (b'{"plans": {}}', CatalogUnavailableError),
+        (b'{"plans": []}', InvalidOrderError),
+        (json.dumps({"plans": PLANS}).encode(), None),
+    ]
+    for content, expected in faults:
+        if content is not None:
+            file.write_bytes(content)
+        if expected is not None:
+            with pytest.raises(expected):
+                await price(catalog)
+    assert await price(catalog) == [9_000]
+    with pytest.raises(CatalogUnavailableError, match="`addons` of the catalog file"):
+        await price(catalog, "m", "waf")
+
+
+def test_the_settings_choose(tmp_path: Path) -> None:
+    assert isinstance(source(settings(catalog_file=tmp_path, catalog_url="http://x")), CatalogFile)
+    assert isinstance(source(settings(catalog_url="http://x")), CatalogService)

@@ -1,0 +1,102 @@
+"""From a placed order to its checkout, with the real ledger and a Stripe that remembers."""
+
+from dataclasses import replace
+
+from testbed.postgres import Database
+from testbed.scripted_stripe import ScriptedStripe
+from tests.checkout.drive import COUPONS, CUSTOMERS, LINES, SESSIONS, checking_out, place, settings, standing
+from tests.ledger.drive import issue
+from tests.ledger.purchase_drive import bought, buy
+from voucher_operator.checkout.saga import Checkout
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import PurchaseState, Received
+
+
+async def test_card_pays_exactly_what_credit_does_not(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    purchase = await place(ledger, database18)
+    advanced = await checkout.advance(purchase)
+    session = stripe.only_session()
+    assert advanced == await standing(ledger, purchase)
+    assert advanced.state is PurchaseState.AWAITING_PAYMENT
+    assert (advanced.session_id, advanced.checkout_url) == (session["id"], session["url"])
+    assert advanced.session_expires_at is not None
+    assert (session["amount_subtotal"], session["amount_total"]) == (19_000, 9_000)
+    assert [one["email"] for one in stripe.customers.values()] == [purchase.email]
+    received = await ledger.receive(await checkout.payment_event(stripe.pay(session["id"]), b"{}"))
+    assert received is Received.APPLIED
+    assert (await standing(ledger, purchase)).state is PurchaseState.COMPLETED
+    assert stripe.charged == purchase.total_minor - 10_000
+
+
+async def test_a_code_covers_part(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    await issue(database18, "CODE", 10)
+    purchase = await checkout.advance(
+        await bought(ledger, buy(50_000, "CODE", lines=(replace(LINES[0], price_minor=50_000),)))
+    )
+    assert (purchase.state, purchase.granted_minor) == (PurchaseState.AWAITING_PAYMENT, 10_000)
+    assert stripe.only_session()["amount_total"] == 40_000
+
+
+async def test_without_credit_there_is_no_coupon(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    purchase = await checkout.advance(await place(ledger, database18, credit_minor=0))
+    assert purchase.state is PurchaseState.AWAITING_PAYMENT
+    assert stripe.coupons == {}
+    assert stripe.only_session()["amount_total"] == 19_000
+
+
+async def test_prices_of_the_dashboard_are_used(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    stripe.prices["price_l"] = 16_000
+    lines = (replace(LINES[0], stripe_price_id="price_l"), *LINES[1:])
+    placed = await place(ledger, database18, lines=lines)
+    assert (await checkout.advance(placed)).state is PurchaseState.AWAITING_PAYMENT
+    assert stripe.only_session()["amount_total"] == 9_000
+
+
+async def test_whoever_comes_again_makes_nothing_again(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    """A replica that knows of nothing repeats every step."""
+    purchase = await place(ledger, database18)
+    first = await checkout.advance(purchase)
+    async with checking_out(ledger, settings(stripe.url)) as other:
+        assert await other.advance(purchase) == first
+    assert await checkout.advance(first) == first
+    assert (len(stripe.customers), len(stripe.coupons), len(stripe.sessions)) == (1, 1, 1)
+    assert [stripe.count(f"POST {path}") for path in (CUSTOMERS, COUPONS, SESSIONS)] == [2, 2, 2]
+
+
+async def test_a_session_made_before_the_settings_changed_is_found_again(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    """Stripe refuses the old key with new words, and a new key would make a second session."""
+    purchase = await place(ledger, database18)
+    first = await checkout.advance(purchase)
+    customer = (await standing(ledger, purchase)).stripe_customer_id
+    moved = settings(stripe.url, checkout_success_url="https://new.example.com/paid")
+    async with checking_out(ledger, moved) as other:
+        assert await other.advance(replace(purchase, stripe_customer_id=customer)) == first
+    assert len(stripe.sessions) == 1
+
+
+async def test_rules_of_the_currency(checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe) -> None:
+    omr = await checkout.rules()
+    assert (omr.currency, omr.step_minor, omr.minimum_minor) == ("OMR", 10, 260)
+    async with checking_out(ledger, settings(stripe.url, stripe_minimum_minor=1_000)) as other:
+        assert (await other.rules()).minimum_minor == 1_000
+
+
+async def test_what_is_missing_is_said(ledger: Ledger) -> None:
+    async with checking_out(ledger, settings(stripe_api_key="", sovereign="")) as unconfigured:
+        assert unconfigured.fault == (
+            "Cards cannot be charged: set VOUCHER_OPERATOR_STRIPE_API_KEY_FILE and VOUCHER_OPERATOR_SOVEREIGN."
+        )
+    async with checking_out(ledger, settings()) as configured:
+        assert configured.fault is None

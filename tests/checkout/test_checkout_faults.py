@@ -1,0 +1,227 @@
+"""Whatever Stripe does: what may pass is tried again and made once, what may not leaves all as it was."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from testbed.postgres import Database
+from testbed.scripted_stripe import KEY, Fault, ScriptedStripe
+from tests.checkout.drive import (
+    COUPONS,
+    CUSTOMERS,
+    LINES,
+    SESSIONS,
+    checking_out,
+    make_overdue,
+    place,
+    reached,
+    settings,
+    standing,
+)
+from tests.ledger.drive import issue, rows
+from tests.ledger.purchase_drive import bought, buy
+from voucher_operator.checkout.saga import Checkout
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import PurchaseState, Received
+from voucher_operator.resources.errors import PaymentProcessorUnavailableError
+from voucher_operator.resources.reasons import Reason
+
+PASSING = [
+    Fault.BUSY,
+    Fault.UNAVAILABLE,
+    Fault.IN_USE,
+    Fault.CUT,
+    Fault.CUT_AFTER,
+    Fault.GARBAGE,
+    Fault.GATEWAY,
+]
+LASTING = [
+    (SESSIONS, Fault.UNAUTHORIZED),
+    (SESSIONS, Fault.FORBIDDEN),
+    (SESSIONS, Fault.DECLINED),
+    (SESSIONS, Fault.INVALID),
+    (COUPONS, Fault.INVALID),
+    (CUSTOMERS, Fault.UNAUTHORIZED),
+]
+
+
+@pytest.mark.parametrize("path", [CUSTOMERS, COUPONS, SESSIONS])
+async def test_what_may_pass_is_tried_again_and_made_once(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe, path: str
+) -> None:
+    purchase = await place(ledger, database18)
+    stripe.fail(path, *PASSING)
+    for fault in PASSING:
+        with pytest.raises(PaymentProcessorUnavailableError) as caught:
+            await checkout.advance(purchase)
+        assert "req_" not in caught.value.message, fault
+        assert "@" not in caught.value.message, fault
+        assert (await standing(ledger, purchase)).state is PurchaseState.PENDING, fault
+    assert (await checkout.advance(purchase)).state is PurchaseState.AWAITING_PAYMENT
+    assert (len(stripe.customers), len(stripe.coupons), len(stripe.sessions)) == (1, 1, 1)
+
+
+async def test_no_answer_in_time_is_asked_for_again(
+    ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    purchase = await place(ledger, database18)
+    stripe.fail(SESSIONS, Fault.SILENT_AFTER)
+    async with checking_out(ledger, settings(stripe.url, stripe_timeout=0.3)) as hasty:
+        with pytest.raises(PaymentProcessorUnavailableError, match="did not answer in time"):
+            await hasty.advance(purchase)
+        assert (await hasty.advance(purchase)).session_id == stripe.only_session()["id"]
+
+
+@pytest.mark.parametrize(("path", "fault"), LASTING)
+async def test_what_stripe_refuses_is_rolled_back(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe, path: str, fault: Fault
+) -> None:
+    """The bug that this exists for: the code is whole again, and the order is failed rather than lost."""
+    await issue(database18, "CODE", 10, max_redemptions=1)
+    request = buy(50_000, "CODE", lines=(replace(LINES[0], price_minor=50_000),))
+    purchase = await bought(ledger, request)
+    stripe.fail(path, fault)
+    rolled_back = await checkout.advance(purchase)
+    assert (rolled_back.state, rolled_back.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_REJECTED)
+    assert rolled_back == await standing(ledger, purchase)
+    assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(0,)]
+    assert await rows(database18, "SELECT status FROM orders") == [("failed",)]
+    assert await ledger.balance(purchase.user_id) == 0
+    assert await checkout.advance(rolled_back) == rolled_back
+
+
+async def test_an_error_that_stripe_remembers_ends_with_the_deadline(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    purchase = await place(ledger, database18)
+    stripe.fail(SESSIONS, Fault.BROKEN)
+    for _ in range(3):
+        with pytest.raises(PaymentProcessorUnavailableError):
+            await checkout.advance(purchase)
+    await make_overdue(database18, purchase)
+    ended = await checkout.advance(await standing(ledger, purchase))
+    assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_PROCESSOR_UNAVAILABLE)
+    assert await ledger.balance(purchase.user_id) == 10_000
+
+
+async def test_what_is_overdue_is_closed_at_stripe_too(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    """The session was made, its answer lost, and nobody came back in time."""
+    purchase = await place(ledger, database18)
+    stripe.fail(SESSIONS, Fault.CUT_AFTER)
+    with pytest.raises(PaymentProcessorUnavailableError):
+        await checkout.advance(purchase)
+    await make_overdue(database18, purchase)
+    ended = await checkout.advance(await standing(ledger, purchase))
+    assert ended.state is PurchaseState.ROLLED_BACK
+    assert stripe.only_session()["status"] == "expired"
+    assert len(stripe.sessions) == 1
+
+
+async def test_what_cannot_be_closed_and_is_paid_is_for_people(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    purchase = await place(ledger, database18)
+    stripe.fail(SESSIONS, Fault.CUT_AFTER)
+    with pytest.raises(PaymentProcessorUnavailableError):
+        await checkout.advance(purchase)
+    await make_overdue(database18, purchase)
+    stripe.fail(SESSIONS, Fault.UNAUTHORIZED)
+    assert (await checkout.advance(await standing(ledger, purchase))).state is PurchaseState.ROLLED_BACK
+    session = stripe.only_session()
+    assert session["status"] == "open"
+    paid = await checkout.payment_event(stripe.pay(session["id"]), b"{}")
+    assert await checkout.receive(paid) is Received.MISMATCH
+    given_back = await checkout.payment_event(stripe.refund(session["id"]), b"{}")
+    assert await checkout.receive(given_back) is Received.APPLIED
+
+
+async def test_a_price_at_stripe_that_is_not_the_catalogs(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    stripe.prices["price_l"] = 15_000
+    placed = await place(ledger, database18, lines=(replace(LINES[0], stripe_price_id="price_l"), *LINES[1:]))
+    ended = await checkout.advance(placed)
+    assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_REJECTED)
+    assert stripe.only_session()["status"] == "expired"
+    assert await ledger.balance(placed.user_id) == 10_000
+
+
+async def test_unconfigured_after_all(ledger: Ledger, database18: Database, stripe: ScriptedStripe) -> None:
+    purchase = await place(ledger, database18)
+    async with checking_out(ledger, settings(stripe.url, stripe_api_key="")) as unconfigured:
+        ended = await unconfigured.advance(purchase)
+    assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED)
+    assert stripe.requests == []
+
+
+async def test_a_key_in_a_file_may_come_late_and_rotate(
+    ledger: Ledger, database18: Database, stripe: ScriptedStripe, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    given = settings(stripe.url, stripe_api_key="", stripe_api_key_file=file)
+    async with checking_out(ledger, given) as checkout:
+        assert checkout.fault is not None
+        file.write_text(f"{KEY}\n")
+        assert checkout.fault is None
+        assert (await checkout.advance(await place(ledger, database18))).state is PurchaseState.AWAITING_PAYMENT
+        stripe.key = "sk_test_next"
+        file.write_text("sk_test_next")
+        assert (await checkout.advance(await place(ledger, database18))).state is PurchaseState.AWAITING_PAYMENT
+
+
+async def test_two_at_once_make_one_session(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    """The second meets a key that is in use, and comes again."""
+    purchase = await place(ledger, database18)
+    pause = stripe.pause(SESSIONS)
+    first = asyncio.create_task(checkout.advance(purchase))
+    await reached(pause)
+    async with checking_out(ledger, settings(stripe.url)) as other:
+        with pytest.raises(PaymentProcessorUnavailableError):
+            await other.advance(purchase)
+        pause.released.set()
+        assert await other.advance(purchase) == await first
+    assert len(stripe.sessions) == 1
+
+
+async def test_taken_back_while_stripe_was_asked(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    """Its session was not there yet to be closed: whoever made it closes it."""
+    purchase = await place(ledger, database18)
+    pause = stripe.pause(SESSIONS)
+    advancing = asyncio.create_task(checkout.advance(purchase))
+    await reached(pause)
+    await ledger.compensate(purchase.key, Reason.ABANDONED)
+    pause.released.set()
+    ended = await advancing
+    assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.ABANDONED)
+    assert stripe.only_session()["status"] == "expired"
+
+
+async def test_abandoned_before_the_checkout(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    purchase = await place(ledger, database18)
+    stripe.fail(SESSIONS, Fault.CUT_AFTER)
+    with pytest.raises(PaymentProcessorUnavailableError):
+        await checkout.advance(purchase)
+    ended = await checkout.abandon(purchase.key)
+    assert ended is not None
+    assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.ABANDONED)
+    assert stripe.only_session()["status"] == "expired"
+    assert await checkout.abandon(purchase.key) == ended
+
+
+async def test_abandoned_too_late_or_never_bought(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    awaiting = await checkout.advance(await place(ledger, database18))
+    assert await checkout.abandon(awaiting.key) == awaiting
+    assert stripe.only_session()["status"] == "open"
+    assert await checkout.abandon("billing/nobody") is None

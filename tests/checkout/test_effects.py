@@ -1,0 +1,42 @@
+"""A process dies exactly where it is told to, and nowhere else."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from testbed.operator_process import environment
+from voucher_operator.checkout.effects import VARIABLE, Effect, effect
+
+SCRIPT = """
+import asyncio
+from voucher_operator.checkout.effects import Effect, effect
+async def main():
+    async with effect(Effect.STRIPE_COUPON):
+        print("coupon", flush=True)
+    async with effect(Effect.STRIPE_SESSION):
+        print("session", flush=True)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("order", "said", "code"),
+    [
+        ("before:stripe_session", "coupon\n", -signal.SIGKILL),
+        ("after:stripe_session", "coupon\nsession\n", -signal.SIGKILL),
+        ("", "coupon\nsession\n", 0),
+    ],
+)
+def test_the_process_dies_where_it_is_told_to(order: str, said: str, code: int) -> None:
+    env = environment("", {VARIABLE: order} if order else {})
+    ended = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True)
+    assert (ended.stdout, ended.returncode) == (said, code)
+
+
+async def test_an_error_passes() -> None:
+    with pytest.raises(asyncio.CancelledError):
+        async with effect(Effect.PLACE):
+            raise asyncio.CancelledError

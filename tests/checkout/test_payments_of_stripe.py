@@ -1,0 +1,159 @@
+"""What Stripe tells and what it is asked comes to the same end, in whatever order and however little of it arrives."""
+
+import pytest
+
+from testbed.postgres import Database
+from testbed.scripted_stripe import Fault, ScriptedStripe
+from tests.checkout.drive import SESSIONS, place, standing
+from voucher_operator.checkout.saga import Checkout
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import PaymentEffect, Purchase, PurchaseState, Received
+from voucher_operator.resources.errors import PaymentProcessorUnavailableError, PaymentRejectedError
+from voucher_operator.resources.reasons import Reason
+
+INVOICE_PAYMENTS = "/v1/invoice_payments"
+
+
+@pytest.fixture
+async def awaiting(checkout: Checkout, ledger: Ledger, database18: Database) -> Purchase:
+    return await checkout.advance(await place(ledger, database18))
+
+
+def session_of(purchase: Purchase) -> str:
+    assert purchase.session_id is not None
+    return purchase.session_id
+
+
+async def test_a_lost_webhook_is_looked_up(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
+    assert await checkout.look_up(awaiting) is Received.NO_CHANGE
+    told = stripe.pay(session_of(awaiting))
+    assert await checkout.look_up(awaiting) is Received.APPLIED
+    assert await checkout.look_up(awaiting) is Received.DUPLICATE
+    assert (await standing(ledger, awaiting)).state is PurchaseState.COMPLETED
+    assert await checkout.receive(await checkout.payment_event(told, b"{}")) is Received.NO_CHANGE
+
+
+async def test_an_open_session_writes_nothing(checkout: Checkout, ledger: Ledger, awaiting: Purchase) -> None:
+    before = await standing(ledger, awaiting)
+    assert await checkout.look_up(awaiting) is Received.NO_CHANGE
+    assert await standing(ledger, awaiting) == before
+
+
+async def test_an_expired_session_is_looked_up(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
+    stripe.expire(session_of(awaiting))
+    assert await checkout.look_up(awaiting) is Received.APPLIED
+    ended = await standing(ledger, awaiting)
+    assert (ended.state, ended.reason) == (PurchaseState.CANCELLED, Reason.CHECKOUT_EXPIRED)
+    assert await ledger.balance(awaiting.user_id) == 10_000
+
+
+async def test_money_on_its_way(checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase) -> None:
+    completed = await checkout.payment_event(stripe.pay(session_of(awaiting), later=True), b"{}")
+    assert completed.effect is PaymentEffect.PROCESSING
+    assert await checkout.receive(completed) is Received.NO_CHANGE
+    assert await checkout.look_up(awaiting) is Received.NO_CHANGE
+    arrived = await checkout.payment_event(stripe.arrive(session_of(awaiting)), b"{}")
+    assert await checkout.receive(arrived) is Received.APPLIED
+    assert (await standing(ledger, awaiting)).state is PurchaseState.COMPLETED
+
+
+async def test_money_that_never_comes(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
+    stripe.pay(session_of(awaiting), later=True)
+    bounced = await checkout.payment_event(stripe.bounce(session_of(awaiting)), b"{}")
+    assert await checkout.receive(bounced) is Received.APPLIED
+    ended = await standing(ledger, awaiting)
+    assert (ended.state, ended.reason) == (PurchaseState.CANCELLED, Reason.PAYMENT_FAILED)
+
+
+async def test_a_full_refund_gives_the_credit_back(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
+    await checkout.receive(await checkout.payment_event(stripe.pay(session_of(awaiting)), b"{}"))
+    assert await ledger.balance(awaiting.user_id) == 0
+    part = await checkout.payment_event(stripe.refund(session_of(awaiting), 4_000), b"{}")
+    assert (part.effect, await checkout.receive(part)) == (PaymentEffect.NONE, Received.UNKNOWN)
+    assert await ledger.balance(awaiting.user_id) == 0
+    rest = await checkout.payment_event(stripe.refund(session_of(awaiting), 5_000), b"{}")
+    assert (rest.effect, rest.order_id) == (PaymentEffect.REFUNDED, awaiting.order_id)
+    assert await checkout.receive(rest) is Received.APPLIED
+    assert (await standing(ledger, awaiting)).state is PurchaseState.REFUNDED
+    assert await ledger.balance(awaiting.user_id) == 10_000
+    assert stripe.charged == 0
+
+
+async def test_a_refund_of_a_later_month_changes_nothing(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
+    await checkout.receive(await checkout.payment_event(stripe.pay(session_of(awaiting)), b"{}"))
+    later = await checkout.payment_event(stripe.next_month(session_of(awaiting)), b"{}")
+    assert later.effect is PaymentEffect.NONE
+    await checkout.receive(later)
+    assert (await standing(ledger, awaiting)).state is PurchaseState.COMPLETED
+
+
+async def test_a_refund_whose_payment_nobody_told(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
+    paid = stripe.pay(session_of(awaiting))
+    stripe.refund(session_of(awaiting))
+    assert await checkout.look_up(awaiting) is Received.APPLIED
+    assert (await standing(ledger, awaiting)).state is PurchaseState.REFUNDED
+    assert await ledger.balance(awaiting.user_id) == 10_000
+    assert await checkout.receive(await checkout.payment_event(paid, b"{}")) is Received.NO_CHANGE
+
+
+async def test_a_key_that_may_not_read_invoices_settles_payments_all_the_same(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
+    stripe.pay(session_of(awaiting))
+    stripe.fail(INVOICE_PAYMENTS, Fault.FORBIDDEN)
+    assert await checkout.look_up(awaiting) is Received.APPLIED
+    assert (await standing(ledger, awaiting)).state is PurchaseState.COMPLETED
+
+
+async def test_a_refund_that_cannot_be_asked_about_is_to_be_sent_again(
+    checkout: Checkout, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
+    stripe.pay(session_of(awaiting))
+    refund = stripe.refund(session_of(awaiting))
+    stripe.fail(INVOICE_PAYMENTS, Fault.UNAVAILABLE, Fault.UNAUTHORIZED)
+    with pytest.raises(PaymentProcessorUnavailableError):
+        await checkout.payment_event(refund, b"{}")
+    with pytest.raises(PaymentRejectedError):
+        await checkout.payment_event(refund, b"{}")
+    assert (await checkout.payment_event(refund, b"{}")).effect is PaymentEffect.REFUNDED
+
+
+async def test_a_look_up_that_fails_changes_nothing(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
+    stripe.pay(session_of(awaiting))
+    path = f"{SESSIONS}/{awaiting.session_id}"
+    stripe.fail(path, Fault.GATEWAY, Fault.UNAUTHORIZED)
+    with pytest.raises(PaymentProcessorUnavailableError):
+        await checkout.look_up(awaiting)
+    with pytest.raises(PaymentRejectedError):
+        await checkout.look_up(awaiting)
+    assert (await standing(ledger, awaiting)).state is PurchaseState.AWAITING_PAYMENT
+
+
+async def test_a_purchase_without_a_session_is_not_looked_up(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    assert await checkout.look_up(await place(ledger, database18)) is Received.NO_CHANGE
+    assert stripe.requests == []
+
+
+async def test_another_sovereigns_payment_is_kept(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
+    event = stripe.pay(session_of(awaiting))
+    event["data"]["object"]["metadata"]["sovereign"] = "other.example.com"
+    assert await checkout.receive(await checkout.payment_event(event, b"{}")) is Received.FOREIGN
+    assert (await standing(ledger, awaiting)).state is PurchaseState.AWAITING_PAYMENT
