@@ -73,19 +73,6 @@ async def test_whoever_comes_again_makes_nothing_again(
     assert [stripe.count(f"POST {path}") for path in (CUSTOMERS, COUPONS, SESSIONS)] == [2, 2, 2]
 
 
-async def test_a_session_made_before_the_settings_changed_is_found_again(
-    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
-) -> None:
-    """Stripe refuses the old key with new words, and a new key would make a second session."""
-    purchase = await place(ledger, database18)
-    first = await checkout.advance(purchase)
-    customer = (await standing(ledger, purchase)).stripe_customer_id
-    moved = settings(stripe.url, checkout_success_url="https://new.example.com/paid")
-    async with checking_out(ledger, moved) as other:
-        assert await other.advance(replace(purchase, stripe_customer_id=customer)) == first
-    assert len(stripe.sessions) == 1
-
-
 async def test_rules_of_the_currency(checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe) -> None:
     omr = await checkout.rules()
     assert (omr.currency, omr.step_minor, omr.minimum_minor) == ("OMR", 10, 260)

@@ -92,6 +92,32 @@ async def test_what_stripe_refuses_is_rolled_back(
     assert await checkout.advance(rolled_back) == rolled_back
 
 
+@pytest.mark.parametrize(
+    ("fault", "state", "sessions"),
+    [(Fault.CUT_AFTER, PurchaseState.AWAITING_PAYMENT, 1), (Fault.BROKEN, PurchaseState.ROLLED_BACK, 0)],
+)
+async def test_settings_that_change_between_two_tries(
+    checkout: Checkout,
+    ledger: Ledger,
+    database18: Database,
+    stripe: ScriptedStripe,
+    fault: Fault,
+    state: PurchaseState,
+    sessions: int,
+) -> None:
+    """Stripe refuses the old key with new words, and a new key would make a second session: the first is looked for."""
+    purchase = await place(ledger, database18)
+    stripe.fail(SESSIONS, fault)
+    with pytest.raises(PaymentProcessorUnavailableError):
+        await checkout.advance(purchase)
+    moved = settings(stripe.url, checkout_success_url="https://new.example.com/paid")
+    async with checking_out(ledger, moved) as other:
+        advanced = await other.advance(await standing(ledger, purchase))
+    assert advanced.state is state
+    assert advanced.session_id == (stripe.only_session()["id"] if sessions else None)
+    assert len(stripe.sessions) == sessions
+
+
 async def test_an_error_that_stripe_remembers_ends_with_the_deadline(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
