@@ -323,9 +323,11 @@ async def test_a_code_from_a_secret_is_in_no_event(ledger18: Ledger, database18:
     for _, _, data in seen:
         assert (data["namespace"], data["name"], data["credit_minor"]) == ("billing", "first", 1_000)
         assert "HUSH" not in str(data)
-    # Whoever brings the code back: it is the same secret.
+    # Whoever brings the code back: it is the same secret, though the window that its Voucher had is no longer one.
     await rows(database18, "UPDATE promo_codes SET deleted_at = NULL, active = true")
-    await ledger18.redeem(ask("HUSH-1"))
+    await rows(database18, "UPDATE vouchers.terms SET valid_until = now() - interval '1 day'")
+    assert (await ledger18.redeem(ask("HUSH-1"))).refusal is None
+    assert len(await events(database18, "voucher.redeemed")) == 2
     assert "HUSH" not in str(await events(database18))
 
 

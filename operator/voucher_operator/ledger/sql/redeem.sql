@@ -4,7 +4,8 @@
 -- What somebody else does at this moment to the same key or to a new customer breaks a key or a CHECK: the batch is tried
 -- again, and reads what they did.
 WITH moment AS MATERIALIZED (
-    SELECT clock_timestamp() AS instant, vouchers.scale() AS scale, s.currency FROM vouchers.sovereign AS s
+    SELECT clock_timestamp() AS instant, vouchers.scale() AS scale,
+           (SELECT s.currency FROM vouchers.sovereign AS s) AS currency
 ),
 asked AS MATERIALIZED (
     SELECT r.n, r.key, r.request_hash, r.uid, r.user_id, r.tenant_id, r.email, r.provisional,

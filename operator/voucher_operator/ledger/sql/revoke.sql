@@ -15,9 +15,8 @@ announced AS (
     INSERT INTO vouchers.outbox (type, tenant_id, data)
     SELECT 'voucher.revoked', '', jsonb_strip_nulls(jsonb_build_object(
         'code', CASE WHEN NOT e.from_secret THEN e.code END, 'namespace', e.owner_namespace, 'name', e.owner_name,
-        'credit_minor', e.credit_minor, 'currency', s.currency
+        'credit_minor', e.credit_minor, 'currency', (SELECT s.currency FROM vouchers.sovereign AS s)
     ))
     FROM ended AS e
-    CROSS JOIN vouchers.sovereign AS s
 )
 SELECT count(*) FROM ended
