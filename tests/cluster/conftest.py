@@ -18,6 +18,8 @@ from testbed.cluster import install_rights
 from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database, PostgresServer
+from testbed.scripted_stripe import ScriptedStripe
+from tests.cluster.market import Market
 from tests.cluster.resources import FAST, Books, Shop, connected
 from voucher_operator.ledger.types import Violation
 from voucher_operator.ledger.verify import verify
@@ -30,6 +32,7 @@ class Sovereign:
     shop: Shop
     books: Books
     operator: OperatorProcess
+    market: Market
     allow: list[str] = field(default_factory=list)
     """Regular expressions of the warnings that the test provokes; any other fails it."""
 
@@ -55,8 +58,17 @@ def common_database(postgres18: PostgresServer, template18: str) -> Iterator[Dat
 
 
 @pytest.fixture(scope="session")
+def common_market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+    with ScriptedStripe() as stripe:
+        yield Market(stripe, tmp_path_factory.mktemp("market"))
+
+
+@pytest.fixture(scope="session")
 def common_operator(
-    control_plane: ControlPlane, common_database: Database, tmp_path_factory: pytest.TempPathFactory
+    control_plane: ControlPlane,
+    common_database: Database,
+    common_market: Market,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[OperatorProcess, str]]:
     """Run an operator that leads, under the chart's ServiceAccount, with short pauses between its passes."""
     installed = install_rights(control_plane, [control_plane.namespace(f"everyday-{secrets.token_hex(4)}")])
@@ -65,7 +77,7 @@ def common_operator(
         database_url=common_database.runtime_url,
         namespaces=installed.namespaces,
         folder=tmp_path_factory.mktemp("everyday"),
-        env={**installed.env, **FAST},
+        env={**installed.env, **FAST, **common_market.env},
     )
     operator.start()
     try:
@@ -78,7 +90,10 @@ def common_operator(
 
 @pytest.fixture
 def sovereign(
-    admin: ApiClient, common_operator: tuple[OperatorProcess, str], common_database: Database
+    admin: ApiClient,
+    common_operator: tuple[OperatorProcess, str],
+    common_database: Database,
+    common_market: Market,
 ) -> Iterator[Sovereign]:
     """The session's operator; a test may not stop it, and finds nothing of the others but what they left in the ledger.
 
@@ -87,12 +102,14 @@ def sovereign(
     operator, namespace = common_operator
     since = len(operator.records())
     books = Books(common_database)
-    lent = Sovereign(Shop(admin, namespace), books, operator)
+    lent = Sovereign(Shop(admin, namespace), books, operator, common_market)
     try:
         yield lent
         lent.shop.clear()
         assert violations(common_database) == []
+        assert common_market.stripe.complaints == []
     finally:
+        common_market.stripe.heal()
         books.close()
     new = operator.records()[since:]
     loud = [one for one in new if one.get("level") in ("WARNING", "ERROR", "CRITICAL")]

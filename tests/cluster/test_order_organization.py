@@ -1,0 +1,158 @@
+"""What was bought: the Organization of a completed order, where the cluster keeps Organizations.
+
+What a cluster without them says is in test_order_paid.py.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
+
+from testbed.control_plane import ControlPlane
+from tests.cluster.conftest import Sovereign
+from tests.cluster.market import order, told
+from tests.cluster.resources import Made, Object, Predicate, condition, state, unique, until, waiting
+from tests.cluster.test_order_paid import issued
+
+GROUP = "catalyst.openova.io"
+ANY: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+
+
+def definition(scope: str, *required: str) -> Object:
+    """Make a CRD as the platform may have it: its own fields, on some of which it insists."""
+    schema = {"type": "object", "properties": {"spec": ANY | {"required": ["slug", *required]}, "status": ANY}}
+    version = {"name": "v1alpha1", "served": True, "storage": True, "subresources": {"status": {}}}
+    names = {"kind": "Organization", "plural": "organizations", "singular": "organization"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"organizations.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": scope,
+            "names": names,
+            "versions": [version | {"schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+
+
+class Registry:
+    """The Organizations of a cluster, of either scope."""
+
+    def __init__(self, control_plane: ControlPlane, client: ApiClient, scope: str, namespace: str) -> None:
+        """`namespace` is where those are that do not belong to the cluster."""
+        self._control_plane = control_plane
+        self._api = CustomObjectsApi(client)
+        self._scope = scope
+        self._namespace = namespace if scope == "Namespaced" else None
+
+    def define(self, *required: str) -> None:
+        """Install the CRD, or change it, so that it insists on these fields; wait until that is so."""
+        text = yaml.safe_dump(definition(self._scope, *required))
+        self._control_plane.kubectl("apply", "--server-side", "--filename=-", input=text)
+        wait = ("wait", "--for=condition=Established", f"crd/organizations.{GROUP}", "--timeout=60s")
+        self._control_plane.kubectl(*wait)
+        until(lambda: self._insists() == bool(required), "CRD in force")
+
+    def _insists(self) -> bool | None:
+        """Whether it refuses one that has no more than a slug; None while nobody is served."""
+        try:
+            self.create("probe", {}, dry_run="All")
+        except ApiException as error:
+            return True if error.status == 422 else None
+        return False
+
+    def create(self, name: str, annotations: dict[str, str], **options: str) -> None:
+        """Create one, as another part of the platform does."""
+        metadata = {"name": name, "annotations": annotations}
+        body = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "Organization", "metadata": metadata}
+        self._call("create", body=body | {"spec": {"slug": name}}, **options)
+
+    def read(self, name: str) -> Object:
+        """Read one."""
+        return dict(self._call("get", name=name))
+
+    def set_ready(self, name: str, status: str) -> None:
+        """Say how one stands, as its controller does."""
+        said = {"type": "Ready", "status": status, "reason": "Provisioning"}
+        self._call("patch", "_status", name=name, body={"status": {"conditions": [said]}})
+
+    def _call(self, verb: str, part: str = "", **more: Any) -> Any:
+        where = {"group": GROUP, "version": "v1alpha1", "plural": "organizations"}
+        if self._namespace is not None:
+            return getattr(self._api, f"{verb}_namespaced_custom_object{part}")(
+                **where, namespace=self._namespace, **more
+            )
+        return getattr(self._api, f"{verb}_cluster_custom_object{part}")(**where, **more)
+
+
+@pytest.fixture(params=["Namespaced", "Cluster"])
+def registry(
+    request: pytest.FixtureRequest, control_plane: ControlPlane, admin: ApiClient, sovereign: Sovereign
+) -> Iterator[Registry]:
+    """Have a CRD for one test."""
+    try:
+        yield Registry(control_plane, admin, request.param, sovereign.shop.namespace)
+    finally:
+        control_plane.kubectl("delete", "crd", f"organizations.{GROUP}", "--ignore-not-found", "--timeout=60s")
+
+
+def refused(saying: str) -> Predicate:
+    """Tell whether an Organization was refused so."""
+    return lambda body: (
+        waiting("OrganizationRefused")(body) and saying in condition(body, "OrganizationReady")["message"]
+    )
+
+
+def bought(sovereign: Sovereign, slug: str, tenant: str = "kestrel-pharmacy") -> Made:
+    """Buy for an Organization."""
+    voucher, user = issued(sovereign), unique("user")
+    customer = {"userID": user, "tenantID": tenant, "email": "ahmed@example.com"}
+    return sovereign.shop.redeem(voucher.code, customer=customer, order=order("m", subdomain=slug))
+
+
+def test_made_from_the_order(sovereign: Sovereign, registry: Registry) -> None:
+    """Refused while the CRD wants more, said so and tried again; then made, and followed until it is ready."""
+    registry.define("tier")
+    slug = unique("org")
+    made = bought(sovereign, slug)
+    body = made.wait(refused("spec.tier: Required value"))
+    assert body["status"]["state"] == "Completed"
+    assert "finished" not in body["status"]
+    assert told(body)["PaymentSettled"] == ("True", "Completed")
+    registry.define()
+    body = made.wait(waiting("OrganizationNotReady"))
+    organization = registry.read(slug)
+    assert organization["spec"] == {
+        "slug": slug,
+        "tenantID": "kestrel-pharmacy",
+        "owner": {"userID": made.spec["customer"]["userID"], "email": "ahmed@example.com"},
+        "planID": "m",
+        "apps": [],
+        "addons": [],
+    }
+    assert organization["metadata"]["labels"]["billing.openova.io/order-id"] == body["status"]["orderID"]
+    registry.set_ready(slug, "Unknown")
+    made.wait(lambda body: condition(body, "OrganizationReady").get("status") == "Unknown")
+    registry.set_ready(slug, "True")
+    assert made.result() == ("Completed", "Completed")
+    assert told(made.body())["OrganizationReady"] == ("True", "OrganizationCreated")
+    made.delete()
+    made.wait_gone()
+    assert registry.read(slug)["metadata"]["uid"] == organization["metadata"]["uid"]
+
+
+def test_one_that_is_there_is_taken_as_it_is(sovereign: Sovereign, registry: Registry) -> None:
+    """Whoever made it; but never another tenant's."""
+    registry.define()
+    ours, theirs = unique("org"), unique("org")
+    registry.create(ours, {})
+    registry.set_ready(ours, "True")
+    registry.create(theirs, {"billing.openova.io/tenant-id": "falcon-books"})
+    adopted, kept_off = bought(sovereign, ours), bought(sovereign, theirs)
+    assert adopted.result() == ("Completed", "Completed")
+    assert registry.read(ours)["spec"] == {"slug": ours}
+    kept_off.wait(refused("belongs to another tenant"))
+    kept_off.wait(state("Completed"))
