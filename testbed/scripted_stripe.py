@@ -46,6 +46,8 @@ class Fault(StrEnum):
     """All is done, and the connection ends without an answer."""
     SILENT_AFTER = "silent_after"
     """All is done, and no answer comes: the client's time runs out."""
+    EMPTY = "empty"
+    """200 and an object with nothing in it."""
     GARBAGE = "garbage"
     """200 and a page of HTML, as from something in between."""
     GATEWAY = "gateway"
@@ -156,6 +158,8 @@ class ScriptedStripe(StripeThings):
             fault = waiting.pop(0) if waiting else None
         if fault is Fault.CUT:
             return _cut(request)
+        if fault is Fault.EMPTY:
+            return web.json_response({})
         if fault in (Fault.GARBAGE, Fault.GATEWAY):
             return web.Response(status=200 if fault is Fault.GARBAGE else 502, text="<html>", content_type="text/html")
         try:

@@ -34,6 +34,7 @@ PASSING = [
     Fault.IN_USE,
     Fault.CUT,
     Fault.CUT_AFTER,
+    Fault.EMPTY,
     Fault.GARBAGE,
     Fault.GATEWAY,
 ]

@@ -135,10 +135,14 @@ async def test_a_look_up_that_fails_changes_nothing(
 ) -> None:
     stripe.pay(session_of(awaiting))
     path = f"{SESSIONS}/{awaiting.session_id}"
-    stripe.fail(path, Fault.GATEWAY, Fault.UNAUTHORIZED)
-    with pytest.raises(PaymentProcessorUnavailableError):
-        await checkout.look_up(awaiting)
+    stripe.fail(path, Fault.GATEWAY, Fault.EMPTY, Fault.UNAUTHORIZED)
+    stripe.fail(INVOICE_PAYMENTS, Fault.EMPTY)
+    for _ in range(2):
+        with pytest.raises(PaymentProcessorUnavailableError):
+            await checkout.look_up(awaiting)
     with pytest.raises(PaymentRejectedError):
+        await checkout.look_up(awaiting)
+    with pytest.raises(PaymentProcessorUnavailableError):
         await checkout.look_up(awaiting)
     assert (await standing(ledger, awaiting)).state is PurchaseState.AWAITING_PAYMENT
 

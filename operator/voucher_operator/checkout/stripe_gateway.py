@@ -76,7 +76,7 @@ class StripeGateway:
             made = await client.v1.customers.create_async(
                 stripe_requests.customer(purchase, self._settings.sovereign), options
             )
-        return made.id
+        return _text(_body(made), "id")
 
     async def coupon(self, purchase: Purchase, rules: CurrencyRules) -> str | None:
         """Make the coupon that is worth the credit held, and return its id; None when none is held."""
@@ -85,7 +85,8 @@ class StripeGateway:
         params = stripe_requests.coupon(purchase, self._settings.sovereign, rules)
         try:
             async with self._asking() as client:
-                await client.v1.coupons.create_async(params, stripe_requests.once(purchase, "coupon"))
+                made = await client.v1.coupons.create_async(params, stripe_requests.once(purchase, "coupon"))
+            _text(_body(made), "id")
         except _ExistsError:
             pass  # its id names the order, whose credit never changes
         return params["id"]
@@ -101,7 +102,7 @@ class StripeGateway:
         try:
             async with self._asking() as client:
                 options = stripe_requests.once(purchase, "session")
-                found = _session(await client.v1.checkout.sessions.create_async(params, options))
+                found = _session(_body(await client.v1.checkout.sessions.create_async(params, options)))
         except _OtherWordsError as error:
             found = await self._made_before(purchase, customer_id, error)
         if found.amount != rules.to_stripe(purchase.due_minor) or found.currency != rules.currency.lower():
@@ -111,7 +112,7 @@ class StripeGateway:
     async def retrieve(self, session_id: str) -> StripeSession:
         """Read a session as it is now."""
         async with self._asking() as client:
-            return _session(await client.v1.checkout.sessions.retrieve_async(session_id))
+            return _session(_body(await client.v1.checkout.sessions.retrieve_async(session_id)))
 
     async def expire(self, session_id: str) -> None:
         """Close an open session, so that nobody can pay it any more."""
@@ -126,7 +127,7 @@ class StripeGateway:
             listed = await client.v1.checkout.sessions.list_async(
                 {"customer": purchase.stripe_customer_id, "status": "open", "limit": _ONE_PAGE}
             )
-        found = [_session(one) for one in listed.data]
+        found = [_session(one) for one in _listed(listed)]
         return [one for one in found if one.order_id == purchase.order_id]
 
     async def first_payment(self, payment_intent: str) -> FirstPayment | None:
@@ -139,8 +140,8 @@ class StripeGateway:
                     "limit": 1,
                 }
             )
-        for one in listed.data:
-            if found := stripe_requests.first_order(one.to_dict()):
+        for one in _listed(listed):
+            if found := stripe_requests.first_order(one):
                 return FirstPayment(*found)
         return None
 
@@ -154,7 +155,7 @@ class StripeGateway:
                     "limit": _ONE_PAGE,
                 }
             )
-        return any(stripe_requests.is_refunded(one.to_dict()) for one in listed.data)
+        return any(stripe_requests.is_refunded(one) for one in _listed(listed))
 
     async def _made_before(self, purchase: Purchase, customer_id: str, error: Exception) -> StripeSession:
         """Find the session that an earlier try made before the settings changed; there is never a second one."""
@@ -162,7 +163,7 @@ class StripeGateway:
             answer = await client.v1.checkout.sessions.list_async(
                 {"customer": customer_id, "status": "open", "limit": _ONE_PAGE}
             )
-        for one in map(_session, answer.data):
+        for one in map(_session, _listed(answer)):
             if one.order_id == purchase.order_id:
                 return one
         raise PaymentRejectedError(*error.args) from None
@@ -208,19 +209,40 @@ class _ExistsError(PaymentRejectedError):
     """What we would make under a name of ours is there."""
 
 
-def _session(answer: stripe.checkout.Session) -> StripeSession:
-    body = answer.to_dict()
+def _session(body: Mapping[str, Any]) -> StripeSession:
+    labels = body.get("metadata")
     try:
         return StripeSession(
-            id=body["id"],
+            id=_text(body, "id"),
             url=body.get("url") or "",
             status=body.get("status") or "",
             amount=body.get("amount_total"),
             currency=body.get("currency") or "",
             expires_at=datetime.fromtimestamp(body["expires_at"], UTC),
-            order_id=(body.get("metadata") or {}).get("order_id"),
+            order_id=labels.get("order_id") if isinstance(labels, Mapping) else None,
             invoice_id=stripe_requests.reference(body.get("invoice")),
             body=body,
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         raise unreadable() from None
+
+
+def _body(answer: object) -> Mapping[str, Any]:
+    """Return what Stripe answered; whatever stands between us and Stripe may answer in its place."""
+    if isinstance(answer, stripe.StripeObject):
+        return answer.to_dict()
+    raise unreadable()
+
+
+def _listed(answer: object) -> list[Mapping[str, Any]]:
+    items = _body(answer).get("data")
+    if isinstance(items, list) and all(isinstance(item, Mapping) for item in items):
+        return items
+    raise unreadable()
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if isinstance(value, str) and value:
+        return value
+    raise unreadable()
