@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import Final, Protocol
 
 from voucher_operator import telemetry
+from voucher_operator.checkout.effects import Effect, effect
 from voucher_operator.events.bus import Bus, BusAbsentError, BusError, EventRefusedError, connected
 from voucher_operator.ledger.purchase_types import OutboxBacklog, OutboxEvent
 from voucher_operator.resources.errors import OperatorError
@@ -137,7 +138,8 @@ class Relay:
             await self._chains(bus, by_tenant(events), acknowledged)
         finally:
             if acknowledged:
-                await self._outbox.outbox_published(acknowledged)
+                async with effect(Effect.MARK_PUBLISHED):
+                    await self._outbox.outbox_published(acknowledged)
         self._stuck = len(events) - len(acknowledged)
         return bool(acknowledged)
 
@@ -163,7 +165,8 @@ class Relay:
     async def _sent(self, bus: Bus, event: OutboxEvent, failed: list[Exception]) -> bool:
         """Publish one event; a refused one keeps those behind it, any other error goes to `failed`."""
         try:
-            await bus.publish(event)
+            async with effect(Effect.PUBLISH):
+                await bus.publish(event)
         except EventRefusedError as error:
             if event.id not in self._refused:
                 log.warning("%s", error, extra={"resource": "outbox", "key": event.id, "reason": event.type})
