@@ -46,6 +46,14 @@ async def test_nats_comes_late(
     assert [message.partition(":")[0] for message in told] == ["events wait", "events are published again"]
 
 
+async def test_nats_ends_while_nothing_waits(ledger: Ledger, own: Streams) -> None:
+    """It is noticed at once, not by the next event."""
+    async with running(own.relay(ledger)) as relay:
+        await until(lambda: relay.details() == {"waiting": 0, "oldest_seconds": 0})
+        own.server.kill()
+        await until(lambda: "problem" in relay.details())
+
+
 @pytest.mark.parametrize("end", ["kill", "stop"])
 async def test_nats_ends_in_the_middle(database18: Database, ledger: Ledger, own: Streams, end: str) -> None:
     await write(database18, MANY)

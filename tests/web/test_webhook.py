@@ -72,9 +72,8 @@ WRONG = {
 async def test_a_wrong_signature(database18: Database, stripe_calls: Caller) -> None:
     before = counted("bad_signature")
     for name, signature in WRONG.items():
-        request = stripe_calls.client.build_request("POST", PATH, content=BODY)
-        request.headers.raw.append((b"Stripe-Signature", signature.encode("latin-1")))
-        answer = await stripe_calls.client.send(request)
+        headers = [(b"Stripe-Signature", signature.encode("latin-1"))]
+        answer = await stripe_calls.client.post(PATH, content=BODY, headers=headers)
         assert (answer.status_code, set(answer.json())) == (400, {"error"}), name
     assert await _kept(database18) == []
     assert counted("bad_signature") == before + len(WRONG)

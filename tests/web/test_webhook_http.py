@@ -56,6 +56,14 @@ async def test_a_body_without_an_end_is_answered_before_its_end(stripe_calls: Ca
     await writer.wait_closed()
 
 
+async def test_a_length_that_is_too_much_is_answered_at_once(stripe_calls: Caller) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
+    writer.write(f"{HEAD}Content-Length: {module.LIMIT + 1}\r\n\r\n".encode())
+    assert (await reader.readline()).split()[1] == b"413"
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_a_body_that_takes_too_long(stripe_calls: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
@@ -95,7 +103,7 @@ async def test_a_call_under_way_is_finished_when_we_stop(database18: Database, l
         call = asyncio.create_task(caller.post(session_event()))
         await reached.wait()
         stop = asyncio.create_task(caller.server.stop())
-        await until(lambda: caller.server._server.should_exit)
+        await until(lambda: not caller.server._server.servers[0].is_serving())
         go_on.set()
         assert (await call).status_code == 200
         await stop
