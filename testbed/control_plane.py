@@ -8,6 +8,7 @@ import http.client
 import secrets
 import shutil
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -49,6 +50,19 @@ class ControlPlane(ClusterAccess):
     ) -> None:
         """Stop."""
         self.stop()
+
+    def invitation(self) -> dict[str, str]:
+        """Return what another process needs to use this cluster while it runs: see `joined`."""
+        return {"folder": str(self._folder), "binaries": str(self._binaries), "port": str(self._port)}
+
+    @classmethod
+    def joined(cls, invitation: Mapping[str, str]) -> "ControlPlane":
+        """Return the cluster that another process runs. Who joins cannot end or restart any of it."""
+        guest = cls()
+        guest._temporary = Path(invitation["folder"])
+        guest._binaries = Path(invitation["binaries"])
+        guest._port = int(invitation["port"])
+        return guest
 
     @property
     def url(self) -> str:
