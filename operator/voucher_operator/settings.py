@@ -1,7 +1,6 @@
 """All settings of the process, from the environment, in one class.
 
-Neighbours: `cli` reads them once and hands them down; the chart's Deployment sets them; docs/architecture.md lists
-them.
+Neighbours: `cli` reads them once and hands them down; the chart's Deployment sets them from its values.
 """
 
 from pathlib import Path
@@ -55,7 +54,7 @@ class Settings(BaseSettings):
     secret_interval: float = Field(default=15.0, gt=0)
     """Pause between two looks at the Secrets that carry codes, in seconds."""
     not_found_grace: float = Field(default=5.0, ge=0)
-    """A Redemption younger than this waits for a code that is not there yet, in seconds."""
+    """How long a Redemption waits for a code since the ledger first missed it, in seconds: its Voucher may come."""
     release_after: float = Field(default=120.0, ge=0)
     """A deleted Voucher is let go after this many seconds without a ledger; the next resync revokes its code."""
 

@@ -4,7 +4,8 @@ Watch both resources, and hold Vouchers by a finalizer until their code is revok
 
 Its handlers only put keys into the work queues: a kopf handler that fails sleeps in one of `worker_limit` slots, so
 it would take fifty waiting resources to stop all others. The generation in `status.observedGeneration` is the only
-mark, and it is written by `status` together with the conditions: kopf itself writes nothing but the finalizer.
+mark, and it is written by `status` together with the conditions: kopf itself writes nothing but the finalizer, and its
+count of tries (`status.kopf`) while a deleted Voucher cannot be revoked.
 Neighbours: `queue`, `cache`, `vouchers.VoucherController.revoke`; `process.runner` runs what `build` returns.
 """
 
