@@ -112,6 +112,13 @@ def test_slot_is_as_the_platform_wants_it() -> None:
     assert slot()["Namespace"]["metadata"]["labels"] == {"catalyst.openova.io/sovereign": "sovereign.example"}
 
 
+def test_taking_the_slot_away_leaves_the_namespace() -> None:
+    """And with it every Voucher and Redemption; the operator alone goes."""
+    assert kustomization("bootstrap-kit")["spec"]["prune"] is True
+    annotations = slot()["Namespace"]["metadata"]["annotations"]
+    assert annotations == {"kustomize.toolkit.fluxcd.io/prune": "disabled"}
+
+
 def test_slot_installs_this_chart_where_the_vouchers_are() -> None:
     release = slot()["HelmRelease"]["spec"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
