@@ -30,6 +30,8 @@ class Settings(BaseSettings):
 
     namespaces: Annotated[tuple[str, ...], NoDecode] = ("billing",)
     """Namespaces whose Vouchers and Redemptions are served, separated by commas."""
+    database_secrets: Annotated[tuple[str, ...], NoDecode] = ()
+    """Secrets with the database's credentials, separated by commas: no code is read from them, in any namespace."""
     pod_name: str = "voucher-operator"
     """This replica's identity in the Lease and in events."""
     pod_namespace: str = "billing"
@@ -58,7 +60,7 @@ class Settings(BaseSettings):
     release_after: float = Field(default=120.0, ge=0)
     """A deleted Voucher is let go after this many seconds without a ledger; the next resync revokes its code."""
 
-    @field_validator("namespaces", mode="before")
+    @field_validator("namespaces", "database_secrets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

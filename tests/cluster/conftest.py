@@ -18,7 +18,7 @@ from testbed.cluster import install_rights
 from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database, PostgresServer
-from tests.cluster.resources import FAST, Books, Shop, connected
+from tests.cluster.resources import CLOSED_SECRET, FAST, Books, Shop, connected
 from voucher_operator.ledger.types import Violation
 from voucher_operator.ledger.verify import verify
 
@@ -65,7 +65,7 @@ def common_operator(
         database_url=common_database.runtime_url,
         namespaces=installed.namespaces,
         folder=tmp_path_factory.mktemp("everyday"),
-        env={**installed.env, **FAST},
+        env={**installed.env, **FAST, "VOUCHER_OPERATOR_DATABASE_SECRETS": CLOSED_SECRET},
     )
     operator.start()
     try:

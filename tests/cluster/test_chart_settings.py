@@ -12,7 +12,7 @@ PREFIX = "VOUCHER_OPERATOR_"
 # The chart gives the database as a folder, and pods listen where they always do.
 NOT_OFFERED = {"DATABASE_URL", "HTTP_HOST"}
 # Known only in the cluster, or the release's own.
-PER_RELEASE = {"database_dir", "namespaces", "pod_name", "pod_namespace", "lease_name"}
+PER_RELEASE = {"database_dir", "database_secrets", "namespaces", "pod_name", "pod_namespace", "lease_name"}
 POD = {"metadata.name": "voucher-operator-abc", "metadata.namespace": "billing"}
 
 
@@ -44,6 +44,7 @@ def test_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
     defaults = {name: field.default for name, field in Settings.model_fields.items() if name not in PER_RELEASE}
     assert {name: getattr(given, name) for name in defaults} == defaults
     assert given.database_dir == Path("/etc/voucher-operator/database")
+    assert given.database_secrets == ("voucher-operator-database", "voucher-operator-database-owner")
     assert (given.namespaces, given.lease_name) == (("billing",), "bp-voucher-operator")
     assert (given.pod_name, given.pod_namespace) == ("voucher-operator-abc", "billing")
 
@@ -54,6 +55,7 @@ def test_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"currency": "KWD"}, "currency", "KWD"),
         ({"runtimeRole": "vouchers"}, "runtime_role", "vouchers"),
         ({"database": {"poolSize": 9}}, "pool_size", 9),
+        ({"database": {"existingSecret": "a", "ownerSecret": "b"}}, "database_secrets", ("a", "b")),
         ({"logLevel": "DEBUG"}, "log_level", "DEBUG"),
         ({"workers": 64}, "workers", 64),
         ({"watchNamespaces": ["one", "2"]}, "namespaces", ("one", "2")),

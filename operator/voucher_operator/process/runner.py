@@ -49,7 +49,7 @@ class Operator:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.ledger = Ledger(settings.conninfo, pool_size=settings.pool_size)
-        self.kube = KubeApi()
+        self.kube = KubeApi(closed=settings.database_secrets)
         self.definitions = Definitions(self.kube)
         self.recorder = Recorder(self.kube, settings.pod_name)
         self.stopping = asyncio.Event()
