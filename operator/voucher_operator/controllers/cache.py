@@ -70,7 +70,7 @@ class Cache:
         return kept
 
     def read(self, body: Mapping[str, Any]) -> Body:
-        """Remember a body that was asked for, unless the watch has told of a newer spec while the answer was on its way.
+        """Remember a body that was asked for, unless the watch has told of a newer spec meanwhile.
 
         Returns what is remembered.
         """
