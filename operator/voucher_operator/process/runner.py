@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 
 _DRAIN = 10.0
 """Seconds that what is under way may take to finish on a stop."""
+_REPEAT = 10.0
+"""Seconds after which a task that goes on is cancelled once more; kopf's own take up to two to end in good order."""
+_LEADING = 30.0
+"""The same for the leader's, which first finishes what is under way."""
 _STATUSES = 20
 """Statuses of Redemptions that are written at once: more connections make the API server slower, and leave none to the
 Lease."""
@@ -72,7 +76,7 @@ class Operator:
                 raise _EndedError({leading})
         finally:
             log.info("stopping", extra={"resource": "process", "key": self.settings.pod_name, "reason": "Signal"})
-            await _end(leading, stop)
+            await _end(leading, stop, patience=_LEADING)
             await server.cleanup()
             await self.kube.close()
             await self.ledger.close()
@@ -211,12 +215,16 @@ def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
     return asyncio.create_task(work, name=name)
 
 
-async def _end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they are gone."""
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+async def _end(*tasks: asyncio.Task[Any], patience: float = _REPEAT) -> None:
+    """Cancel tasks and wait until they are gone.
+
+    Again and again: before Python 3.12 `asyncio.wait_for`, which libraries use, may lose a cancellation.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=patience)
 
 
 async def run(settings: Settings) -> None:
