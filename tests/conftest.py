@@ -1,8 +1,8 @@
 """Real parts for all tests, each started when the first test asks for it; one that cannot start fails the test.
 
 Servers live for the session; databases and namespaces belong to one test. Tests that run in several processes share
-one cluster, which the process that hands out the tests runs: it is the dearest part. A test that stops a server starts
-its own (`PostgresServer()`, `ControlPlane()`): the others would notice.
+one cluster, which the process that hands out the tests runs: it is the dearest part. A test that stops a server or
+changes what all of it has starts its own PostgreSQL, or takes `own_cluster`: the others would notice.
 """
 
 import asyncio
@@ -101,6 +101,17 @@ def control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     if invitation is not None:
         yield ControlPlane.joined(invitation)
         return
+    with ControlPlane() as cluster:
+        install_crds(cluster)
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def own_cluster() -> Iterator[ControlPlane]:
+    """A cluster that one test at a time may stop or change; it leaves it running with the present CRDs.
+
+    Those tests are marked `xdist_group("own-cluster")`, so that one process runs them all.
+    """
     with ControlPlane() as cluster:
         install_crds(cluster)
         yield cluster
