@@ -2,7 +2,7 @@
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from kubernetes.aio.client import ApiClient
@@ -11,7 +11,9 @@ from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from voucher_operator.process.leader import PatientLock
 from voucher_operator.process.runner import _end
-from voucher_operator.settings import Settings
+
+if TYPE_CHECKING:
+    from voucher_operator.settings import Settings
 
 SETTINGS = cast("Settings", SimpleNamespace(lease_name="l", pod_namespace="n", pod_name="p", renew_deadline=10.0))
 RECORD = LeaderElectionRecord("p", "15", "", "")

@@ -17,6 +17,7 @@ from typing import Any
 
 import kopf
 from kopf._cogs.clients.scanning import scan_resources
+from kopf._cogs.clients.watching import infinite_watch
 
 from voucher_operator.controllers import kube
 from voucher_operator.controllers.cache import Cache, key_of
@@ -156,6 +157,16 @@ def strays() -> set[asyncio.Task[Any]]:
     They would go on, and with a new session that nobody closes; cancel them together with kopf's own tasks.
     """
     return {task for task in asyncio.all_tasks() if _asks(task.get_coro())}
+
+
+def forgive(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Handle what the event loop complains of as ever, except for kopf's stream of events.
+
+    kopf leaves it open when it is cancelled while it hands on an event, and Python cannot always close it later
+    ("generator didn't stop after athrow()"); nothing of it is needed any more.
+    """
+    if getattr(context.get("asyncgen"), "ag_code", None) is not infinite_watch.__code__:
+        loop.default_exception_handler(context)
 
 
 def _asks(coro: object) -> bool:

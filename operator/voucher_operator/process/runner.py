@@ -63,6 +63,7 @@ class Operator:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         self._listen_to_signals()
+        asyncio.get_running_loop().set_exception_handler(watch.forgive)
         await self.ledger.open()
         await self.kube.open()
         app = http.application(self.problems, self.details, self.refresh)
