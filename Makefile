@@ -45,7 +45,7 @@ check: venv ## lint, types, layers, locks
 
 .PHONY: test
 test: venv ## run all tests on real parts (ARGS="-k cap": some of them)
-	$(PY) -m pytest --numprocesses=2 --dist=worksteal $(ARGS)
+	$(PY) -m pytest --numprocesses=4 --dist=loadgroup $(ARGS)
 
 .PHONY: e2e
 e2e: venv ## run Flux, and image, chart and operator in a real kind cluster; needs Docker (ARGS="--kind-image=...": options)

@@ -5,9 +5,11 @@ Neighbours: `access` is what is done with it, `credentials` writes keys and kube
 
 import contextlib
 import http.client
+import os
 import secrets
 import shutil
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -49,6 +51,19 @@ class ControlPlane(ClusterAccess):
     ) -> None:
         """Stop."""
         self.stop()
+
+    def invitation(self) -> dict[str, str]:
+        """Return what another process needs to use this cluster while it runs: see `joined`."""
+        return {"folder": str(self._folder), "binaries": str(self._binaries), "port": str(self._port)}
+
+    @classmethod
+    def joined(cls, invitation: Mapping[str, str]) -> "ControlPlane":
+        """Return the cluster that another process runs. Who joins cannot end or restart any of it."""
+        guest = cls()
+        guest._temporary = Path(invitation["folder"])
+        guest._binaries = Path(invitation["binaries"])
+        guest._port = int(invitation["port"])
+        return guest
 
     @property
     def url(self) -> str:
@@ -103,7 +118,7 @@ class ControlPlane(ClusterAccess):
         return self._folder / "certificates" / "apiserver.crt"
 
     def _start(self) -> None:
-        self._temporary = self._resources.enter_context(temporary_folder("control-plane"))
+        self._temporary = self._resources.enter_context(temporary_folder("control-plane", in_memory=True))
         self._port = free_port()
         ec_private_key(self._folder / "service-account.key")
         (self._folder / "tokens.csv").write_text(f"{self._token},admin,admin,system:masters\n")
@@ -132,7 +147,7 @@ class ControlPlane(ClusterAccess):
             "--unsafe-no-fsync",
             "--log-level=warn",
         ]
-        return Daemon("etcd", [self._binaries / "etcd", *flags], self._folder / "etcd.log")
+        return Daemon("etcd", [self._binaries / "etcd", *flags], self._folder / "etcd.log", env=_lavish())
 
     def _kube_apiserver(self, etcd_port: int) -> Daemon:
         key = self._folder / "service-account.key"
@@ -153,9 +168,8 @@ class ControlPlane(ClusterAccess):
             # Else a graceful stop waits a minute for watches that never end.
             "--shutdown-watch-termination-grace-period=2s",
         ]
-        return Daemon(
-            "kube-apiserver", [self._binaries / "kube-apiserver", *flags], self._folder / "kube-apiserver.log"
-        )
+        log = self._folder / "kube-apiserver.log"
+        return Daemon("kube-apiserver", [self._binaries / "kube-apiserver", *flags], log, env=_lavish())
 
     def _controller_manager(self) -> Daemon:
         flags = [
@@ -189,3 +203,8 @@ class ControlPlane(ClusterAccess):
         """Copy the logs of all parts into the folder `target`."""
         for log in self._folder.glob("*.log"):
             shutil.copy(log, target)
+
+
+def _lavish() -> dict[str, str]:
+    """Return an environment in which Go collects garbage seldom: processors are scarcer here than memory."""
+    return {"GOGC": "400"} | os.environ

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,8 @@ from testbed import guardian
 # Not the seeded generator: every test would start at the same port.
 _PORTS = range(18000, 32000)
 _random = random.SystemRandom()
+_SHARED_MEMORY = Path("/dev/shm")
+_ENOUGH = 4 * 1024**3
 
 
 class TestbedError(Exception):
@@ -75,14 +78,24 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def temporary_folder(name: str) -> Iterator[Path]:
-    """Make a folder that is removed at the end, also at the end of a killed process."""
-    with tempfile.TemporaryDirectory(prefix=f"voucher-{name}-", ignore_cleanup_errors=True) as folder:
+def temporary_folder(name: str, *, in_memory: bool = False) -> Iterator[Path]:
+    """Make a folder that is removed at the end, also at the end of a killed process.
+
+    `in_memory`: on a file system in memory where there is a large one, for what need not survive the machine.
+    """
+    place = _memory() if in_memory else None
+    with tempfile.TemporaryDirectory(prefix=f"voucher-{name}-", dir=place, ignore_cleanup_errors=True) as folder:
         _guardian.order(f"folder {folder}")
         try:
             yield Path(folder)
         finally:
             _guardian.order(f"forget {folder}")
+
+
+def _memory() -> Path | None:
+    if not os.access(_SHARED_MEMORY, os.W_OK | os.X_OK):
+        return None
+    return _SHARED_MEMORY if shutil.disk_usage(_SHARED_MEMORY).free > _ENOUGH else None
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60.0, alive: "Daemon | None" = None) -> None:

@@ -1,7 +1,8 @@
 """Real parts for all tests, each started when the first test asks for it; one that cannot start fails the test.
 
-Servers live for the session; databases and namespaces belong to one test. A test that stops a server starts its own
-(`PostgresServer()`, `ControlPlane()`): the others would notice.
+Servers live for the session; databases and namespaces belong to one test. Tests that run in several processes share
+one cluster, which the process that hands out the tests runs: it is the dearest part. A test that stops a server or
+changes what all of it has starts its own PostgreSQL, or takes `own_cluster`: the others would notice.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,30 @@ from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import RUNTIME, Database, PostgresServer
 from voucher_operator.ledger.migrate import migrate
+
+_CLUSTER = "cluster"
+
+
+class SharedCluster:
+    """Runs the cluster of all worker processes, in the one that hands out the tests."""
+
+    def __init__(self) -> None:
+        self._cluster = ControlPlane()
+
+    def pytest_sessionstart(self) -> None:
+        self._cluster.start()
+        install_crds(self._cluster)
+
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput[_CLUSTER] = self._cluster.invitation()
+
+    def pytest_unconfigure(self) -> None:
+        self._cluster.stop()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(SharedCluster(), "shared-cluster")
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +95,23 @@ def database18(postgres18: PostgresServer, template18: str) -> Iterator[Database
 
 
 @pytest.fixture(scope="session")
-def control_plane() -> Iterator[ControlPlane]:
-    """A cluster that has the CRDs."""
+def control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
+    """A cluster that has the CRDs. Nobody stops or restarts it."""
+    invitation = getattr(request.config, "workerinput", {}).get(_CLUSTER)
+    if invitation is not None:
+        yield ControlPlane.joined(invitation)
+        return
+    with ControlPlane() as cluster:
+        install_crds(cluster)
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def own_cluster() -> Iterator[ControlPlane]:
+    """A cluster that one test at a time may stop or change; it leaves it running with the present CRDs.
+
+    Those tests are marked `xdist_group("own-cluster")`, so that one process runs them all.
+    """
     with ControlPlane() as cluster:
         install_crds(cluster)
         yield cluster

@@ -1,7 +1,6 @@
 """All settings of the process, from the environment, in one class.
 
-Neighbours: `cli` reads them once and hands them down; the chart's Deployment sets them; docs/architecture.md lists
-them.
+Neighbours: `cli` reads them once and hands them down; the chart's Deployment sets them from its values.
 """
 
 from pathlib import Path
@@ -31,6 +30,8 @@ class Settings(BaseSettings):
 
     namespaces: Annotated[tuple[str, ...], NoDecode] = ("billing",)
     """Namespaces whose Vouchers and Redemptions are served, separated by commas."""
+    closed_secrets: Annotated[tuple[str, ...], NoDecode] = ()
+    """Secrets with credentials of our own, separated by commas: no code is read from them, in any namespace."""
     pod_name: str = "voucher-operator"
     """This replica's identity in the Lease and in events."""
     pod_namespace: str = "billing"
@@ -55,7 +56,7 @@ class Settings(BaseSettings):
     secret_interval: float = Field(default=15.0, gt=0)
     """Pause between two looks at the Secrets that carry codes, in seconds."""
     not_found_grace: float = Field(default=5.0, ge=0)
-    """A Redemption younger than this waits for a code that is not there yet, in seconds."""
+    """How long a Redemption waits for a code since the ledger first missed it, in seconds: its Voucher may come."""
     release_after: float = Field(default=120.0, ge=0)
     """A deleted Voucher is let go after this many seconds without a ledger; the next resync revokes its code."""
 
@@ -99,7 +100,7 @@ class Settings(BaseSettings):
     session_lookup_interval: float = Field(default=300.0, gt=0)
     """After this long without a webhook a checkout is looked up at Stripe, in seconds, and as often again."""
 
-    @field_validator("namespaces", mode="before")
+    @field_validator("namespaces", "closed_secrets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

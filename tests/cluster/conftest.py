@@ -20,7 +20,7 @@ from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database, PostgresServer
 from testbed.scripted_stripe import ScriptedStripe
 from tests.cluster.market import Market
-from tests.cluster.resources import FAST, Books, Shop, connected
+from tests.cluster.resources import CLOSED_SECRET, FAST, Books, Shop, connected
 from voucher_operator.ledger.types import Violation
 from voucher_operator.ledger.verify import verify
 
@@ -77,7 +77,12 @@ def common_operator(
         database_url=common_database.runtime_url,
         namespaces=installed.namespaces,
         folder=tmp_path_factory.mktemp("everyday"),
-        env={**installed.env, **FAST, **common_market.env},
+        env={
+            **installed.env,
+            **FAST,
+            **common_market.env,
+            "VOUCHER_OPERATOR_CLOSED_SECRETS": CLOSED_SECRET,
+        },
     )
     operator.start()
     try:

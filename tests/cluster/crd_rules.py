@@ -4,6 +4,7 @@ Neighbours: test_crd_voucher.py and test_crd_redemption.py hold the cases, test_
 """
 
 import json
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,9 +145,12 @@ def _refused() -> Iterator[list[str]]:
 
 @contextmanager
 def judge(control_plane: ControlPlane, kind: str, namespace: str, spec: str) -> Iterator[Judge]:
-    """Install the CRDs and judge objects of `kind`, with `spec` (YAML) as the good one, in a new namespace."""
+    """Install the CRDs and judge objects of `kind`, with `spec` (YAML) as the good one, in a new namespace.
+
+    `namespace` is how its name begins: tests of one module may run in several processes.
+    """
     install_crds(control_plane)
-    control_plane.namespace(namespace)
+    namespace = control_plane.namespace(f"{namespace}-{secrets.token_hex(4)}")
     settings = Configuration()
     config.load_kube_config(str(control_plane.kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call]
     with ApiClient(settings) as client:

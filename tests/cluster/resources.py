@@ -41,6 +41,9 @@ FAST = {
 }
 """Shorter pauses than in production: the same passes, more often."""
 
+CLOSED_SECRET = "ledger-login"
+"""A Secret that the session's operator takes for the database's."""
+
 Object = dict[str, Any]
 Predicate = Callable[[Object], bool]
 Plural = Literal["vouchers", "redemptions"]

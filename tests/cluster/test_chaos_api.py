@@ -1,12 +1,11 @@
 """The API server goes away and comes back, or does not know the CRDs yet: the operator stays, and finishes the work."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
-from testbed.cluster import install_crds, install_rights
+from testbed.cluster import CRDS, install_crds
 from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
@@ -24,12 +23,13 @@ BRISK = {
 }
 
 
-@pytest.fixture(scope="module")
-def control_plane() -> Iterator[ControlPlane]:
+pytestmark = pytest.mark.xdist_group("own-cluster")
+
+
+@pytest.fixture
+def control_plane(own_cluster: ControlPlane) -> ControlPlane:
     """A cluster whose API server these tests stop."""
-    with ControlPlane() as cluster:
-        install_crds(cluster)
-        yield cluster
+    return own_cluster
 
 
 @pytest.fixture
@@ -86,22 +86,18 @@ async def test_restarted_under_load_and_away_for_longer_than_the_lease(
 
 
 async def test_without_crds_until_they_are_installed(
-    tmp_path: Path, database18: Database, operators: Operators
+    control_plane: ControlPlane, namespace: str, database18: Database, operators: Operators
 ) -> None:
     """No CRDs at the start: not ready, and says why; installed later, it begins to work without help."""
-    with ControlPlane() as bare:
-        namespace = bare.namespace("early")
-        early = Operators(install_rights(bare, [namespace]), database18, tmp_path)
-        operator = early.start()
-        operators.started.append(operator)
-        await complains(operator, "resources", "not installed")
-        await asyncio.to_thread(install_crds, bare)
-        async with scene(bare, namespace, database18) as here:
-            await here.voucher()
-            await here.redeem(["first"])
-            await here.finished()
-            await here.voucher_is(Ready="Issued", timesRedeemed=1)
-            await here.assert_told_as_it_was()
-        await asyncio.to_thread(operator.wait_ready, leader=True)
-        operator.stop()
+    await asyncio.to_thread(control_plane.kubectl, "delete", "--wait", f"--filename={CRDS}")
+    operator = operators.start()
+    await complains(operator, "resources", "not installed")
+    await asyncio.to_thread(install_crds, control_plane)
+    async with scene(control_plane, namespace, database18) as here:
+        await here.voucher()
+        await here.redeem(["first"])
+        await here.finished()
+        await here.voucher_is(Ready="Issued", timesRedeemed=1)
+        await here.assert_told_as_it_was()
+    await asyncio.to_thread(operator.wait_ready, leader=True)
     operators.allow.append(WITHOUT_CRDS)

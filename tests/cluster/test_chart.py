@@ -73,6 +73,8 @@ def test_schema_is_closed() -> None:
         ({"image": {"digest": "sha256:abc"}}, "/image/digest"),
         ({"image": {"repository": None}}, "/image"),
         ({"replicas": "2"}, "/replicas"),
+        ({"replicas": 0}, "/replicas"),
+        ({"database": {"caSecret": "pg-ca"}}, "/database/caSecret"),
         ({"watchNamespaces": "billing"}, "/watchNamespaces"),
         ({"watchNamespaces": ["*"]}, "/watchNamespaces/0"),
         ({"watchNamespaces": ["billing", "billing"]}, "/watchNamespaces"),
@@ -96,6 +98,7 @@ def test_schema_is_closed() -> None:
         ({"migration": {"backoffLimit": -1}}, "/migration/backoffLimit"),
         ({"migration": {"mode": "initContainer"}}, "/migration/mode"),
         ({"migration": {"hookPatience": "1m"}}, "/migration/hookPatience"),
+        ({"migration": {"hookPatience": 81}}, "/migration/hookPatience"),
         ({"clusterRoles": {"aggregated": True}}, "/clusterRoles"),
         ({"sovereignAdmins": ["admins"]}, "/sovereignAdmins/0"),
         ({"sovereignAdmins": [{"kind": "group", "name": "x"}]}, "/sovereignAdmins/0/kind"),
@@ -241,7 +244,7 @@ def test_probes_and_service_meet_the_port() -> None:
 
 @pytest.mark.parametrize(
     ("create", "name", "expected"),
-    [(True, "", "bp-voucher-operator"), (True, "mine", "mine"), (False, "theirs", "theirs"), (False, "", "default")],
+    [(True, "", "bp-voucher-operator"), (True, "mine", "mine"), (False, "theirs", "theirs")],
 )
 def test_service_account(create: bool, name: str, expected: str) -> None:
     """The pods and the bindings name the account that is made, or that is there."""
@@ -252,6 +255,14 @@ def test_service_account(create: bool, name: str, expected: str) -> None:
     assert the(documents, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == expected
     subjects = [binding["subjects"] for binding in of_kind(documents, "RoleBinding")]
     assert subjects == [[{"kind": "ServiceAccount", "name": expected, "namespace": "billing"}]] * 2
+
+
+def test_rights_are_not_for_everybody() -> None:
+    """Every pod of the namespace that names no account has "default": it is bound only where somebody says so."""
+    values = {"serviceAccount": {"create": False}}
+    assert "serviceAccount.name is needed" in refusal(values)
+    documents = render({**values, "rbac": {"create": False}})
+    assert the(documents, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == "default"
 
 
 @pytest.mark.parametrize(
@@ -281,6 +292,6 @@ def test_notes_say_what_comes_next() -> None:
     assert commands == [
         "kubectl -n ops rollout status deployment/x-voucher-operator",
         "kubectl -n billing get vouchers,redemptions",
-        "kubectl -n ops logs -l app.kubernetes.io/instance=x,app.kubernetes.io/component=migration",
     ]
+    assert "app.kubernetes.io/instance=x,app.kubernetes.io/component=migration" in notes
     assert {"voucher-operator-database", "voucher-operator-database-owner"} <= set(notes.split())

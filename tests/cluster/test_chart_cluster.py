@@ -21,13 +21,14 @@ VALUES: list[Document] = [
             "host": "pg-rw.sme",
             "port": 5433,
             "name": "sme_billing",
+            "caSecret": {"name": "7e1"},
         },
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "tolerations": [{"key": "billing", "operator": "Exists", "effect": "NoSchedule"}],
         "topologySpreadConstraints": [
             {"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule", "minDomains": 2}
         ],
-        "extraEnv": [{"name": "PGSSLMODE", "value": "require"}],
+        "extraEnv": [{"name": "PGCONNECT_TIMEOUT", "value": "5"}],
         "fullnameOverride": "vouchers",
         # Names that YAML would take for numbers.
         "lease": {"name": "1e3"},

@@ -46,6 +46,22 @@ def test_values_win_over_the_secret(kind: str, database: Document, environment: 
     assert [item["key"] for item in _volume(runs)["items"]] == keys
 
 
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_server_is_verified(kind: str) -> None:
+    """With its authority's certificate, which may come late and change; without one nothing is said."""
+    verified = workload(render({"database": {"caSecret": {"name": "pg-ca", "key": "tls.crt"}}}), kind)
+    environment = {entry["name"]: entry.get("value") for entry in container(verified)["env"]}
+    (mount,) = [mount for mount in container(verified)["volumeMounts"] if mount["name"] == "ca"]
+    assert environment["PGSSLMODE"] == "verify-full"
+    assert environment["PGSSLROOTCERT"] == f"{mount['mountPath']}/ca.crt"
+    (volume,) = [v["secret"] for v in verified["spec"]["template"]["spec"]["volumes"] if v["name"] == "ca"]
+    assert (volume["secretName"], volume["optional"]) == ("pg-ca", True)
+    assert volume["items"] == [{"key": "tls.crt", "path": "ca.crt"}]
+    plain = workload(render(), kind)
+    assert not any(entry["name"].startswith("PGSSL") for entry in container(plain)["env"])
+    assert {volume["name"] for volume in plain["spec"]["template"]["spec"]["volumes"]} == {"database", "tmp"}
+
+
 def test_migration_has_no_rights() -> None:
     """It runs under an account that no Role is bound to, without a token, and waits for a Secret for days."""
     documents = render()
@@ -62,7 +78,7 @@ def test_migration_has_no_rights() -> None:
     ("values", "expected"),
     [
         ({"migration": {"serviceAccountName": "mine"}}, "mine"),
-        ({"serviceAccount": {"create": False}}, "default"),
+        ({"serviceAccount": {"create": False, "name": "theirs"}}, "default"),
         ({}, "bp-voucher-operator-migration"),
     ],
 )
@@ -95,7 +111,7 @@ def test_hook_leaves_what_is_late_to_the_job() -> None:
     }
 
 
-@pytest.mark.parametrize(("patience", "deadline"), [(60, 270), (0.5, 211)])
+@pytest.mark.parametrize(("patience", "deadline"), [(60, 270), (0.5, 211), (80, 290)])
 def test_hook_ends_before_helm_gives_up(patience: float, deadline: int) -> None:
     """Whatever happens to its pod; a refusal is not tried for long, and its log stays."""
     job = hook(render({"migration": {"hookPatience": patience}}))["spec"]

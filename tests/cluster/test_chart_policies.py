@@ -175,7 +175,7 @@ def _containers(document: Document) -> Iterator[Document]:
             "clusterRoles": {"aggregate": False},
         },
         {"migration": {"enabled": False}, "clusterRoles": {"create": False}, "rbac": {"create": False}},
-        {"serviceAccount": {"create": False}},
+        {"serviceAccount": {"create": False, "name": "theirs"}},
     ],
     ids=["default", "pods", "digest", "everything", "less", "least", "accounts"],
 )

@@ -189,6 +189,10 @@ def test_sovereign_admins_are_bound_where_vouchers_are_served() -> None:
     assert group == {"kind": "Group", "name": "sovereign-admins", "apiGroup": "rbac.authorization.k8s.io"}
     assert account == {"kind": "ServiceAccount", "name": "shop", "namespace": "sme"}
     assert {binding["roleRef"]["name"] for binding in bindings} == {"bp-voucher-operator-sovereign-admin"}
+    elsewhere = render({**EVERYTHING, "clusterRoles": {"create": False, "sovereignAdmin": "theirs"}})
+    assert {
+        b["roleRef"]["name"] for b in of_kind(elsewhere, "RoleBinding") if b["roleRef"]["kind"] == "ClusterRole"
+    } == {"theirs"}
 
 
 def test_api_server_agrees_about_people(control_plane: ControlPlane, three_namespaces: list[str]) -> None:

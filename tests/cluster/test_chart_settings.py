@@ -14,7 +14,7 @@ PREFIX = "VOUCHER_OPERATOR_"
 NOT_OFFERED = {"DATABASE_URL", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"}
 NOT_OFFERED |= {"HTTP_HOST", "WEBHOOK_HOST", "STRIPE_API_BASE"}
 # Known only in the cluster, or the release's own.
-PER_RELEASE = {"database_dir", "namespaces", "pod_name", "pod_namespace", "lease_name"}
+PER_RELEASE = {"database_dir", "closed_secrets", "namespaces", "pod_name", "pod_namespace", "lease_name"}
 MOUNTED = {
     "stripe_api_key_file": Path("/etc/voucher-operator/stripe/api-key"),
     "stripe_webhook_secret_file": Path("/etc/voucher-operator/stripe/webhook-secret"),
@@ -52,6 +52,12 @@ def test_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
     defaults = {name: field.default for name, field in Settings.model_fields.items() if name not in PER_RELEASE}
     assert {name: getattr(given, name) for name in defaults} == defaults | MOUNTED
     assert given.database_dir == Path("/etc/voucher-operator/database")
+    assert given.closed_secrets == (
+        "voucher-operator-database",
+        "voucher-operator-database-owner",
+        "voucher-operator-stripe",
+        "voucher-operator-nats",
+    )
     assert (given.namespaces, given.lease_name) == (("billing",), "bp-voucher-operator")
     assert (given.pod_name, given.pod_namespace) == ("voucher-operator-abc", "billing")
 
@@ -62,6 +68,11 @@ def test_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"currency": "KWD"}, "currency", "KWD"),
         ({"runtimeRole": "vouchers"}, "runtime_role", "vouchers"),
         ({"database": {"poolSize": 9}}, "pool_size", 9),
+        (
+            {"database": {"existingSecret": "a", "ownerSecret": "b"}},
+            "closed_secrets",
+            ("a", "b", "voucher-operator-stripe", "voucher-operator-nats"),
+        ),
         ({"logLevel": "DEBUG"}, "log_level", "DEBUG"),
         ({"workers": 64}, "workers", 64),
         ({"watchNamespaces": ["one", "2"]}, "namespaces", ("one", "2")),

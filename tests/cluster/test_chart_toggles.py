@@ -110,7 +110,7 @@ def test_external_secrets() -> None:
     keys = {name: spec["dataFrom"] for name, spec in made.items()}
     assert keys == {name: [{"extract": {"key": f"billing/{name}"}}] for name in ("runtime", "owner")}
     for name, spec in made.items():
-        assert spec["target"] == {"name": name, "creationPolicy": "Owner", "deletionPolicy": "Retain"}
+        assert spec["target"] == {"name": name, "creationPolicy": "Orphan", "deletionPolicy": "Retain"}
         assert spec["secretStoreRef"] == {"kind": "ClusterSecretStore", "name": "vault"}
         assert spec["refreshInterval"] == "1h"
 
@@ -162,6 +162,10 @@ def test_secrets_of_stripe_and_nats_from_the_store() -> None:
         (
             {"sovereignAdmins": [{"kind": "ServiceAccount", "name": "shop"}]},
             "sovereignAdmins: a ServiceAccount needs its namespace",
+        ),
+        (
+            {"sovereignAdmins": EVERYTHING["sovereignAdmins"], "clusterRoles": {"create": False}},
+            "clusterRoles.sovereignAdmin is needed",
         ),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else None,

@@ -20,11 +20,10 @@ Document = dict[str, Any]
 
 
 @pytest.fixture
-def own_cluster() -> Iterator[ControlPlane]:
+def cluster(own_cluster: ControlPlane) -> Iterator[ControlPlane]:
     """CRDs are the whole cluster's: others would notice."""
-    with ControlPlane() as cluster:
-        install_crds(cluster)
-        yield cluster
+    yield own_cluster
+    install_crds(own_cluster)
 
 
 def _older(cluster: ControlPlane) -> list[str]:
@@ -44,10 +43,11 @@ def _words(operator: OperatorProcess) -> list[str]:
     return [record["message"] for record in operator.records() if "waiting for the CRDs" in record.get("message", "")]
 
 
-def test_older_crds_are_named_and_waited_for(own_cluster: ControlPlane, database18: Database, tmp_path: Path) -> None:
-    present = _older(own_cluster)
-    namespace = own_cluster.namespace("older")
-    rights = install_rights(own_cluster, [namespace])
+@pytest.mark.xdist_group("own-cluster")
+def test_older_crds_are_named_and_waited_for(cluster: ControlPlane, database18: Database, tmp_path: Path) -> None:
+    present = _older(cluster)
+    namespace = cluster.namespace("older")
+    rights = install_rights(cluster, [namespace])
     operator = OperatorProcess(
         kubeconfig=rights.kubeconfig,
         database_url=database18.runtime_url,
@@ -64,7 +64,7 @@ def test_older_crds_are_named_and_waited_for(own_cluster: ControlPlane, database
         assert "selectable field Redemption.status.finished" in words
         assert "Voucher.status.state" in words
         for text in present:
-            own_cluster.kubectl("replace", "--filename=-", input=text)
+            cluster.kubectl("replace", "--filename=-", input=text)
         operator.wait_ready()
     finally:
         operator.stop()

@@ -3,7 +3,19 @@
 import pytest
 
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import Made, Object, Shop, condition, let_pass, ready, stalled, state, unique, waiting
+from tests.cluster.resources import (
+    CLOSED_SECRET,
+    Made,
+    Object,
+    Shop,
+    condition,
+    let_pass,
+    ready,
+    stalled,
+    state,
+    unique,
+    waiting,
+)
 from voucher_operator.resources.conditions import kstatus
 
 GRANTED = ("Redeemed", "Redeemed")
@@ -49,6 +61,18 @@ def test_malformed_then_fixed(sovereign: Sovereign, text: str) -> None:
     shop.secret(secret, code=code)
     voucher.wait(ready("Issued"))
     assert shop.redeem(code).result() == GRANTED
+
+
+def test_database_credentials_become_no_code(sovereign: Sovereign) -> None:
+    """A password may look like a code; who writes Vouchers could otherwise have it issued."""
+    shop, password = sovereign.shop, unique("PASSWORD").upper()
+    shop.secret(CLOSED_SECRET, password=password)
+    voucher = shop.voucher(codeFrom=source(CLOSED_SECRET, "password"))
+    body = voucher.wait(stalled("InvalidCode"))
+    assert f"Secret {CLOSED_SECRET} holds credentials of the operator" in condition(body, "Ready")["message"]
+    assert sovereign.books.promo(password) == ()
+    redemption = shop.redeem(codeFrom=source(CLOSED_SECRET, "password"))
+    assert redemption.result() == ("Rejected", "VoucherNotFound")
 
 
 def test_blanks_around_it_and_its_case_do_not_count(sovereign: Sovereign) -> None:

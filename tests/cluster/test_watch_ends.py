@@ -6,6 +6,7 @@ under way opened a new session, which nobody closed.
 
 import asyncio
 import gc
+from typing import Any
 
 import kopf
 import pytest
@@ -26,7 +27,7 @@ async def test_cancelled_while_kopf_asks_what_is_served(
         raise AssertionError("nothing is to be watched")
 
     @kopf.on.login(registry=registry)
-    def login(**kwargs: object) -> kopf.ConnectionInfo | None:
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_kubeconfig(**kwargs)
 
     tasks = await kopf.spawn_tasks(registry=registry, settings=watch.settings(), namespaces=installation.namespaces)

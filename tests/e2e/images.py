@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import tomllib
 from pathlib import Path
 
 from testbed.processes import TestbedError
@@ -16,6 +17,8 @@ from testbed.repository import ROOT
 OPERATOR = "voucher-operator:e2e"
 PREVIOUS = "voucher-operator:e2e-previous"
 POSTGRES = "voucher-e2e-postgres:e2e"
+REVISION = "e2e"
+"""What these images say they are built from: also where there is no Git."""
 _POSTGRES_SOURCE = Path(__file__).parent / "postgres"
 
 
@@ -45,7 +48,13 @@ def remove_node(cluster: str) -> None:
 
 def build_operator(tag: str, base: str | None, source: Path = ROOT) -> None:
     """Build the operator from the checkout `source`; `base` is the image to stand on, None for the recipe's own."""
-    _build(tag, base, source / "Containerfile", source)
+    _build(tag, base, source / "Containerfile", source, VERSION=version(source), REVISION=REVISION)
+
+
+def version(source: Path = ROOT) -> str:
+    """Return the version that a checkout is of."""
+    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
+    return str(project["version"])
 
 
 def build_postgres(base: str | None) -> None:
@@ -63,7 +72,8 @@ def build_postgres(base: str | None) -> None:
         _build(POSTGRES, base, context / "Dockerfile", context)
 
 
-def _build(tag: str, base: str | None, recipe: Path, context: Path) -> None:
+def _build(tag: str, base: str | None, recipe: Path, context: Path, **given: str) -> None:
     # The host's network: package registries may be known to it alone.
     flags = ["--network=host", f"--file={recipe}", f"--tag={tag}"]
-    docker("build", *flags, *([f"--build-arg=BASE={base}"] if base else []), context)
+    arguments = given | ({"BASE": base} if base else {})
+    docker("build", *flags, *(f"--build-arg={name}={value}" for name, value in arguments.items()), context)

@@ -76,7 +76,7 @@ def test_ledger_that_comes_piece_by_piece(prepare: Prepare, server: Server, runt
     )
     kind.apply(*wrong, namespace=namespace)
     _says(release, "PostgreSQL refuses the login")
-    _migration_says(release, "password authentication failed")
+    _migration_says(release, "PostgreSQL refuses the login")
 
     kind.apply(release.owner.secret(OWNER_SECRET), late.secret(RUNTIME_SECRET), namespace=namespace)
     release.look_again()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from testbed.cluster import CHART, CRDS
+from testbed.processes import wait_until
 from tests.e2e import images
 from tests.e2e.cluster import Kind
 from tests.e2e.ledger import Server
@@ -85,4 +86,22 @@ def test_upgrade_under_load(old: Release, server: Server, loads: Callable[[Relea
     assert {pod["spec"]["containers"][0]["image"] for pod in new.pods()} == {images.OPERATOR}
     assert new.restarts() == 0
     assert new.verify() == "the ledger is consistent"
+    _go_back(new, server)
     new.uninstall()
+
+
+def _go_back(release: Release, server: Server) -> None:
+    """The previous version serves a ledger and CRDs that the newer one has migrated, and changes no row of it."""
+    kind, namespace = release.kind, release.namespace
+    before = server.sql(LEDGER, release.database)
+    release.helm("rollback", release.name)
+    release.await_ready()
+    names = {pod["metadata"]["name"] for pod in release.pods()}
+    assert {pod["spec"]["containers"][0]["image"] for pod in release.pods()} == {images.PREVIOUS}
+    wait_until(lambda: release.leader() in names, "a leader of the previous version", timeout=60)
+    assert server.sql(LEDGER, release.database) == before
+    kind.apply(redemption("upgrade-load-back", "back", code="UPGRADE-LOAD"), namespace=namespace)
+    kind.wait("redemption/upgrade-load-back", "jsonpath={.status.state}=Redeemed", namespace)
+    assert server.sql(LEDGER, release.database) == before
+    assert release.restarts() == 0
+    assert release.verify() == "the ledger is consistent"

@@ -14,12 +14,12 @@ from tests.gitops.sovereign import TEMPLATE
 
 SLOT = TEMPLATE / "bootstrap-kit" / "49-voucher-operator.yaml"
 FILES = sorted(path.relative_to(TEMPLATE) for path in TEMPLATE.rglob("*") if path.is_file())
-REGISTRY = "${BLUEPRINT_REGISTRY:=harbor.${SOVEREIGN_FQDN}}"
 
 
 def substituted(text: str) -> str:
     """Do what postBuild does; that Flux agrees is tested where Flux runs."""
-    return text.replace(REGISTRY, "harbor.sovereign.example").replace("${SOVEREIGN_FQDN}", "sovereign.example")
+    text = text.replace("${SOVEREIGN_FQDN}", "sovereign.example")
+    return re.sub(r"\$\{\w+:=([^${}]+)\}", r"\1", text)
 
 
 def slot() -> dict[str, Object]:
@@ -112,6 +112,13 @@ def test_slot_is_as_the_platform_wants_it() -> None:
     assert slot()["Namespace"]["metadata"]["labels"] == {"catalyst.openova.io/sovereign": "sovereign.example"}
 
 
+def test_taking_the_slot_away_leaves_the_namespace() -> None:
+    """And with it every Voucher and Redemption; the operator alone goes."""
+    assert kustomization("bootstrap-kit")["spec"]["prune"] is True
+    annotations = slot()["Namespace"]["metadata"]["annotations"]
+    assert annotations == {"kustomize.toolkit.fluxcd.io/prune": "disabled"}
+
+
 def test_slot_installs_this_chart_where_the_vouchers_are() -> None:
     release = slot()["HelmRelease"]["spec"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
@@ -121,11 +128,40 @@ def test_slot_installs_this_chart_where_the_vouchers_are() -> None:
     assert release["targetNamespace"] == namespace == kustomization("vouchers")["spec"]["targetNamespace"]
 
 
-def test_chart_takes_the_slots_values() -> None:
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, Object]:
+    """What the slot installs: pods (there is one Deployment and one Job), and the rest by kind and name."""
     documents = render_chart("billing", slot()["HelmRelease"]["spec"]["values"])
-    (deployment,) = (document for document in documents if document["kind"] == "Deployment")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    pods = {one["kind"]: one["spec"]["template"]["spec"] for one in documents if one["kind"] in ("Deployment", "Job")}
+    return pods | {f"{one['kind']}/{one['metadata']['name']}": one for one in documents}
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_chart_takes_the_slots_values(rendered: dict[str, Object], kind: str) -> None:
+    pod = rendered[kind]
+    (container,) = pod["containers"]
     assert container["image"].startswith("harbor.sovereign.example/openova-io/voucher-operator:")
+    assert pod["imagePullSecrets"] == [{"name": "ghcr-pull"}]
+    variables = {one["name"]: one.get("value") for one in container["env"]}
+    where = (variables["PGHOST"], variables["PGDATABASE"])
+    assert where == ("sme-pg-rw.sme.svc.cluster.local", "sme_billing")
+
+
+@pytest.mark.parametrize(("kind", "key"), [("Deployment", "voucher-operator"), ("Job", "owner")])
+def test_slot_brings_the_secrets_that_its_pods_mount(rendered: dict[str, Object], kind: str, key: str) -> None:
+    """The release's own namespace has no other."""
+    mounted = next(one["secret"]["secretName"] for one in rendered[kind]["volumes"] if "secret" in one)
+    brought = rendered[f"ExternalSecret/{mounted}"]
+    assert brought["metadata"]["namespace"] == slot()["HelmRelease"]["spec"]["targetNamespace"]
+    assert brought["spec"]["target"]["name"] == mounted
+    assert brought["spec"]["dataFrom"] == [{"extract": {"key": f"sovereign/sovereign.example/billing/{key}"}}]
+    assert brought["spec"]["secretStoreRef"] == {"kind": "ClusterSecretStore", "name": "vault-region1"}
+
+
+def test_slot_has_nothing_that_helm_waits_for(rendered: dict[str, Object]) -> None:
+    """A hook whose image cannot be pulled yet fails the release, and after three retries nobody tries again."""
+    kept = [one["metadata"].get("annotations", {}) for name, one in rendered.items() if "/" in name]
+    assert not any(key.startswith("helm.sh/hook") for annotations in kept for key in annotations)
 
 
 def test_vouchers_are_a_kustomization_of_their_own() -> None:

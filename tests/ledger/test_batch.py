@@ -7,7 +7,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from testbed.postgres import Database
+from testbed.postgres import Database, PostgresServer
 from tests.ledger.drive import ask, holding, issue, rows, says, until
 from voucher_operator import telemetry
 from voucher_operator.ledger.api import Ledger
@@ -15,6 +15,12 @@ from voucher_operator.ledger.batch import MAX_BATCH, Batcher
 from voucher_operator.ledger.errors import LedgerBusyError
 from voucher_operator.ledger.types import RedeemRequest, RedeemResult
 from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError, RequestRejectedError
+
+
+@pytest.fixture
+def postgres(postgres18: PostgresServer) -> PostgresServer:
+    """One version: the statements are tested on each by the other modules, the batcher knows nothing of versions."""
+    return postgres18
 
 
 class Gate:

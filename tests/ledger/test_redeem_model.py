@@ -93,7 +93,7 @@ async def check(database: Database, sequence: list[list[RedeemRequest]]) -> None
 
 
 def test_the_judge_agrees_with_the_model(loop: asyncio.Runner, database: Database) -> None:
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(batches)
     def agrees(sequence: list[list[RedeemRequest]]) -> None:
         with psycopg.connect(database.admin_url, autocommit=True) as admin:

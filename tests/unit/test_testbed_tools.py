@@ -1,6 +1,7 @@
 """The Go tools are built once, by one builder, and pinned so that the packaged Go can build them."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,9 @@ def test_stamps_are_the_pinned_versions(module: str) -> None:
 
 
 def test_a_build_is_used_again_and_one_that_failed_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = gotool.find_go(tools.ROOT / "tools" / "lua" / "go.mod")
+    compiled = subprocess.run([go.binary, "env", "GOCACHE"], check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.setenv("GOCACHE", compiled)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tools, "ROOT", tmp_path)
     monkeypatch.setattr(tools, "RECIPES", {"own": tools.Recipe(rename={"own": "renamed"})})

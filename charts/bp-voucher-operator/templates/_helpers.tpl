@@ -104,6 +104,10 @@ seccompProfile:
 {{- with .Values.database.name }}
 - {name: PGDATABASE, value: {{ . | quote }}}
 {{- end }}
+{{- if .Values.database.caSecret.name }}
+- {name: PGSSLMODE, value: verify-full}
+- {name: PGSSLROOTCERT, value: /etc/voucher-operator/ca/ca.crt}
+{{- end }}
 {{- end -}}
 
 {{/*
@@ -133,6 +137,17 @@ The Secret is optional, and so are its keys: a pod starts without it and sees it
       {{- if not (or $db.host $db.port $db.name) }}
       - {key: uri, path: uri}
       {{- end }}
+{{- with $db.caSecret }}
+{{- if .name }}
+- name: ca
+  secret:
+    secretName: {{ .name | quote }}
+    optional: true
+    defaultMode: 288 # 0440
+    items:
+      - {key: {{ .key | quote }}, path: ca.crt}
+{{- end }}
+{{- end }}
 - name: tmp
   emptyDir:
     sizeLimit: 16Mi
@@ -143,6 +158,11 @@ The Secret is optional, and so are its keys: a pod starts without it and sees it
 - name: database
   mountPath: /etc/voucher-operator/database
   readOnly: true
+{{- if .Values.database.caSecret.name }}
+- name: ca
+  mountPath: /etc/voucher-operator/ca
+  readOnly: true
+{{- end }}
 - name: tmp
   mountPath: /tmp
 {{- end -}}
@@ -156,3 +176,8 @@ The Secret is optional, and so are its keys: a pod starts without it and sees it
 {{- define "voucher-operator.series" -}}
 {{- printf "{namespace=%q, job=%q}" .Release.Namespace (include "voucher-operator.fullname" .) -}}
 {{- end -}}
+
+{{/* Secrets with credentials of the operator's own. */}}
+{{- define "voucher-operator.closedSecrets" -}}
+{{- list .Values.database.existingSecret .Values.database.ownerSecret .Values.stripe.existingSecret .Values.nats.existingSecret | compact | uniq | join "," -}}
+{{- end }}

@@ -3,5 +3,5 @@
 Read a resource, call the ledger, patch a status. No SQL, no money decided.
 
 `watch` feeds two work queues, `vouchers` and `redemptions` reconcile, `projection` finds what no watch event tells,
-`writer`, `secrets` and `events` talk to the API server.
+`kube`, `writer` and `events` talk to the API server.
 """

@@ -32,6 +32,12 @@ def slim(body: Mapping[str, Any]) -> Body:
     return {"metadata": metadata, "spec": body.get("spec", {}), "status": body.get("status", {})}
 
 
+def is_older(body: Body, other: Body) -> bool:
+    """Whether `body` shows an older spec than `other` of the same object."""
+    one, two = body["metadata"], other["metadata"]
+    return bool(one["uid"] == two["uid"] and one["generation"] < two["generation"])
+
+
 class Cache:
     """Bodies by key."""
 
@@ -62,6 +68,15 @@ class Cache:
         self._bodies[key] = kept
         self._keys_by_uid[kept["metadata"]["uid"]] = key
         return kept
+
+    def read(self, body: Mapping[str, Any]) -> Body:
+        """Remember a body that was asked for, unless the watch has told of a newer spec meanwhile.
+
+        Returns what is remembered.
+        """
+        kept = slim(body)
+        known = self._bodies.get(key_of(kept))
+        return known if known is not None and is_older(kept, known) else self.put(body)
 
     def drop(self, key: str) -> None:
         """Forget an object that is gone, or of no more interest."""

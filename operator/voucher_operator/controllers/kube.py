@@ -10,14 +10,14 @@ import base64
 import binascii
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
-from voucher_operator.resources.errors import SecretNotFoundError, SecretUnreadableError
+from voucher_operator.resources.errors import InvalidCodeError, SecretNotFoundError, SecretUnreadableError
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,9 @@ class KubeApi:
 
     client: client.ApiClient
 
-    def __init__(self, *, timeout: float = 10.0, connections: int = 32) -> None:
+    def __init__(self, *, closed: Collection[str] = (), timeout: float = 10.0, connections: int = 32) -> None:
+        """Secrets whose name is in `closed` are never read, in any namespace."""
+        self._closed = frozenset(closed)
         self._timeout = timeout
         self._connections = connections
         self._down = False
@@ -158,7 +160,14 @@ class KubeApi:
         return await self._request("POST", path, body)
 
     async def secret_value(self, namespace: str, name: str, key: str) -> str:
-        """Read one key of a Secret as text; raises SecretNotFoundError or SecretUnreadableError."""
+        """Read one key of a Secret as text; raises SecretNotFoundError or SecretUnreadableError.
+
+        Raises InvalidCodeError for a closed one: who may write a Voucher may not for that see what it holds.
+        """
+        if name in self._closed:
+            raise InvalidCodeError(
+                f"Secret {name} holds credentials of the operator: put the code into another Secret."
+            )
         try:
             secret = await self._request("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
         except ConflictError:

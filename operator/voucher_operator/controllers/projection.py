@@ -17,7 +17,7 @@ from typing import Any
 
 from voucher_operator import telemetry
 from voucher_operator.controllers import kube
-from voucher_operator.controllers.cache import Cache, key_of
+from voucher_operator.controllers.cache import Cache, is_older, key_of
 from voucher_operator.controllers.kube import ApiUnavailableError, Body, ConflictError, KubeApi
 from voucher_operator.controllers.passes import every
 from voucher_operator.controllers.vouchers import VoucherController
@@ -166,7 +166,7 @@ class Projection:
     def _missed(self, page: list[Body], known: Callable[[str], Body | None], tell: Callable[..., None]) -> None:
         for body in page:
             seen = known(key_of(body))
-            if seen is None or seen["metadata"]["uid"] != body["metadata"]["uid"] or _older(seen, body):
+            if seen is None or seen["metadata"]["uid"] != body["metadata"]["uid"] or is_older(seen, body):
                 telemetry.WATCH_MISSED.inc()
                 tell(body, gone=False)
 
@@ -200,10 +200,6 @@ def _depends_on_others(body: Body) -> bool:
 
 def _is_in(body: Body, namespace: str) -> bool:
     return bool(body["metadata"]["namespace"] == namespace)
-
-
-def _older(seen: Body, listed: Body) -> bool:
-    return bool(seen["metadata"]["generation"] < listed["metadata"]["generation"])
 
 
 def _expired(body: Body, now: datetime) -> bool:

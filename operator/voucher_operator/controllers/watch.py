@@ -4,7 +4,8 @@ Watch both resources, and hold Vouchers by a finalizer until their code is revok
 
 Its handlers only put keys into the work queues: a kopf handler that fails sleeps in one of `worker_limit` slots, so
 it would take fifty waiting resources to stop all others. The generation in `status.observedGeneration` is the only
-mark, and it is written by `status` together with the conditions: kopf itself writes nothing but the finalizer.
+mark, and it is written by `status` together with the conditions: kopf itself writes nothing but the finalizer, and its
+count of tries (`status.kopf`) while a deleted Voucher cannot be revoked.
 Neighbours: `queue`, `cache`, `vouchers.VoucherController.revoke`; `process.runner` runs what `build` returns.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 
 import kopf
 from kopf._cogs.clients.scanning import scan_resources
+from kopf._cogs.clients.watching import infinite_watch
 
 from voucher_operator.controllers import kube
 from voucher_operator.controllers.cache import Cache, key_of
@@ -163,6 +165,16 @@ def strays() -> set[asyncio.Task[Any]]:
     They would go on, and with a new session that nobody closes; cancel them together with kopf's own tasks.
     """
     return {task for task in asyncio.all_tasks() if _asks(task.get_coro())}
+
+
+def forgive(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Handle what the event loop complains of as ever, except for kopf's stream of events.
+
+    kopf leaves it open when it is cancelled while it hands on an event, and Python cannot always close it later
+    ("generator didn't stop after athrow()"); nothing of it is needed any more.
+    """
+    if getattr(context.get("asyncgen"), "ag_code", None) is not infinite_watch.__code__:
+        loop.default_exception_handler(context)
 
 
 def _asks(coro: object) -> bool:

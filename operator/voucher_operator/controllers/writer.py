@@ -56,7 +56,7 @@ class StatusWriter:
         if live is None:
             self._cache.drop(key)
         else:
-            self._cache.put(live)
+            self._cache.read(live)
 
 
 def is_news(body: Body, patch: Mapping[str, Any]) -> bool:

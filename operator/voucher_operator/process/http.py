@@ -15,6 +15,8 @@ from voucher_operator import telemetry
 
 _SILENCE = 600.0
 """Seconds without a word from the API server after which a restart is worth trying."""
+_LAST_ANSWERS = 2.0
+"""Seconds that requests under way have on a stop."""
 
 Check = Callable[[], Awaitable[dict[str, str]]]
 """Returns what is wrong: part -> one line. Empty means ready."""
@@ -47,7 +49,7 @@ def application(
 
 async def serve(app: web.Application, host: str, port: int) -> web.AppRunner:
     """Listen; the caller cleans the runner up."""
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWERS)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
     return runner

@@ -28,7 +28,10 @@ _FAILURES = (ApiException, aiohttp.ClientError, TimeoutError, asyncio.TimeoutErr
 
 
 class PatientLock(LeaseLock):
-    """A LeaseLock whose calls have a time limit and never raise."""
+    """A LeaseLock whose calls have a time limit and never raise.
+
+    Not by `asyncio.wait_for`: before Python 3.12 it loses a cancellation that comes together with the answer.
+    """
 
     def __init__(self, settings: Settings, client: ApiClient) -> None:
         super().__init__(settings.lease_name, settings.pod_namespace, settings.pod_name, client)
@@ -37,7 +40,8 @@ class PatientLock(LeaseLock):
     async def get(self, name: str, namespace: str) -> Any:
         """Read the Lease; a failure of the network is told like one of the API."""
         try:
-            answer = await asyncio.wait_for(super().get(name, namespace), self._timeout)
+            async with asyncio.timeout(self._timeout):
+                answer = await super().get(name, namespace)
         except _FAILURES as error:
             return False, ApiException(status=0, reason=type(error).__name__)
         telemetry.HEARD.now()
@@ -72,7 +76,8 @@ class PatientLock(LeaseLock):
 
     async def _try(self, call: Awaitable[bool]) -> bool:
         try:
-            return await asyncio.wait_for(call, self._timeout)
+            async with asyncio.timeout(self._timeout):
+                return await call
         except _FAILURES:
             return False
 

@@ -40,6 +40,10 @@ log = logging.getLogger(__name__)
 
 _DRAIN = 10.0
 """Seconds that what is under way may take to finish on a stop."""
+_REPEAT = 10.0
+"""Seconds after which a task that goes on is cancelled once more; kopf's own take up to two to end in good order."""
+_LEADING = 30.0
+"""The same for the leader's, which first finishes what is under way."""
 _CRD_PAUSE = 2.0
 _CRD_CHECK = 30.0
 
@@ -62,7 +66,7 @@ class Operator:
             settings.webhook_host,
             settings.webhook_port,
         )
-        self.kube = KubeApi()
+        self.kube = KubeApi(closed=settings.closed_secrets)
         self.definitions = Definitions(self.kube)
         self.recorder = Recorder(self.kube, settings.pod_name)
         self.stopping = asyncio.Event()
@@ -72,6 +76,7 @@ class Operator:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         self._listen_to_signals()
+        asyncio.get_running_loop().set_exception_handler(watch.forgive)
         await self.ledger.open()
         await self.kube.open()
         app = http.application(self.problems, self.details, self.refresh)
@@ -86,7 +91,7 @@ class Operator:
                 raise _EndedError(done)
         finally:
             log.info("stopping", extra={"resource": "process", "key": self.settings.pod_name, "reason": "Signal"})
-            await _end(leading, stop)
+            await _end(leading, stop, patience=_LEADING)
             await self.webhook.stop()
             await server.cleanup()
             await self.catalog.close()
@@ -206,12 +211,16 @@ def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
     return asyncio.create_task(work, name=name)
 
 
-async def _end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they are gone."""
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+async def _end(*tasks: asyncio.Task[Any], patience: float = _REPEAT) -> None:
+    """Cancel tasks and wait until they are gone.
+
+    Again and again: before Python 3.12 `asyncio.wait_for`, which libraries use, may lose a cancellation.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=patience)
 
 
 async def run(settings: Settings) -> None:

@@ -1,0 +1,52 @@
+"""A call of the election that is cancelled ends, also when its answer comes in the same moment."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from kubernetes.aio.client import ApiClient
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
+from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+
+from voucher_operator.process.leader import PatientLock
+from voucher_operator.process.runner import _end
+
+if TYPE_CHECKING:
+    from voucher_operator.settings import Settings
+
+SETTINGS = cast("Settings", SimpleNamespace(lease_name="l", pod_namespace="n", pod_name="p", renew_deadline=10.0))
+RECORD = LeaderElectionRecord("p", "15", "", "")
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("verb", ["get", "update"])
+async def test_cancelled_together_with_the_answer(verb: str, turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def late(*_: Any) -> bool:
+        return await answer
+
+    monkeypatch.setattr(LeaseLock, verb, late)
+    lock = PatientLock(SETTINGS, ApiClient())
+    call = asyncio.create_task(lock.get("l", "n") if verb == "get" else lock.update("l", "n", RECORD))
+    await asyncio.sleep(0)  # the call waits
+    answer.set_result(True)
+    for _ in range(turns):  # an inner task, if there is one, is done after some
+        await asyncio.sleep(0)
+    heard = not call.done() and call.cancel()
+    await asyncio.wait([call])
+    assert call.cancelled() == heard
+
+
+async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
+    async def deaf() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await _end(task, patience=0.01)
+    assert task.cancelled()

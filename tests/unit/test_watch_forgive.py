@@ -1,0 +1,27 @@
+"""The event loop's complaints are logged, but for the one that kopf causes and that means nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import kopf
+import pytest
+from kopf._cogs.clients.watching import infinite_watch
+
+from voucher_operator.controllers.watch import forgive
+
+
+async def _other() -> AsyncIterator[Any]:
+    yield 1
+
+
+@pytest.mark.parametrize("of_kopf", [True, False])
+async def test_only_the_stream_of_kopf_is_forgiven(of_kopf: bool, caplog: pytest.LogCaptureFixture) -> None:
+    resource: Any = None
+    stream = (
+        infinite_watch(settings=kopf.OperatorSettings(), resource=resource, namespace=None) if of_kopf else _other()
+    )
+    forgive(asyncio.get_running_loop(), {"message": "an error occurred during closing", "asyncgen": stream})
+    assert [record.name for record in caplog.records] == ([] if of_kopf else ["asyncio"])
+    forgive(asyncio.get_running_loop(), {"message": "anything else"})
+    assert caplog.records[-1].getMessage() == "anything else"
