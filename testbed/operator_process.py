@@ -42,10 +42,11 @@ class OperatorProcess:
         folder: Path,
         pod_name: str | None = None,
         env: Mapping[str, str] | None = None,
+        module: str = "voucher_operator.cli",
     ) -> None:
         """Prepare a replica for `namespaces`, the first of which holds the Lease.
 
-        `folder` takes its log, `env` adds to or replaces its environment.
+        `folder` takes its log, `env` adds to or replaces its environment, `module` is what is run.
         """
         self.pod_name = pod_name or f"operator-{secrets.token_hex(3)}"
         self.port = free_port()
@@ -63,7 +64,7 @@ class OperatorProcess:
         }
         self._daemon = Daemon(
             self.pod_name,
-            [sys.executable, "-m", "voucher_operator.cli", "run"],
+            [sys.executable, "-m", module, "run"],
             self.log,
             env=environment(database_url, own | dict(env or {})),
         )

@@ -1,0 +1,305 @@
+"""The operator is killed before and after every effect of buying: each order ends as if nobody had died.
+
+Each life is ordered to kill itself at one boundary, and one more order than before waits for it; the next life, which
+dies at the next boundary, finds all that the earlier ones left behind. The last life dies of nothing, finishes all,
+and then fills orders that met no death: every other must look like them, at the API server, in the ledger, at Stripe,
+in NATS and among the Organizations.
+"""
+
+import asyncio
+import json
+import signal
+import urllib.error
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from testbed.cluster import install_rights
+from testbed.control_plane import ControlPlane
+from testbed.lives import Lives
+from testbed.nats import NatsServer
+from testbed.postgres import Database
+from testbed.scripted_stripe import ScriptedStripe
+from tests.cluster.market import ADDONS, PLANS, Market, awaiting, order, told
+from tests.cluster.resources import FAST, Books, Made, Object, Shop, connected, ready, status, until
+from tests.cluster.test_order_organization import GROUP, Registry
+from tests.events.drive import Message, Streams
+from voucher_operator.checkout.effects import VARIABLE, Effect
+
+pytestmark = pytest.mark.xdist_group("own-cluster")
+
+PAID, LOOKED_UP, COVERED, REFUSED = "paid", "looked-up", "covered", "refused"
+"""Credit and a card, whose webhook comes; the same, and it never comes; credit alone; a checkout that must not be."""
+ORDERS: Final[Mapping[str, Object]] = {
+    PAID: order("xl", "daily-backup"),
+    LOOKED_UP: order("xl", "daily-backup"),
+    COVERED: order("m", "waf"),
+    REFUSED: order("l"),
+}
+REACHED: Final[Mapping[Effect, tuple[str, ...]]] = {
+    Effect.PLACE: (PAID, COVERED),
+    Effect.STRIPE_CUSTOMER: (PAID,),
+    Effect.NOTE_CUSTOMER: (PAID,),
+    Effect.STRIPE_COUPON: (PAID,),
+    Effect.STRIPE_SESSION: (PAID,),
+    Effect.NOTE_SESSION: (PAID,),
+    Effect.STATUS: (PAID,),
+    Effect.COMPENSATE: (REFUSED,),
+    Effect.STRIPE_EXPIRE: (REFUSED,),
+    Effect.RECEIVE: (PAID, LOOKED_UP),
+    Effect.ORGANIZATION: (PAID,),
+    Effect.PUBLISH: (PAID,),
+    Effect.MARK_PUBLISHED: (PAID,),
+}
+"""The orders that meet an effect."""
+DEAR: Final = {"id": "l", "slug": "large", "name": "Large", "stripe_price_id": "price_l", "price_omr": 16}
+"""A plan that costs more at Stripe than in the catalog: its checkout is made, and must not be paid."""
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Where a life ends, and the order that is there for it."""
+
+    moment: str
+    effect: Effect
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """Of its order; also its Organization's, its user's and its tenant's."""
+        return f"{self.moment}-{self.effect}-{self.kind}".replace("_", "-")
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What the life is told. Looking up is rare where the webhook is to be first."""
+        interval = "1" if self.kind == LOOKED_UP else "300"
+        return {VARIABLE: f"{self.moment}:{self.effect}", "VOUCHER_OPERATOR_SESSION_LOOKUP_INTERVAL": interval}
+
+
+BOUNDARIES: Final = [
+    Boundary(moment, effect, kind)
+    for effect, kinds in REACHED.items()
+    for kind in kinds
+    for moment in ("before", "after")
+]
+
+
+def test_no_effect_is_left_out() -> None:
+    assert set(REACHED) == set(Effect)
+
+
+@dataclass
+class Street:
+    """Everybody but the operator: who orders, who pays, Stripe's webhooks, and the controller of Organizations."""
+
+    shop: Shop
+    books: Books
+    market: Market
+    operator: Lives
+    registry: Registry
+    streams: Streams
+    code: str = ""
+    made: dict[str, Made] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    _post: list[Object] = field(default_factory=list)
+
+    def place(self, name: str, kind: str) -> None:
+        """Have somebody order."""
+        customer = {"userID": name, "tenantID": name, "email": "ahmed@example.com"}
+        wanted = ORDERS[kind] | {"subdomain": name}
+        self.made[name] = self.shop.redeem(self.code, name=name, customer=customer, order=wanted)
+        self.kinds[name] = kind
+
+    def turn(self, *, post: bool = True) -> None:
+        """Do what there is to do for others than the operator; `post`: webhooks are delivered, until they are taken."""
+        for body in filter(awaiting(), self.shop.listed("redemptions")):
+            name = body["metadata"]["name"]
+            session = self.market.session(self.made[name])
+            if session["status"] == "open":
+                event = self.market.stripe.pay(session["id"])
+                self._post += [event] if self.kinds[name] == PAID else []
+        for one in self.shop.listed("organizations", group=GROUP):
+            if "status" not in one:
+                self.registry.set_ready(one["metadata"]["name"], "True")
+        if post:
+            self._post = [event for event in self._post if not self._taken(event)]
+
+    def finished(self) -> bool:
+        """Whether all orders are, and all events are published; a turn is taken to bring that about."""
+        self.turn()
+        everybody = self.shop.listed("redemptions")
+        waiting = self.books.row("SELECT count(*) FROM vouchers.outbox WHERE published_at IS NULL")
+        return not self._post and waiting == (0,) and all(map(status(finished=True), everybody))
+
+    def _taken(self, event: Object) -> bool:
+        try:
+            result = self.market.deliver(self.operator, event)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
+        except (OSError, HTTPException):
+            return False
+        # no_change: it was looked up before.
+        assert result in ("applied", "duplicate", "no_change")
+        return True
+
+
+@pytest.fixture
+def registry(own_cluster: ControlPlane) -> Iterator[Registry]:
+    """Have Organizations in a namespace of the test's own."""
+    with connected(own_cluster) as client:
+        registry = Registry(own_cluster, client, "Namespaced", own_cluster.namespace("order-kills"))
+        try:
+            registry.define()
+            yield registry
+        finally:
+            own_cluster.kubectl("delete", "crd", f"organizations.{GROUP}", "--timeout=60s")
+
+
+@pytest.fixture
+def street(
+    own_cluster: ControlPlane, database18: Database, books: Books, registry: Registry, tmp_path: Path
+) -> Iterator[Street]:
+    """Have it all, with an operator that has not begun to live."""
+    with ExitStack() as stack:
+        market = Market(stack.enter_context(ScriptedStripe()), tmp_path)
+        (tmp_path / "catalog.json").write_text(json.dumps({"plans": [*PLANS, DEAR], "addons": ADDONS}))
+        market.stripe.prices["price_l"] = 17000
+        streams = Streams(stack.enter_context(NatsServer()), "kills")
+        namespace = "order-kills"
+        installed = install_rights(own_cluster, [namespace])
+        bus = {"URL": streams.server.url, "STREAM": streams.name, "SUBJECT_PREFIX": streams.prefix}
+        operator = Lives(
+            kubeconfig=installed.kubeconfig,
+            database_url=database18.runtime_url,
+            namespaces=installed.namespaces,
+            folder=tmp_path,
+            env={
+                **installed.env,
+                **FAST,
+                **market.env,
+                **{f"VOUCHER_OPERATOR_NATS_{name}": value for name, value in bus.items()},
+            },
+        )
+        stack.callback(operator.close)
+        operator.start()
+        shop = Shop(stack.enter_context(connected(own_cluster)), namespace)
+        yield Street(shop, books, market, operator, registry, streams)
+
+
+def test_killed_before_and_after_every_effect(street: Street) -> None:
+    """As many deaths as boundaries, each by the SIGKILL that was ordered, and every order ends as it should."""
+    voucher = street.shop.voucher(maxRedemptions=len(BOUNDARIES) + len(ORDERS))
+    street.code = voucher.code
+    for number, boundary in enumerate(BOUNDARIES, 1):
+        street.place(boundary.name, boundary.kind)
+        street.operator.live(**boundary.env)
+        until(partial(over, street, number, boundary), f"death at {boundary.name}")
+        assert street.operator.deaths[-1] == -signal.SIGKILL
+    street.operator.live()
+    until(street.finished, "end of what was begun")
+    for kind in ORDERS:
+        street.place(f"unharmed-{kind}", kind)
+    until(street.finished, "end of what met no death")
+    assert_all_alike(street)
+    assert voucher.wait(ready("Issued"))
+    street.operator.stop()
+    assert street.operator.unexpected(["rolling back: Stripe would charge"]) == []
+
+
+def over(street: Street, number: int, boundary: Boundary) -> bool:
+    """Whether this life has ended; a turn is taken to bring that about."""
+    street.turn(post=boundary.kind != LOOKED_UP)
+    return len(street.operator.deaths) == number
+
+
+def assert_all_alike(street: Street) -> None:
+    """Compare every order with its kind's that met no death, and the sums with what they are sums of."""
+    messages = bus(street)
+    accounts = {name: account(street, name, messages) for name in street.made}
+    for name, kind in street.kinds.items():
+        assert accounts[name] == accounts[f"unharmed-{kind}"], name
+    paid = sum(kind in (PAID, LOOKED_UP) for kind in street.kinds.values())
+    kept = sum(kind != REFUSED for kind in street.kinds.values())
+    assert street.market.stripe.charged == paid * 23000
+    assert street.books.promo(street.code)[3] == kept
+    assert street.market.stripe.complaints == []
+    organizations = street.shop.listed("organizations", group=GROUP)
+    assert len(organizations) == kept
+    published = [message.headers["Nats-Msg-Id"] for message in messages]
+    assert sorted(published) == sorted(str(id_) for (id_,) in street.books.rows("SELECT id FROM vouchers.outbox"))
+
+
+def account(street: Street, name: str, messages: list[Message]) -> dict[str, Any]:
+    """Tell everything about an order wherever it left something, without what differs between two of a kind."""
+    body = street.made[name].body()
+    order_id = body["status"]["orderID"]
+    rows = partial(by_name, street.books, name)
+    return {
+        "status": {key: value for key, value in body["status"].items() if key in ("state", "credit", "checkoutURL")},
+        "conditions": told(body),
+        "purchase": rows(
+            "SELECT state, reason, total_minor, held_minor, due_minor, granted_minor, hold_entry_id IS NULL, "
+            "release_entry_id IS NULL, session_id IS NULL FROM vouchers.purchase WHERE user_id = %s"
+        ),
+        "orders": rows(
+            "SELECT o.status, amount_omr, amount_baisa, stripe_session_id IS NULL FROM orders o "
+            "JOIN customers c ON c.id = customer_id WHERE user_id = %s"
+        ),
+        "entries": rows(
+            "SELECT amount_minor, amount_omr, reason, order_id IS NULL FROM credit_ledger "
+            "JOIN customers c ON c.id = customer_id WHERE user_id = %s ORDER BY 1, 2, 3, 4"
+        ),
+        "subscriptions": rows(
+            "SELECT plan_id, status, stripe_subscription_id IS NULL FROM subscriptions "
+            "JOIN customers c ON c.id = customer_id WHERE user_id = %s"
+        ),
+        "redemptions": rows(
+            "SELECT count(*) FROM promo_redemptions JOIN customers c ON c.id = customer_id WHERE user_id = %s"
+        ),
+        "outbox": rows("SELECT type FROM vouchers.outbox WHERE tenant_id = %s ORDER BY seq"),
+        "published": [one.body["type"] for one in messages if one.body["tenant_id"] == name],
+        "stripe": at_stripe(street, order_id),
+        "organizations": [
+            one["spec"]["planID"]
+            for one in street.shop.listed("organizations", group=GROUP)
+            if one["metadata"]["labels"]["billing.openova.io/order-id"] == order_id
+        ],
+    }
+
+
+def at_stripe(street: Street, order_id: str) -> dict[str, Any]:
+    """Tell what Stripe has of an order, and what the card was charged.
+
+    Whether a checkout that nobody was told of is still open does not count: the kill may have come before its end.
+    """
+    stripe = street.market.stripe
+    things = (stripe.customers, stripe.coupons, stripe.sessions)
+    customers, coupons, sessions = (
+        [one for one in kept.values() if one["metadata"]["order_id"] == order_id] for kept in things
+    )
+    invoices = [one["invoice"] for one in sessions]
+    return {
+        "customers": len(customers),
+        "coupons": [one["amount_off"] for one in coupons],
+        "sessions": [(one["amount_total"], one["status"] == "complete") for one in sessions],
+        "charged": [one["charge"]["amount"] for one in stripe.payments.values() if one["invoice"]["id"] in invoices],
+    }
+
+
+def by_name(books: Books, name: str, query: Any) -> list[tuple[Any, ...]]:
+    """Ask the ledger for the rows of a user or a tenant."""
+    return books.rows(query, name)
+
+
+def bus(street: Street) -> list[Message]:
+    """Return all that NATS has."""
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(asyncio.run, street.streams.read()).result()
