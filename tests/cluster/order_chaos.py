@@ -1,0 +1,319 @@
+"""A crowd that buys, and a storm around the operator: what the chaos test of orders is made of.
+
+`Crowd` creates the orders and plays the customers at Stripe's checkout, with webhooks that Stripe sends again until
+they are taken; `Storm` cuts the ways to PostgreSQL, NATS and Stripe and kills the operator. Both throw their dice by a
+seed. Neighbours: `test_order_chaos` does the reckoning afterwards; `chaos` has the scene; testbed/scripted_stripe.py
+remembers what was charged.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import aiohttp
+import psycopg
+
+from testbed.operator_process import OperatorProcess
+from testbed.scripted_stripe import Fault, ScriptedStripe
+from testbed.stripe_things import signed
+from tests.cluster.chaos import CODE, Proxy, Scene, until
+from tests.cluster.market import SECRET, order
+
+CAPPED: Final = "CHAOS-CAPPED"
+CAP: Final = 6
+_BALANCE: Final = 7000
+"""What some had before, in minor units: enough for one of their two orders, or for neither."""
+_DEATHS: Final = 3
+_CUTS: Final = 6
+_STEPS: Final = 500
+"""Of the some 560 steps that all purchases take: what is to be disturbed is disturbed before."""
+_PASSING: Final = (
+    Fault.BUSY,
+    Fault.UNAVAILABLE,
+    Fault.IN_USE,
+    Fault.CUT,
+    Fault.CUT_AFTER,
+    Fault.CUT_AFTER,
+    Fault.SILENT_AFTER,
+    Fault.EMPTY,
+    Fault.GARBAGE,
+    Fault.GATEWAY,
+)
+_LASTING: Final = (Fault.DECLINED, Fault.INVALID, Fault.FORBIDDEN)
+_PATHS: Final = ("/v1/customers", "/v1/coupons", "/v1/checkout/sessions")
+
+
+class Way(StrEnum):
+    """What a customer does with a checkout."""
+
+    PAYS = "pays"
+    UNHEARD = "unheard"
+    """Pays, and the webhook never comes."""
+    TWICE = "twice"
+    """Pays, and the webhook comes twice at once."""
+    LATER = "later"
+    """The money arrives some time after the checkout."""
+    BOUNCES = "bounces"
+    """The money never arrives."""
+    LEAVES = "leaves"
+    """The checkout expires."""
+    RETURNS = "returns"
+    """Pays and gets it back; the two webhooks come in any order."""
+    NEVER = "never"
+    """Has not decided yet."""
+
+
+ENDS: Final[Mapping[Way, str]] = {
+    Way.PAYS: "completed",
+    Way.UNHEARD: "completed",
+    Way.TWICE: "completed",
+    Way.LATER: "completed",
+    Way.BOUNCES: "cancelled",
+    Way.LEAVES: "cancelled",
+    Way.RETURNS: "refunded",
+    Way.NEVER: "awaiting_payment",
+}
+"""The state of a purchase whose customer has gone this way."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One Redemption that buys, and what its customer does."""
+
+    name: str
+    user: str
+    code: str | None
+    order: Mapping[str, Any]
+    way: Way
+    sold: bool = True
+    deleted: bool = False
+    """While the operator is dead, wherever it stands then."""
+
+
+def crowd_of(dice: random.Random) -> list[Order]:
+    """Make up two hundred orders, in any order."""
+    made: list[Order] = []
+
+    def add(number: int, code: str | None, *wanted: str, **more: Any) -> None:
+        for _ in range(number):
+            n = len(made)
+            user = more.get("user", f"user-{n}")
+            (way,) = dice.choices(list(Way), weights=(8, 3, 2, 2, 1, 2, 2, 2))
+            known = {key: value for key, value in more.items() if key != "user"}
+            made.append(Order(f"r{n}", user, code, order(*wanted), way, **known))
+
+    add(60, CODE, "m", "waf")
+    add(50, CODE, "xl", "daily-backup")
+    add(6, CODE, "xl", deleted=True)
+    add(12, CODE, "m", "daily-backup")
+    add(12, CAPPED, "xl")
+    for pair in range(12):
+        add(1, None, "s", user=f"rich-{pair}")
+        add(1, None, "m", user=f"rich-{pair}")
+    add(18, None, "s")
+    add(8, None, "flexi")
+    add(3, CODE, "xxl", sold=False)
+    add(3, CODE, "m", "moon", sold=False)
+    add(4, "CHAOS-UNKNOWN", "m")
+    dice.shuffle(made)
+    return made
+
+
+async def enrich(here: Scene, orders: list[Order]) -> None:
+    """Give the rich the balance that they have from elsewhere."""
+    await here.sql(
+        "WITH c AS (INSERT INTO customers (user_id, tenant_id, email) SELECT u, u, 'rich@example.com' "
+        "FROM unnest(%s::text[]) AS u RETURNING id) INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, "
+        "reason) SELECT id, vouchers.whole(%s), %s, 'gift' FROM c",
+        sorted({one.user for one in orders if one.user.startswith("rich")}),
+        _BALANCE,
+        _BALANCE,
+    )
+
+
+@dataclass
+class Progress:
+    """How far the ledger is, asked over one connection of its own, which nobody cuts."""
+
+    connection: psycopg.AsyncConnection[Any]
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, here: Scene) -> AsyncIterator["Progress"]:
+        """Connect."""
+        url = here.database.admin_url
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            yield cls(connection)
+
+    async def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Run a query."""
+        cursor = await self.connection.execute(query.encode())
+        return list(await cursor.fetchall())
+
+    async def steps(self) -> int:
+        """Return a number that grows with every step of a purchase."""
+        ((steps,),) = await self.rows(
+            "SELECT count(*) + count(stripe_customer_id) + count(session_id) + count(settled_at) FROM vouchers.purchase"
+        )
+        return int(steps)
+
+
+class Crowd:
+    """Orders and pays."""
+
+    def __init__(
+        self,
+        here: Scene,
+        progress: Progress,
+        orders: list[Order],
+        stripe: ScriptedStripe,
+        operator: OperatorProcess,
+        dice: random.Random,
+    ) -> None:
+        self._here = here
+        self._progress = progress
+        self._stripe = stripe
+        self._url = f"http://127.0.0.1:{operator.webhook_port}/billing/webhook"
+        self._dice = dice
+        self.orders = {f"{here.namespace}/{one.name}": one for one in orders}
+        self.sent_again = 0
+        """Webhook calls that were not taken."""
+
+    async def order(self) -> None:
+        """Create all Redemptions at once."""
+
+        async def one(wanted: Order) -> None:
+            customer = {"userID": wanted.user, "tenantID": wanted.user, "email": f"{wanted.user}@example.com"}
+            await self._here.redeem([wanted.name], wanted.code, customer=customer, order=dict(wanted.order))
+
+        await asyncio.gather(*(one(wanted) for wanted in self.orders.values()))
+
+    async def pay(self) -> None:
+        """Go through every checkout that the ledger shows, once, until cancelled."""
+        gone: set[str] = set()
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as http, asyncio.TaskGroup() as group:
+            while True:
+                for key, session in await self._progress.rows(
+                    "SELECT key, session_id FROM vouchers.purchase WHERE state = 'awaiting_payment'"
+                ):
+                    if key not in gone:
+                        gone.add(key)
+                        group.create_task(self._check_out(http, self.orders[key].way, session))
+                await asyncio.sleep(0.2)
+
+    async def unsettled(self) -> dict[str, str]:
+        """Return what is not at its end, by key."""
+        bought = await self._progress.rows("SELECT key, state, due_minor FROM vouchers.purchase")
+        states = {key: (state, due) for key, state, due in bought}
+        answered = {key for (key,) in await self._progress.rows("SELECT key FROM vouchers.redemption")}
+        found = {}
+        for key, wanted in self.orders.items():
+            if key in states:
+                state, due = states[key]
+                if not (state == "rolled_back" or state == (ENDS[wanted.way] if due else "completed")):
+                    found[key] = f"{wanted.way}: {state}"
+            elif wanted.sold and not wanted.deleted and key not in answered:
+                found[key] = "not answered"
+        return found
+
+    async def _check_out(self, http: aiohttp.ClientSession, way: Way, session: str) -> None:
+        await asyncio.sleep(self._dice.uniform(0, 1))
+        match way:
+            case Way.PAYS:
+                await self._send(http, self._stripe.pay(session))
+            case Way.UNHEARD:
+                self._stripe.pay(session)
+            case Way.TWICE:
+                event = self._stripe.pay(session)
+                await asyncio.gather(self._send(http, event), self._send(http, event))
+            case Way.LATER:
+                events = self._stripe.pay(session, later=True), self._stripe.arrive(session)
+                await self._send_shuffled(http, *events)
+            case Way.BOUNCES:
+                events = self._stripe.pay(session, later=True), self._stripe.bounce(session)
+                await self._send_shuffled(http, *events)
+            case Way.LEAVES:
+                await self._send(http, self._stripe.expire(session))
+            case Way.RETURNS:
+                await self._send_shuffled(http, self._stripe.pay(session), self._stripe.refund(session))
+
+    async def _send_shuffled(self, http: aiohttp.ClientSession, *events: dict[str, Any]) -> None:
+        for event in self._dice.sample(events, len(events)):
+            await self._send(http, event)
+
+    async def _send(self, http: aiohttp.ClientSession, event: dict[str, Any]) -> None:
+        """Call the webhook until it takes the event, as Stripe does for days."""
+        while True:
+            body, headers = signed(event, SECRET)
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                async with http.post(self._url, data=body, headers=headers) as answer:
+                    if answer.status == 200:
+                        return
+                    assert answer.status >= 500, await answer.text()
+            self.sent_again += 1
+            await asyncio.sleep(0.5)
+
+
+@dataclass
+class Storm:
+    """Cuts and kills at random, as long as there is something under way."""
+
+    here: Scene
+    progress: Progress
+    crowd: Crowd
+    operator: OperatorProcess
+    stripe: ScriptedStripe
+    ways: Mapping[str, Proxy]
+    """To postgres, nats and stripe."""
+    dice: random.Random
+    deaths: list[int] = field(default_factory=list)
+    """How many orders were not at their end at each death."""
+    cuts: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    async def rage(self) -> None:
+        """Rage from the first step to nearly the last, then heal everything."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._kill())
+            for name in self.ways:
+                group.create_task(self._cut(name))
+        self.stripe.heal()
+
+    async def _moments(self, number: int) -> AsyncIterator[int]:
+        """Wait for that many moments in the course of all orders, or until nothing is left to be disturbed."""
+        for moment in sorted(self.dice.sample(range(1, _STEPS), number)):
+
+            async def has_come(moment: int = moment) -> bool:
+                return await self.progress.steps() >= moment or not await self.crowd.unsettled()
+
+            await until(has_come, f"step {moment} of purchases", 120)
+            yield moment
+
+    async def _kill(self) -> None:
+        doomed = [one.name for one in self.crowd.orders.values() if one.deleted]
+        async for _ in self._moments(_DEATHS):
+            await asyncio.to_thread(self.operator.kill)
+            for name in doomed[len(self.deaths) :: _DEATHS]:
+                await self.here.delete("redemptions", name)
+            self.deaths.append(len(await self.crowd.unsettled()))
+            self.operator.start()
+
+    async def _cut(self, name: str) -> None:
+        async for moment in self._moments(_CUTS):
+            if name == "stripe" and moment % 2:
+                self._order_faults()
+                continue
+            self.cuts.append(name)
+            await asyncio.to_thread(self.ways[name].cut)
+            await asyncio.sleep(self.dice.uniform(0.05, 1))
+            await asyncio.to_thread(self.ways[name].mend)
+
+    def _order_faults(self) -> None:
+        path = self.dice.choice(_PATHS)
+        faults = [*self.dice.sample(_PASSING, 3), self.dice.choice(_LASTING)]
+        self.faults += faults
+        self.stripe.fail(path, *faults)

@@ -1,0 +1,283 @@
+"""Two hundred orders in a storm: whatever is cut and killed, in the end every order stands where the money is."""
+
+import asyncio
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from testbed.control_plane import ControlPlane
+from testbed.nats import NatsServer
+from testbed.postgres import Database
+from testbed.scripted_stripe import ScriptedStripe
+from tests.cluster.chaos import CODE, STARVED, Body, Proxy, Scene, reasons, scene, until
+from tests.cluster.market import ADDONS, PLANS, Market, order
+from tests.cluster.order_chaos import CAP, CAPPED, Crowd, Order, Progress, Storm, crowd_of, enrich
+from tests.cluster.resources import FAST
+from tests.conftest import Operators
+from tests.events.drive import Streams
+from voucher_operator.ledger.verify import verify
+
+SEED = "CHAOS_SEED"
+"""The environment variable that brings back a run's dice; what they meet differs all the same."""
+LONG = 150.0
+ALLOWED = (
+    STARVED,
+    r"the ledger cannot be used",
+    r"events wait",
+    r"rolling back",
+    r"a checkout (may stay|stays) open",
+    r"an event is to be sent again",
+)
+FLEXI = {"id": "flexi", "slug": "flexi", "name": "Flexi", "stripe_price_id": "", "price_omr": 0}
+
+
+@pytest.fixture
+def stripe() -> Iterator[ScriptedStripe]:
+    with ScriptedStripe() as server:
+        yield server
+
+
+@pytest.fixture
+def nats() -> Iterator[NatsServer]:
+    with NatsServer() as server:
+        yield server
+
+
+@pytest.fixture
+def ways(stripe: ScriptedStripe, nats: NatsServer, database18: Database, tmp_path: Path) -> Iterator[dict[str, Proxy]]:
+    """The operator's ways to what it needs."""
+    postgres = urlsplit(database18.runtime_url)
+    targets = {
+        "postgres": f"{postgres.hostname}:{postgres.port}",
+        "nats": f"127.0.0.1:{nats.port}",
+        "stripe": f"127.0.0.1:{stripe.port}",
+    }
+    folders = {name: tmp_path / name for name in targets}
+    for folder in folders.values():
+        folder.mkdir()
+    with (
+        Proxy(targets["postgres"], folders["postgres"]) as one,
+        Proxy(targets["nats"], folders["nats"]) as two,
+        Proxy(targets["stripe"], folders["stripe"]) as three,
+    ):
+        yield {"postgres": one, "nats": two, "stripe": three}
+
+
+@pytest.fixture
+def env(
+    stripe: ScriptedStripe, ways: dict[str, Proxy], streams: Streams, database18: Database, tmp_path: Path
+) -> dict[str, str]:
+    """What the operator is told: every way leads through its proxy."""
+    catalog = tmp_path / "with-flexi.json"
+    catalog.write_text(json.dumps({"plans": [*PLANS, FLEXI], "addons": ADDONS}))
+    postgres = urlsplit(database18.runtime_url)
+    login = f"{postgres.username}:{postgres.password}"
+    return {
+        **FAST,
+        **Market(stripe, tmp_path).env,
+        "DATABASE_URL": postgres._replace(netloc=f"{login}@{ways['postgres'].address}").geturl(),
+        "VOUCHER_OPERATOR_STRIPE_API_BASE": f"http://{ways['stripe'].address}",
+        "VOUCHER_OPERATOR_STRIPE_TIMEOUT": "3",
+        "VOUCHER_OPERATOR_CATALOG_FILE": str(catalog),
+        "VOUCHER_OPERATOR_SESSION_LOOKUP_INTERVAL": "3",
+        "VOUCHER_OPERATOR_NATS_URL": f"nats://{ways['nats'].address}",
+        "VOUCHER_OPERATOR_NATS_STREAM": streams.name,
+        "VOUCHER_OPERATOR_NATS_SUBJECT_PREFIX": streams.prefix,
+    }
+
+
+@pytest.fixture
+def streams(nats: NatsServer) -> Streams:
+    return Streams(nats, "chaos")
+
+
+@pytest.fixture
+async def here(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[Scene]:
+    async with scene(control_plane, namespace, database18) as opened:
+        yield opened
+
+
+async def test_two_hundred_orders_in_a_storm(
+    here: Scene,
+    operators: Operators,
+    stripe: ScriptedStripe,
+    streams: Streams,
+    ways: dict[str, Proxy],
+    env: dict[str, str],
+) -> None:
+    """PostgreSQL, NATS and Stripe are cut, Stripe fails, the operator is killed; then everything heals."""
+    seed = os.environ.get(SEED) or str(random.getrandbits(32))
+    print(f"{SEED}={seed}")
+    operators.allow += ALLOWED
+    orders = crowd_of(random.Random(f"{seed} orders"))
+    operator = operators.start("buyer", env)
+    await here.voucher()
+    await here.voucher("capped", CAPPED, maxRedemptions=CAP)
+    await here.voucher_is(Ready="Issued")
+    await here.voucher_is("capped", Ready="Issued")
+    await enrich(here, orders)
+    async with Progress.of(here) as progress, asyncio.TaskGroup() as group:
+        crowd = Crowd(here, progress, orders, stripe, operator, random.Random(f"{seed} crowd"))
+        storm = Storm(here, progress, crowd, operator, stripe, ways, random.Random(f"{seed} storm"))
+        buying = group.create_task(crowd.order())
+        paying = group.create_task(crowd.pay())
+        await storm.rage()
+        await buying
+        await settled(crowd)
+        paying.cancel()
+    print(f"open at each death: {storm.deaths}; cuts: {Counter(storm.cuts)}; faults: {Counter(storm.faults)}")
+    print(f"webhooks sent again: {crowd.sent_again}")
+    assert any(storm.deaths), "the operator never died in the middle of a purchase"
+
+    await told(here, orders)
+    await published(here, streams)
+    assert await verify(here.database.runtime_url) == []
+    assert stripe.complaints == []
+    await money_agrees(here, stripe)
+    await nothing_twice(here, stripe)
+    await outcomes(here, orders)
+    await here.counters_agree()
+    await here.counters_agree("capped")
+
+
+async def settled(crowd: Crowd) -> None:
+    """Wait until every purchase is where its customer has left it."""
+    left: dict[str, str] = {}
+
+    async def all_are() -> bool:
+        left.clear()
+        left.update(await crowd.unsettled())
+        return not left
+
+    await until(all_are, left, LONG)
+
+
+async def told(here: Scene, orders: list[Order]) -> None:
+    """Wait until every Redemption says what the ledger says."""
+    wrong: dict[str, Any] = {}
+
+    async def all_are() -> bool:
+        wrong.clear()
+        bodies, ledger = await here.redemptions(), await answers(here, orders)
+        wrong.update(
+            {name: (said(bodies[name]), ledger[name]) for name in bodies if said(bodies[name]) != ledger[name]}
+        )
+        return not wrong
+
+    await until(all_are, wrong, LONG)
+    assert set(await here.redemptions()) == {one.name for one in orders if not one.deleted}
+
+
+def said(body: Body) -> tuple[Any, ...]:
+    """Return state, whether it is finished, the reason of Ready, the order and the URL."""
+    status = body.get("status", {})
+    names = ("orderID", "checkoutURL")
+    ready = reasons(body).get("Ready")
+    return status.get("state"), bool(status.get("finished")), ready, *(status.get(name) for name in names)
+
+
+async def answers(here: Scene, orders: list[Order]) -> dict[str, tuple[Any, ...]]:
+    """Return what the Redemptions have to say, in the shape of `said`."""
+    rows = await here.sql(
+        "SELECT split_part(key, '/', 2), state, reason, order_id::text, checkout_url FROM vouchers.purchase"
+    )
+    bought = {name: values for name, *values in rows}
+    refused = dict(
+        await here.sql("SELECT split_part(key, '/', 2), reason FROM vouchers.redemption WHERE outcome = 'refused'")
+    )
+    found: dict[str, tuple[Any, ...]] = {}
+    for one in orders:
+        if one.name in bought:
+            found[one.name] = _of_purchase(one, *bought[one.name])
+        else:
+            reason = refused.get(one.name) if one.sold else "InvalidOrder"
+            found[one.name] = ("Rejected", True, reason, None, None)
+    return found
+
+
+def _of_purchase(one: Order, state: str, reason: str | None, order_id: str, url: str | None) -> tuple[Any, ...]:
+    match state:
+        case "completed":
+            return "Completed", True, "Completed", order_id, None
+        case "awaiting_payment":
+            return "AwaitingPayment", False, "AwaitingPayment", order_id, url
+        case "rolled_back":
+            return "RolledBack", True, reason, order_id, None
+        case _:
+            return "Redeemed" if one.code else "RolledBack", True, reason, order_id, None
+
+
+async def published(here: Scene, streams: Streams) -> None:
+    """Every event is marked, and the stream has it exactly once; each tenant's in the order of the ledger."""
+
+    async def all_are() -> bool:
+        return await here.sql("SELECT count(*) FROM vouchers.outbox WHERE published_at IS NULL") == [(0,)]
+
+    await until(all_are, "end of the outbox", LONG)
+    rows = await here.sql("SELECT id::text, tenant_id FROM vouchers.outbox ORDER BY seq")
+    messages = [message.body for message in await streams.read()]
+    assert Counter(one["id"] for one in messages) == Counter(event_id for event_id, _ in rows)
+    tenants = {tenant for _, tenant in rows if tenant}
+    assert {tenant: [one["id"] for one in messages if one["tenant_id"] == tenant] for tenant in tenants} == {
+        tenant: [event_id for event_id, of in rows if of == tenant] for tenant in tenants
+    }
+
+
+async def money_agrees(here: Scene, stripe: ScriptedStripe) -> None:
+    """Cards were charged what the credit does not cover, of the orders that stand, and of no other."""
+    rows = await here.sql(
+        "SELECT order_id::text, total_minor - held_minor FROM vouchers.purchase "
+        "WHERE state = 'completed' AND total_minor > held_minor"
+    )
+    paid = {
+        one["metadata"]["order_id"]: one["amount_total"]
+        for one in stripe.sessions.values()
+        if one["payment_status"] == "paid" and not _refunded(stripe, one)
+    }
+    assert paid == dict(rows)
+    assert stripe.charged == sum(due for _, due in rows) > 0
+
+
+def _refunded(stripe: ScriptedStripe, session: dict[str, Any]) -> bool:
+    (payment,) = (one for one in stripe.payments.values() if one["invoice"]["id"] == session["invoice"])
+    return bool(payment["charge"]["refunded"])
+
+
+async def nothing_twice(here: Scene, stripe: ScriptedStripe) -> None:
+    """One session, one spend, one event and one subscription for an order, at most."""
+    sessions = Counter(one["metadata"]["order_id"] for one in stripe.sessions.values())
+    assert set(sessions.values()) == {1}
+    spent = (
+        "SELECT order_id FROM credit_ledger WHERE order_id <> '' AND amount_minor < 0 GROUP BY 1 HAVING count(*) > 1"
+    )
+    assert await here.sql(spent) == []
+    orders = await here.sql("SELECT id::text FROM orders WHERE status IN ('completed', 'refunded') ORDER BY 1")
+    subscribed = await here.sql("SELECT id::text FROM subscriptions ORDER BY 1")
+    completed = await here.sql("SELECT id::text FROM orders WHERE status = 'completed' ORDER BY 1")
+    placed = await here.sql("SELECT data ->> 'id' FROM vouchers.outbox WHERE type = 'order.placed' ORDER BY 1")
+    assert set(completed) <= set(subscribed) <= set(orders)
+    assert set(completed) <= set(placed) <= set(orders)
+    assert len(set(subscribed)) == len(subscribed)
+    assert len(set(placed)) == len(placed)
+
+
+async def outcomes(here: Scene, orders: list[Order]) -> None:
+    """The ends that had to be reached were reached."""
+    kept = [one for one in orders if not one.deleted]
+    ledger = await answers(here, kept)
+    ends = {one.name: ledger[one.name][0] for one in kept}
+    covered = [one for one in kept if one.code == CODE and one.order == order("m", "waf")]
+    assert {ends[one.name] for one in covered} == {"Completed"}
+    assert {ends[one.name] for one in orders if one.order["planID"] == "flexi"} == {"Completed"}
+    assert {ends[one.name] for one in orders if not one.sold or one.code == "CHAOS-UNKNOWN"} == {"Rejected"}
+    print(f"ends: {Counter(ends.values())}")
+    assert {"Completed", "AwaitingPayment", "RolledBack", "Redeemed", "Rejected"} == set(ends.values())
+    standing = await here.sql("SELECT count(*) FROM promo_redemptions WHERE code = %s", CAPPED)
+    assert standing[0][0] <= CAP
