@@ -110,5 +110,5 @@ def _by_card(stack: Stack, operator: OperatorProcess, shop: Shop) -> None:
 
 def _seen(stack: Stack) -> bool:
     with psycopg.connect(stack.database.runtime_url) as connection:
-        row = connection.execute("SELECT FROM vouchers.purchase WHERE key = 'billing/huda-buys'").fetchone()
+        row = connection.execute("SELECT 1 FROM vouchers.purchase WHERE key = 'billing/huda-buys'").fetchone()
     return row is not None

@@ -108,6 +108,24 @@ async def test_a_refund_whose_payment_nobody_told(
     assert await checkout.receive(await checkout.payment_event(paid, b"{}")) is Received.NO_CHANGE
 
 
+async def test_a_look_up_says_that_a_payment_does_not_fit(
+    checkout: Checkout,
+    ledger: Ledger,
+    stripe: ScriptedStripe,
+    awaiting: Purchase,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stripe.sessions[session_of(awaiting)]["amount_total"] += 10
+    stripe.pay(session_of(awaiting))
+    assert await checkout.look_up(awaiting) is Received.MISMATCH
+    (said,) = caplog.records
+    assert "does not fit" in said.message
+    assert vars(said)["key"] == awaiting.key
+    stripe.refund(session_of(awaiting))
+    assert await checkout.look_up(awaiting) is Received.APPLIED
+    assert (await standing(ledger, awaiting)).state is PurchaseState.REFUNDED
+
+
 async def test_a_key_that_may_not_read_invoices_settles_payments_all_the_same(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:

@@ -107,7 +107,11 @@ class Checkout:
         if event.effect is PaymentEffect.PAID and await self._refunded(session):
             # Both webhooks were lost, or the first is still to come.
             event = events_of_stripe.looked_up_refund(event)
-        return await self.receive(event)
+        received = await self.receive(event)
+        if received is Received.MISMATCH:
+            extra = {"resource": "purchase", "key": purchase.key, "reason": received}
+            log.warning("a payment does not fit its order: compare the two", extra=extra)
+        return received
 
     async def payment_event(self, event: Mapping[str, Any], raw: bytes) -> PaymentEvent:
         """Read a verified webhook event; for a full refund, ask Stripe which order the money was for.

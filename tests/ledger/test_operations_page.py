@@ -1,0 +1,45 @@
+"""The SQL of docs/operations.md does what the page says."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from testbed.postgres import Database
+from tests.ledger.drive import rows
+from tests.ledger.purchase_rows import broken, place
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import PurchaseState, Received
+
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "operations.md"
+
+
+def statements(heading: str) -> list[str]:
+    """Return the SQL below a heading."""
+    (section,) = re.findall(rf"^### {heading}\n(.*?)^##", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    found: list[str] = re.findall(r"```sql\n(.*?)\n```", section, re.DOTALL)
+    return found
+
+
+async def test_a_payment_that_fits_no_order(ledger18: Ledger, database18: Database) -> None:
+    look, settle = statements("A payment that fits no order")
+    seen = []
+    for type_, shape in (
+        ("checkout.session.completed", {"data": {"object": {"amount_total": 7}}}),
+        ("lookup", {"amount_total": 7}),
+    ):
+        placed = await place(database18, PurchaseState.ROLLED_BACK, user=type_)
+        event = replace(placed.event(), raw=json.dumps(shape).encode(), type=type_)
+        assert await ledger18.receive(event) is Received.MISMATCH
+        (row,) = await rows(database18, look.rstrip(";"))
+        seen.append((row[0], row[2], row[-1]) == (event.event_id, placed.key, "7"))
+        assert settle.count("evt_…") == 1
+        await rows(database18, settle.replace("evt_…", event.event_id))
+        assert await broken(database18) == []
+    assert seen == [True, True]
+
+
+async def test_events_wait(ledger18: Ledger, database18: Database) -> None:
+    await ledger18.receive((await place(database18)).event())
+    (look,) = statements("Events wait")
+    assert [row[:2] for row in await rows(database18, look.rstrip(";"))] == [("order.placed", 1)]
