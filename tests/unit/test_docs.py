@@ -1,6 +1,7 @@
-"""The pages of the two kinds name every field, condition, state and reason there is."""
+"""The pages name every field, condition, state, reason, module and step there is, and nothing that there is not."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
+from voucher_operator import telemetry
+from voucher_operator.checkout.effects import Effect
+from voucher_operator.ledger.purchase_types import PurchaseState, Received
 from voucher_operator.resources.conditions import REDEMPTION_CONDITIONS, VOUCHER_CONDITIONS
 from voucher_operator.resources.errors import OperatorError
 from voucher_operator.resources.reasons import Reason
+from voucher_operator.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BOTH = {Reason.LEDGER_UNAVAILABLE, Reason.SECRET_NOT_FOUND, Reason.SECRET_UNREADABLE, Reason.INVALID_SPEC}
@@ -64,6 +69,8 @@ REASONS = {
         Reason.ORGANIZATION_REFUSED,
     },
 }
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EACH_PAGE = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 KINDS = pytest.mark.parametrize("kind", ["voucher", "redemption"])
 
 
@@ -128,3 +135,72 @@ def test_every_state_is_named(kind: str) -> None:
     (states,) = re.findall(r"### States\n(.*?)\n## ", page(kind), re.DOTALL)
     for state in schema(kind)["status"]["properties"]["state"]["enum"]:
         assert re.search(rf"\b{state}\b", states), state
+
+
+@EACH_PAGE
+def test_metrics_settings_and_alerts_exist(path: Path) -> None:
+    text = path.read_text()
+    metrics = {sample.name for metric in telemetry.REGISTRY.collect() for sample in metric.samples}
+    metrics |= {metric.name + ("_total" if metric.type == "counter" else "") for metric in telemetry.REGISTRY.collect()}
+    rules = (ROOT / "charts" / "bp-voucher-operator" / "templates" / "prometheusrule.yaml").read_text()
+    assert set(re.findall(r"\bvoucher_operator_[a-z_]+", text)) <= metrics
+    settings = {f"VOUCHER_OPERATOR_{name.upper()}" for name in Settings.model_fields}
+    assert set(re.findall(r"\bVOUCHER_OPERATOR_[A-Z_]+", text)) <= settings
+    assert set(re.findall(r"\bVoucherOperator[A-Z][A-Za-z]+", text)) <= set(re.findall(r"alert: (\w+)", rules))
+
+
+@EACH_PAGE
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text()):
+        name, _, anchor = target.partition("#")
+        there = path.parent / name if name else path
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+def anchors(path: Path) -> set[str]:
+    """Return what headings can be linked by."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_module_is_explained() -> None:
+    package = ROOT / "operator" / "voucher_operator"
+    files = {file.relative_to(package).with_suffix("") for file in package.rglob("*.py") if file.stem != "__init__"}
+    named: list[str] = []
+    for cell in re.findall(r"^\| (`[^|]+) \|", architecture("Modules"), re.MULTILINE):
+        for module in re.findall(r"`([a-z_.]+)`", cell):
+            named.append(module if not module.startswith(".") else named[-1].partition(".")[0] + module)
+    assert sorted(named) == sorted(".".join(file.parts) for file in files)
+
+
+def test_every_effect_is_named_in_order() -> None:
+    (steps,) = re.findall(r"in this order: (.*?)\.\s", architecture("The way of a purchase"), re.DOTALL)
+    assert re.findall(r"`(\w+)`", steps) == [effect.value for effect in Effect]
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {re.split(r"[\[=]", one)[0] for one in project["dependencies"]}
+    named = {
+        name
+        for cell in re.findall(r"^\| ([^|]+) \|", architecture("Dependencies"), re.MULTILINE)
+        for name in cell.split(", ")
+    }
+    # The first is one more of psycopg's, the second comes with others.
+    assert named - {"library", "---"} == wanted | {"psycopg_pool", "aiohttp"}
+
+
+def architecture(heading: str) -> str:
+    """Return a part of docs/architecture.md."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    (part,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    return str(part)
+
+
+def test_every_end_of_a_call_and_every_state_of_an_order_has_its_remedy() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    source = (ROOT / "operator" / "voucher_operator" / "web" / "webhook.py").read_text()
+    results = {received.value for received in Received} | set(re.findall(r'HTTPStatus\.\w+, "(\w+)"', source))
+    cells = [set(re.findall(r"`(\w+)`", cell)) for cell in re.findall(r"^\| (`[^|]+) \|", page, re.MULTILINE)]
+    assert results | {"not_configured", "failed"} | {state.value for state in PurchaseState} <= set().union(*cells)
