@@ -9,7 +9,9 @@ import re
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from kubernetes.client import ApiClient
@@ -63,24 +65,24 @@ def common_market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
         yield Market(stripe, tmp_path_factory.mktemp("market"))
 
 
-@pytest.fixture(scope="session")
-def common_operator(
-    control_plane: ControlPlane,
-    common_database: Database,
-    common_market: Market,
-    tmp_path_factory: pytest.TempPathFactory,
+@contextmanager
+def everyday_operator(
+    cluster: ControlPlane, database: Database, market: Market, folder: Path
 ) -> Iterator[tuple[OperatorProcess, str]]:
-    """Run an operator that leads, under the chart's ServiceAccount, with short pauses between its passes."""
-    installed = install_rights(control_plane, [control_plane.namespace(f"everyday-{secrets.token_hex(4)}")])
+    """Run an operator that leads, under the chart's ServiceAccount, with short pauses between its passes.
+
+    It comes with the namespace that it works in, a new one.
+    """
+    installed = install_rights(cluster, [cluster.namespace(f"everyday-{secrets.token_hex(4)}")])
     operator = OperatorProcess(
         kubeconfig=installed.kubeconfig,
-        database_url=common_database.runtime_url,
+        database_url=database.runtime_url,
         namespaces=installed.namespaces,
-        folder=tmp_path_factory.mktemp("everyday"),
+        folder=folder,
         env={
             **installed.env,
             **FAST,
-            **common_market.env,
+            **market.env,
             "VOUCHER_OPERATOR_CLOSED_SECRETS": CLOSED_SECRET,
         },
     )
@@ -93,6 +95,43 @@ def common_operator(
             operator.stop()
 
 
+@contextmanager
+def lent(
+    admin: ApiClient, running: tuple[OperatorProcess, str], database: Database, market: Market
+) -> Iterator[Sovereign]:
+    """Lend an operator to one test, which may not stop it.
+
+    Fails the test for an unexpected line in the log (a call that RBAC refused is one), or a ledger that is not sound.
+    """
+    operator, namespace = running
+    since = len(operator.records())
+    books = Books(database)
+    sovereign = Sovereign(Shop(admin, namespace), books, operator, market)
+    try:
+        yield sovereign
+        sovereign.shop.clear()
+        assert violations(database) == []
+        assert market.stripe.complaints == []
+    finally:
+        market.stripe.heal()
+        books.close()
+    new = operator.records()[since:]
+    loud = [one for one in new if one.get("level") in ("WARNING", "ERROR", "CRITICAL")]
+    assert [one for one in loud if not any(re.search(rule, json.dumps(one)) for rule in sovereign.allow)] == []
+
+
+@pytest.fixture(scope="session")
+def common_operator(
+    control_plane: ControlPlane,
+    common_database: Database,
+    common_market: Market,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[OperatorProcess, str]]:
+    folder = tmp_path_factory.mktemp("everyday")
+    with everyday_operator(control_plane, common_database, common_market, folder) as running:
+        yield running
+
+
 @pytest.fixture
 def sovereign(
     admin: ApiClient,
@@ -100,25 +139,9 @@ def sovereign(
     common_database: Database,
     common_market: Market,
 ) -> Iterator[Sovereign]:
-    """The session's operator; a test may not stop it, and finds nothing of the others but what they left in the ledger.
-
-    Fails the test for an unexpected line in the log (a call that RBAC refused is one), or a ledger that is not sound.
-    """
-    operator, namespace = common_operator
-    since = len(operator.records())
-    books = Books(common_database)
-    lent = Sovereign(Shop(admin, namespace), books, operator, common_market)
-    try:
-        yield lent
-        lent.shop.clear()
-        assert violations(common_database) == []
-        assert common_market.stripe.complaints == []
-    finally:
-        common_market.stripe.heal()
-        books.close()
-    new = operator.records()[since:]
-    loud = [one for one in new if one.get("level") in ("WARNING", "ERROR", "CRITICAL")]
-    assert [one for one in loud if not any(re.search(rule, json.dumps(one)) for rule in lent.allow)] == []
+    """The session's operator; a test finds nothing of the others but what they left in the ledger."""
+    with lent(admin, common_operator, common_database, common_market) as sovereign:
+        yield sovereign
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 """What was bought: the Organization of a completed order, where the cluster keeps Organizations.
 
-What a cluster without them says is in test_order_paid.py.
+The definition belongs to all of a cluster, so they have one of their own, and an operator in it. What a cluster without
+Organizations says is in test_order_paid.py.
 """
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -11,10 +14,14 @@ import yaml
 from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
 
 from testbed.control_plane import ControlPlane
-from tests.cluster.conftest import Sovereign
-from tests.cluster.market import order, told
-from tests.cluster.resources import Made, Object, Predicate, condition, state, unique, until, waiting
+from testbed.postgres import PostgresServer
+from testbed.scripted_stripe import ScriptedStripe
+from tests.cluster.conftest import Sovereign, everyday_operator, lent
+from tests.cluster.market import Market, order, told
+from tests.cluster.resources import Made, Object, Predicate, condition, connected, state, unique, until, waiting
 from tests.cluster.test_order_paid import issued
+
+pytestmark = pytest.mark.xdist_group("own-cluster")
 
 GROUP = "catalyst.openova.io"
 ANY: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -88,15 +95,47 @@ class Registry:
         return getattr(self._api, f"{verb}_cluster_custom_object{part}")(**where, **more)
 
 
+@pytest.fixture(scope="module")
+def client(own_cluster: ControlPlane) -> Iterator[ApiClient]:
+    """An administrator's."""
+    with connected(own_cluster) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def lend(
+    own_cluster: ControlPlane,
+    client: ApiClient,
+    postgres18: PostgresServer,
+    template18: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[], AbstractContextManager[Sovereign]]]:
+    """Run an operator for these tests; called, it is lent to one of them."""
+    folder = tmp_path_factory.mktemp("organizations")
+    database = postgres18.database(f"organizations{secrets.token_hex(4)}", template18)
+    with ScriptedStripe() as stripe:
+        market = Market(stripe, folder)
+        with everyday_operator(own_cluster, database, market, folder) as running:
+            yield lambda: lent(client, running, database, market)
+    postgres18.drop(database)
+
+
+@pytest.fixture
+def sovereign(lend: Callable[[], AbstractContextManager[Sovereign]]) -> Iterator[Sovereign]:
+    """Take the place of the session's."""
+    with lend() as sovereign:
+        yield sovereign
+
+
 @pytest.fixture(params=["Namespaced", "Cluster"])
 def registry(
-    request: pytest.FixtureRequest, control_plane: ControlPlane, admin: ApiClient, sovereign: Sovereign
+    request: pytest.FixtureRequest, own_cluster: ControlPlane, client: ApiClient, sovereign: Sovereign
 ) -> Iterator[Registry]:
     """Have a CRD for one test."""
     try:
-        yield Registry(control_plane, admin, request.param, sovereign.shop.namespace)
+        yield Registry(own_cluster, client, request.param, sovereign.shop.namespace)
     finally:
-        control_plane.kubectl("delete", "crd", f"organizations.{GROUP}", "--ignore-not-found", "--timeout=60s")
+        own_cluster.kubectl("delete", "crd", f"organizations.{GROUP}", "--ignore-not-found", "--timeout=60s")
 
 
 def refused(saying: str) -> Predicate:
