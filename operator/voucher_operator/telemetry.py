@@ -65,6 +65,12 @@ NATS_UP = Gauge("voucher_operator_nats_up", "1 while the leader is connected to 
 WEBHOOKS = Counter(
     "voucher_operator_webhooks_total", "Calls of the webhook, by what became of them.", ["result"], registry=REGISTRY
 )
+MISMATCHES = Counter(
+    "voucher_operator_payment_mismatches_total",
+    "Payments that fit no order, told by a webhook or found by a look at Stripe.",
+    registry=REGISTRY,
+)
+"""Without labels, so that it is there and 0 before the first one: `increase` does not see a series begin."""
 LEADER = Gauge("voucher_operator_leader", "1 while this replica leads.", registry=REGISTRY)
 
 _QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio")

@@ -5,6 +5,7 @@ import pytest
 from testbed.postgres import Database
 from testbed.scripted_stripe import Fault, ScriptedStripe
 from tests.checkout.drive import SESSIONS, place, standing
+from voucher_operator import telemetry
 from voucher_operator.checkout.saga import Checkout
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase_types import PaymentEffect, Purchase, PurchaseState, Received
@@ -22,6 +23,13 @@ async def awaiting(checkout: Checkout, ledger: Ledger, database18: Database) -> 
 def session_of(purchase: Purchase) -> str:
     assert purchase.session_id is not None
     return purchase.session_id
+
+
+def mismatches() -> float:
+    """Return what the alert is made of; it is there before the first one."""
+    found = telemetry.REGISTRY.get_sample_value("voucher_operator_payment_mismatches_total")
+    assert found is not None
+    return found
 
 
 async def test_a_lost_webhook_is_looked_up(
@@ -117,7 +125,9 @@ async def test_a_look_up_says_that_a_payment_does_not_fit(
 ) -> None:
     stripe.sessions[session_of(awaiting)]["amount_total"] += 10
     stripe.pay(session_of(awaiting))
+    before = mismatches()
     assert await checkout.look_up(awaiting) is Received.MISMATCH
+    assert mismatches() == before + 1
     (said,) = caplog.records
     assert "does not fit" in said.message
     assert vars(said)["key"] == awaiting.key

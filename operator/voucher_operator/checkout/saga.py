@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
+from voucher_operator import telemetry
 from voucher_operator.checkout import events_of_stripe
 from voucher_operator.checkout.currency import CurrencyRules, rules
 from voucher_operator.checkout.effects import Effect, effect
@@ -191,7 +192,10 @@ class Checkout:
     async def receive(self, event: PaymentEvent) -> Received:
         """Have the ledger keep an event and do what follows, as `Ledger.receive`; a webhook's too."""
         async with effect(Effect.RECEIVE):
-            return await self._ledger.receive(event)
+            received = await self._ledger.receive(event)
+        if received is Received.MISMATCH:
+            telemetry.MISMATCHES.inc()
+        return received
 
 
 def _raw(body: Mapping[str, Any]) -> bytes:
