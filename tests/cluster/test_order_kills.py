@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from kubernetes.client import ApiClient
 
-from testbed.cluster import install_rights
+from testbed.cluster import Installation
 from testbed.control_plane import ControlPlane
 from testbed.lives import Lives
 from testbed.nats import NatsServer
@@ -152,20 +153,36 @@ class Street:
 
 
 @pytest.fixture
-def registry(own_cluster: ControlPlane) -> Iterator[Registry]:
-    """Have Organizations in a namespace of the test's own."""
-    with connected(own_cluster) as client:
-        registry = Registry(own_cluster, client, "Namespaced", own_cluster.namespace("order-kills"))
-        try:
-            registry.define()
-            yield registry
-        finally:
-            own_cluster.kubectl("delete", "crd", f"organizations.{GROUP}", "--timeout=60s")
+def control_plane(own_cluster: ControlPlane) -> ControlPlane:
+    """A cluster that may have Organizations."""
+    return own_cluster
+
+
+@pytest.fixture
+def client(control_plane: ControlPlane) -> Iterator[ApiClient]:
+    """An administrator's."""
+    with connected(control_plane) as client:
+        yield client
+
+
+@pytest.fixture
+def registry(control_plane: ControlPlane, client: ApiClient, namespace: str) -> Iterator[Registry]:
+    registry = Registry(control_plane, client, "Namespaced", namespace)
+    try:
+        registry.define()
+        yield registry
+    finally:
+        control_plane.kubectl("delete", "crd", f"organizations.{GROUP}", "--timeout=60s")
+
+
+@pytest.fixture
+def shop(client: ApiClient, namespace: str) -> Shop:
+    return Shop(client, namespace)
 
 
 @pytest.fixture
 def street(
-    own_cluster: ControlPlane, database18: Database, books: Books, registry: Registry, tmp_path: Path
+    installation: Installation, database18: Database, books: Books, shop: Shop, registry: Registry, tmp_path: Path
 ) -> Iterator[Street]:
     """Have it all, with an operator that has not begun to live."""
     with ExitStack() as stack:
@@ -173,16 +190,14 @@ def street(
         (tmp_path / "catalog.json").write_text(json.dumps({"plans": [*PLANS, DEAR], "addons": ADDONS}))
         market.stripe.prices["price_l"] = 17000
         streams = Streams(stack.enter_context(NatsServer()), "kills")
-        namespace = "order-kills"
-        installed = install_rights(own_cluster, [namespace])
         bus = {"URL": streams.server.url, "STREAM": streams.name, "SUBJECT_PREFIX": streams.prefix}
         operator = Lives(
-            kubeconfig=installed.kubeconfig,
+            kubeconfig=installation.kubeconfig,
             database_url=database18.runtime_url,
-            namespaces=installed.namespaces,
+            namespaces=installation.namespaces,
             folder=tmp_path,
             env={
-                **installed.env,
+                **installation.env,
                 **FAST,
                 **market.env,
                 **{f"VOUCHER_OPERATOR_NATS_{name}": value for name, value in bus.items()},
@@ -190,7 +205,6 @@ def street(
         )
         stack.callback(operator.close)
         operator.start()
-        shop = Shop(stack.enter_context(connected(own_cluster)), namespace)
         yield Street(shop, books, market, operator, registry, streams)
 
 
@@ -216,6 +230,7 @@ def test_killed_before_and_after_every_effect(street: Street) -> None:
 
 def over(street: Street, number: int, boundary: Boundary) -> bool:
     """Whether this life has ended; a turn is taken to bring that about."""
+    assert street.operator.running
     street.turn(post=boundary.kind != LOOKED_UP)
     return len(street.operator.deaths) == number
 
@@ -226,6 +241,9 @@ def assert_all_alike(street: Street) -> None:
     accounts = {name: account(street, name, messages) for name in street.made}
     for name, kind in street.kinds.items():
         assert accounts[name] == accounts[f"unharmed-{kind}"], name
+    states = {kind: accounts[f"unharmed-{kind}"]["status"]["state"] for kind in ORDERS}
+    assert states == {PAID: "Completed", LOOKED_UP: "Completed", COVERED: "Completed", REFUSED: "RolledBack"}
+    assert street.market.session(street.made[f"unharmed-{REFUSED}"])["status"] == "expired"
     paid = sum(kind in (PAID, LOOKED_UP) for kind in street.kinds.values())
     kept = sum(kind != REFUSED for kind in street.kinds.values())
     assert street.market.stripe.charged == paid * 23000
