@@ -4,7 +4,7 @@ import pytest
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import Fault, ScriptedStripe
-from tests.checkout.drive import SESSIONS, place, standing
+from tests.checkout.drive import SESSIONS, checking_out, place, settings, standing
 from voucher_operator import telemetry
 from voucher_operator.checkout.saga import Checkout
 from voucher_operator.ledger.api import Ledger
@@ -47,6 +47,17 @@ async def test_an_open_session_writes_nothing(checkout: Checkout, ledger: Ledger
     before = await standing(ledger, awaiting)
     assert await checkout.look_up(awaiting) is Received.NO_CHANGE
     assert await standing(ledger, awaiting) == before
+
+
+async def test_a_checkout_of_before_the_sovereign_was_renamed(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, database18: Database
+) -> None:
+    async with checking_out(ledger, settings(stripe.url, sovereign="former.example.com")) as former:
+        awaiting = await former.advance(await place(ledger, database18))
+    paid = stripe.pay(session_of(awaiting))
+    assert await checkout.receive(await checkout.payment_event(paid, b"{}")) is Received.FOREIGN
+    assert await checkout.look_up(awaiting) is Received.APPLIED
+    assert (await standing(ledger, awaiting)).state is PurchaseState.COMPLETED
 
 
 async def test_an_expired_session_is_looked_up(

@@ -33,14 +33,18 @@ def payment_event(event: Mapping[str, Any], raw: bytes, currency: str) -> Paymen
 
 
 def looked_up(session: Mapping[str, Any], raw: bytes, currency: str) -> PaymentEvent:
-    """Read a session as Stripe shows it now: an event whose id says no more than its state."""
+    """Read a session of ours as Stripe shows it now: an event whose id says no more than its state.
+
+    It names no Sovereign: ours may have had another name when the session was made.
+    """
     session_id, status, payment = (_text(session, name) or "" for name in ("id", "status", "payment_status"))
     effect = PaymentEffect.NONE
     if status == "complete":
         effect = PaymentEffect.PAID if payment in _SETTLED else PaymentEffect.PROCESSING
     elif status == "expired":
         effect = PaymentEffect.EXPIRED
-    return session_event(session, effect, f"lookup:{session_id}:{status}:{payment}", "lookup", raw, currency)
+    event_id = f"lookup:{session_id}:{status}:{payment}"
+    return replace(session_event(session, effect, event_id, "lookup", raw, currency), sovereign=None)
 
 
 def looked_up_refund(paid: PaymentEvent) -> PaymentEvent:
