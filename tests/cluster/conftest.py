@@ -7,7 +7,7 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +21,8 @@ from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database, PostgresServer
 from testbed.scripted_stripe import ScriptedStripe
+from tests.cluster.desk import Desk
+from tests.cluster.desk import opened as opened_desk
 from tests.cluster.market import Market
 from tests.cluster.resources import CLOSED_SECRET, FAST, Books, Shop, connected
 from voucher_operator.ledger.types import Violation
@@ -157,3 +159,11 @@ def books(database18: Database) -> Iterator[Books]:
     yield opened
     opened.close()
     assert violations(database18) == []
+
+
+@pytest.fixture
+async def desk(database18: Database, tmp_path: Path) -> AsyncIterator[Desk]:
+    """The controllers of orders on a ledger of their own; sound after the test."""
+    async with opened_desk(database18, tmp_path) as desk:
+        yield desk
+    assert await verify(database18.admin_url) == []

@@ -17,6 +17,7 @@ from voucher_operator.controllers.pace import Pace
 from voucher_operator.controllers.queue import Result
 from voucher_operator.controllers.writer import StatusWriter
 from voucher_operator.resources import conditions
+from voucher_operator.resources.base import Status
 from voucher_operator.resources.errors import InvalidSpecError
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.resources.redemption import RedemptionStatus
@@ -36,10 +37,15 @@ class Note:
 class Answer:
     """A status, what it counts as (`outcome`) once it is finished, and whether to come `again` after a while."""
 
-    status: RedemptionStatus
+    status: Status
     outcome: str = ""
     again: bool = False
     note: Note | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it says that nothing is left to do."""
+        return isinstance(self.status, RedemptionStatus) and bool(self.status.finished)
 
 
 @dataclass(slots=True)
@@ -58,7 +64,7 @@ class Answers:
         if answer.note is not None:
             note = answer.note
             self.recorder.record("Redemption", body, note.reason, note.action, note.message, warning=note.warning)
-        if answer.status.finished:
+        if answer.finished:
             self.cache.drop_object(body)
             telemetry.REDEMPTIONS.labels(answer.outcome, answer.status.conditions[0]["reason"]).inc()
         return Result.AGAIN if answer.again else Result.DONE

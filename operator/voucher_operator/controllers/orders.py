@@ -84,7 +84,7 @@ class OrderController:
         except TerminalError as error:
             answer = Answer(redemption_status.stalled(redemption, error))
         result = await self.answers.give(key, body, answer)
-        if answer.status.finished and result is Result.DONE:
+        if answer.finished and result is Result.DONE:
             self._forget(key)
         return result
 

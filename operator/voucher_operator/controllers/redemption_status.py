@@ -11,6 +11,7 @@ from typing import Any, Final
 from voucher_operator.controllers.transitions import Cause, target
 from voucher_operator.ledger.types import Outcome, RedeemResult
 from voucher_operator.resources import conditions
+from voucher_operator.resources.base import Status
 from voucher_operator.resources.conditions import Condition
 from voucher_operator.resources.errors import TerminalError, TransientError
 from voucher_operator.resources.money import format_amount
@@ -36,25 +37,30 @@ def is_ready(voucher: Mapping[str, Any]) -> bool:
     return holds and status.get("observedGeneration", -1) > 0
 
 
-def waiting(redemption: Redemption, error: TransientError) -> RedemptionStatus:
+def waiting(redemption: Redemption, error: TransientError) -> Status:
     """Something that may pass keeps the ledger from answering."""
-    generation = redemption.metadata.generation
-    wanted = conditions.retrying(error.reason, error.message, generation=generation)
-    return RedemptionStatus(
-        observed_generation=generation,
-        conditions=merged(redemption, wanted, datetime.now(UTC)),
-        state=target(Cause.WAITS),
+    return _undecided(
+        redemption, conditions.retrying(error.reason, error.message, generation=redemption.metadata.generation)
     )
 
 
-def stalled(redemption: Redemption, error: TerminalError) -> RedemptionStatus:
+def stalled(redemption: Redemption, error: TerminalError) -> Status:
     """The ledger cannot take it as it is; nothing was decided, and it is not finished."""
-    generation = redemption.metadata.generation
-    wanted = conditions.stalled(error.reason, error.message, generation=generation)
+    return _undecided(
+        redemption, conditions.stalled(error.reason, error.message, generation=redemption.metadata.generation)
+    )
+
+
+def _undecided(redemption: Redemption, wanted: tuple[Condition, ...]) -> Status:
+    """Say what keeps the ledger from answering; what it answered before stands: order, checkout and state with it."""
+    generation, now = redemption.metadata.generation, datetime.now(UTC)
+    if redemption.status.get("finished"):
+        return Status(observed_generation=generation, conditions=tuple(redemption.conditions))
+    if redemption.status.get("orderID"):
+        kept = conditions.merge(redemption.conditions, wanted, owned=conditions.OVERALL_CONDITIONS, now=now)
+        return Status(observed_generation=generation, conditions=tuple(kept))
     return RedemptionStatus(
-        observed_generation=generation,
-        conditions=merged(redemption, wanted, datetime.now(UTC)),
-        state=target(Cause.WAITS),
+        observed_generation=generation, conditions=merged(redemption, wanted, now), state=target(Cause.WAITS)
     )
 
 

@@ -32,6 +32,9 @@ REDEMPTION_CONDITIONS: Final = frozenset(
 )
 """The condition types that the operator writes on a Redemption."""
 
+OVERALL_CONDITIONS: Final = frozenset({READY, RECONCILING, STALLED})
+"""Those that say how the resource stands as a whole; of both kinds."""
+
 MAX_MESSAGE: Final = 1024
 """Characters; longer messages are cut. Below the schema's bound, which is that of metav1.Condition."""
 

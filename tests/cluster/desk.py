@@ -1,0 +1,206 @@
+"""The controllers of orders at one desk: real ledger, checkout and catalog, and an API server that lives in memory.
+
+What an API server has to do for them is little, and what they do when it fails is much: here it fails on order, and a
+pass or a reconcile happens when a test says so. Neighbours: conftest.py has the fixture `desk`; test_order_*.py at a
+whole operator show the same parts together.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from testbed.postgres import Database
+from testbed.scripted_stripe import ScriptedStripe
+from tests.cluster.market import SOVEREIGN, Market, order
+from tests.cluster.resources import Object, unique
+from tests.ledger.drive import rows, terms
+from voucher_operator.checkout.catalog import Catalog
+from voucher_operator.checkout.catalog_source import source
+from voucher_operator.checkout.saga import Checkout
+from voucher_operator.controllers.assembly import Controllers, Process, assemble
+from voucher_operator.controllers.events import Recorder
+from voucher_operator.controllers.kube import KubeApi
+from voucher_operator.controllers.queue import Result
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import Purchase
+from voucher_operator.settings import Settings
+
+_ORGANIZATIONS: Final = "/apis/catalyst.openova.io/v1alpha1"
+_REDEMPTIONS: Final = "/apis/billing.openova.io/v1alpha1/namespaces/billing/redemptions"
+_DEADLINE: Final = 20.0
+
+
+@dataclass(frozen=True)
+class _Response:
+    status: int
+    reason: str
+    body: bytes
+
+    async def read(self) -> bytes:
+        return self.body
+
+
+@dataclass
+class Memory:
+    """What the API server has, by path, and how it fails: it takes the place of the client's connection."""
+
+    objects: dict[str, Object] = field(default_factory=dict)
+    organizations: bool = False
+    """Whether there is a CRD for them, of the cluster's scope."""
+    faults: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Status and message for the calls whose `METHOD path` begins so."""
+    calls: list[str] = field(default_factory=list)
+
+    async def param_serialize(self, method: str, path: str, **_: Any) -> tuple[str, str, None]:
+        """Stand in for the client's."""
+        return method, path, None
+
+    async def call_api(self, method: str, path: str, _: None, body: Object | None, **__: Any) -> _Response:
+        """Stand in for the client's."""
+        self.calls.append(f"{method} {path}")
+        fault = next((one for start, one in self.faults.items() if f"{method} {path}".startswith(start)), None)
+        status, answer = (fault[0], {"message": fault[1]}) if fault else self._answer(method, path, body or {})
+        return _Response(status, "", json.dumps(answer).encode())
+
+    def _answer(self, method: str, path: str, body: Object) -> tuple[int, Object]:
+        if path == _ORGANIZATIONS:
+            listed = {"resources": [{"name": "organizations", "namespaced": False}]}
+            return (200, listed) if self.organizations else (404, {})
+        if method == "POST":
+            path = f"{path}/{body['metadata'].get('name', unique('event'))}"
+            if path in self.objects:
+                return 409, {}
+            self.objects[path] = {**body, "metadata": {**body["metadata"], "generation": 1}}
+            return 201, self.objects[path]
+        live = self.objects.get(path.removesuffix("/status"))
+        if live is None:
+            return 404, {}
+        if method == "PATCH":
+            if any(live["metadata"][name] != value for name, value in body["metadata"].items()):
+                return 409, {}
+            for name, value in body["status"].items():
+                live["status"].pop(name, None)
+                if value is not None:
+                    live["status"][name] = value
+            live["metadata"]["resourceVersion"] = unique("version")
+        return 200, live
+
+
+@dataclass
+class Desk:
+    """One time of leading, without watches and without anybody who repeats: tests do both."""
+
+    server: Memory
+    parts: Controllers
+    ledger: Ledger
+    checkout: Checkout
+    market: Market
+    database: Database
+
+    async def issue(self, credit_minor: int = 10_000) -> str:
+        """Issue a code."""
+        code = unique("CODE").upper()
+        await self.ledger.put(terms(code, uid=unique("voucher"), name=code.lower(), credit_minor=credit_minor))
+        return code
+
+    def apply(self, name: str, spec: Object, status: Object | None = None) -> Object:
+        """Create a Redemption, or create it anew, and have the watch tell of it."""
+        metadata = {"name": name, "namespace": "billing", "uid": unique("uid"), "generation": 1}
+        times = {"resourceVersion": unique("version"), "creationTimestamp": "2026-12-01T00:00:00Z"}
+        body = {"metadata": metadata | times, "spec": spec, "status": status or {}}
+        self.server.objects[f"{_REDEMPTIONS}/{name}"] = body
+        self.parts.feed.redemption_cache.put(body)
+        return body
+
+    def remove(self, name: str) -> None:
+        """Delete a Redemption, and have the watch tell of it."""
+        body = self.server.objects.pop(f"{_REDEMPTIONS}/{name}")
+        self.parts.feed.redemption(body, gone=True)
+
+    def watch(self, name: str) -> Object:
+        """Have the watch tell what its status is by now; returns the status."""
+        body = self.server.objects[f"{_REDEMPTIONS}/{name}"]
+        if body["status"].get("finished"):
+            self.parts.feed.redemption_cache.drop(f"billing/{name}")
+        else:
+            self.parts.feed.redemption_cache.put(body)
+        status: Object = body["status"]
+        return status
+
+    async def reconcile(self, name: str) -> Object:
+        """Have the worker reconcile one order; returns its status then."""
+        while await self.parts.purchases.orders.reconcile(f"billing/{name}") is Result.NOW:
+            pass
+        return self.watch(name)
+
+    async def purchase(self, name: str) -> Purchase:
+        """Read what a Redemption bought."""
+        found = await self.ledger.purchase_of(f"billing/{name}")
+        assert found is not None
+        return found
+
+    async def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Do something to the ledger behind its back."""
+        return await rows(self.database, query, *values)
+
+    def organization(self, name: str) -> Object | None:
+        """Read an Organization."""
+        return self.server.objects.get(f"{_ORGANIZATIONS}/organizations/{name}")
+
+    def found(
+        self, name: str, *, tenant: str | None = None, annotations: Object | None = None, ready: bool = True
+    ) -> None:
+        """Have another part of the platform create an Organization."""
+        metadata = {"name": name, "generation": 1, "annotations": annotations or {}}
+        spec = {"slug": name} | ({"tenantID": tenant} if tenant else {})
+        conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
+        body = {"metadata": metadata, "spec": spec, "status": {"conditions": conditions}}
+        self.server.objects[f"{_ORGANIZATIONS}/organizations/{name}"] = body
+
+
+def spec(code: str | None = None, user: str | None = None, tenant: str = "kestrel", **more: Any) -> Object:
+    """Ask for plan `m`, which costs 9; `xl` costs 30."""
+    customer = {"userID": user or unique("user"), "tenantID": tenant, "email": "ahmed@example.com"}
+    return {"customer": customer, "order": order("m"), **({"code": code} if code else {}), **more}
+
+
+def reason(status: Object, kind: str = "Ready") -> tuple[str, str] | None:
+    """Return status and reason of a condition."""
+    found = (one for one in status["conditions"] if one["type"] == kind)
+    return next(((one["status"], one["reason"]) for one in found), None)
+
+
+async def until(holds: Callable[[], bool], what: str) -> None:
+    """Wait for a condition; fails after a while."""
+    end = time.monotonic() + _DEADLINE
+    while not holds():
+        assert time.monotonic() < end, what
+        await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def opened(database: Database, folder: Path, **changes: Any) -> AsyncIterator[Desk]:
+    """Open a desk on a ledger."""
+    with ScriptedStripe() as stripe:
+        market = Market(stripe, folder)
+        env = {name.removeprefix("VOUCHER_OPERATOR_").lower(): value for name, value in market.env.items()}
+        settings = Settings(
+            **{**env, "stripe_timeout": 5.0, "not_found_grace": 0.0, "project_interval": 0.001, **changes}
+        )
+        ledger = Ledger(lambda: database.runtime_url, sovereign=SOVEREIGN)
+        await ledger.open()
+        server, api = Memory(), KubeApi()
+        api.client = server  # type: ignore[assignment]
+        checkout, catalog = Checkout(ledger, settings), Catalog(source(settings))
+        try:
+            parts = assemble(Process(ledger, api, Recorder(api, "desk"), catalog, checkout, settings))
+            yield Desk(server, parts, ledger, checkout, market, database)
+        finally:
+            await catalog.close()
+            await checkout.close()
+            await ledger.close()
