@@ -309,7 +309,7 @@ class Proxy:
     def __enter__(self) -> Self:
         self._daemon.start()
         wait_until(lambda: self._ask("GET", "/version"), "answer of toxiproxy", alive=self._daemon)
-        self._ask("POST", "/proxies", {"name": "way", "listen": self.address, "upstream": self._upstream})
+        assert self._ask("POST", "/proxies", {"name": "way", "listen": self.address, "upstream": self._upstream})
         return self
 
     def __exit__(self, *_: object) -> None:

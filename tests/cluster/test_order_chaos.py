@@ -224,6 +224,9 @@ async def published(here: Scene, streams: Streams) -> None:
     rows = await here.sql("SELECT id::text, tenant_id FROM vouchers.outbox ORDER BY seq")
     messages = [message.body for message in await streams.read()]
     assert Counter(one["id"] for one in messages) == Counter(event_id for event_id, _ in rows)
+    redeemed = await here.sql("SELECT key FROM vouchers.redemption WHERE outcome IN ('redeemed', 'undone')")
+    told_of = Counter(one["data"]["key"] for one in messages if one["type"] == "voucher.redeemed")
+    assert told_of == Counter(key for (key,) in redeemed)
     tenants = {tenant for _, tenant in rows if tenant}
     assert {tenant: [one["id"] for one in messages if one["tenant_id"] == tenant] for tenant in tenants} == {
         tenant: [event_id for event_id, of in rows if of == tenant] for tenant in tenants
