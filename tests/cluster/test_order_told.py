@@ -26,3 +26,15 @@ async def test_an_outage_takes_nothing_back(desk: Desk) -> None:
         assert reason(during, kind) == reason(before, kind) is not None
     desk.parts.purchases.outage.end()
     assert await desk.reconcile("kestrel") == before
+
+
+async def test_paid_whatever_becomes_of_the_organization(desk: Desk) -> None:
+    """Who has paid reads so, also while the API server fails for Organizations alone, and why it is not finished."""
+    desk.server.organizations = True
+    desk.server.faults["POST /apis/catalyst.openova.io"] = (500, "failed calling webhook")
+    desk.apply("kestrel", spec(await desk.issue()))
+    status = await desk.reconcile("kestrel")
+    assert (status["state"], "finished" in status) == ("Completed", False)
+    assert reason(status, "PaymentSettled") == ("True", "Completed")
+    assert reason(status, "OrganizationReady") == ("Unknown", "OrganizationNotReady")
+    assert reason(status) == ("False", "OrganizationNotReady")

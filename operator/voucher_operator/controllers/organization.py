@@ -48,19 +48,23 @@ class Organizations:
     async def ensure(self, purchase: Purchase) -> Standing:
         """Create the Organization of a completed order, or take the one that is there; say how it stands.
 
-        Idempotent. Raises ApiUnavailableError when the API server cannot be asked.
+        Idempotent. What goes wrong is a Standing, too: people are told of it beside the payment, and it is tried again.
         """
-        for _ in range(2):
-            served = await self._served()
-            if served is None:
-                return HANDED_OVER
-            try:
-                return _standing(purchase, await self._live(purchase, served["namespaced"]))
-            except RefusedError as error:
-                return _refused(purchase, error)
-            except ConflictError:
-                self._known = None  # somebody was faster, or the CRD has just gone
-        raise ApiUnavailableError("the Organization comes and goes")
+        try:
+            for _ in range(2):
+                try:
+                    served = await self._served()
+                    if served is None:
+                        return HANDED_OVER
+                    return _standing(purchase, await self._live(purchase, served["namespaced"]))
+                except ConflictError:
+                    self._known = None  # somebody was faster, or the CRD has just gone
+            raise ApiUnavailableError("it comes and goes")
+        except RefusedError as error:
+            return _refused(purchase, error)
+        except ApiUnavailableError as error:
+            message = f"Organization {purchase.subdomain} cannot be made yet: {error}. It is tried again."
+            return Standing(None, False, Reason.ORGANIZATION_NOT_READY, message)
 
     async def _served(self) -> Body | None:
         now = asyncio.get_running_loop().time()
