@@ -4,7 +4,8 @@
 
 -- One row a purchase, for ever; its key is the idempotency key of vouchers.redemption. `lines` is what was bought, priced
 -- before anything was consumed. Of the total, held_minor is paid by credit (hold_entry_id; released: release_entry_id)
--- and due_minor by card.
+-- and due_minor by card. `delivered_at` is the settled_at of the end that everybody has been told of: the Redemption, if
+-- there still is one, and for a completed purchase its Organization.
 CREATE TABLE IF NOT EXISTS vouchers.purchase (
     key text PRIMARY KEY,
     request_hash text NOT NULL,
@@ -39,6 +40,7 @@ CREATE TABLE IF NOT EXISTS vouchers.purchase (
     settled_at timestamptz,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     checked_at timestamptz,
+    delivered_at timestamptz,
     CHECK (held_minor + due_minor = total_minor)
 );
 
@@ -47,7 +49,8 @@ CREATE INDEX IF NOT EXISTS purchase_pending ON vouchers.purchase (placed_at) WHE
 CREATE INDEX IF NOT EXISTS purchase_awaiting ON vouchers.purchase (greatest(checked_at, placed_at))
     WHERE state = 'awaiting_payment';
 
-CREATE INDEX IF NOT EXISTS purchase_updated ON vouchers.purchase (updated_at);
+CREATE INDEX IF NOT EXISTS purchase_undelivered ON vouchers.purchase (greatest(checked_at, placed_at))
+    WHERE state NOT IN ('pending', 'awaiting_payment') AND delivered_at IS DISTINCT FROM settled_at;
 
 -- Events, each written in the transaction that makes it true. `seq` orders them within a tenant.
 CREATE TABLE IF NOT EXISTS vouchers.outbox (

@@ -47,6 +47,8 @@ def purchase(**changes: Any) -> Purchase:
         deadline_at=now + timedelta(minutes=15),
         settled_at=None,
         overdue=False,
+        request_hash="hash",
+        redeemed=False,
     )
     return replace(made, **changes)
 

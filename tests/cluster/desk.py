@@ -96,11 +96,20 @@ class Desk:
     """One time of leading, without watches and without anybody who repeats: tests do both."""
 
     server: Memory
+    process: Process
     parts: Controllers
     ledger: Ledger
     checkout: Checkout
     market: Market
     database: Database
+
+    def lead_anew(self) -> None:
+        """Have another replica lead, which remembers nothing."""
+        self.parts = assemble(self.process)
+
+    async def deliver(self) -> None:
+        """Make one pass over what has ended."""
+        await self.parts.purchases.deliver()
 
     async def issue(self, credit_minor: int = 10_000) -> str:
         """Issue a code."""
@@ -190,7 +199,14 @@ async def opened(database: Database, folder: Path, **changes: Any) -> AsyncItera
         market = Market(stripe, folder)
         env = {name.removeprefix("VOUCHER_OPERATOR_").lower(): value for name, value in market.env.items()}
         settings = Settings(
-            **{**env, "stripe_timeout": 5.0, "not_found_grace": 0.0, "project_interval": 0.001, **changes}
+            **{
+                **env,
+                "stripe_timeout": 5.0,
+                "not_found_grace": 0.0,
+                "project_interval": 0.001,
+                "backoff_max": 0.001,
+                **changes,
+            }
         )
         ledger = Ledger(lambda: database.runtime_url, sovereign=SOVEREIGN)
         await ledger.open()
@@ -198,8 +214,8 @@ async def opened(database: Database, folder: Path, **changes: Any) -> AsyncItera
         api.client = server  # type: ignore[assignment]
         checkout, catalog = Checkout(ledger, settings), Catalog(source(settings))
         try:
-            parts = assemble(Process(ledger, api, Recorder(api, "desk"), catalog, checkout, settings))
-            yield Desk(server, parts, ledger, checkout, market, database)
+            process = Process(ledger, api, Recorder(api, "desk"), catalog, checkout, settings)
+            yield Desk(server, process, assemble(process), ledger, checkout, market, database)
         finally:
             await catalog.close()
             await checkout.close()

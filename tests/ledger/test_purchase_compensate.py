@@ -1,7 +1,7 @@
 """Taking a purchase back: hold, redemption and order, once, whoever comes and whatever the Go service did meanwhile."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -134,7 +134,7 @@ async def test_the_go_service_spent_the_credit_meanwhile(ledger18: Ledger, datab
         await go.spend(await go.customer("ahmed"), 4)
     assert [v.invariant for v in await verify(database18.admin_url)] == ["balance"]
     taken = await back(ledger18, placed)
-    assert taken.state is PurchaseState.ROLLED_BACK
+    assert (placed.redeemed, taken.state, taken.redeemed) == (True, PurchaseState.ROLLED_BACK, True)
     assert await ledger18.balance("ahmed") == 6_000
     assert await rows(database18, "SELECT outcome FROM vouchers.redemption") == [("redeemed",)]
     assert await rows(database18, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(1, 10_000)]
@@ -214,18 +214,31 @@ async def test_what_is_noted(ledger18: Ledger) -> None:
         await ledger18.note_session("nobody/knows", "cs_3", "https://pay/3", EXPIRES)
 
 
-async def test_which_are_open_and_which_changed(ledger18: Ledger, database18: Database) -> None:
+async def test_which_are_open(ledger18: Ledger) -> None:
     first, second = [await bought(ledger18, buy(50_000)) for _ in range(2)]
     await bought(ledger18, buy(0))
     assert await ledger18.open_purchases(1) == [first]
     assert await ledger18.open_purchases(9) == [first, second]
-    changed = await ledger18.changed_purchases(None)
-    assert [key for key, _ in changed[:2]] == [first.key, second.key]
-    assert await ledger18.changed_purchases(changed[-1][1]) == changed
-    await rows(database18, "UPDATE vouchers.purchase SET updated_at = updated_at - interval '1 minute'")
-    assert await ledger18.changed_purchases(changed[0][1]) == []
-    await back(ledger18, second)
-    assert [key for key, _ in await ledger18.changed_purchases(changed[0][1])] == [second.key]
+
+
+async def test_who_is_still_to_be_told(ledger18: Ledger, database18: Database) -> None:
+    """An end at once, and again after each pause until it is delivered; the next end anew; no other's."""
+    placed = await bought(ledger18, buy(50_000))
+
+    async def owed(seconds: float = 60, *namespaces: str) -> list[str]:
+        return [one.key for one in await ledger18.undelivered_purchases(namespaces or ("billing",), seconds, 9)]
+
+    assert await owed(0) == []
+    end = await back(ledger18, placed)
+    assert end.settled_at is not None
+    assert await owed(0, "shop") == []
+    assert [await owed(), await owed(), await owed(0)] == [[placed.key], [], [placed.key]]
+    await ledger18.note_delivered({placed.key: end.settled_at - timedelta(seconds=1)})
+    assert await owed(0) == [placed.key], "another end was delivered"
+    await ledger18.note_delivered({placed.key: end.settled_at, "billing/never": end.settled_at})
+    assert await owed(0) == []
+    await rows(database18, "UPDATE vouchers.purchase SET settled_at = clock_timestamp()")
+    assert await owed() == [placed.key]
 
 
 async def test_a_deadline_by_the_ledgers_clock(ledger18: Ledger) -> None:

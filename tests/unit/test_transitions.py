@@ -43,6 +43,8 @@ PURCHASE = Purchase(
     deadline_at=TIME,
     settled_at=None,
     overdue=False,
+    request_hash="hash-1",
+    redeemed=True,
 )
 
 

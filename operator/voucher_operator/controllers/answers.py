@@ -5,6 +5,7 @@ Neighbours: `redemptions` and `orders` make the answers, `writer` patches, `pace
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from voucher_operator import telemetry
@@ -41,6 +42,8 @@ class Answer:
     outcome: str = ""
     again: bool = False
     note: Note | None = None
+    end: datetime | None = None
+    """When the purchase ended that it tells of."""
 
     @property
     def finished(self) -> bool:

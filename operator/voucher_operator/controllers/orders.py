@@ -7,8 +7,8 @@ Neighbours: `queue` calls `reconcile`, `requests` knows the code, `checkout` has
 periodically for what nobody asks for any more.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from voucher_operator.checkout.catalog import Catalog
@@ -37,7 +37,6 @@ from voucher_operator.resources.errors import (
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.resources.redemption import Redemption
 
-_REMEMBERED: Final = 10_000
 _TOLD: Final = (PurchaseState.COMPLETED, PurchaseState.CANCELLED, PurchaseState.ROLLED_BACK, PurchaseState.REFUNDED)
 """People are told of an end, not of the way."""
 
@@ -54,8 +53,8 @@ class OrderController:
     checkout: Checkout
     organizations: Organizations
     deadline: int
-    finished: OrderedDict[str, PurchaseState] = field(default_factory=OrderedDict)
-    """How the last ones that this process has finished stood then."""
+    delivered: dict[str, datetime] = field(default_factory=dict)
+    """The ends that Redemptions have just been told of; `purchases` has the ledger note them."""
     _reopened: set[str] = field(default_factory=set)
     _info: LedgerInfo | None = None
 
@@ -85,6 +84,8 @@ class OrderController:
             answer = Answer(redemption_status.stalled(redemption, error))
         result = await self.answers.give(key, body, answer)
         if answer.finished and result is Result.DONE:
+            if answer.end is not None:
+                self.delivered[key] = answer.end
             self._forget(key)
         return result
 
@@ -99,9 +100,9 @@ class OrderController:
         return await self._bring_on(redemption, purchase)
 
     async def _known(self, redemption: Redemption) -> Purchase | None:
-        """Read the purchase that this very object made: its spec cannot have changed since."""
+        """Read what this very request has bought, by this object or by one before it of the same name."""
         purchase = await self.ledger.purchase_of(redemption.key)
-        return purchase if purchase is not None and purchase.uid == redemption.metadata.uid else None
+        return purchase if purchase is not None and _made(redemption, purchase) else None
 
     async def _place(self, redemption: Redemption) -> Purchase | Answer:
         """Price and place an order, or read what became of it before."""
@@ -193,15 +194,7 @@ class OrderController:
             standing = await self.organizations.ensure(purchase)
         status = purchase_status.of(redemption, purchase, await self._currency(), waits=waits, organization=standing)
         again = purchase.state is PurchaseState.PENDING or (standing is not None and not standing.settled)
-        if status.finished:
-            self._remember(purchase)
-        return Answer(status, purchase.state.value, again, _note(redemption, purchase))
-
-    def _remember(self, purchase: Purchase) -> None:
-        self.finished[purchase.key] = purchase.state
-        self.finished.move_to_end(purchase.key)
-        if len(self.finished) > _REMEMBERED:
-            self.finished.popitem(last=False)
+        return Answer(status, purchase.state.value, again, _note(redemption, purchase), purchase.settled_at)
 
     async def _currency(self) -> str:
         if self._info is None:
@@ -212,6 +205,18 @@ class OrderController:
         self._reopened.discard(key)
         self.requests.forget(key)
         return Result.DONE
+
+
+def asks_for(body: Body, purchase: Purchase) -> bool:
+    """Whether a Redemption is the one that made a purchase, or asks for the very same: created anew, and readable."""
+    try:
+        return _made(parse(body), purchase)
+    except InvalidSpecError:
+        return False
+
+
+def _made(redemption: Redemption, purchase: Purchase) -> bool:
+    return redemption.metadata.uid == purchase.uid or redemption.request_hash() == purchase.request_hash
 
 
 def _note(redemption: Redemption, purchase: Purchase) -> Note | None:

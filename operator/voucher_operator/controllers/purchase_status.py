@@ -6,7 +6,7 @@ merges, docs/redemption.md explains the reasons to people.
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from voucher_operator.controllers.organization import Standing
 from voucher_operator.controllers.redemption_status import REFUSALS, merged
@@ -106,6 +106,13 @@ def summary(purchase: Purchase) -> tuple[Reason, str]:
         case PurchaseState.CANCELLED | PurchaseState.REFUNDED | PurchaseState.ROLLED_BACK:
             reason = purchase.reason or Reason.ROLLED_BACK
             return reason, _ENDED.get(reason, _UNKNOWN_END)
+
+
+def says(status: Mapping[str, Any], purchase: Purchase, *, with_code: bool) -> bool:
+    """Whether a finished status tells how a purchase ended, and why."""
+    told = {one.get("type"): one.get("reason") for one in status.get("conditions") or ()}
+    state = target(cause_of(purchase, with_code=with_code))
+    return status.get("state") == state and told.get(conditions.PAYMENT_SETTLED) == summary(purchase)[0]
 
 
 def _is_finished(purchase: Purchase, organization: Standing | None) -> bool:

@@ -1,27 +1,25 @@
 """What no watch event tells of purchases: payments, lost webhooks, and orders that nobody asks for any more.
 
 It decides nothing: the ledger remembers what is still to be done, and here somebody comes by and does it, whatever
-became of the Redemption, of the process that began, or of the webhook. Neighbours: `orders` does the same for a
-Redemption that is there; `passes` repeats; `process.runner` runs it while this replica leads.
+became of the Redemption, of the process that began, or of the webhook. Each purchase is taken by itself: what goes
+wrong with one waits for its next turn and keeps no other. Neighbours: `orders` does the same for a Redemption that is
+there; `passes` repeats; `process.runner` runs it while this replica leads.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from voucher_operator.checkout.saga import Checkout
-from voucher_operator.controllers import kube
+from voucher_operator.controllers import kube, purchase_status
 from voucher_operator.controllers.cache import Cache
-from voucher_operator.controllers.kube import ApiUnavailableError, Body, KubeApi, RefusedError
-from voucher_operator.controllers.orders import OrderController
+from voucher_operator.controllers.kube import ApiUnavailableError, Body, ConflictError, KubeApi, RefusedError
+from voucher_operator.controllers.orders import OrderController, asks_for
 from voucher_operator.controllers.outage import Outage
 from voucher_operator.controllers.passes import every
 from voucher_operator.controllers.queue import WorkQueue
-from voucher_operator.controllers.transitions import cause_of, target
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase_types import Purchase, PurchaseState
 from voucher_operator.resources.errors import OperatorError
@@ -31,12 +29,12 @@ log = logging.getLogger(__name__)
 
 _OPEN: Final = 1000
 """Pending purchases that one pass looks at, the oldest first."""
+_ENDED: Final = 500
 _STALE: Final = 100
 _AT_ONCE: Final = 8
-_BEFORE: Final = timedelta(minutes=1)
-"""How far back the first pass looks: what happened while nobody led. Unfinished Redemptions are found anyway."""
-_OVERLAP: Final = timedelta(seconds=60)
-"""For so long a change is remembered as seen: the ledger tells of the last ones again."""
+_TIME: Final = 10.0
+"""Seconds that one purchase may take of a pass. The ledger comes first in all that is done and needs no more; a payment
+processor that does not answer keeps no other."""
 _LOOK_UP: Final = 30.0
 
 
@@ -55,80 +53,100 @@ class PurchasePasses:
     settings: Settings
     tell: Callable[[Body], None]
     """Takes note of a Redemption that the watch has not told of."""
-    _after: datetime | None = None
-    _seen: dict[str, datetime] = field(default_factory=dict)
-    _owed: dict[str, Purchase] = field(default_factory=dict)
-    """Completed orders without a Redemption, whose Organization is not there yet."""
 
     async def run(self) -> None:
         """Run all passes until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(every(self.settings.project_interval, self.follow))
+            group.create_task(every(self.settings.project_interval, self.deliver))
             group.create_task(every(self.settings.project_interval, self.sweep))
             group.create_task(every(min(self.settings.session_lookup_interval, _LOOK_UP), self.look_up))
 
-    async def follow(self) -> None:
-        """Bring to each Redemption what became of its purchase, whoever brought that about."""
+    async def deliver(self) -> None:
+        """Bring each end of a purchase to its Redemption and its Organization, and have the ledger know that."""
         if self.outage.lasts:
             return
-        if self._after is None:
-            self._after = (await self.ledger.info()).now - _BEFORE
-        for key, at in await self.ledger.changed_purchases(self._after):
-            if self._seen.get(key) != at:
-                with contextlib.suppress(RefusedError):  # its namespace is gone, or taken from us
-                    await self._changed(key)
-                self._seen[key] = at
-            self._after = max(self._after, at)
-        horizon = self._after - _OVERLAP
-        self._seen = {key: at for key, at in self._seen.items() if at > horizon}
-        for purchase in list(self._owed.values()):
-            await self._organize(purchase)
+        await self._note_delivered()
+        pause, namespaces = self.settings.backoff_max, self.settings.namespaces
+        await self._each(self._deliver, await self.ledger.undelivered_purchases(namespaces, pause, _ENDED))
+        await self._note_delivered()
 
     async def sweep(self) -> None:
         """Go on with every purchase whose customer has no checkout yet, or take it back."""
-        if self.outage.lasts:
-            return
-        for purchase in await self.ledger.open_purchases(_OPEN):
-            try:
-                await self._go_on(purchase)
-            except OperatorError as error:
-                _postponed(purchase, error)
+        if not self.outage.lasts:
+            await self._each(self._go_on, await self.ledger.open_purchases(_OPEN))
 
     async def look_up(self) -> None:
         """Ask the payment processor for checkouts of which no webhook has told for long."""
         if self.outage.lasts or self.checkout.fault is not None:
             return
-        stale = await self.ledger.stale_sessions(self.settings.session_lookup_interval, _STALE)
+        await self._each(
+            self._look_up, await self.ledger.stale_sessions(self.settings.session_lookup_interval, _STALE), limit=None
+        )
+
+    async def _each(
+        self,
+        work: Callable[[Purchase], Awaitable[None]],
+        purchases: Iterable[Purchase],
+        limit: float | None = _TIME,
+    ) -> None:
+        """Do something for each purchase, several at once; `limit` is for each, in seconds."""
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def one(purchase: Purchase) -> None:
             async with slots:
                 try:
-                    await self.checkout.look_up(purchase)
-                except OperatorError as error:
+                    async with asyncio.timeout(limit):
+                        await work(purchase)
+                except (OperatorError, ApiUnavailableError, ConflictError, TimeoutError) as error:
                     _postponed(purchase, error)
+                except Exception:
+                    log.exception("will be tried again", extra=_extra(purchase, "InternalError"))
 
         async with asyncio.TaskGroup() as group:
-            for purchase in stale:
+            for purchase in purchases:
                 group.create_task(one(purchase))
 
-    async def _changed(self, key: str) -> None:
-        if self.cache.get(key) is not None:
-            self.queue.add(key)
-            return
-        if not self._is_ours(key):
-            return
-        purchase = await self.ledger.purchase_of(key)
-        if purchase is None or self.orders.finished.get(key) is purchase.state:
-            return
-        body = await self._live(purchase)
-        if body is None or body["metadata"]["uid"] != purchase.uid:
+    async def _look_up(self, purchase: Purchase) -> None:
+        await self.checkout.look_up(purchase)
+
+    async def _note_delivered(self) -> None:
+        """Have the ledger remember it before it is forgotten here."""
+        if ends := dict(self.orders.delivered):
+            await self.ledger.note_delivered(ends)
+            for key, end in ends.items():
+                if self.orders.delivered.get(key) == end:
+                    del self.orders.delivered[key]
+
+    async def _deliver(self, purchase: Purchase) -> None:
+        known = self.cache.get(purchase.key)
+        try:
+            body = known or await self._live(purchase)
+        except RefusedError:
+            # Its namespace is gone, or taken from us: what was paid for is owed all the same.
             await self._organize(purchase)
+            raise
+        if body is None or not asks_for(body, purchase):
+            if await self._organize(purchase) and purchase.settled_at is not None:
+                self.orders.delivered[purchase.key] = purchase.settled_at
         elif not body.get("status", {}).get("finished"):
             self.tell(body)
+            self.queue.add(purchase.key)
         elif not _says(body, purchase):
-            self.orders.reopen(body, key)
-            self.queue.add(key)
+            self.orders.reopen(body, purchase.key)
+            self.queue.add(purchase.key)
+        elif purchase.settled_at is not None:
+            self.orders.delivered[purchase.key] = purchase.settled_at
+
+    async def _organize(self, purchase: Purchase) -> bool:
+        """Make the Organization of an order that no Redemption asks for any more; whether nothing is left to do."""
+        if purchase.state is not PurchaseState.COMPLETED:
+            return True
+        standing = await self.orders.organizations.ensure(purchase)
+        if not standing.settled:
+            log.info(
+                "waits for its Organization", extra=_extra(purchase, standing.reason) | {"detail": standing.message}
+            )
+        return standing.settled
 
     async def _go_on(self, purchase: Purchase) -> None:
         known = self.cache.get(purchase.key)
@@ -158,22 +176,17 @@ class PurchasePasses:
         namespace, name = purchase.key.split("/")
         return await self.api.get(kube.REDEMPTIONS, namespace, name)
 
-    async def _organize(self, purchase: Purchase) -> None:
-        """Make the Organization of an order that was paid for after its Redemption had gone."""
-        self._owed.pop(purchase.key, None)
-        if purchase.state is not PurchaseState.COMPLETED:
-            return
-        standing = await self.orders.organizations.ensure(purchase)
-        if not standing.settled and standing.ready is not True:
-            self._owed[purchase.key] = purchase
-
 
 def _says(body: Body, purchase: Purchase) -> bool:
-    """Whether a finished status says how the purchase stands."""
+    """Whether a finished status says how the purchase stands, and why."""
     with_code = not body["spec"].keys().isdisjoint(("code", "codeFrom", "voucherRef"))
-    return bool(body["status"].get("state") == target(cause_of(purchase, with_code=with_code)))
+    return purchase_status.says(body["status"], purchase, with_code=with_code)
 
 
-def _postponed(purchase: Purchase, error: OperatorError) -> None:
-    extra = {"resource": "purchase", "key": purchase.key, "reason": error.reason, "detail": error.message}
-    log.info("will be tried again", extra=extra)
+def _postponed(purchase: Purchase, error: Exception) -> None:
+    reason = error.reason if isinstance(error, OperatorError) else type(error).__name__.removesuffix("Error")
+    log.info("will be tried again", extra=_extra(purchase, reason) | {"detail": str(error)})
+
+
+def _extra(purchase: Purchase, reason: str) -> dict[str, str]:
+    return {"resource": "purchase", "key": purchase.key, "reason": reason}

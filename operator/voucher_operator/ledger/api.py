@@ -4,7 +4,7 @@ Neighbours: `batch` gathers redemptions, `vouchers` and `accounts` do the rest, 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from voucher_operator import telemetry
@@ -127,12 +127,18 @@ class Ledger:
         """Read up to `limit` purchases that are PENDING, the oldest first."""
         return await self._pool.run(lambda conn: purchases.pending(conn, limit))
 
-    async def changed_purchases(self, after: datetime | None) -> list[tuple[str, datetime]]:
-        """List key and time of what changed since `after` (None: of all purchases), the earliest first.
+    async def undelivered_purchases(
+        self, namespaces: Sequence[str], older_than_seconds: float, limit: int
+    ) -> list[Purchase]:
+        """Take purchases with keys in `namespaces` whose end has not been noted by `note_delivered`.
 
-        The last 15 seconds before `after` come again: a commit may be that much later than the time it carries.
+        Each is given at once when it has ended, and again when nobody has looked at it for so long.
         """
-        return await self._pool.run(lambda conn: purchases.changed(conn, after))
+        return await self._pool.run(lambda conn: purchases.undelivered(conn, namespaces, older_than_seconds, limit))
+
+    async def note_delivered(self, ends: Mapping[str, datetime]) -> None:
+        """Note that everybody has been told how these purchases ended: key and `settled_at` of that end. Idempotent."""
+        await self._pool.run(lambda conn: purchases.note_delivered(conn, ends))
 
     async def note_customer(self, key: str, stripe_customer_id: str) -> None:
         """Remember the customer that the payment processor made for a purchase. Idempotent."""
@@ -165,9 +171,9 @@ class Ledger:
         """Take purchases that await a payment and that nobody has looked at for so long; now somebody has."""
         return await self._pool.run(lambda conn: payments.stale(conn, older_than_seconds, limit))
 
-    async def outbox_pending(self, limit: int) -> list[OutboxEvent]:
-        """List the first `limit` events that wait to be published, in the order in which they came true."""
-        return await self._pool.run(lambda conn: outbox.pending(conn, limit))
+    async def outbox_pending(self, limit: int, without: Sequence[str] = ()) -> list[OutboxEvent]:
+        """List the first `limit` events that wait to be published, in order, but none of the tenants `without`."""
+        return await self._pool.run(lambda conn: outbox.pending(conn, limit, without))
 
     async def outbox_published(self, ids: Sequence[str]) -> None:
         """Note that the events with these ids have been published. Idempotent."""

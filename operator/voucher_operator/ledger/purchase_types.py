@@ -112,6 +112,10 @@ class Purchase:
     settled_at: datetime | None
     overdue: bool
     """Whether the deadline has passed, by PostgreSQL's clock."""
+    request_hash: str
+    """Of the request that made it: another object that asks for the very same has this purchase, too."""
+    redeemed: bool
+    """Whether a code was redeemed with it and that stands: a compensation cannot take back what was spent meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,8 @@ class PaymentEffect(StrEnum):
 class PaymentEvent:
     """One verified webhook event, or what a look at a session found out (`event_id` is then made up from its state).
 
-    `session_id` or `order_id` finds the purchase. `amount_minor` is what was paid, when the event says so.
+    `session_id` or `order_id` finds the purchase. `amount_minor` is what was paid, when the event says so. `looked`: it
+    is a look at what is, which means something each time, and no event, which means something once.
     """
 
     event_id: str
@@ -158,6 +163,7 @@ class PaymentEvent:
     subscription_id: str | None = None
     amount_minor: int | None = None
     sovereign: str | None = None
+    looked: bool = False
 
 
 class Received(StrEnum):
@@ -165,7 +171,7 @@ class Received(StrEnum):
 
     APPLIED = "applied"
     DUPLICATE = "duplicate"
-    """This event id was received before."""
+    """This event id was received before; of a look: and it says no more than then."""
     NO_CHANGE = "no_change"
     """The purchase was already there (or further)."""
     UNKNOWN = "unknown"

@@ -4,7 +4,7 @@ Locks of a compensation: promo_codes, then customers, then the purchase, the one
 `purchase_batch` places, `payments` settles under the same locks, `accounts` undoes a redemption without an order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -17,7 +17,8 @@ from voucher_operator.resources.reasons import Reason
 
 _READ: Final = statement("purchase_read").encode()
 _OPEN: Final = statement("purchase_open").encode()
-_CHANGED: Final = statement("purchase_changed").encode()
+_UNDELIVERED: Final = statement("purchase_undelivered").encode()
+_DELIVERED: Final = statement("purchase_delivered").encode()
 _NOTE_CUSTOMER: Final = statement("purchase_note_customer").encode()
 _NOTE_SESSION: Final = statement("purchase_note_session").encode()
 _COMPENSATE_READ: Final = statement("purchase_compensate_read").encode()
@@ -46,10 +47,18 @@ async def pending(conn: Connection, limit: int) -> list[Purchase]:
     return await read(conn, [row[0] for row in await cursor.fetchall()])
 
 
-async def changed(conn: Connection, after: datetime | None) -> list[tuple[str, datetime]]:
-    """List keys and times of what changed, the earliest first. Raises psycopg's errors."""
-    cursor = await conn.execute(_CHANGED, {"after": after})
-    return [(key, at) for key, at in await cursor.fetchall()]
+async def undelivered(
+    conn: Connection, namespaces: Sequence[str], older_than_seconds: float, limit: int
+) -> list[Purchase]:
+    """Take ends that not everybody has been told of; now somebody has looked at them. Raises as `read`."""
+    values = {"namespaces": list(namespaces), "seconds": older_than_seconds, "limit": limit}
+    cursor = await conn.execute(_UNDELIVERED, values)
+    return await read(conn, [row[0] for row in await cursor.fetchall()])
+
+
+async def note_delivered(conn: Connection, ends: Mapping[str, datetime]) -> None:
+    """Remember which ends everybody has been told of, by key and `settled_at`. Raises psycopg's errors."""
+    await conn.execute(_DELIVERED, {"keys": list(ends), "ends": list(ends.values())})
 
 
 async def note_customer(conn: Connection, key: str, stripe_customer_id: str) -> None:
