@@ -9,6 +9,7 @@ from voucher_operator import telemetry
 from voucher_operator.checkout.saga import Checkout
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase_types import PaymentEffect, Purchase, PurchaseState, Received
+from voucher_operator.ledger.verify import verify
 from voucher_operator.resources.errors import PaymentProcessorUnavailableError, PaymentRejectedError
 from voucher_operator.resources.reasons import Reason
 
@@ -194,9 +195,11 @@ async def test_a_purchase_without_a_session_is_not_looked_up(
 
 
 async def test_another_sovereigns_payment_is_kept(
-    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     event = stripe.pay(session_of(awaiting))
     event["data"]["object"]["metadata"]["sovereign"] = "other.example.com"
     assert await checkout.receive(await checkout.payment_event(event, b"{}")) is Received.FOREIGN
     assert (await standing(ledger, awaiting)).state is PurchaseState.AWAITING_PAYMENT
+    assert [one.invariant for one in await verify(database18.admin_url)] == ["inbox"]
+    assert await checkout.look_up(awaiting) is Received.APPLIED

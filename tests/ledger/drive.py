@@ -81,9 +81,9 @@ async def in_one_batch(ledger: Ledger, requests: Sequence[RedeemRequest]) -> lis
 
 
 @asynccontextmanager
-async def opened(url: str | Callable[[], str]) -> AsyncIterator[Ledger]:
+async def opened(url: str | Callable[[], str], sovereign: str = "") -> AsyncIterator[Ledger]:
     """Open a ledger and close it in the end: one that is left open keeps the test's event loop from ending."""
-    ledger = Ledger(url if callable(url) else lambda: url)
+    ledger = Ledger(url if callable(url) else lambda: url, sovereign=sovereign)
     await ledger.open()
     try:
         yield ledger

@@ -1,12 +1,13 @@
 """What a payment's event does to a purchase: once, in whatever order events come, and together with being kept."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import rows
+from tests.ledger.drive import opened, rows
 from tests.ledger.purchase_rows import broken, entries, look, outcomes, place, settle_by_hand
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase_types import PaymentEffect, PurchaseState, Received
@@ -178,6 +179,21 @@ async def test_the_same_event_again(ledger18: Ledger, database18: Database) -> N
     assert await outcomes(database18) == ["applied", "no_change"]
 
 
+async def test_a_look_is_judged_each_time(database18: Database) -> None:
+    """What stood in its way may be gone: it is no copy of an event."""
+    placed = await place(database18)
+    looked = placed.event(looked=True)
+    async with opened(database18.runtime_url, sovereign="muscat.example.org") as door:
+        for again in (Received.FOREIGN, Received.DUPLICATE):
+            assert await door.receive(replace(looked, sovereign="salalah.example.org")) is again
+        assert await door.receive(replace(looked, amount_minor=1)) is Received.MISMATCH
+        assert await door.receive(replace(looked, amount_minor=1)) is Received.DUPLICATE
+        assert await door.receive(looked) is Received.APPLIED
+        assert await door.receive(looked) is Received.DUPLICATE
+    assert await look(database18, placed) == ("completed", "completed", 0)
+    assert await outcomes(database18) == ["applied"]
+
+
 @pytest.mark.parametrize(
     "named",
     [
@@ -199,16 +215,12 @@ async def test_events_for_nobody_are_kept(ledger18: Ledger, database18: Database
 
 async def test_another_sovereigns_events_are_kept_without_effect(database18: Database) -> None:
     placed = await place(database18)
-    door = Ledger(lambda: database18.runtime_url, sovereign="muscat.example.org")
-    await door.open()
-    try:
+    async with opened(database18.runtime_url, sovereign="muscat.example.org") as door:
         assert await door.receive(placed.event(sovereign="salalah.example.org")) is Received.FOREIGN
         assert await look(database18, placed) == ("awaiting_payment", "pending", 0)
         # A charge carries no name: what it names must be ours, then.
         assert await door.receive(placed.event(sovereign="muscat.example.org")) is Received.APPLIED
         assert await door.receive(placed.event(GIVEN_BACK, sovereign=None)) is Received.APPLIED
-    finally:
-        await door.close()
     assert await outcomes(database18) == ["foreign", "applied", "applied"]
     assert await verify(database18.runtime_url) == []
 

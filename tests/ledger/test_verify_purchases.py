@@ -174,6 +174,17 @@ BREAKS = [
         INBOX.replace("OUTCOME", "applied").replace("{STATE.order}", "42"),
         "event evt_applied (paid) was applied, but the purchase is missing",
     ),
+    *(
+        Break(
+            Invariant.INBOX,
+            state,
+            INBOX.replace("OUTCOME", outcome).replace("STATE", state),
+            f"event evt_{outcome} (paid) was kept as {outcome}, but it is of a purchase that is {state}: is the "
+            "Sovereign's name right?",
+        )
+        for state in ("pending", "awaiting_payment")
+        for outcome in ("foreign", "unknown")
+    ),
 ]
 
 

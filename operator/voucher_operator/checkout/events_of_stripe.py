@@ -33,7 +33,7 @@ def payment_event(event: Mapping[str, Any], raw: bytes, currency: str) -> Paymen
 
 
 def looked_up(session: Mapping[str, Any], raw: bytes, currency: str) -> PaymentEvent:
-    """Read a session of ours as Stripe shows it now: an event whose id says no more than its state.
+    """Read a session of ours as Stripe shows it now; the id says no more than its state, and may come again.
 
     It names no Sovereign: ours may have had another name when the session was made.
     """
@@ -44,7 +44,7 @@ def looked_up(session: Mapping[str, Any], raw: bytes, currency: str) -> PaymentE
     elif status == "expired":
         effect = PaymentEffect.EXPIRED
     event_id = f"lookup:{session_id}:{status}:{payment}"
-    return replace(session_event(session, effect, event_id, "lookup", raw, currency), sovereign=None)
+    return replace(session_event(session, effect, event_id, "lookup", raw, currency), sovereign=None, looked=True)
 
 
 def looked_up_refund(paid: PaymentEvent) -> PaymentEvent:

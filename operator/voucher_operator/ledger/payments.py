@@ -1,9 +1,9 @@
 """What the payment processor says, and what it means for a purchase: the event and its effect in one transaction.
 
 An event is kept under its id before anything is judged, so a second copy, at the same moment or a year later, changes
-nothing; and as both are one transaction, a crash can neither lose an event that was answered nor repeat its effect.
-Events may come in any order: each pair of state and effect has one answer in `TRANSITIONS`, and what is not there
-changes nothing.
+nothing; a look at Stripe is judged each time, for what stood in its way the last time may be gone. And as all is one
+transaction, a crash can neither lose an event that was answered nor repeat its effect. Events may come in any order:
+each pair of state and effect has one answer in `TRANSITIONS`, and what is not there changes nothing.
 
 Locks: the event's id, then customers, then the purchase. Neighbours: `purchases` places and compensates, under the same
 locks; `outbox` reads the events that are written here.
@@ -29,6 +29,7 @@ from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.reasons import Reason
 
 _KEEP: Final = statement("payment_keep").encode()
+_KEPT: Final = statement("payment_kept").encode()
 _FIND: Final = statement("payment_find").encode()
 _LOCK_CUSTOMER: Final = statement("undo_lock_customer").encode()
 _LOCK: Final = statement("payment_lock").encode()
@@ -103,23 +104,18 @@ class _Standing:
 async def receive(conn: Connection, event: PaymentEvent, sovereign: str) -> Received:
     """Keep an event and do what follows from it; both or neither. `sovereign` is ours; "" takes every event for ours.
 
-    A copy of an event that was received before is a DUPLICATE, whatever became of the first. Raises psycopg's errors.
+    A copy of an event that was received before is a DUPLICATE, whatever became of the first; so is a look that finds
+    nothing new. Raises psycopg's errors.
     """
     async with conn.transaction():
-        if not await _keep(conn, event):
+        before = await _keep(conn, event)
+        if before is not None and not event.looked:
             return Received.DUPLICATE
-        if sovereign and event.sovereign and event.sovereign != sovereign:
-            return await _outcome(conn, event, Received.FOREIGN, event.order_id)
-        found = await _locked(conn, event)
-        if found is None:
-            return await _outcome(conn, event, Received.UNKNOWN, event.order_id)
-        key, standing = found
-        step, received = judge(event, standing)
-        if step is not None:
-            await conn.execute(_SETTLE, _changes(key, event, step))
-        if event.effect is PaymentEffect.REFUNDED:
-            await conn.execute(_ANSWERED, {"order": standing.order_id, "session": event.session_id})
-        return await _outcome(conn, event, received, standing.order_id)
+        received, order_id = await _settle(conn, event, sovereign)
+        if before is not None and received is not Received.APPLIED and received in (before, Received.NO_CHANGE):
+            return Received.DUPLICATE
+        await conn.execute(_OUTCOME, {"event": event.event_id, "outcome": received.value, "order": order_id})
+        return received
 
 
 async def stale(conn: Connection, older_than_seconds: float, limit: int) -> list[Purchase]:
@@ -146,6 +142,22 @@ def judge(event: PaymentEvent, standing: _Standing) -> tuple[Step | None, Receiv
         # It stays rolled back; that the money is back settles what its payment said, or is still to say.
         return None, Received.APPLIED
     return None, Received.NO_CHANGE
+
+
+async def _settle(conn: Connection, event: PaymentEvent, sovereign: str) -> tuple[Received, str | None]:
+    """Do what follows from an event that is kept; say what became of it, and of which order it tells."""
+    if sovereign and event.sovereign and event.sovereign != sovereign:
+        return Received.FOREIGN, event.order_id
+    found = await _locked(conn, event)
+    if found is None:
+        return Received.UNKNOWN, event.order_id
+    key, standing = found
+    step, received = judge(event, standing)
+    if step is not None:
+        await conn.execute(_SETTLE, _changes(key, event, step))
+    if event.effect is PaymentEffect.REFUNDED:
+        await conn.execute(_ANSWERED, {"order": standing.order_id, "session": event.session_id})
+    return received, standing.order_id
 
 
 async def _locked(conn: Connection, event: PaymentEvent) -> tuple[str, _Standing] | None:
@@ -184,7 +196,8 @@ def _changes(key: str, event: PaymentEvent, step: Step) -> dict[str, str | bool 
     }
 
 
-async def _keep(conn: Connection, event: PaymentEvent) -> bool:
+async def _keep(conn: Connection, event: PaymentEvent) -> Received | None:
+    """Keep an event; what became of it before, locked, when it is there already."""
     values = {
         "event": event.event_id,
         "type": event.type,
@@ -193,12 +206,10 @@ async def _keep(conn: Connection, event: PaymentEvent) -> bool:
         "order": event.order_id,
         "outcome": Received.UNKNOWN.value,
     }
-    return await (await conn.execute(_KEEP, values)).fetchone() is not None
-
-
-async def _outcome(conn: Connection, event: PaymentEvent, received: Received, order_id: str | None) -> Received:
-    await conn.execute(_OUTCOME, {"event": event.event_id, "outcome": received.value, "order": order_id})
-    return received
+    if await (await conn.execute(_KEEP, values)).fetchone() is not None:
+        return None
+    row = await (await conn.execute(_KEPT, {"event": event.event_id})).fetchone()
+    return Received(row[0]) if row else Received.UNKNOWN
 
 
 def _uuid(event: PaymentEvent) -> UUID | None:

@@ -1,13 +1,18 @@
 -- No payment waits for a human: money was taken that no order accounts for. (A full refund settles it.) An event that was
--- applied has a purchase that is no longer open.
+-- applied has a purchase that is no longer open, and one that was kept as nobody's, or as another Sovereign's, is not of
+-- a purchase that still waits for its payment.
 SELECT NULL::text AS code, p.customer_id, p.key,
        CASE WHEN i.outcome = 'mismatch'
             THEN format('event %s (%s) says that order %s was paid, which is %s with %s minor units due: look at it, and '
                         'refund what was not due', i.event_id, i.type, coalesce(i.order_id, 'unknown'), p.state, p.due_minor)
-            ELSE format('event %s (%s) was applied, but the purchase is %s', i.event_id, i.type,
-                        coalesce(p.state, 'missing')) END AS detail
+            WHEN i.outcome = 'applied'
+            THEN format('event %s (%s) was applied, but the purchase is %s', i.event_id, i.type,
+                        coalesce(p.state, 'missing'))
+            ELSE format('event %s (%s) was kept as %s, but it is of a purchase that is %s: is the Sovereign''s name right?',
+                        i.event_id, i.type, i.outcome, p.state) END AS detail
 FROM vouchers.inbox AS i
 LEFT JOIN vouchers.purchase AS p ON p.order_id::text = i.order_id
 WHERE i.outcome = 'mismatch'
    OR i.outcome = 'applied' AND (p.key IS NULL OR p.state IN ('pending', 'awaiting_payment'))
+   OR i.outcome IN ('foreign', 'unknown') AND p.state IN ('pending', 'awaiting_payment')
 ORDER BY i.received_at, i.event_id
