@@ -1,16 +1,15 @@
-"""A crowd that buys, and a storm around the operator: what the chaos test of orders is made of.
+"""A crowd that buys: two hundred orders, and what their customers do at Stripe's checkout.
 
-`Crowd` creates the orders and plays the customers at Stripe's checkout, with webhooks that Stripe sends again until
-they are taken; `Storm` cuts the ways to PostgreSQL, NATS and Stripe and kills the operator. Both throw their dice by a
-seed. Neighbours: `test_order_chaos` does the reckoning afterwards; `chaos` has the scene; testbed/scripted_stripe.py
-remembers what was charged.
+Stripe's webhooks are sent again until they are taken, or never come. Everything is thrown by dice that a seed brings
+back. Neighbours: `order_storm` rages meanwhile, `test_order_chaos` does the reckoning afterwards; `chaos` has the
+scene; testbed/scripted_stripe.py remembers what was charged.
 """
 
 import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -18,33 +17,15 @@ import aiohttp
 import psycopg
 
 from testbed.operator_process import OperatorProcess
-from testbed.scripted_stripe import Fault, ScriptedStripe
+from testbed.scripted_stripe import ScriptedStripe
 from testbed.stripe_things import signed
-from tests.cluster.chaos import CODE, Proxy, Scene, until
+from tests.cluster.chaos import CODE, Scene
 from tests.cluster.market import SECRET, order
 
 CAPPED: Final = "CHAOS-CAPPED"
 CAP: Final = 6
 _BALANCE: Final = 7000
-"""What some had before, in minor units: enough for one of their two orders, or for neither."""
-_DEATHS: Final = 3
-_CUTS: Final = 6
-_STEPS: Final = 500
-"""Of the some 560 steps that all purchases take: what is to be disturbed is disturbed before."""
-_PASSING: Final = (
-    Fault.BUSY,
-    Fault.UNAVAILABLE,
-    Fault.IN_USE,
-    Fault.CUT,
-    Fault.CUT_AFTER,
-    Fault.CUT_AFTER,
-    Fault.SILENT_AFTER,
-    Fault.EMPTY,
-    Fault.GARBAGE,
-    Fault.GATEWAY,
-)
-_LASTING: Final = (Fault.DECLINED, Fault.INVALID, Fault.FORBIDDEN)
-_PATHS: Final = ("/v1/customers", "/v1/coupons", "/v1/checkout/sessions")
+"""What some had before, in minor units: enough for the smaller of their two orders, and for a part of the other."""
 
 
 class Way(StrEnum):
@@ -256,64 +237,3 @@ class Crowd:
                     assert answer.status >= 500, await answer.text()
             self.sent_again += 1
             await asyncio.sleep(0.5)
-
-
-@dataclass
-class Storm:
-    """Cuts and kills at random, as long as there is something under way."""
-
-    here: Scene
-    progress: Progress
-    crowd: Crowd
-    operator: OperatorProcess
-    stripe: ScriptedStripe
-    ways: Mapping[str, Proxy]
-    """To postgres, nats and stripe."""
-    dice: random.Random
-    deaths: list[int] = field(default_factory=list)
-    """How many orders were not at their end at each death."""
-    cuts: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-
-    async def rage(self) -> None:
-        """Rage from the first step to nearly the last, then heal everything."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._kill())
-            for name in self.ways:
-                group.create_task(self._cut(name))
-        self.stripe.heal()
-
-    async def _moments(self, number: int) -> AsyncIterator[int]:
-        """Wait for that many moments in the course of all orders, or until nothing is left to be disturbed."""
-        for moment in sorted(self.dice.sample(range(1, _STEPS), number)):
-
-            async def has_come(moment: int = moment) -> bool:
-                return await self.progress.steps() >= moment or not await self.crowd.unsettled()
-
-            await until(has_come, f"step {moment} of purchases", 120)
-            yield moment
-
-    async def _kill(self) -> None:
-        doomed = [one.name for one in self.crowd.orders.values() if one.deleted]
-        async for _ in self._moments(_DEATHS):
-            await asyncio.to_thread(self.operator.kill)
-            for name in doomed[len(self.deaths) :: _DEATHS]:
-                await self.here.delete("redemptions", name)
-            self.deaths.append(len(await self.crowd.unsettled()))
-            self.operator.start()
-
-    async def _cut(self, name: str) -> None:
-        async for moment in self._moments(_CUTS):
-            if name == "stripe" and moment % 2:
-                self._order_faults()
-                continue
-            self.cuts.append(name)
-            await asyncio.to_thread(self.ways[name].cut)
-            await asyncio.sleep(self.dice.uniform(0.05, 1))
-            await asyncio.to_thread(self.ways[name].mend)
-
-    def _order_faults(self) -> None:
-        path = self.dice.choice(_PATHS)
-        faults = [*self.dice.sample(_PASSING, 3), self.dice.choice(_LASTING)]
-        self.faults += faults
-        self.stripe.fail(path, *faults)

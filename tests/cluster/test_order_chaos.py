@@ -18,7 +18,8 @@ from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
 from tests.cluster.chaos import CODE, STARVED, Body, Proxy, Scene, reasons, scene, until
 from tests.cluster.market import ADDONS, PLANS, Market, order
-from tests.cluster.order_chaos import CAP, CAPPED, Crowd, Order, Progress, Storm, crowd_of, enrich
+from tests.cluster.order_chaos import CAP, CAPPED, Crowd, Order, Progress, crowd_of, enrich
+from tests.cluster.order_storm import Storm
 from tests.cluster.resources import FAST
 from tests.conftest import Operators
 from tests.events.drive import Streams
