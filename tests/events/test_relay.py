@@ -145,11 +145,11 @@ class Faulty(Broken):
         self.broken = False
         self.outbox_pending = self._pending
 
-    async def _pending(self, limit: int) -> list[OutboxEvent]:
+    async def _pending(self, limit: int, without: Sequence[str] = ()) -> list[OutboxEvent]:
         if self.failed < 2:
             self.failed += 1
             raise ZeroDivisionError
-        return await self._ledger.outbox_pending(limit)
+        return await self._ledger.outbox_pending(limit, without)
 
 
 async def test_a_fault_of_ours_stops_nothing_for_good(database18: Database, ledger: Ledger, streams: Streams) -> None:

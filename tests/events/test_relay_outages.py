@@ -103,22 +103,6 @@ async def test_killed_in_the_middle(database18: Database, ledger: Ledger, own: S
     assert in_order(await own.read()) == written(MANY)
 
 
-async def test_a_refused_event_keeps_only_its_tenant_waiting(
-    database18: Database, ledger: Ledger, caplog: pytest.LogCaptureFixture
-) -> None:
-    with NatsServer(max_payload=4096) as server:
-        streams = Streams(server, "small")
-        await write(database18, ["large"], data="x" * 5000)
-        await write(database18, ["large", "other", "other"])
-        async with running(streams.relay(ledger)):
-            await drained(database18, left=2)
-            await write(database18, ["third"])
-            await drained(database18, left=2)
-        assert in_order(await streams.read()) == {"other": [2, 3], "third": [1]}
-    refused = [record for record in caplog.records if "refuses an event" in record.getMessage()]
-    assert len(refused) == 1
-
-
 async def test_a_password_that_changes(database18: Database, ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     """A wrong one is named as such, and is in no log."""
     with NatsServer(password="right-one") as server:

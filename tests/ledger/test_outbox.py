@@ -39,6 +39,15 @@ async def test_events_come_in_order_and_go_on_where_it_stopped(database18: Datab
         )
 
 
+async def test_tenants_that_are_left_out(database18: Database) -> None:
+    async with await AsyncConnection.connect(database18.owner_url, autocommit=True) as owner:
+        for n in range(6):
+            await write(owner, ("a", "", "c")[n % 3], n)
+    async with opened(database18.runtime_url) as ledger:
+        assert [event.data["n"] for event in await ledger.outbox_pending(3, ["", "a", "nobody"])] == [2, 5]
+        assert [event.data["n"] for event in await ledger.outbox_pending(3, ["a"])] == [1, 2, 4]
+
+
 async def test_what_waits(database18: Database) -> None:
     async with opened(database18.runtime_url) as ledger:
         assert await ledger.outbox_backlog() == OutboxBacklog(0, 0.0)

@@ -45,6 +45,7 @@ _FORBIDDEN = "NATS forbids us its JetStream API or our subjects: give our user t
 _NO_STREAM = "JetStream cannot make the stream (three replicas in a cluster): make one that takes our subjects."
 _LOST = "The connection to NATS was lost."
 _SILENT = "JetStream does not acknowledge: check its load and its disk."
+_NOT_TAKEN = "No stream of JetStream takes {subject}: let one take {prefix}.> (or this subject)."
 _REFUSED = "JetStream refuses an event: look at the stream's limits (size of a message, disk)."
 
 
@@ -88,9 +89,12 @@ class Bus:
         self._noted = noted
 
     async def ensure_stream(self, name: str) -> None:
-        """Make the stream `name`, unless some stream takes our subjects already. Raises BusError."""
+        """Make the stream `name`, unless some stream takes some of our subjects already. Raises BusError.
+
+        Beside such a one none could be made that takes them all; what it does not take, `publish` refuses.
+        """
         try:
-            await self._jetstream.find_stream_name_by_subject(f"{self._prefix}.order.placed")
+            await self._jetstream.find_stream_name_by_subject(f"{self._prefix}.>")
         except nats.js.errors.ServiceUnavailableError:
             raise BusError(_NO_JETSTREAM) from None
         except nats.js.errors.NotFoundError:
@@ -104,7 +108,7 @@ class Bus:
         try:
             await self._jetstream.publish(subject, envelope(event), headers={"Nats-Msg-Id": event.id})
         except nats.js.errors.NoStreamResponseError:
-            raise BusError(_NO_STREAM) from None
+            raise EventRefusedError(_NOT_TAKEN.format(subject=subject, prefix=self._prefix)) from None
         except (nats.js.errors.APIError, nats.errors.MaxPayloadError):
             raise EventRefusedError(_REFUSED) from None
         except (nats.errors.Error, OSError):

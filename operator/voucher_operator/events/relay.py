@@ -21,7 +21,9 @@ from voucher_operator.resources.errors import OperatorError
 log = logging.getLogger(__name__)
 
 _PAGE: Final = 500
-"""Events read at once; those that JetStream refuses are read beside them, so that they never hide the others."""
+"""Events read at once; what waits behind a refused one is not read, so that it never hides the others."""
+_RETRY: Final = 5.0
+"""Seconds until a tenant whose event was refused gets another chance."""
 _TENANTS: Final = 16
 """Tenants whose events are on their way at once."""
 _MEASURE: Final = 2.0
@@ -31,8 +33,8 @@ _BACKOFF: Final = (0.5, 10.0)
 class Outbox(Protocol):
     """What the relay needs of the ledger; each raises LedgerUnavailableError."""
 
-    async def outbox_pending(self, limit: int) -> list[OutboxEvent]:
-        """Return the oldest events that are not published, in order."""
+    async def outbox_pending(self, limit: int, without: Sequence[str] = ()) -> list[OutboxEvent]:
+        """Return the oldest events that are not published, in order, without those of the tenants `without`."""
         ...
 
     async def outbox_published(self, ids: Sequence[str]) -> object:
@@ -61,7 +63,9 @@ class Relay:
         self._poll = poll
         self._hint = asyncio.Event()
         self._refused: set[str] = set()
-        self._stuck = 0
+        self._blocked: dict[str, str] = {}
+        self._retry_at = 0.0
+        self._refusal: str | None = None
         self._problem: str | None = None
         self._backlog: OutboxBacklog | None = None
         self._pause = _BACKOFF[0]
@@ -78,7 +82,8 @@ class Relay:
             "waiting": self._backlog.waiting,
             "oldest_seconds": round(self._backlog.oldest_seconds),
         }
-        return found if self._problem is None else {**found, "problem": self._problem}
+        problem = self._problem or self._refusal
+        return found if problem is None else {**found, "problem": problem}
 
     async def run(self) -> None:
         """Publish until cancelled; whatever goes wrong is told once and tried again."""
@@ -115,13 +120,24 @@ class Relay:
 
     async def _relay(self, bus: Bus) -> None:
         """Publish round after round. Ends by BusError, or LedgerUnavailableError."""
+        self._retry_at = 0.0
         while True:
             self._hint.clear()
-            published = await self._round(bus)
+            if asyncio.get_running_loop().time() >= self._retry_at:
+                await self._retry(bus)
+            moved = await self._round(bus)
             self._note(None)
             self._pause = _BACKOFF[0]
-            if not published:
+            if not moved:
                 await self._wait()
+
+    async def _retry(self, bus: Bus) -> None:
+        """Give blocked tenants their chance, and a stream that was deleted its place again. Raises BusError."""
+        self._retry_at = asyncio.get_running_loop().time() + _RETRY
+        self._refusal = next(iter(self._blocked.values()), None)
+        if self._blocked:
+            self._blocked.clear()
+            await bus.ensure_stream(self._stream)
 
     async def _wait(self) -> None:
         try:
@@ -131,8 +147,8 @@ class Relay:
             return
 
     async def _round(self, bus: Bus) -> bool:
-        """Publish what waits now; return whether anything was published. What was acknowledged is always marked."""
-        events = await self._outbox.outbox_pending(_PAGE + self._stuck)
+        """Publish what waits now; return whether there may be more. What was acknowledged is always marked."""
+        events = await self._outbox.outbox_pending(_PAGE, list(self._blocked))
         acknowledged: list[str] = []
         try:
             await self._chains(bus, by_tenant(events), acknowledged)
@@ -140,8 +156,7 @@ class Relay:
             if acknowledged:
                 async with effect(Effect.MARK_PUBLISHED):
                     await self._outbox.outbox_published(acknowledged)
-        self._stuck = len(events) - len(acknowledged)
-        return bool(acknowledged)
+        return bool(events)
 
     async def _chains(self, bus: Bus, chains: Iterable[list[OutboxEvent]], acknowledged: list[str]) -> None:
         """Publish chains of events beside each other; the first error ends all, and is raised.
@@ -171,6 +186,7 @@ class Relay:
             if event.id not in self._refused:
                 log.warning("%s", error, extra={"resource": "outbox", "key": event.id, "reason": event.type})
             self._refused.add(event.id)
+            self._blocked[event.tenant_id] = self._refusal = str(error)
             return False
         except Exception as error:
             failed.append(error)

@@ -17,9 +17,12 @@ _PUBLISHED: Final = statement("outbox_published").encode()
 _BACKLOG: Final = statement("outbox_backlog").encode()
 
 
-async def pending(conn: Connection, limit: int) -> list[OutboxEvent]:
-    """List the first `limit` events that are not published, in order. Raises psycopg's errors."""
-    cursor = await conn.execute(_PENDING, {"limit": limit})
+async def pending(conn: Connection, limit: int, without: Sequence[str] = ()) -> list[OutboxEvent]:
+    """List the first `limit` events that are not published, in order, but none of the tenants `without`.
+
+    Raises psycopg's errors.
+    """
+    cursor = await conn.execute(_PENDING, {"limit": limit, "without": list(without)})
     return [OutboxEvent(*row) for row in await cursor.fetchall()]
 
 

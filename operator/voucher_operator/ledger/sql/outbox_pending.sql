@@ -1,6 +1,7 @@
--- Events that nobody has published yet, in the order in which they were written.
+-- Events that nobody has published yet, in the order in which they were written; without those tenants' for which
+-- it is of no use.
 SELECT o.seq, o.id::text, o.type, o.tenant_id, o.at, o.data, o.metadata
 FROM vouchers.outbox AS o
-WHERE o.published_at IS NULL
+WHERE o.published_at IS NULL AND o.tenant_id <> ALL (%(without)s::text[])
 ORDER BY o.seq
 LIMIT %(limit)s

@@ -1,0 +1,141 @@
+"""Events that JetStream does not take: their tenants wait, all others' go out, and people are told which, and why."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from testbed.nats import NatsServer
+from testbed.postgres import Database
+from tests.events.drive import Streams, drained, in_order, running, waiting, write, written
+from tests.ledger.drive import rows, until
+from voucher_operator import telemetry
+from voucher_operator.events import bus, relay
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import OutboxEvent
+
+MANY = [f"tenant-{n % 50}" for n in range(500)]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "_RETRY", 0.3)
+
+
+async def _issue(database: Database, number: int = 1) -> None:
+    """Write events of no tenant."""
+    await rows(
+        database,
+        """INSERT INTO vouchers.outbox (type, tenant_id, data)
+           SELECT 'voucher.issued', '', jsonb_build_object('n', n) FROM generate_series(1, %s) AS n""",
+        number,
+    )
+
+
+async def _add(streams: Streams, *subjects: str) -> None:
+    async with streams.jetstream() as jetstream:
+        await jetstream.add_stream(name=streams.name, subjects=[f"{streams.prefix}.{name}" for name in subjects])
+
+
+async def test_a_refused_event_keeps_only_its_tenant_waiting(
+    database18: Database, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    with NatsServer(max_payload=4096) as server:
+        streams = Streams(server, "small")
+        await write(database18, ["large"], data="x" * 5000)
+        await write(database18, ["large", "other", "other"])
+        async with running(streams.relay(ledger)) as told:
+            await drained(database18, left=2)
+            await write(database18, ["third"])
+            await drained(database18, left=2)
+            await until(lambda: "refuses an event" in str(told.details().get("problem")))
+            await rows(database18, "UPDATE vouchers.outbox SET data = data - 'pad' WHERE published_at IS NULL")
+            await drained(database18)
+            await until(lambda: told.details() == {"waiting": 0, "oldest_seconds": 0})
+        assert in_order(await streams.read()) == {"other": [2, 3], "third": [1], "large": [1, 1]}
+    refused = [record for record in caplog.records if "refuses an event" in record.getMessage()]
+    assert len(refused) == 1
+
+
+async def test_a_subject_that_no_stream_takes(
+    database18: Database, ledger: Ledger, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All others' events go out over one connection; it is named, and goes out when the stream takes it."""
+    made: list[bus.Bus] = []
+    ensure = bus.Bus.ensure_stream
+
+    async def counted(self: bus.Bus, name: str) -> None:
+        if self not in made:
+            made.append(self)
+        await ensure(self, name)
+
+    monkeypatch.setattr(bus.Bus, "ensure_stream", counted)
+    await _add(streams, "order.>")
+    await _issue(database18)
+    await write(database18, MANY)
+    async with running(streams.relay(ledger)) as told:
+        await drained(database18, left=1)
+        await until(lambda: f"takes {streams.prefix}.voucher.issued:" in str(told.details().get("problem")))
+        assert telemetry.REGISTRY.get_sample_value("voucher_operator_nats_up") == 1
+        assert in_order(await streams.read()) == written(MANY)
+        async with streams.jetstream() as jetstream:
+            await jetstream.update_stream(name=streams.name, subjects=[f"{streams.prefix}.>"])
+        await drained(database18)
+        await until(lambda: "problem" not in told.details())
+    assert len(made) == 1
+
+
+async def test_a_stream_that_does_not_take_orders_is_used_for_what_it_takes(
+    database18: Database, ledger: Ledger, streams: Streams
+) -> None:
+    """Beside it no stream can be made that takes everything."""
+    await _add(streams, "voucher.>")
+    await write(database18, MANY[:10])
+    await _issue(database18)
+    async with running(streams.relay(ledger)):
+        await drained(database18, left=10)
+    assert await streams.count() == 1
+
+
+async def test_a_stream_that_is_deleted_is_made_again(database18: Database, ledger: Ledger, streams: Streams) -> None:
+    """At the next event, without a new connection."""
+    async with running(streams.relay(ledger)):
+        await write(database18, ["one"])
+        await drained(database18)
+        async with streams.jetstream() as jetstream:
+            await jetstream.delete_stream(streams.name)
+        await write(database18, ["one", "two"])
+        await drained(database18)
+    assert in_order(await streams.read()) == written(["one", "two"])
+
+
+class Counting:
+    """The real outbox, which knows how much was read at once, and how much in all."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.read: list[int] = []
+        self.outbox_published = ledger.outbox_published
+        self.outbox_backlog = ledger.outbox_backlog
+        self._ledger = ledger
+
+    async def outbox_pending(self, limit: int, without: Sequence[str] = ()) -> list[OutboxEvent]:
+        found = await self._ledger.outbox_pending(limit, without)
+        self.read.append(len(found))
+        return found
+
+
+async def test_what_waits_behind_a_refused_event_is_not_read_again_and_again(
+    database18: Database, ledger: Ledger, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is a page, and the others' events are found behind any number of them."""
+    monkeypatch.setattr(relay, "_RETRY", 3600.0)
+    monkeypatch.setattr(relay, "_PAGE", 20)
+    await _add(streams, "order.>")
+    await _issue(database18, 300)
+    await write(database18, MANY[:60])
+    outbox = Counting(ledger)
+    async with running(streams.relay(outbox)):
+        await drained(database18, left=300)
+        await until(lambda: outbox.read[-3:] == [0, 0, 0])
+    assert await waiting(database18) == 300
+    assert outbox.read[:4] == [20, 20, 20, 20]
+    assert set(outbox.read[4:]) == {0}
