@@ -6,6 +6,7 @@ whole operator show the same parts together.
 """
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -117,6 +118,15 @@ class Desk:
         await self.ledger.put(terms(code, uid=unique("voucher"), name=code.lower(), credit_minor=credit_minor))
         return code
 
+    def secret(self, name: str, code: str | None) -> Object:
+        """Keep a code in a Secret, or delete the Secret; returns how a spec refers to it."""
+        path = f"/api/v1/namespaces/billing/secrets/{name}"
+        if code is None:
+            del self.server.objects[path]
+        else:
+            self.server.objects[path] = {"data": {"code": base64.b64encode(code.encode()).decode()}}
+        return {"codeFrom": {"secretKeyRef": {"name": name, "key": "code"}}}
+
     def apply(self, name: str, spec: Object, status: Object | None = None) -> Object:
         """Create a Redemption, or create it anew, and have the watch tell of it."""
         metadata = {"name": name, "namespace": "billing", "uid": unique("uid"), "generation": 1}
@@ -182,6 +192,11 @@ def reason(status: Object, kind: str = "Ready") -> tuple[str, str] | None:
     """Return status and reason of a condition."""
     found = (one for one in status["conditions"] if one["type"] == kind)
     return next(((one["status"], one["reason"]) for one in found), None)
+
+
+async def settle(desk: Desk, event: dict[str, Any]) -> None:
+    """Receive a webhook, as any replica may."""
+    assert await desk.checkout.receive(await desk.checkout.payment_event(event, b"{}")) == "applied"
 
 
 async def until(holds: Callable[[], bool], what: str) -> None:

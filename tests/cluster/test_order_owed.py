@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.desk import Desk, reason, spec
+from tests.cluster.desk import Desk, reason, settle, spec
 from tests.cluster.market import order
 
 CREATE = "POST /apis/catalyst.openova.io"
@@ -20,11 +20,6 @@ async def paid_by_card(desk: Desk, name: str, **changes: Any) -> None:
     desk.apply(name, spec(await desk.issue(), **{"tenant": name, "order": order("xl"), **changes}))
     assert (await desk.reconcile(name))["state"] == "AwaitingPayment"
     await settle(desk, desk.market.stripe.pay(str((await desk.purchase(name)).session_id)))
-
-
-async def settle(desk: Desk, event: dict[str, Any]) -> None:
-    """Receive a webhook, as any replica may."""
-    assert await desk.checkout.receive(await desk.checkout.payment_event(event, b"{}")) == "applied"
 
 
 @pytest.mark.parametrize("fault", [BROKEN, REFUSED])

@@ -1,6 +1,9 @@
 """What the status of an order says when something else is amiss: it never says less than the ledger knows."""
 
-from tests.cluster.desk import Desk, reason, spec
+import pytest
+
+from testbed.scripted_stripe import Fault
+from tests.cluster.desk import Desk, reason, settle, spec
 from tests.cluster.market import order
 from voucher_operator.resources.errors import LedgerUnavailableError
 
@@ -38,3 +41,48 @@ async def test_paid_whatever_becomes_of_the_organization(desk: Desk) -> None:
     assert reason(status, "PaymentSettled") == ("True", "Completed")
     assert reason(status, "OrganizationReady") == ("Unknown", "OrganizationNotReady")
     assert reason(status) == ("False", "OrganizationNotReady")
+
+
+@pytest.mark.parametrize("overdue", [True, False])
+async def test_taken_back_though_its_code_cannot_be_read(desk: Desk, overdue: bool) -> None:
+    """Placed, its status lost, its Secret deleted: at its deadline all is as it was before; and it says so."""
+    desk.market.stripe.fail("/v1/customers", *[Fault.UNAVAILABLE] * 9)
+    desk.apply("kestrel", spec(**desk.secret("code", await desk.issue()), order=order("xl")))
+    assert reason(await desk.reconcile("kestrel")) == ("False", "PaymentProcessorUnavailable")
+    desk.secret("code", None)
+    desk.watch("kestrel").clear()
+    assert (await desk.reconcile("kestrel"))["orderID"] == (await desk.purchase("kestrel")).order_id
+    desk.watch("kestrel").clear()
+    if overdue:
+        await desk.sql("UPDATE vouchers.purchase SET deadline_at = placed_at")
+    await desk.parts.purchases.sweep()
+    assert ((await desk.purchase("kestrel")).state == "rolled_back") is overdue
+    assert (await desk.reconcile("kestrel"))["state"] == ("RolledBack" if overdue else "Pending")
+
+
+async def test_paid_though_its_code_cannot_be_read(desk: Desk) -> None:
+    """The customer pays when status and Secret are gone: it is told, and has what was bought."""
+    desk.server.organizations = True
+    desk.apply("kestrel", spec(**desk.secret("code", await desk.issue()), order=order("xl")))
+    await desk.reconcile("kestrel")
+    desk.secret("code", None)
+    desk.watch("kestrel").clear()
+    await settle(desk, desk.market.stripe.pay(str((await desk.purchase("kestrel")).session_id)))
+    await desk.deliver()
+    assert desk.parts.feed.order_queue.knows("billing/kestrel")
+    assert (await desk.reconcile("kestrel"))["state"] == "Completed"
+    assert desk.organization("kestrel") is not None
+
+
+async def test_a_spec_of_a_newer_version(desk: Desk) -> None:
+    """It was placed, and the operator is an older one by now: what was said stays; its deadline is kept, too."""
+    await awaiting(desk)
+    before = dict(desk.watch("kestrel"))
+    desk.watch("kestrel")
+    body = desk.parts.feed.redemption_cache.get("billing/kestrel")
+    assert body is not None
+    body["spec"]["newField"] = True
+    during = await desk.reconcile("kestrel")
+    assert reason(during) == ("False", "InvalidSpec")
+    assert reason(during, "OrderPlaced") == reason(before, "OrderPlaced") is not None
+    assert during["checkoutURL"] == before["checkoutURL"]

@@ -74,7 +74,7 @@ class Answers:
 
     async def invalid(self, key: str, body: Body, error: InvalidSpecError) -> Result:
         """Say that the spec cannot be read by this version; as `give`."""
-        written = await self._writer.write_invalid(key, body, error, conditions.REDEMPTION_CONDITIONS)
+        written = await self._writer.write_invalid(key, body, error, conditions.OVERALL_CONDITIONS)
         return Result.DONE if written else Result.NOW
 
     @property

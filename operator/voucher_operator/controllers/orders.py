@@ -26,7 +26,6 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase_types import Line, Purchase, PurchaseRequest, PurchaseResult, PurchaseState
 from voucher_operator.ledger.types import LedgerInfo, RedeemRequest
 from voucher_operator.resources.errors import (
-    CatalogUnavailableError,
     CurrencyMismatchError,
     InvalidOrderError,
     InvalidSpecError,
@@ -109,14 +108,14 @@ class OrderController:
         currency = await self._currency()
         try:
             lines = await self._quote(redemption, currency)
-        except (InvalidOrderError, CurrencyMismatchError, CatalogUnavailableError) as error:
-            # What was placed stands, whatever has become of the catalog since.
+            request = await self.requests.of(redemption)
+        except (InvalidOrderError, CurrencyMismatchError, TransientError) as error:
+            # What was placed stands, whatever has become of the catalog since, of the Secret or of the Voucher.
             if (known := await self._known(redemption)) is not None:
                 return known
             if isinstance(error, TransientError):
                 raise
             return await self._refuse(redemption, error.reason, error.message)
-        request = await self.requests.of(redemption)
         if request.code == NO_CODE and redemption.spec.has_code:
             return await self._without_voucher(redemption, request)
         async with effect(Effect.PLACE):

@@ -150,9 +150,12 @@ class PurchasePasses:
 
     async def _go_on(self, purchase: Purchase) -> None:
         known = self.cache.get(purchase.key)
+        if purchase.overdue:
+            # Whatever became of its Redemption, of its code, and of whoever else was to do it.
+            await self.checkout.advance(purchase)
+            return
         if known is not None and known["metadata"]["uid"] == purchase.uid:
-            # One that backs off is hurried only when its time is up.
-            if not self.queue.knows(purchase.key) or (purchase.overdue and self.queue.waits(purchase.key)):
+            if not self.queue.knows(purchase.key):
                 self.queue.add(purchase.key)
             return
         try:
@@ -162,9 +165,6 @@ class PurchasePasses:
             body, gone = known, False
         if gone:
             await self.checkout.abandon(purchase.key)
-        elif purchase.overdue:
-            # Whatever became of its Redemption, and whoever else was to do it.
-            await self.checkout.advance(purchase)
         elif body is not None and known is None and not body.get("status", {}).get("finished"):
             self.tell(body)
 
