@@ -95,6 +95,8 @@ class Settings(BaseSettings):
     """Where Stripe sends a customer who has paid; may hold `{CHECKOUT_SESSION_ID}`."""
     checkout_cancel_url: str = ""
     """Where Stripe sends a customer who turns back; empty: no way back is shown."""
+    organizations: bool = True
+    """Whether an Organization is made from a paid order, where the cluster has the kind. If not, order.placed tells."""
     payment_deadline: int = Field(default=900, ge=1, le=43_200)
     """How long a checkout that cannot be made is retried before all is rolled back, in seconds."""
     session_lookup_interval: float = Field(default=300.0, gt=0)

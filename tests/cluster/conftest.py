@@ -162,8 +162,8 @@ def books(database18: Database) -> Iterator[Books]:
 
 
 @pytest.fixture
-async def desk(database18: Database, tmp_path: Path) -> AsyncIterator[Desk]:
-    """The controllers of orders on a ledger of their own; sound after the test."""
-    async with opened_desk(database18, tmp_path) as desk:
+async def desk(request: pytest.FixtureRequest, database18: Database, tmp_path: Path) -> AsyncIterator[Desk]:
+    """The controllers of orders on a ledger of their own, sound after the test; a parameter is more settings."""
+    async with opened_desk(database18, tmp_path, **getattr(request, "param", {})) as desk:
         yield desk
     assert await verify(database18.admin_url) == []

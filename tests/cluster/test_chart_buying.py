@@ -83,3 +83,10 @@ def test_notes_say_what_orders_wait_for() -> None:
     assert "Orders are priced by http://c." in notes
     assert "http://x-voucher-operator.ops:8090/billing/webhook" in notes
     assert "wait" not in notes.partition("Next:")[0]
+
+
+@pytest.mark.parametrize(("scope", "made"), [("Cluster", "true"), ("Namespaced", "true"), ("None", "false")])
+def test_without_the_right_no_organizations_are_made(scope: str, made: str) -> None:
+    """An order would otherwise wait for ever for a right that nobody means to give."""
+    environment = container(the(render({"organizations": {"scope": scope}}), "Deployment"))["env"]
+    assert {"name": "VOUCHER_OPERATOR_ORGANIZATIONS", "value": made} in environment

@@ -17,8 +17,8 @@ from testbed.control_plane import ControlPlane
 from testbed.postgres import PostgresServer
 from testbed.scripted_stripe import ScriptedStripe
 from tests.cluster.conftest import Sovereign, everyday_operator, lent
-from tests.cluster.market import Market, order, told
-from tests.cluster.resources import Made, Object, Predicate, condition, connected, state, unique, until, waiting
+from tests.cluster.market import Market, order, purchase, told
+from tests.cluster.resources import Made, Object, Predicate, condition, connected, unique, until, waiting
 from tests.cluster.test_order_paid import issued
 
 pytestmark = pytest.mark.xdist_group("own-cluster")
@@ -71,11 +71,10 @@ class Registry:
             return True if error.status == 422 else None
         return False
 
-    def create(self, name: str, annotations: dict[str, str], **options: str) -> None:
+    def create(self, name: str, spec: Object, **options: str) -> None:
         """Create one, as another part of the platform does."""
-        metadata = {"name": name, "annotations": annotations}
-        body = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "Organization", "metadata": metadata}
-        self._call("create", body=body | {"spec": {"slug": name}}, **options)
+        body = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "Organization", "metadata": {"name": name}}
+        self._call("create", body=body | {"spec": {"slug": name, **spec}}, **options)
 
     def read(self, name: str) -> Object:
         """Read one."""
@@ -184,14 +183,15 @@ def test_made_from_the_order(sovereign: Sovereign, registry: Registry) -> None:
 
 
 def test_one_that_is_there_is_taken_as_it_is(sovereign: Sovereign, registry: Registry) -> None:
-    """Whoever made it; but never another tenant's."""
+    """Whoever made it; but never another tenant's, and then nothing is bought."""
     registry.define()
     ours, theirs = unique("org"), unique("org")
-    registry.create(ours, {})
+    registry.create(ours, {"tenantID": "kestrel-pharmacy"})
     registry.set_ready(ours, "True")
-    registry.create(theirs, {"billing.openova.io/tenant-id": "falcon-books"})
+    registry.create(theirs, {})
     adopted, kept_off = bought(sovereign, ours), bought(sovereign, theirs)
     assert adopted.result() == ("Completed", "Completed")
-    assert registry.read(ours)["spec"] == {"slug": ours}
-    kept_off.wait(refused("belongs to another tenant"))
-    kept_off.wait(state("Completed"))
+    assert registry.read(ours)["spec"] == {"slug": ours, "tenantID": "kestrel-pharmacy"}
+    assert kept_off.result() == ("Rejected", "InvalidOrder")
+    assert "belongs to another tenant" in condition(kept_off.body(), "OrderPlaced")["message"]
+    assert purchase(sovereign.books, kept_off) == ()

@@ -62,7 +62,7 @@ def assemble(process: Process) -> Controllers:
         api, redemption_cache, voucher_cache, vouchers.codes, settings.not_found_grace, pace, vouchers.outage
     )
     redemptions = RedemptionController(ledger, redemption_cache, requests, answers)
-    organizations = Organizations(api, settings.project_interval)
+    organizations = Organizations(api, settings.project_interval, wanted=settings.organizations)
     orders = OrderController(
         ledger,
         redemption_cache,

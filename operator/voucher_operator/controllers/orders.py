@@ -108,6 +108,7 @@ class OrderController:
         currency = await self._currency()
         try:
             lines = await self._quote(redemption, currency)
+            await self._check_subdomain(redemption)
             request = await self.requests.of(redemption)
         except (InvalidOrderError, CurrencyMismatchError, TransientError) as error:
             # What was placed stands, whatever has become of the catalog since, of the Secret or of the Voucher.
@@ -129,6 +130,12 @@ class OrderController:
         order = redemption.spec.order
         assert order is not None  # noqa: S101 - `watch.Feed` hands over no others
         return await self.catalog.quote(order.plan_id, order.apps, order.addons, currency)
+
+    async def _check_subdomain(self, redemption: Redemption) -> None:
+        """Raise InvalidOrderError for another tenant's: what is bought could never be made."""
+        name, tenant = redemption.spec.subdomain, redemption.spec.customer.tenant_id
+        if await self.organizations.is_taken(redemption.metadata.namespace, name, tenant):
+            raise InvalidOrderError(f"Subdomain {name} belongs to another tenant: order with another one.")
 
     async def _request(
         self, redemption: Redemption, request: RedeemRequest, lines: tuple[Line, ...]

@@ -30,19 +30,25 @@ class Standing:
     settled: bool
     reason: Reason
     message: str
+    stuck: bool = False
+    """Somebody has to do something first; it is looked at again all the same."""
 
 
 HANDED_OVER: Final = Standing(
-    None, True, Reason.HANDED_OVER, "Handed over by the event order.placed: no Organizations are kept in this cluster."
+    None, True, Reason.HANDED_OVER, "Handed over by the event order.placed: the operator makes no Organizations here."
 )
 
 
 class Organizations:
-    """Organizations of one cluster; `keep` is for how many seconds the presence of their CRD is taken as known."""
+    """Organizations of one cluster; `keep` is for how many seconds the presence of their CRD is taken as known.
 
-    def __init__(self, api: KubeApi, keep: float) -> None:
+    Without `wanted` every order is handed over by its event, whatever the cluster has.
+    """
+
+    def __init__(self, api: KubeApi, keep: float, *, wanted: bool = True) -> None:
         self._kube = api
         self._keep = keep
+        self._wanted = wanted
         self._known: tuple[float, Body | None] | None = None
 
     async def ensure(self, purchase: Purchase) -> Standing:
@@ -56,7 +62,7 @@ class Organizations:
                     served = await self._served()
                     if served is None:
                         return HANDED_OVER
-                    return _standing(purchase, await self._live(purchase, served["namespaced"]))
+                    return _standing(purchase, await self._live(purchase, served))
                 except ConflictError:
                     self._known = None  # somebody was faster, or the CRD has just gone
             raise ApiUnavailableError("it comes and goes")
@@ -66,21 +72,44 @@ class Organizations:
             message = f"Organization {purchase.subdomain} cannot be made yet: {error}. It is tried again."
             return Standing(None, False, Reason.ORGANIZATION_NOT_READY, message)
 
+    async def is_taken(self, namespace: str, name: str, tenant_id: str) -> bool:
+        """Whether an Organization of another tenant has this name; no, when that cannot be seen.
+
+        An order of `namespace` asks before it takes anything: `ensure` can only say so when it is paid.
+        """
+        try:
+            served = await self._served()
+            live = None if served is None else await self._kube.read(f"{_where(namespace, served)}/{name}")
+        except ApiUnavailableError:
+            return False
+        return live is not None and _tenant(live) != tenant_id
+
     async def _served(self) -> Body | None:
+        if not self._wanted:
+            return None
         now = asyncio.get_running_loop().time()
         if self._known is None or now >= self._known[0]:
             self._known = (now + self._keep, await self._kube.resource(API_VERSION, PLURAL))
         return self._known[1]
 
-    async def _live(self, purchase: Purchase, namespaced: bool) -> Body:
-        """Read it or create it; raises ConflictError and RefusedError."""
-        namespace = purchase.key.split("/")[0]
-        where = f"/apis/{API_VERSION}/{f'namespaces/{namespace}/' if namespaced else ''}{PLURAL}"
+    async def _live(self, purchase: Purchase, served: Body) -> Body:
+        """Read it or create it; raises ConflictError and ApiUnavailableError."""
+        where = _where(purchase.key.split("/")[0], served)
         live = await self._kube.read(f"{where}/{purchase.subdomain}")
         if live is None:
             async with effect(Effect.ORGANIZATION):
                 live = await self._kube.create(where, _body(purchase))
         return live
+
+
+def _where(namespace: str, served: Body) -> str:
+    return f"/apis/{API_VERSION}/{f'namespaces/{namespace}/' if served['namespaced'] else ''}{PLURAL}"
+
+
+def _tenant(live: Body) -> str:
+    """Say whose it is: as we have noted, as its spec says, or else as it is called. Nobody's is nobody's to take."""
+    noted = (live["metadata"].get("annotations") or {}).get(TENANT)
+    return str(noted or (live.get("spec") or {}).get("tenantID") or live["metadata"]["name"])
 
 
 def _body(purchase: Purchase) -> Body:
@@ -105,10 +134,12 @@ def _body(purchase: Purchase) -> Body:
 
 def _standing(purchase: Purchase, live: Body) -> Standing:
     name, metadata = purchase.subdomain, live["metadata"]
-    tenant = (metadata.get("annotations") or {}).get(TENANT, purchase.tenant_id)
-    if tenant != purchase.tenant_id:
-        message = f"Organization {name} belongs to another tenant: give this order's customer another subdomain."
-        return Standing(False, False, Reason.ORGANIZATION_REFUSED, message)
+    if _tenant(live) != purchase.tenant_id:
+        message = (
+            f"Organization {name} belongs to another tenant: the sovereign-admin has to remove it, to give it to this "
+            f"tenant by the annotation {TENANT}, or to refund the order."
+        )
+        return Standing(False, False, Reason.ORGANIZATION_REFUSED, message, stuck=True)
     ready = _ready(live)
     if ready.get("status") == "True" and "deletionTimestamp" not in metadata:
         return Standing(True, True, Reason.ORGANIZATION_CREATED, f"Organization {name} is ready.")

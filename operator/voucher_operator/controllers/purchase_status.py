@@ -131,7 +131,8 @@ def _overall(
             return conditions.ready(reason, message, generation=generation)
         if organization is not None:
             reason, message = organization.reason, organization.message
-        return conditions.retrying(reason, message, generation=generation)
+        told = conditions.stalled if organization is not None and organization.stuck else conditions.retrying
+        return told(reason, message, generation=generation)
     if _is_finished(purchase, organization):
         return conditions.stalled(reason, message, generation=generation)
     if waits is not None:
