@@ -1,6 +1,6 @@
 """A uvicorn inside our event loop: it leaves signals, logs and the process' end to `process.runner`.
 
-Neighbour: `webhook`, which is what it serves.
+Neighbours: `webhook` is what it serves, `connection` bounds what a caller may hold.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
-_CONNECTIONS: Final = 256
-"""Connections at once; more are answered 503, and told again later. Each may hold a body of 64 KiB."""
+from voucher_operator.web import connection
+
 _GRACE: Final = 5
 """Seconds that calls under way may take when we stop."""
 
@@ -34,7 +34,7 @@ class WebServer:
         self._server = _Uvicorn(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=connection.Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -42,7 +42,6 @@ class WebServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=_CONNECTIONS,
                 timeout_graceful_shutdown=_GRACE,
             )
         )
@@ -53,7 +52,7 @@ class WebServer:
     def start(self) -> asyncio.Task[None]:
         """Listen, and return what serves. Raises OSError when the port is taken."""
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-        listener = socket.create_server(self._address, family=family, backlog=_CONNECTIONS)
+        listener = socket.create_server(self._address, family=family, backlog=connection.MOST)
         self.port = listener.getsockname()[1]
         self.task = asyncio.create_task(self._server.serve(sockets=[listener]), name="webhook")
         return self.task

@@ -1,0 +1,116 @@
+"""Connections that are held without a request: they end by themselves, and nobody else is kept out by them for long."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.ledger.drive import until
+from tests.web.drive import PATH, Caller, counted, session_event
+from voucher_operator.web import connection
+
+HEAD = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n"
+SILENT = {
+    "nothing": "",
+    "half a line": "POST",
+    "no end of headers": HEAD,
+    "no body": f"{HEAD}Content-Length: 10\r\n\r\n",
+    "half a body": f"{HEAD}Content-Length: 10\r\n\r\n12345",
+    "answered in the middle of its body": f"{HEAD}Content-Length: 65000\r\n\r\n12345",
+}
+
+
+@asynccontextmanager
+async def opened(caller: Caller, said: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", caller.server.port)
+    try:
+        writer.write(said.encode())
+        await writer.drain()
+        yield reader, writer
+    finally:
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def _ended(reader: asyncio.StreamReader) -> None:
+    """Wait until the other side has ended the connection, whatever it answers before."""
+    async with asyncio.timeout(20):
+        try:
+            while await reader.read(4096):
+                pass
+        except ConnectionError:
+            return
+
+
+@pytest.mark.parametrize("said", SILENT.values(), ids=SILENT)
+async def test_one_that_says_nothing_more(stripe_calls: Caller, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setattr(connection, "_READING", 0.2)
+    async with opened(stripe_calls, said) as (reader, _):
+        await _ended(reader)
+    assert (await stripe_calls.post(session_event())).status_code == 200
+
+
+@pytest.mark.parametrize("said", ["", HEAD, f"{HEAD}Content-Length: 65000\r\n\r\n"], ids=["nothing", "line", "headers"])
+async def test_one_that_goes_on_slowly(stripe_calls: Caller, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """A byte now and then earns no time."""
+    monkeypatch.setattr(connection, "_READING", 0.5)
+    async with opened(stripe_calls, said) as (reader, writer):
+        end = asyncio.create_task(_ended(reader))
+        for byte in b"abcdefghij" * 40:
+            writer.write(bytes([byte]))
+            if (await asyncio.wait([end], timeout=0.05))[0]:
+                break
+        assert end.done()
+        await end
+
+
+async def test_the_second_request_of_a_connection(stripe_calls: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for no longer than the first, and the first one's wait is over."""
+    monkeypatch.setattr(connection, "_READING", 0.5)
+    async with opened(stripe_calls, f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n") as (reader, writer):
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 405")
+        (held,) = stripe_calls.server._server.server_state.connections
+        assert isinstance(held, connection.Connection)
+        assert held._late is None
+        writer.write(HEAD.encode())
+        await _ended(reader)
+
+
+async def test_one_too_many(stripe_calls: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is turned away and counted; as soon as the idle ones have ended, calls are taken again."""
+    monkeypatch.setattr(connection, "MOST", 3)
+    monkeypatch.setattr(connection, "_READING", 1.0)
+    before = counted("busy")
+    held = [await asyncio.open_connection("127.0.0.1", stripe_calls.server.port) for _ in range(3)]
+    await until(lambda: len(stripe_calls.server._server.server_state.connections) == 3)
+    async with opened(stripe_calls, "") as (reader, _):
+        assert (await reader.readline()).split()[1] == b"503"
+    assert counted("busy") == before + 1
+    await asyncio.gather(*(_ended(reader) for reader, _ in held))
+    assert (await stripe_calls.post(session_event())).status_code == 200
+    for _, writer in held:
+        writer.close()
+    await asyncio.gather(*(writer.wait_closed() for _, writer in held), return_exceptions=True)
+
+
+async def test_one_that_does_not_read_its_answers(stripe_calls: Caller) -> None:
+    """Requests behind one another, until no answer fits in: it ends, and holds no memory."""
+    stripe_calls.server._server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with socket.create_connection(("127.0.0.1", stripe_calls.server.port)) as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.setblocking(False)
+        await until(lambda: _pushed(deaf))
+    await until(lambda: not stripe_calls.server._server.server_state.connections)
+
+
+def _pushed(deaf: socket.socket) -> bool:
+    """Send what fits in; return whether the other side has ended the connection."""
+    try:
+        deaf.send(f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 20)
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+    return False
