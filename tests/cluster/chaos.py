@@ -323,6 +323,12 @@ class Proxy:
         """Let everybody through again."""
         assert self._ask("POST", "/proxies/way", {"enabled": True})
 
+    def slow(self, milliseconds: int) -> None:
+        """Let everything take so long, there and back again, so that a cut finds something under way."""
+        for stream in ("upstream", "downstream"):
+            toxic = {"type": "latency", "stream": stream, "attributes": {"latency": milliseconds}}
+            assert self._ask("POST", "/proxies/way/toxics", toxic)
+
     def kubeconfig(self, direct: Path) -> Path:
         """Write a copy of a kubeconfig that leads this way."""
         config = json.loads(direct.read_text())

@@ -68,6 +68,9 @@ def ways(stripe: ScriptedStripe, nats: NatsServer, database18: Database, tmp_pat
         Proxy(targets["nats"], folders["nats"]) as two,
         Proxy(targets["stripe"], folders["stripe"]) as three,
     ):
+        one.slow(2)
+        two.slow(80)
+        three.slow(20)
         yield {"postgres": one, "nats": two, "stripe": three}
 
 
