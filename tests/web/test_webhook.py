@@ -1,6 +1,7 @@
 """What Stripe tells us is kept once and answered 200; whatever else comes is answered, and leaves nothing behind."""
 
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,27 @@ async def test_what_is_not_understood_is_kept(database18: Database, stripe_calls
     assert len(await _kept(database18)) == 3
 
 
+POISON = {"a zero byte": "a\0b", "half a character": "\ud83d", "too long for an id": secrets.token_hex(30_000)}
+
+
+@pytest.mark.parametrize("value", POISON.values(), ids=POISON)
+async def test_what_postgresql_cannot_store_is_kept(database18: Database, stripe_calls: Caller, value: str) -> None:
+    """As it came, and once: it would be sent again for days, and Stripe closes an endpoint that refuses for long."""
+    found = json.loads(session_event(sovereign="ours.example"))
+    for place in (found, found["data"]["object"]):
+        place["id"] = value
+        body = json.dumps(found)
+        answers = [(await stripe_calls.post(body)).json() for _ in range(2)]
+        assert answers == [{"result": "unknown"}, {"result": "duplicate"}]
+        place["id"] = "known"
+    for name in ("order_id", "sovereign"):
+        answer = await stripe_calls.post(session_event(**{name: value}))
+        assert (answer.status_code, answer.json()) == (200, {"result": "unknown"}), name
+    answer = await stripe_calls.post(json.dumps({"id": "evt_kind", "type": value}))
+    assert (answer.status_code, answer.json()) == (200, {"result": "unknown"})
+    assert len(await _kept(database18)) == 5
+
+
 BODY = session_event()
 SIGNED = sign(BODY)
 
@@ -85,9 +107,9 @@ async def test_bytes_that_are_no_text(stripe_calls: Caller) -> None:
 
 
 async def test_a_signed_body_that_is_no_event(stripe_calls: Caller) -> None:
-    for body in ("", "no JSON", "[]", '"text"'):
+    for body in ("", "no JSON", "[]", '"text"', "[" * 60_000):
         answer = await stripe_calls.post(body)
-        assert (answer.status_code, answer.json()) == (400, {"error": "the body is no event"}), body
+        assert (answer.status_code, answer.json()) == (400, {"error": "the body is no event"}), body[:9]
 
 
 async def test_the_secret_comes_late_and_changes(ledger: Ledger, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ _SETTLED: Final = frozenset({"paid", "no_payment_required"})
 _NOT_OURS: Final = -1
 """An amount that is nobody's due: of another currency than the ledger's, or of one that does not exist."""
 _REFUND: Final = "charge.refunded"
+_LONGEST: Final = 255
+"""Characters of an id at Stripe, at most; names of domains are no longer."""
 
 
 def payment_event(event: Mapping[str, Any], raw: bytes, currency: str) -> PaymentEvent:
@@ -112,8 +114,10 @@ def _amount(session: Mapping[str, Any], currency: str) -> int:
 
 
 def _text(thing: Mapping[str, Any], name: str) -> str | None:
+    """Return a name or an id; None for what cannot be one. PostgreSQL could not store it, and the raw bytes have it."""
     value = thing.get(name)
-    return value if isinstance(value, str) and value else None
+    sound = isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
+    return str(value) if sound else None
 
 
 def _reference(thing: Mapping[str, Any], name: str) -> str | None:

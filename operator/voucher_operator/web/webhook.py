@@ -158,7 +158,7 @@ def _signed(raw: bytes, signature: str, secret: str) -> bool:
 def _event(raw: bytes) -> Mapping[str, Any]:
     try:
         event = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         event = None
     if not isinstance(event, dict):
         raise _AnswerError(HTTPStatus.BAD_REQUEST, "invalid", "the body is no event")
