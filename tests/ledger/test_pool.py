@@ -209,3 +209,23 @@ async def test_sessions_have_limits_and_a_name(ledger: Ledger) -> None:
         return [(await (await conn.execute(f"SHOW {name}".encode())).fetchone() or ("",))[0] for name in names]
 
     assert await ledger._pool.run(settings) == ["voucher-operator", "1s", "8s", "5s"]
+
+
+async def test_whoever_is_cancelled_hears_it(own_database: Database) -> None:
+    """In a queue for connections, too, where a library may lose it: each is cancelled once, and ends."""
+    async with opened(own_database.runtime_url) as ledger:
+
+        async def ask_for_ever() -> None:
+            while True:
+                await ledger.info()
+
+        for _ in range(6):
+            asking = [asyncio.create_task(ask_for_ever()) for _ in range(30)]
+            for _ in range(10):
+                await ledger.info()
+            for task in asking:
+                task.cancel()
+            _, deaf = await asyncio.wait(asking, timeout=20)
+            for task in deaf:
+                task.cancel()
+            assert not deaf

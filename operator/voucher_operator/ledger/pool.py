@@ -91,6 +91,17 @@ class Pool:
 
         Raises LedgerUnavailableError (LedgerBusyError: somebody holds a row) and RequestRejectedError.
         """
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
+        try:
+            return await self._noted(work)
+        finally:
+            if task is not None and task.cancelling() > before:
+                # Before Python 3.12 `asyncio.wait_for`, by which the pool waits, may lose a cancellation; whoever
+                # cancels does it once, and waits for the end.
+                raise asyncio.CancelledError
+
+    async def _noted(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         try:
             result = await self._translated(work)
         except LedgerUnavailableError as error:
