@@ -17,8 +17,8 @@ DECLARE
         'vouchers.terms', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.redemption', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.purchase', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
-        'vouchers.outbox', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
-        'vouchers.inbox', '["SELECT", "INSERT", "UPDATE"]'::jsonb
+        'vouchers.outbox', '["SELECT", "INSERT", "UPDATE", "DELETE"]'::jsonb,
+        'vouchers.inbox', '["SELECT", "INSERT", "UPDATE", "DELETE"]'::jsonb
     );
     customers constant text := 'public.customers';
     is_owner boolean;

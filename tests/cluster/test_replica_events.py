@@ -1,5 +1,6 @@
 """Every replica takes webhooks; the leader alone publishes, and shows what waits without being unready for it."""
 
+import asyncio
 import secrets
 
 import httpx
@@ -9,6 +10,7 @@ from testbed.postgres import Database
 from testbed.processes import wait_until
 from tests.conftest import Operators
 from tests.events.drive import Streams, drained, write
+from tests.ledger.drive import rows
 from tests.web.drive import PATH, SECRET, session_event, sign
 
 
@@ -26,6 +28,8 @@ async def test_leader_and_standby(database18: Database, operators: Operators) ->
     with NatsServer() as server:
         streams = Streams(server, secrets.token_hex(4))
         server.stop()
+        await write(database18, ["old"])
+        await rows(database18, "UPDATE vouchers.outbox SET published_at = at - interval '31 days'")
         env = {
             "VOUCHER_OPERATOR_NATS_URL": server.url,
             "VOUCHER_OPERATOR_NATS_STREAM": streams.name,
@@ -36,6 +40,9 @@ async def test_leader_and_standby(database18: Database, operators: Operators) ->
         leader.wait_ready(leader=True)
         standby = operators.start("standby", env)
         standby.wait_ready()
+        async with asyncio.timeout(40):  # what was published long ago is taken out
+            while await rows(database18, "SELECT 1 FROM vouchers.outbox"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         assert [_told(replica.webhook_port) for replica in (leader, standby)] == ["unknown", "unknown"]
         assert standby.metrics()['voucher_operator_webhooks_total{result="unknown"}'] == 1
         await write(database18, ["one"])

@@ -183,6 +183,10 @@ class Ledger:
         """Count the events that wait to be published."""
         return await self._pool.run(outbox.backlog)
 
+    async def tidy(self) -> None:
+        """Take out events that were published, and payment events that came, long ago; some at a time."""
+        await self._pool.run(outbox.tidy)
+
     async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         telemetry.BATCH_SIZE.observe(len(requests))
         with telemetry.BATCH_SECONDS.time():

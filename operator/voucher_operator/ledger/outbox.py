@@ -15,6 +15,9 @@ from voucher_operator.ledger.statements import statement
 _PENDING: Final = statement("outbox_pending").encode()
 _PUBLISHED: Final = statement("outbox_published").encode()
 _BACKLOG: Final = statement("outbox_backlog").encode()
+_TIDY: Final = statement("tidy").encode()
+_AT_ONCE: Final = 2000
+"""Rows that are taken out of one table at once."""
 
 
 async def pending(conn: Connection, limit: int, without: Sequence[str] = ()) -> list[OutboxEvent]:
@@ -35,3 +38,11 @@ async def backlog(conn: Connection) -> OutboxBacklog:
     """Count what waits, and how long the oldest has waited, in seconds. Raises psycopg's errors."""
     row = await (await conn.execute(_BACKLOG)).fetchone()
     return OutboxBacklog(*row) if row else OutboxBacklog(0, 0.0)
+
+
+async def tidy(conn: Connection) -> None:
+    """Take out some of the events, and of what the payment processor told, that are of no use any more.
+
+    Raises psycopg's errors.
+    """
+    await conn.execute(_TIDY, {"limit": _AT_ONCE})

@@ -25,6 +25,7 @@ from voucher_operator.controllers.assembly import Controllers, Process, assemble
 from voucher_operator.controllers.definitions import Definitions
 from voucher_operator.controllers.events import Recorder
 from voucher_operator.controllers.kube import ApiUnavailableError, KubeApi
+from voucher_operator.controllers.passes import every
 from voucher_operator.controllers.queue import WorkQueue  # noqa: TC001
 from voucher_operator.controllers.vouchers import VoucherController
 from voucher_operator.events.relay import Relay
@@ -46,6 +47,7 @@ _LEADING = 30.0
 """The same for the leader's, which first finishes what is under way."""
 _CRD_PAUSE = 2.0
 _CRD_CHECK = 30.0
+_TIDY = 3600.0
 
 
 class Operator:
@@ -122,6 +124,7 @@ class Operator:
             _task(parts.projection.run(), "projection"),
             _task(parts.purchases.run(), "purchases"),
             _task(self.relay.run(), "relay"),
+            _task(every(_TIDY, self.ledger.tidy), "tidy"),
             _task(self._while_served(), "crds"),
         ]
 

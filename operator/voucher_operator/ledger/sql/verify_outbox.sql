@@ -1,13 +1,16 @@
 -- What a purchase became is told once: a completed one by order.placed (a refunded one may have been), a rolled back one by
--- redemption.rolled_back, and nothing else is. No event waits for longer than an hour.
+-- redemption.rolled_back, and nothing else is. No event waits for longer than an hour. tidy.sql takes events out 30 days
+-- after they were published: a purchase that was settled before need not have one any more.
 SELECT NULL::text AS code, p.customer_id, p.key,
        CASE WHEN coalesce(e.placed, 0) NOT BETWEEN w.least AND w.most
             THEN format('is %s and has %s events order.placed', p.state, coalesce(e.placed, 0))
             ELSE format('is %s and has %s events redemption.rolled_back', p.state, coalesce(b.number, 0)) END AS detail
 FROM vouchers.purchase AS p
 CROSS JOIN LATERAL (
-    SELECT (p.state = 'completed')::integer AS least, (p.state IN ('completed', 'refunded'))::integer AS most,
-           (p.state = 'rolled_back')::integer AS back
+    SELECT (p.state = 'completed' AND y.young)::integer AS least,
+           (p.state IN ('completed', 'refunded'))::integer AS most,
+           (p.state = 'rolled_back' AND y.young)::integer AS least_back, (p.state = 'rolled_back')::integer AS most_back
+    FROM (SELECT coalesce(p.settled_at > now() - interval '29 days', true) AS young) AS y
 ) AS w
 LEFT JOIN (
     SELECT data ->> 'id' AS order_id, count(*) AS placed FROM vouchers.outbox WHERE type = 'order.placed' GROUP BY 1
@@ -15,7 +18,7 @@ LEFT JOIN (
 LEFT JOIN (
     SELECT data ->> 'key' AS key, count(*) AS number FROM vouchers.outbox WHERE type = 'redemption.rolled_back' GROUP BY 1
 ) AS b ON b.key = p.key
-WHERE coalesce(e.placed, 0) NOT BETWEEN w.least AND w.most OR coalesce(b.number, 0) <> w.back
+WHERE coalesce(e.placed, 0) NOT BETWEEN w.least AND w.most OR coalesce(b.number, 0) NOT BETWEEN w.least_back AND w.most_back
 UNION ALL
 SELECT NULL, NULL, NULL, format('%s events are not published, %s of them for longer than an hour: is NATS there?',
                                 count(*), count(*) FILTER (WHERE o.at < now() - interval '1 hour'))
