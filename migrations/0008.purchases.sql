@@ -6,6 +6,7 @@
 -- before anything was consumed. Of the total, held_minor is paid by credit (hold_entry_id; released: release_entry_id)
 -- and due_minor by card. `delivered_at` is the settled_at of the end that everybody has been told of: the Redemption, if
 -- there still is one, and for a completed purchase its Organization.
+-- `look_at`: when the payment processor is asked next about a purchase that has ended; NULL when nothing is left to ask.
 CREATE TABLE IF NOT EXISTS vouchers.purchase (
     key text PRIMARY KEY,
     request_hash text NOT NULL,
@@ -41,6 +42,7 @@ CREATE TABLE IF NOT EXISTS vouchers.purchase (
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     checked_at timestamptz,
     delivered_at timestamptz,
+    look_at timestamptz,
     CHECK (held_minor + due_minor = total_minor)
 );
 
@@ -51,6 +53,8 @@ CREATE INDEX IF NOT EXISTS purchase_awaiting ON vouchers.purchase (greatest(chec
 
 CREATE INDEX IF NOT EXISTS purchase_undelivered ON vouchers.purchase (greatest(checked_at, placed_at))
     WHERE state NOT IN ('pending', 'awaiting_payment') AND delivered_at IS DISTINCT FROM settled_at;
+
+CREATE INDEX IF NOT EXISTS purchase_look ON vouchers.purchase (look_at) WHERE look_at IS NOT NULL;
 
 -- Events, each written in the transaction that makes it true. `seq` orders them within a tenant.
 CREATE TABLE IF NOT EXISTS vouchers.outbox (

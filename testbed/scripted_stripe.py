@@ -195,6 +195,8 @@ class ScriptedStripe(StripeThings):
                 self.complaints.append(f"version {request.headers.get('Stripe-Version')}")
             if fault is not None and fault in _REFUSALS and fault not in _KEPT:
                 raise Refusal(*_REFUSALS[fault])
+            if request.method == "DELETE":
+                return 200, json.loads(json.dumps(self.delete(request.path)))
             if request.method != "POST":
                 return 200, json.loads(json.dumps(self.get(request.path, params)))
             key = request.headers.get("Idempotency-Key", "")

@@ -1,8 +1,8 @@
 """What a scripted Stripe remembers: customers, coupons, checkout sessions, payments; and what its customers do.
 
 `pay`, `expire`, `refund` and their like play the customer, and return the webhook event that Stripe would then send;
-`signed` signs it. Neighbours: `scripted_stripe` serves it; stripe-mock holds the words of requests against Stripe's
-description, this one their sense: what a request should not have said is in `complaints`.
+`signed` signs it. Neighbours: `scripted_stripe` serves it; `stripe_shapes` has the forms; stripe-mock holds the words
+of requests against Stripe's description, this one their sense: what a request should not have said is in `complaints`.
 """
 
 import itertools
@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import stripe
+
+from testbed import stripe_shapes
 
 LABELS: Final = ("order_id", "tenant_id", "sovereign")
 _DAY: Final = 24 * 3600
@@ -37,6 +39,7 @@ class StripeThings:
         self.sessions: dict[str, dict[str, Any]] = {}
         self.payments: dict[str, dict[str, Any]] = {}
         """By payment intent: invoice and charge."""
+        self.subscriptions: dict[str, dict[str, Any]] = {}
         self.prices: dict[str, int] = {}
         """Amounts of prices that were made in the dashboard."""
         self.complaints: list[str] = []
@@ -75,8 +78,23 @@ class StripeThings:
                 return {"object": "list", "url": path, "has_more": False, "data": found}
             case ["checkout", "sessions", session]:
                 return self._known(self.sessions, session)
+            case ["subscriptions"]:
+                wanted = [one for one in self.subscriptions.values() if _matches(one, params, ("customer",))]
+                found = [one for one in wanted if one["status"] != "canceled"]
+                return {"object": "list", "url": path, "has_more": False, "data": found}
             case ["invoice_payments"]:
                 return {"object": "list", "url": path, "has_more": False, "data": self._invoice_payments(params)}
+        raise Refusal(404, "invalid_request_error", "url_unknown")
+
+    def delete(self, path: str) -> dict[str, Any]:
+        """End something. Raises Refusal."""
+        match path.removeprefix("/v1/").split("/"):
+            case ["subscriptions", name]:
+                subscription = self._known(self.subscriptions, name)
+                if subscription["status"] == "canceled":
+                    raise Refusal(404, "invalid_request_error", "resource_missing")
+                subscription["status"] = "canceled"
+                return subscription
         raise Refusal(404, "invalid_request_error", "url_unknown")
 
     def _customer(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +174,7 @@ class StripeThings:
                 subscription=f"sub_{number}",
                 invoice=f"in_{number}",
             )
+            self.subscriptions[session["subscription"]] = stripe_shapes.subscription(session)
             if not later:
                 self._charge(session)
             return self.event("checkout.session.completed", session)
@@ -192,6 +211,8 @@ class StripeThings:
         """Charge the second month, in full, and give it back. Return the event of the refund."""
         with self.lock:
             session = self.sessions[session_id]
+            if self.subscriptions[session["subscription"]]["status"] == "canceled":
+                raise ValueError(f"{session['subscription']} has ended: nobody is charged for it")
             intent = self._charge(session, "subscription_cycle", session["amount_subtotal"])
             charge = self.payments[intent]["charge"]
             charge.update(amount_refunded=charge["amount"], refunded=True)
@@ -199,55 +220,24 @@ class StripeThings:
 
     def event(self, kind: str, thing: Mapping[str, Any]) -> dict[str, Any]:
         """Make a webhook event of a thing as it is now."""
-        shown = json.loads(json.dumps(thing))
-        number = next(self._numbers)
-        return {
-            "id": f"evt_{number}",
-            "object": "event",
-            "type": kind,
-            "api_version": "2026-08-26.dahlia",
-            "created": int(time.time()),
-            "livemode": False,
-            "data": {"object": shown},
-        }
+        return stripe_shapes.event(next(self._numbers), kind, thing)
 
     def _charge(self, session: Mapping[str, Any], why: str = "subscription_create", amount: int | None = None) -> str:
         number = next(self._numbers)
-        paid = session["amount_total"] if amount is None else amount
-        intent = f"pi_{number}"
-        invoice_id = session["invoice"] if why == "subscription_create" else f"in_{number}"
-        self.payments[intent] = {
-            "charge": {
-                "id": f"ch_{number}",
-                "object": "charge",
-                "amount": paid,
-                "amount_refunded": 0,
-                "refunded": False,
-                "currency": self.currency,
-                "customer": session["customer"],
-                "payment_intent": intent,
-                "metadata": {},
-            },
-            "invoice": {
-                "id": invoice_id,
-                "object": "invoice",
-                "billing_reason": why,
-                "parent": {
-                    "type": "subscription_details",
-                    "subscription_details": {"subscription": session["subscription"], "metadata": session["metadata"]},
-                },
-            },
+        charge = stripe_shapes.charge(number, session, session["amount_total"] if amount is None else amount)
+        invoice = session["invoice"] if why == "subscription_create" else f"in_{number}"
+        self.payments[charge["payment_intent"]] = {
+            "charge": charge,
+            "invoice": stripe_shapes.invoice(invoice, session, why),
         }
-        return intent
+        return str(charge["payment_intent"])
 
     def _invoice_payments(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
         found = []
         for intent, one in self.payments.items():
             asked = params.get("payment", {}).get("payment_intent", intent)
             if intent == asked and one["invoice"]["id"] == params.get("invoice", one["invoice"]["id"]):
-                payment = {"id": intent, "object": "payment_intent", "latest_charge": one["charge"]}
-                shown = {"type": "payment_intent", "payment_intent": payment}
-                found.append({"id": f"inpay_{intent}", "object": "invoice_payment", **one, "payment": shown})
+                found.append(stripe_shapes.invoice_payment(intent, "succeeded", one["invoice"], one["charge"]))
         return found
 
     def _open(self, session_id: str) -> dict[str, Any]:

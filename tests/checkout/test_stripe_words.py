@@ -81,6 +81,8 @@ async def test_what_is_read_and_closed(gateway: StripeGateway) -> None:
     assert await gateway.first_payment("pi_1") is None
     assert await gateway.refunded("in_1") is False
     await gateway.expire("cs_test_1")
+    assert await gateway.subscriptions(purchase(stripe_customer_id="cus_1")) == []
+    await gateway.unsubscribe("sub_1")
 
 
 async def test_the_mock_refuses_words_that_stripe_does_not_know(

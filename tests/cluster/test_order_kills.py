@@ -36,13 +36,15 @@ from voucher_operator.checkout.effects import VARIABLE, Effect
 
 pytestmark = pytest.mark.xdist_group("own-cluster")
 
-PAID, LOOKED_UP, COVERED, REFUSED = "paid", "looked-up", "covered", "refused"
-"""Credit and a card, whose webhook comes; the same, and it never comes; credit alone; a checkout that must not be."""
+PAID, LOOKED_UP, COVERED, REFUSED, REFUNDED = "paid", "looked-up", "covered", "refused", "refunded"
+"""Credit and a card, whose webhook comes; the same, and it never comes; credit alone; a checkout that must not be; a
+card whose money was given back before anybody was told of it."""
 ORDERS: Final[Mapping[str, Object]] = {
     PAID: order("xl", "daily-backup"),
     LOOKED_UP: order("xl", "daily-backup"),
     COVERED: order("m", "waf"),
     REFUSED: order("l"),
+    REFUNDED: order("xl", "daily-backup"),
 }
 REACHED: Final[Mapping[Effect, tuple[str, ...]]] = {
     Effect.PLACE: (PAID, COVERED),
@@ -55,6 +57,8 @@ REACHED: Final[Mapping[Effect, tuple[str, ...]]] = {
     Effect.COMPENSATE: (REFUSED,),
     Effect.STRIPE_EXPIRE: (REFUSED,),
     Effect.RECEIVE: (PAID, LOOKED_UP),
+    Effect.STRIPE_UNSUBSCRIBE: (REFUNDED,),
+    Effect.NOTE_ENDED: (REFUNDED,),
     Effect.ORGANIZATION: (PAID,),
     Effect.PUBLISH: (PAID,),
     Effect.MARK_PUBLISHED: (PAID,),
@@ -80,7 +84,7 @@ class Boundary:
     @property
     def env(self) -> dict[str, str]:
         """What the life is told. Looking up is rare where the webhook is to be first."""
-        interval = "1" if self.kind == LOOKED_UP else "300"
+        interval = "1" if self.kind in (LOOKED_UP, REFUNDED) else "300"
         return {VARIABLE: f"{self.moment}:{self.effect}", "VOUCHER_OPERATOR_SESSION_LOOKUP_INTERVAL": interval}
 
 
@@ -124,7 +128,7 @@ class Street:
             name = body["metadata"]["name"]
             session = self.market.session(self.made[name])
             if session["status"] == "open":
-                event = self.market.stripe.pay(session["id"])
+                event = self._pay(session["id"], give_back=self.kinds[name] == REFUNDED)
                 self._post += [event] if self.kinds[name] == PAID else []
         for one in self.shop.listed("organizations", group=GROUP):
             if "status" not in one:
@@ -132,12 +136,23 @@ class Street:
         if post:
             self._post = [event for event in self._post if not self._taken(event)]
 
+    def _pay(self, session: str, *, give_back: bool) -> Object:
+        stripe = self.market.stripe
+        with stripe.lock:
+            event = stripe.pay(session)
+            if give_back:
+                stripe.refund(session)
+        return event
+
     def finished(self) -> bool:
-        """Whether all orders are, and all events are published; a turn is taken to bring that about."""
+        """Whether all orders are, and nothing waits for NATS or to be ended at Stripe; a turn brings that about."""
         self.turn()
         everybody = self.shop.listed("redemptions")
-        waiting = self.books.row("SELECT count(*) FROM vouchers.outbox WHERE published_at IS NULL")
-        return not self._post and waiting == (0,) and all(map(status(finished=True), everybody))
+        waiting = self.books.row(
+            "SELECT (SELECT count(*) FROM vouchers.outbox WHERE published_at IS NULL), "
+            "(SELECT count(*) FROM vouchers.purchase WHERE state = 'refunded' AND look_at IS NOT NULL)"
+        )
+        return not self._post and waiting == (0, 0) and all(map(status(finished=True), everybody))
 
     def _taken(self, event: Object) -> bool:
         try:
@@ -231,7 +246,7 @@ def test_killed_before_and_after_every_effect(street: Street) -> None:
 def over(street: Street, number: int, boundary: Boundary) -> bool:
     """Whether this life has ended; a turn is taken to bring that about."""
     assert street.operator.running
-    street.turn(post=boundary.kind != LOOKED_UP)
+    street.turn(post=boundary.kind not in (LOOKED_UP, REFUNDED))
     return len(street.operator.deaths) == number
 
 
@@ -242,7 +257,8 @@ def assert_all_alike(street: Street) -> None:
     for name, kind in street.kinds.items():
         assert accounts[name] == accounts[f"unharmed-{kind}"], name
     states = {kind: accounts[f"unharmed-{kind}"]["status"]["state"] for kind in ORDERS}
-    assert states == {PAID: "Completed", LOOKED_UP: "Completed", COVERED: "Completed", REFUSED: "RolledBack"}
+    ends = {PAID: "Completed", LOOKED_UP: "Completed", COVERED: "Completed", REFUSED: "RolledBack"}
+    assert states == ends | {REFUNDED: "Refunded"}
     assert street.market.session(street.made[f"unharmed-{REFUSED}"])["status"] == "expired"
     paid = sum(kind in (PAID, LOOKED_UP) for kind in street.kinds.values())
     kept = sum(kind != REFUSED for kind in street.kinds.values())
@@ -250,7 +266,7 @@ def assert_all_alike(street: Street) -> None:
     assert street.books.promo(street.code)[3] == kept
     assert street.market.stripe.complaints == []
     organizations = street.shop.listed("organizations", group=GROUP)
-    assert len(organizations) == kept
+    assert len(organizations) == kept - sum(kind == REFUNDED for kind in street.kinds.values())
     published = [message.headers["Nats-Msg-Id"] for message in messages]
     assert sorted(published) == sorted(str(id_) for (id_,) in street.books.rows("SELECT id FROM vouchers.outbox"))
 
@@ -299,8 +315,8 @@ def at_stripe(street: Street, order_id: str) -> dict[str, Any]:
     Whether a checkout that nobody was told of is still open does not count: the kill may have come before its end.
     """
     stripe = street.market.stripe
-    things = (stripe.customers, stripe.coupons, stripe.sessions)
-    customers, coupons, sessions = (
+    things = (stripe.customers, stripe.coupons, stripe.sessions, stripe.subscriptions)
+    customers, coupons, sessions, subscriptions = (
         [one for one in kept.values() if one["metadata"]["order_id"] == order_id] for kept in things
     )
     invoices = [one["invoice"] for one in sessions]
@@ -308,6 +324,7 @@ def at_stripe(street: Street, order_id: str) -> dict[str, Any]:
         "customers": len(customers),
         "coupons": [one["amount_off"] for one in coupons],
         "sessions": [(one["amount_total"], one["status"] == "complete") for one in sessions],
+        "subscriptions": [one["status"] for one in subscriptions],
         "charged": [one["charge"]["amount"] for one in stripe.payments.values() if one["invoice"]["id"] in invoices],
     }
 

@@ -3,7 +3,8 @@
 `advance` drives a PENDING purchase to its checkout: customer, coupon, session at Stripe, and the ledger's note. The
 process may die between any two: the next one repeats them all, and Stripe and the ledger give what they gave before.
 What cannot succeed is compensated, first in the ledger and then, as well as it goes, at Stripe: a checkout that was
-made and paid all the same is a mismatch that the ledger keeps for people. `look_up` asks what no webhook told.
+made and paid all the same is a mismatch that the ledger keeps for people. `look_up` asks what no webhook told, and ends
+at Stripe what has ended in the ledger.
 Neighbours: `stripe_gateway`, `ledger.api`; the controllers call `advance` and `abandon`, a periodic pass `look_up`.
 """
 
@@ -41,6 +42,7 @@ class PurchaseLedger(Protocol):
     async def note_session(self, key: str, session_id: str, url: str, expires_at: datetime) -> Purchase: ...  # noqa: D102
     async def compensate(self, key: str, reason: Reason) -> Purchase | None: ...  # noqa: D102
     async def receive(self, event: PaymentEvent) -> Received: ...  # noqa: D102
+    async def note_ended(self, key: str) -> None: ...  # noqa: D102
 
 
 class Checkout:
@@ -96,8 +98,12 @@ class Checkout:
     async def look_up(self, purchase: Purchase) -> Received:
         """Ask Stripe for the session of a purchase and do what a webhook would have done. An open one changes nothing.
 
+        Of a purchase that was cancelled or refunded, end the subscription: its card would be charged again next month.
         Raises PaymentProcessorUnavailableError, PaymentRejectedError and PaymentProcessorNotConfiguredError.
         """
+        if purchase.state in (PurchaseState.CANCELLED, PurchaseState.REFUNDED):
+            await self._end(purchase)
+            return Received.NO_CHANGE
         if purchase.session_id is None:
             return Received.NO_CHANGE
         session = await self._stripe.retrieve(purchase.session_id)
@@ -174,6 +180,13 @@ class Checkout:
                     await self._stripe.expire(session.id)
             except OperatorError as error:
                 log.warning("a checkout stays open until it expires: %s", error.message, extra={"reason": error.reason})
+
+    async def _end(self, purchase: Purchase) -> None:
+        for subscription in await self._stripe.subscriptions(purchase):
+            async with effect(Effect.STRIPE_UNSUBSCRIBE):
+                await self._stripe.unsubscribe(subscription)
+        async with effect(Effect.NOTE_ENDED):
+            await self._ledger.note_ended(purchase.key)
 
     def _left_open(self, purchase: Purchase, error: OperatorError) -> None:
         extra = {"key": purchase.key, "reason": error.reason}

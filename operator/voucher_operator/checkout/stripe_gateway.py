@@ -130,6 +130,21 @@ class StripeGateway:
         found = [_session(one) for one in _listed(listed)]
         return [one for one in found if one.order_id == purchase.order_id]
 
+    async def subscriptions(self, purchase: Purchase) -> list[str]:
+        """List the subscriptions of a purchase that have not ended, by its customer: their ids."""
+        if purchase.stripe_customer_id is None:
+            return []
+        async with self._asking() as client:
+            listed = await client.v1.subscriptions.list_async(
+                {"customer": purchase.stripe_customer_id, "limit": _ONE_PAGE}
+            )
+        return [_text(one, "id") for one in _listed(listed) if stripe_requests.goes_on(one, purchase)]
+
+    async def unsubscribe(self, subscription_id: str) -> None:
+        """End a subscription at once: nothing more is charged. PaymentRejectedError when it has ended meanwhile."""
+        async with self._asking() as client:
+            await client.v1.subscriptions.cancel_async(subscription_id)
+
     async def first_payment(self, payment_intent: str) -> FirstPayment | None:
         """Find the order whose first month a payment was for; None for later months and for what is no order."""
         async with self._asking() as client:

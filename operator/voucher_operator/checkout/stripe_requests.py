@@ -22,6 +22,7 @@ SESSION_SECONDS: Final = 23 * 3600
 """From the order to the end of its checkout. Stripe takes 30 minutes to 24 hours from the request; the latest request
 comes at the purchase's deadline, and its clock need not be ours."""
 _COUPON_NAME: Final = "Voucher credit"
+_ENDED: Final = ("canceled", "incomplete_expired")
 _LONGEST: Final = 500
 """Characters of a metadata value, the longest that Stripe takes."""
 
@@ -92,6 +93,12 @@ def is_refunded(payment: Mapping[str, Any]) -> bool:
     """Whether an invoice payment (its charge shown in full) was given back in full."""
     intent = _mapping(_mapping(payment.get("payment")).get("payment_intent"))
     return _mapping(intent.get("latest_charge")).get("refunded") is True
+
+
+def goes_on(subscription: Mapping[str, Any], purchase: Purchase) -> bool:
+    """Whether a subscription is a purchase's and has not ended."""
+    labels = _mapping(subscription.get("metadata"))
+    return labels.get("order_id") == purchase.order_id and subscription.get("status") not in _ENDED
 
 
 def reference(value: object) -> str | None:

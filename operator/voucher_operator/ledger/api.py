@@ -168,8 +168,16 @@ class Ledger:
         return await self._pool.run(lambda conn: payments.receive(conn, event, self._sovereign))
 
     async def stale_sessions(self, older_than_seconds: float, limit: int) -> list[Purchase]:
-        """Take purchases that await a payment and that nobody has looked at for so long; now somebody has."""
+        """Take purchases that await a payment and that nobody has looked at for so long; now somebody has.
+
+        And, up to `limit` too, ended ones that are due for a look: what was paid may have been refunded since, seldom
+        asked; the subscription of what was cancelled or refunded is to be ended, until `note_ended` says so.
+        """
         return await self._pool.run(lambda conn: payments.stale(conn, older_than_seconds, limit))
+
+    async def note_ended(self, key: str) -> None:
+        """Note that nothing of a cancelled or refunded purchase goes on at the payment processor. Idempotent."""
+        await self._pool.run(lambda conn: payments.ended(conn, key))
 
     async def outbox_pending(self, limit: int, without: Sequence[str] = ()) -> list[OutboxEvent]:
         """List the first `limit` events that wait to be published, in order, but none of the tenants `without`."""

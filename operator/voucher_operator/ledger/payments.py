@@ -37,6 +37,7 @@ _SETTLE: Final = statement("payment_settle").encode()
 _ANSWERED: Final = statement("payment_answered").encode()
 _OUTCOME: Final = statement("payment_outcome").encode()
 _STALE: Final = statement("payment_stale").encode()
+_ENDED: Final = statement("payment_ended").encode()
 
 
 class Credit(Enum):
@@ -119,12 +120,17 @@ async def receive(conn: Connection, event: PaymentEvent, sovereign: str) -> Rece
 
 
 async def stale(conn: Connection, older_than_seconds: float, limit: int) -> list[Purchase]:
-    """Return purchases that await a payment and were not looked at for so long; now they have been.
+    """Return purchases that await a payment and were not looked at for so long, and ended ones that are due for a look.
 
-    Raises psycopg's errors and LedgerUnavailableError.
+    Now they have been looked at. Up to `limit` of either. Raises psycopg's errors and LedgerUnavailableError.
     """
     cursor = await conn.execute(_STALE, {"seconds": older_than_seconds, "limit": limit})
     return await purchases.read(conn, [row[0] for row in await cursor.fetchall()])
+
+
+async def ended(conn: Connection, key: str) -> None:
+    """Note that nothing of a cancelled or refunded purchase goes on at the processor. Raises psycopg's errors."""
+    await conn.execute(_ENDED, {"key": key})
 
 
 def judge(event: PaymentEvent, standing: _Standing) -> tuple[Step | None, Received]:
@@ -191,6 +197,8 @@ def _changes(key: str, event: PaymentEvent, step: Step) -> dict[str, str | bool 
         "release": step.credit is Credit.RELEASE,
         "complete": step.state is PurchaseState.COMPLETED,
         "refund": step.state is PurchaseState.REFUNDED,
+        # A checkout that expired has begun nothing.
+        "end": event.effect in (PaymentEffect.REFUNDED, PaymentEffect.FAILED),
         "session": event.session_id,
         "subscription": event.subscription_id,
     }

@@ -1,7 +1,7 @@
 -- Writes what a payment's event means for a purchase: state, order, credit, subscription and event in one statement.
 -- Runs after the locks of undo_lock_customer.sql and payment_lock.sql. A release negates both columns of the entry that it
 -- releases. A subscription has its order's id: that finds it again when the processor named none. One that somebody else
--- has written stays.
+-- has written stays. What is to be ended at the processor is looked at next, what was paid after a day.
 WITH target AS MATERIALIZED (
     SELECT p.*, gen_random_uuid() AS entry_id, clock_timestamp() AS instant
     FROM vouchers.purchase AS p
@@ -61,6 +61,7 @@ SET state = %(state)s, reason = %(reason)s::text, settled_at = t.instant, update
     subscription_id = coalesce(%(subscription)s::text, p.subscription_id),
     hold_entry_id = coalesce((SELECT x.id FROM taken AS x), p.hold_entry_id),
     release_entry_id = CASE WHEN %(take)s::boolean THEN NULL
-                            ELSE coalesce((SELECT r.id FROM released AS r), p.release_entry_id) END
+                            ELSE coalesce((SELECT r.id FROM released AS r), p.release_entry_id) END,
+    look_at = CASE WHEN %(end)s::boolean THEN t.instant WHEN %(complete)s::boolean THEN t.instant + interval '1 day' END
 FROM target AS t
 WHERE p.key = t.key

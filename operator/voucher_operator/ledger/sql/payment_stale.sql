@@ -1,6 +1,7 @@
--- Purchases that wait for a payment and have not been looked at for a while, the longest-waiting first; now they have
--- been. One that somebody holds at this moment is left to the next look.
-WITH stale AS MATERIALIZED (
+-- Purchases that wait for a payment and have not been looked at for a while, the longest-waiting first, and those that have
+-- ended and are due for a look; now they have been. Of what is completed, the next look comes when it is twice as old, for
+-- as long as refunds are usual. One that somebody holds at this moment is left to the next look.
+WITH open AS MATERIALIZED (
     SELECT p.key
     FROM vouchers.purchase AS p
     WHERE p.state = 'awaiting_payment'
@@ -8,9 +9,23 @@ WITH stale AS MATERIALIZED (
     ORDER BY greatest(p.checked_at, p.placed_at)
     LIMIT %(limit)s
     FOR NO KEY UPDATE SKIP LOCKED
+),
+ended AS MATERIALIZED (
+    SELECT p.key
+    FROM vouchers.purchase AS p
+    WHERE p.look_at < clock_timestamp()
+    ORDER BY p.look_at
+    LIMIT %(limit)s
+    FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE vouchers.purchase AS p
-SET checked_at = clock_timestamp()
-FROM stale AS s
+SET checked_at = CASE WHEN p.state = 'awaiting_payment' THEN m.instant ELSE p.checked_at END,
+    look_at = CASE
+        WHEN p.state IN ('cancelled', 'refunded') THEN m.instant + make_interval(secs => greatest(%(seconds)s, 0))
+        WHEN p.state = 'completed' AND m.instant < p.settled_at + interval '120 days'
+            THEN m.instant + (m.instant - p.settled_at)
+    END
+FROM (SELECT o.key FROM open AS o UNION ALL SELECT e.key FROM ended AS e) AS s
+CROSS JOIN (SELECT clock_timestamp() AS instant) AS m
 WHERE p.key = s.key
 RETURNING p.key

@@ -1,0 +1,65 @@
+"""The things of a scripted Stripe as Stripe shows them: pure functions. Neighbour: `stripe_things` remembers them."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+
+def event(number: int, kind: str, thing: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a webhook event of a thing as it is now."""
+    return {
+        "id": f"evt_{number}",
+        "object": "event",
+        "type": kind,
+        "api_version": "2026-08-26.dahlia",
+        "created": int(time.time()),
+        "livemode": False,
+        "data": {"object": json.loads(json.dumps(thing))},
+    }
+
+
+def subscription(session: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the subscription that a paid session begins."""
+    return {
+        "id": session["subscription"],
+        "object": "subscription",
+        "status": "active",
+        "customer": session["customer"],
+        "metadata": session["metadata"],
+    }
+
+
+def charge(number: int, session: Mapping[str, Any], amount: int) -> dict[str, Any]:
+    """Make the charge of a month; its payment intent is `pi_<number>`."""
+    return {
+        "id": f"ch_{number}",
+        "object": "charge",
+        "amount": amount,
+        "amount_refunded": 0,
+        "refunded": False,
+        "currency": session["currency"],
+        "customer": session["customer"],
+        "payment_intent": f"pi_{number}",
+        "metadata": {},
+    }
+
+
+def invoice(name: str, session: Mapping[str, Any], why: str) -> dict[str, Any]:
+    """Make the invoice of a month; `why` is its billing reason."""
+    details = {"subscription": session["subscription"], "metadata": session["metadata"]}
+    return {
+        "id": name,
+        "object": "invoice",
+        "billing_reason": why,
+        "parent": {"type": "subscription_details", "subscription_details": details},
+    }
+
+
+def invoice_payment(
+    intent: str, status: str, invoice: Mapping[str, Any], charge: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Make a payment of an invoice, with invoice and payment intent shown in full."""
+    payment = {"id": intent, "object": "payment_intent", "status": status, "latest_charge": charge}
+    shown = {"type": "payment_intent", "payment_intent": payment}
+    return {"id": f"inpay_{intent}", "object": "invoice_payment", "invoice": invoice, "payment": shown}
