@@ -57,6 +57,11 @@ def installation(version: Version) -> Path:
     return Path(spec.origin).parent / folder
 
 
+_THRIFTY = {"scram_iterations": "1", "shared_buffers": "16MB"}
+"""For servers that nobody measures: logging in is most of a short session, and a dropped database is looked for in
+every buffer."""
+
+
 class PostgresServer:
     """One server on loopback with passwords; a context manager. Its data outlives `stop`/`start`, not `close`."""
 
@@ -70,7 +75,9 @@ class PostgresServer:
             "unix_socket_directories": "",
             "fsync": "on" if fsync else "off",
             "log_checkpoints": "off",
-        } | (settings or {})
+        }
+        self._settings |= {} if fsync else _THRIFTY
+        self._settings |= settings or {}
         self._passwords = {role: secrets.token_hex(8) for role in ("postgres", OWNER, RUNTIME)}
         self._resources = contextlib.ExitStack()
         self._user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
@@ -231,6 +238,6 @@ class PostgresServer:
     def _make_roles(self) -> None:
         with psycopg.connect(self.admin_url, autocommit=True) as connection:
             for role in (OWNER, RUNTIME):
-                connection.execute(
-                    sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), self._passwords[role])
-                )
+                connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+            for role, password in self._passwords.items():
+                connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), password))

@@ -15,7 +15,7 @@ from tests.cluster.chaos import CODE, Proxy, Scene, scene, until
 from tests.conftest import Operators
 from tests.ledger.drive import holding
 
-LIVES = 11
+LIVES = 7
 EACH = 28
 API_DOWN = r"the API server cannot be used"
 
@@ -29,7 +29,7 @@ async def _torn(here: Scene) -> int:
 async def test_killed_at_random_moments_under_load(
     control_plane: ControlPlane, namespace: str, operators: Operators, database18: Database
 ) -> None:
-    """SIGKILL eleven times, soon after the first commit of each life, where most of the patches are still to come."""
+    """SIGKILL seven times, soon after the first commit of each life, where most of the patches are still to come."""
     seed = random.getrandbits(32)
     print(f"seed {seed}")
     dice = random.Random(seed)

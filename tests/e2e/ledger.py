@@ -75,8 +75,12 @@ class Server:
         self._kind.kubectl("scale", "statefulset/ledger", f"--replicas={replicas}", f"--namespace={self.namespace}")
 
     def delete_pod(self) -> None:
-        """Delete the server's pod, as a drained or failed machine would; it comes back by itself, with its data."""
-        self._kind.kubectl("delete", "pod", POD, f"--namespace={self.namespace}", "--grace-period=0", "--force")
+        """Delete the server's pod, as a drained machine would; it comes back by itself, with its data.
+
+        A second is too short for an orderly end, so the server crashes. Not by force: the next pod would then start
+        beside the old one, two servers on the same data, and what the old one still commits would be lost.
+        """
+        self._kind.kubectl("delete", "pod", POD, f"--namespace={self.namespace}", "--grace-period=1")
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """Run statements as superuser, return the rows: a line each, columns between `|`. Raises TestbedError."""

@@ -5,7 +5,7 @@ import tomllib
 from testbed.repository import ROOT
 
 APART = {"tests/e2e", "tests/gitops"}
-"""Run by a command of their own: `make e2e`."""
+"""Run by a command of their own (`make e2e`), which CI runs as well."""
 
 
 def test_every_folder_of_tests_is_run_somewhere() -> None:
@@ -14,5 +14,7 @@ def test_every_folder_of_tests_is_run_somewhere() -> None:
     assert folders == {*options["testpaths"], *APART}
 
 
-def test_what_runs_apart_has_a_command() -> None:
+def test_what_runs_apart_is_run_by_ci() -> None:
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert any(line.startswith("make e2e") for line in lines)
     assert f"pytest {' '.join(sorted(APART, reverse=True))}" in (ROOT / "Makefile").read_text()
