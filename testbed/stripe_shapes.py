@@ -56,10 +56,13 @@ def invoice(name: str, session: Mapping[str, Any], why: str) -> dict[str, Any]:
     }
 
 
-def invoice_payment(
-    intent: str, status: str, invoice: Mapping[str, Any], charge: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def invoice_payment(intent: str, payment: Mapping[str, Any]) -> dict[str, Any]:
     """Make a payment of an invoice, with invoice and payment intent shown in full."""
-    payment = {"id": intent, "object": "payment_intent", "status": status, "latest_charge": charge}
-    shown = {"type": "payment_intent", "payment_intent": payment}
-    return {"id": f"inpay_{intent}", "object": "invoice_payment", "invoice": invoice, "payment": shown}
+    status = payment.get("status", "succeeded")
+    shown = {"id": intent, "object": "payment_intent", "status": status, "latest_charge": payment["charge"]}
+    return {
+        "id": f"inpay_{intent}",
+        "object": "invoice_payment",
+        "invoice": payment["invoice"],
+        "payment": {"type": "payment_intent", "payment_intent": shown},
+    }

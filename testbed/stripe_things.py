@@ -39,6 +39,8 @@ class StripeThings:
         self.sessions: dict[str, dict[str, Any]] = {}
         self.payments: dict[str, dict[str, Any]] = {}
         """By payment intent: invoice and charge."""
+        self.on_their_way: dict[str, dict[str, Any]] = {}
+        """By payment intent: payments that were not charged yet, or never will be."""
         self.subscriptions: dict[str, dict[str, Any]] = {}
         self.prices: dict[str, int] = {}
         """Amounts of prices that were made in the dashboard."""
@@ -175,7 +177,9 @@ class StripeThings:
                 invoice=f"in_{number}",
             )
             self.subscriptions[session["subscription"]] = stripe_shapes.subscription(session)
-            if not later:
+            if later:
+                self._attempt(session)
+            else:
                 self._charge(session)
             return self.event("checkout.session.completed", session)
 
@@ -184,13 +188,16 @@ class StripeThings:
         with self.lock:
             session = self.sessions[session_id]
             session["payment_status"] = "paid"
+            self.on_their_way.pop(self._attempted(session))
             self._charge(session)
             return self.event("checkout.session.async_payment_succeeded", session)
 
     def bounce(self, session_id: str) -> dict[str, Any]:
         """Have the money of a `later` payment never arrive. Return the event."""
         with self.lock:
-            return self.event("checkout.session.async_payment_failed", self.sessions[session_id])
+            session = self.sessions[session_id]
+            self.on_their_way[self._attempted(session)]["status"] = "requires_payment_method"
+            return self.event("checkout.session.async_payment_failed", session)
 
     def expire(self, session_id: str) -> dict[str, Any]:
         """Have the time of a session run out. Return the event."""
@@ -222,6 +229,14 @@ class StripeThings:
         """Make a webhook event of a thing as it is now."""
         return stripe_shapes.event(next(self._numbers), kind, thing)
 
+    def _attempt(self, session: Mapping[str, Any]) -> None:
+        invoice = stripe_shapes.invoice(session["invoice"], session, "subscription_create")
+        self.on_their_way[f"pi_{next(self._numbers)}"] = {"invoice": invoice, "charge": None, "status": "processing"}
+
+    def _attempted(self, session: Mapping[str, Any]) -> str:
+        (found,) = (name for name, one in self.on_their_way.items() if one["invoice"]["id"] == session["invoice"])
+        return found
+
     def _charge(self, session: Mapping[str, Any], why: str = "subscription_create", amount: int | None = None) -> str:
         number = next(self._numbers)
         charge = stripe_shapes.charge(number, session, session["amount_total"] if amount is None else amount)
@@ -234,10 +249,10 @@ class StripeThings:
 
     def _invoice_payments(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
         found = []
-        for intent, one in self.payments.items():
+        for intent, one in (self.payments | self.on_their_way).items():
             asked = params.get("payment", {}).get("payment_intent", intent)
             if intent == asked and one["invoice"]["id"] == params.get("invoice", one["invoice"]["id"]):
-                found.append(stripe_shapes.invoice_payment(intent, "succeeded", one["invoice"], one["charge"]))
+                found.append(stripe_shapes.invoice_payment(intent, one))
         return found
 
     def _open(self, session_id: str) -> dict[str, Any]:

@@ -91,6 +91,21 @@ async def test_money_that_never_comes(
     assert (ended.state, ended.reason) == (PurchaseState.CANCELLED, Reason.PAYMENT_FAILED)
 
 
+async def test_money_that_never_comes_is_looked_up(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
+    stripe.pay(session_of(awaiting), later=True)
+    stripe.fail(INVOICE_PAYMENTS, Fault.FORBIDDEN)
+    assert await checkout.look_up(awaiting) is Received.NO_CHANGE
+    assert await checkout.look_up(awaiting) is Received.DUPLICATE
+    bounced = stripe.bounce(session_of(awaiting))
+    assert await checkout.look_up(awaiting) is Received.APPLIED
+    ended = await standing(ledger, awaiting)
+    assert (ended.state, ended.reason) == (PurchaseState.CANCELLED, Reason.PAYMENT_FAILED)
+    assert await ledger.balance(awaiting.user_id) == 10_000
+    assert await checkout.receive(await checkout.payment_event(bounced, b"{}")) is Received.NO_CHANGE
+
+
 async def test_a_full_refund_gives_the_credit_back(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:

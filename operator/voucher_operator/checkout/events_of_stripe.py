@@ -49,10 +49,14 @@ def looked_up(session: Mapping[str, Any], raw: bytes, currency: str) -> PaymentE
     return replace(session_event(session, effect, event_id, "lookup", raw, currency), sovereign=None, looked=True)
 
 
-def looked_up_refund(paid: PaymentEvent) -> PaymentEvent:
-    """Say that what a look-up found paid was refunded in full since."""
-    event_id = f"lookup:{paid.session_id}:refunded"
-    return replace(paid, event_id=event_id, effect=PaymentEffect.REFUNDED, amount_minor=None)
+def looked_closer(found: PaymentEvent, became: PaymentEffect) -> PaymentEvent:
+    """Say what became of the payment of a session that a look-up found PAID or PROCESSING: REFUNDED, or FAILED."""
+    if became is not PaymentEffect.REFUNDED and (found.effect, became) != (
+        PaymentEffect.PROCESSING,
+        PaymentEffect.FAILED,
+    ):
+        return found
+    return replace(found, event_id=f"lookup:{found.session_id}:{became}", effect=became, amount_minor=None)
 
 
 def refunded_intent(event: Mapping[str, Any]) -> str | None:

@@ -111,9 +111,9 @@ class Checkout:
         event = events_of_stripe.looked_up(session.body, raw, (await self.rules()).currency)
         if event.effect is PaymentEffect.NONE:
             return Received.NO_CHANGE
-        if event.effect is PaymentEffect.PAID and await self._refunded(session):
-            # Both webhooks were lost, or the first is still to come.
-            event = events_of_stripe.looked_up_refund(event)
+        if event.effect in (PaymentEffect.PAID, PaymentEffect.PROCESSING):
+            # Every webhook may have been lost, or is still to come.
+            event = events_of_stripe.looked_closer(event, await self._became(session))
         received = await self.receive(event)
         if received is Received.MISMATCH:
             extra = {"resource": "purchase", "key": purchase.key, "reason": received}
@@ -192,15 +192,15 @@ class Checkout:
         extra = {"key": purchase.key, "reason": error.reason}
         log.warning("a checkout may stay open until it expires: %s", error.message, extra=extra)
 
-    async def _refunded(self, session: StripeSession) -> bool:
-        """Whether a paid session was given back in full; no, where our key may not know."""
+    async def _became(self, session: StripeSession) -> PaymentEffect:
+        """Say what became of the payment of a session: REFUNDED, FAILED or NONE; NONE, where our key may not know."""
         if session.invoice_id is None:
-            return False
+            return PaymentEffect.NONE
         try:
-            return await self._stripe.refunded(session.invoice_id)
+            return await self._stripe.became(session.invoice_id)
         except PaymentRejectedError as error:
-            log.warning("cannot see whether a payment was refunded: %s", error.message, extra={"reason": error.reason})
-            return False
+            log.warning("cannot see what became of a payment: %s", error.message, extra={"reason": error.reason})
+            return PaymentEffect.NONE
 
     async def receive(self, event: PaymentEvent) -> Received:
         """Have the ledger keep an event and do what follows, as `Ledger.receive`; a webhook's too."""

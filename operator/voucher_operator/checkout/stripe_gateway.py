@@ -18,7 +18,7 @@ import stripe
 from voucher_operator.checkout import stripe_requests
 from voucher_operator.checkout.currency import CurrencyRules
 from voucher_operator.checkout.stripe_errors import translate, unreachable, unreadable
-from voucher_operator.ledger.purchase_types import Purchase
+from voucher_operator.ledger.purchase_types import PaymentEffect, Purchase
 from voucher_operator.resources.errors import PaymentProcessorNotConfiguredError, PaymentRejectedError
 from voucher_operator.settings import Settings
 
@@ -160,8 +160,8 @@ class StripeGateway:
                 return FirstPayment(*found)
         return None
 
-    async def refunded(self, invoice_id: str) -> bool:
-        """Whether the payment of an invoice was refunded in full."""
+    async def became(self, invoice_id: str) -> PaymentEffect:
+        """Say what became of the payment of an invoice since it was tried: REFUNDED in full, FAILED, or NONE."""
         async with self._asking() as client:
             listed = await client.v1.invoice_payments.list_async(
                 {
@@ -170,7 +170,7 @@ class StripeGateway:
                     "limit": _ONE_PAGE,
                 }
             )
-        return any(stripe_requests.is_refunded(one) for one in _listed(listed))
+        return stripe_requests.became(_listed(listed))
 
     async def _made_before(self, purchase: Purchase, customer_id: str, error: Exception) -> StripeSession:
         """Find the session that an earlier try made before the settings changed; there is never a second one."""

@@ -6,11 +6,11 @@ months. `allow_promotion_codes` is never set: no other promotion can be stacked 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from voucher_operator.checkout.currency import CurrencyRules
-from voucher_operator.ledger.purchase_types import Line, Purchase
+from voucher_operator.ledger.purchase_types import Line, PaymentEffect, Purchase
 from voucher_operator.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ SESSION_SECONDS: Final = 23 * 3600
 """From the order to the end of its checkout. Stripe takes 30 minutes to 24 hours from the request; the latest request
 comes at the purchase's deadline, and its clock need not be ours."""
 _COUPON_NAME: Final = "Voucher credit"
+_FAILED: Final = ("requires_payment_method", "canceled")
+"""Of a payment intent that was tried: nothing more comes of itself."""
 _ENDED: Final = ("canceled", "incomplete_expired")
 _LONGEST: Final = 500
 """Characters of a metadata value, the longest that Stripe takes."""
@@ -89,10 +91,14 @@ def first_order(payment: Mapping[str, Any]) -> tuple[str, str | None] | None:
     return (order, sovereign) if isinstance(order, str) and order else None
 
 
-def is_refunded(payment: Mapping[str, Any]) -> bool:
-    """Whether an invoice payment (its charge shown in full) was given back in full."""
-    intent = _mapping(_mapping(payment.get("payment")).get("payment_intent"))
-    return _mapping(intent.get("latest_charge")).get("refunded") is True
+def became(payments: Sequence[Mapping[str, Any]]) -> PaymentEffect:
+    """Say what became of an invoice, by its payments (with their charges): REFUNDED in full, FAILED or NONE."""
+    intents = [_mapping(_mapping(one.get("payment")).get("payment_intent")) for one in payments]
+    if any(_mapping(one.get("latest_charge")).get("refunded") is True for one in intents):
+        return PaymentEffect.REFUNDED
+    if intents and all(one.get("status") in _FAILED for one in intents):
+        return PaymentEffect.FAILED
+    return PaymentEffect.NONE
 
 
 def goes_on(subscription: Mapping[str, Any], purchase: Purchase) -> bool:
