@@ -3,11 +3,16 @@
 import asyncio
 import itertools
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
 
 from testbed.postgres import Database
 from tests.ledger.drive import holding, issue, opened, rows
 from tests.ledger.go_service import GoService
 from tests.ledger.purchase_drive import buy, give, told
+from voucher_operator.ledger import purchase_batch
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase_types import PurchaseResult
 from voucher_operator.ledger.verify import verify
@@ -56,6 +61,28 @@ async def test_a_cap_among_buyers_and_redeemers(ledger18: Ledger, database18: Da
     granted = sum(answer.refusal is None for answer in redeemed)
     assert seen["completed"] + granted == 40
     assert await rows(database18, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(40, 400_000)]
+
+
+@pytest.mark.parametrize("able", [0, 1])
+async def test_many_whom_a_code_with_a_small_cap_does_not_help(
+    ledger18: Ledger, database18: Database, monkeypatch: pytest.MonkeyPatch, able: int
+) -> None:
+    """What one of them cannot use comes free for the next: they are refused together, not in a transaction each."""
+    attempts: list[int] = []
+    attempt = purchase_batch._attempt
+
+    def counted(conn: Any, requests: Sequence[Any], refusals: Any) -> Any:
+        attempts.append(len(requests))
+        return attempt(conn, requests, refusals)
+
+    monkeypatch.setattr(purchase_batch, "_attempt", counted)
+    await issue(database18, max_redemptions=1)
+    buyers = [buy(50_000, "CODE", payable=False) for _ in range(60)]
+    buyers += [buy(9_000, "CODE", payable=False) for _ in range(able)]
+    seen = Counter(told(result) for result in await asyncio.gather(*(ledger18.purchase(one) for one in buyers)))
+    assert seen == Counter(["PaymentProcessorNotConfigured"] * 60 + ["completed"] * able)
+    assert len(attempts) <= 4, "one that came first, and all the others: twice each"
+    assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(able,)]
 
 
 async def test_beside_the_go_service(database18: Database) -> None:

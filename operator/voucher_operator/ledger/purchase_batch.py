@@ -22,7 +22,9 @@ from voucher_operator.ledger.purchase_types import Purchase, PurchaseRequest, Pu
 from voucher_operator.ledger.redeem import REASONS, parameters, result, text_array
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Outcome, RedeemRequest, RedeemResult
+from voucher_operator.resources.codes import normal_code
 from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError
+from voucher_operator.resources.reasons import Reason
 
 MAX_PURCHASES: Final = 100
 """Orders in one batch: the customers' rows are held meanwhile."""
@@ -37,12 +39,16 @@ _READ: Final = statement("purchase_read").encode()
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What `purchase_place.sql` says: placed, known, refused, none (its code was refused) or impossible."""
+    """What `purchase_place.sql` says: placed, known, refused, none (its code was refused) or impossible.
+
+    `short_minor` is what the total exceeds the balance by, where it was asked: of a code that was refused, too.
+    """
 
     outcome: str
     reason: str | None
     decided_at: datetime
     replayed: bool
+    short_minor: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,32 @@ class _Found:
     verdicts: Mapping[str, _Verdict]
     rows: Sequence[tuple[Any, ...]]
 
-    def impossible(self) -> dict[str, str]:
-        """Refusals that have to be given with the next attempt: then nothing of this one may stay."""
-        return {key: v.reason for key, v in self.verdicts.items() if v.outcome == "impossible" and v.reason}
+    def impossible(self, requests: Sequence[PurchaseRequest]) -> dict[str, str]:
+        """Refusals that have to be given with the next attempt: then nothing of this one may stay.
+
+        A use of a code that comes free is the next one's, who may be impossible as well, and so on through the batch.
+        So whomever the code would not help is refused now, as if all of them had come first.
+        """
+        found = {key: v.reason for key, v in self.verdicts.items() if v.outcome == "impossible" and v.reason}
+        freed = {normal_code(r.code): self._credit(r.key) for r in requests if r.code and r.key in found}
+        for request in requests:
+            credit = freed.get(normal_code(request.code))
+            if credit is not None and not request.payable and self._capped(request.key, credit):
+                found[request.key] = Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED.value
+        return found
+
+    def _credit(self, key: str) -> int | None:
+        result = self.redeemed.get(key)
+        if not isinstance(result, RedeemResult) or result.replayed or result.refusal is not None:
+            return None
+        return result.credit_minor
+
+    def _capped(self, key: str, credit: int) -> bool:
+        """Whether only the code's cap stood in the way, and even its credit would not have been enough."""
+        result, short = self.redeemed.get(key), self.verdicts[key].short_minor
+        if not isinstance(result, RedeemResult) or result.replayed or short is None:
+            return False
+        return result.refusal is Reason.REDEMPTION_LIMIT_REACHED and short > credit
 
 
 async def purchase_batch(conn: Connection, requests: Sequence[PurchaseRequest]) -> list[PurchaseResult | OperatorError]:
@@ -67,7 +96,7 @@ async def purchase_batch(conn: Connection, requests: Sequence[PurchaseRequest]) 
     refusals: dict[str, str] = {}
     while True:
         found = await _attempt(conn, requests, refusals)
-        if not (impossible := found.impossible()):
+        if not (impossible := found.impossible(requests)):
             return list(_results(requests, found))
         refusals |= impossible
 
@@ -92,7 +121,7 @@ async def _attempt(conn: Connection, requests: Sequence[PurchaseRequest], refusa
             {requests[n - 1].redeem.key: _Verdict(*row) for n, *row in await placed.fetchall()},
             await read.fetchall(),
         )
-        if found.impossible():
+        if found.impossible(requests):
             raise psycopg.Rollback(transaction)
     return found
 

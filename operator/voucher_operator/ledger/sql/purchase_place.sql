@@ -35,14 +35,14 @@ asked AS MATERIALIZED (
 ),
 -- Never more than the balance, which the Go service can make negative, and never more than the order.
 covered AS MATERIALIZED (
-    SELECT a.*, a.total - greatest(least(a.total, e.balance), 0) AS open
+    SELECT a.*, a.total - greatest(least(a.total, e.balance), 0) AS open, a.total - e.balance AS short
     FROM asked AS a
     CROSS JOIN LATERAL (
         SELECT coalesce(sum(coalesce(l.amount_minor, l.amount_omr * a.scale)), 0)::bigint AS balance
         FROM credit_ledger AS l
         WHERE l.customer_id = a.customer_id
     ) AS e
-    WHERE a.way = 'judge'
+    WHERE a.way IN ('judge', 'none')
 ),
 -- The card pays nothing, or what the payment processor's rules allow; the customer keeps the difference.
 priced AS MATERIALIZED (
@@ -61,6 +61,7 @@ judged AS MATERIALIZED (
                WHEN p.due > p.total THEN 'InvalidOrder'
            END AS reason
     FROM priced AS p
+    WHERE p.way = 'judge'
 ),
 placed AS MATERIALIZED (
     SELECT * FROM judged AS j WHERE j.reason IS NULL
@@ -130,11 +131,12 @@ overwritten AS (
     WHERE a.prior IS NOT NULL AND d.key = a.key
 )
 SELECT j.n, CASE WHEN j.reason IS NULL THEN 'placed' WHEN j.refusal <> '' THEN 'refused' ELSE 'impossible' END, j.reason,
-       j.instant, false
+       j.instant, false, j.short
 FROM judged AS j
 UNION ALL
 SELECT a.n, CASE WHEN a.way IN ('known', 'none') THEN a.way ELSE 'refused' END,
        CASE a.way WHEN 'replay' THEN a.prior_reason WHEN 'conflict' THEN 'IdempotencyConflict' END,
-       CASE WHEN a.way = 'replay' THEN a.prior_decided_at ELSE a.instant END, a.way IN ('known', 'replay')
+       CASE WHEN a.way = 'replay' THEN a.prior_decided_at ELSE a.instant END, a.way IN ('known', 'replay'), c.short
 FROM asked AS a
+LEFT JOIN covered AS c ON c.n = a.n
 WHERE a.way <> 'judge'
