@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
 
 from testbed.postgres import Database
 from tests.ledger.drive import holding, issue, opened, rows
@@ -15,6 +16,7 @@ from tests.ledger.purchase_drive import buy, give, told
 from voucher_operator.ledger import purchase_batch
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase_types import PurchaseResult
+from voucher_operator.ledger.redeem import held
 from voucher_operator.ledger.verify import verify
 
 
@@ -26,11 +28,11 @@ async def test_the_same_credit_is_never_spent_twice(ledger18: Ledger, database18
     async with opened(database18.runtime_url) as second, opened(database18.runtime_url) as third:
         doors = itertools.cycle((ledger18, second, third))
         results = await asyncio.gather(*(next(doors).purchase(request) for request in requests))
-    held = Counter[int]()
+    spent = Counter[int]()
     for result in results:
         assert result.purchase is not None
-        held[result.purchase.held_minor] += 1
-    assert held == {10_000: 14, 500: 2, 0: 44}
+        spent[result.purchase.held_minor] += 1
+    assert spent == {10_000: 14, 500: 2, 0: 44}
     assert [await ledger18.balance(user) for user in ("ahmed", "sara")] == [0, 0]
 
 
@@ -127,9 +129,24 @@ async def test_what_another_session_spends_before_the_lock_counts(ledger18: Ledg
     assert (result.purchase.held_minor, result.purchase.due_minor) == (4_000, 4_000)
 
 
-async def test_a_customer_who_is_locked_holds_up_nobody_else(ledger18: Ledger, database18: Database) -> None:
+@pytest.mark.parametrize(("lock", "redeeming"), [("FOR UPDATE", {"ahmed"}), ("FOR NO KEY UPDATE", set())])
+async def test_who_is_held_is_seen(database18: Database, lock: str, redeeming: set[str]) -> None:
+    """Or else nobody is set apart, and all who buy beside them wait. A redemption waits for the heavier lock alone."""
+    await give(database18, "sara", 0)
     customer = await give(database18, "ahmed", 10_000)
-    async with holding(database18, "SELECT 1 FROM customers WHERE id = %s FOR UPDATE", customer) as holder:
+    requests = [buy(1, "", "ahmed"), buy(1, "", "sara"), buy(1, "", "nobody yet")]
+    async with (
+        holding(database18, f"SELECT 1 FROM customers WHERE id = %s {lock}", customer),
+        await AsyncConnection.connect(database18.runtime_url, autocommit=True) as conn,
+    ):
+        assert await held(conn, requests, buying=True) == (set(), {"ahmed"})
+        assert await held(conn, requests) == (set(), redeeming)
+
+
+@pytest.mark.parametrize("lock", ["FOR UPDATE", "FOR NO KEY UPDATE"])
+async def test_a_customer_who_is_locked_holds_up_nobody_else(ledger18: Ledger, database18: Database, lock: str) -> None:
+    customer = await give(database18, "ahmed", 10_000)
+    async with holding(database18, f"SELECT 1 FROM customers WHERE id = %s {lock}", customer) as holder:
         stuck = asyncio.create_task(ledger18.purchase(buy(8_000, "", "ahmed")))
         await until_somebody_waits(database18)
         others = await asyncio.gather(*(ledger18.purchase(buy(0)) for _ in range(5)))

@@ -49,7 +49,7 @@ class Ledger:
         self._sovereign = sovereign
         self._pool = Pool(conninfo, pool_size)
         self._batcher = Batcher(self._redeem, self._held, side_lanes=pool_size - 2)
-        self._purchaser = Batcher(self._purchase, self._held, side_lanes=1, most=MAX_PURCHASES, one_each=True)
+        self._purchaser = Batcher(self._purchase, self._held_buying, side_lanes=1, most=MAX_PURCHASES, one_each=True)
 
     async def open(self) -> None:
         """Start connecting in the background. Neither fails nor waits when PostgreSQL is absent."""
@@ -205,3 +205,6 @@ class Ledger:
 
     async def _held(self, requests: Sequence[Request]) -> tuple[set[str], set[str]]:
         return await self._pool.run(lambda conn: redeem.held(conn, requests))
+
+    async def _held_buying(self, requests: Sequence[Request]) -> tuple[set[str], set[str]]:
+        return await self._pool.run(lambda conn: redeem.held(conn, requests, buying=True))

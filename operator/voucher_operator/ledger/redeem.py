@@ -21,6 +21,7 @@ _LOCK: Final = statement("lock_promo").encode()
 _REDEEM: Final = statement("redeem").encode()
 _PROBE_PROMO: Final = statement("probe_promo").encode()
 _PROBE_CUSTOMERS: Final = statement("probe_customers").encode()
+_PROBE_BUYERS: Final = statement("probe_buyers").encode()
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 REASONS: Final[dict[str | None, Reason | None]] = {None: None, **{reason.value: reason for reason in Reason}}
 
@@ -66,10 +67,15 @@ def result(
     return RedeemResult(key, _OUTCOMES[outcome], decided_at, REASONS[reason], code, credit, replayed)
 
 
-async def held(conn: Connection, requests: Sequence[Request]) -> tuple[set[str], set[str]]:
-    """Codes (in normal form) and users among `requests` whose rows another session holds locked at this moment."""
+async def held(conn: Connection, requests: Sequence[Request], *, buying: bool = False) -> tuple[set[str], set[str]]:
+    """Codes (in normal form) and users among `requests` whose rows another session holds locked at this moment.
+
+    `buying`: with any lock that a purchase waits for, which are more than a redemption does.
+    """
     codes = await conn.execute(_PROBE_PROMO, {"codes": text_array({r.code for r in requests} - {""})})
-    users = await conn.execute(_PROBE_CUSTOMERS, {"users": text_array({r.user_id for r in requests})})
+    users = await conn.execute(
+        _PROBE_BUYERS if buying else _PROBE_CUSTOMERS, {"users": text_array({r.user_id for r in requests})}
+    )
     return {row[0] for row in await codes.fetchall()}, {row[0] for row in await users.fetchall()}
 
 
