@@ -142,6 +142,11 @@ class Progress:
         )
         return int(steps)
 
+    async def published(self) -> int:
+        """Count the events that are marked as published."""
+        ((number,),) = await self.rows("SELECT count(published_at) FROM vouchers.outbox")
+        return int(number)
+
 
 class Crowd:
     """Orders and pays."""

@@ -84,10 +84,22 @@ class Storm:
             if name == "stripe" and moment % 2:
                 self._order_faults()
                 continue
+            if name == "nats":
+                await self._publishing()
             self.cuts.append(name)
             await asyncio.to_thread(self.ways[name].cut)
             await asyncio.sleep(self.dice.uniform(0.05, 1))
             await asyncio.to_thread(self.ways[name].mend)
+
+    async def _publishing(self) -> None:
+        """Wait until a batch of events is through: the next one is on its way then."""
+        before = await self.progress.published()
+
+        async def has_published() -> bool:
+            return await self.progress.published() > before or not await self.crowd.unsettled()
+
+        await until(has_published, "event that is published", 120)
+        await asyncio.sleep(self.dice.uniform(0, 0.2))
 
     def _order_faults(self) -> None:
         path = self.dice.choice(_PATHS)

@@ -69,7 +69,7 @@ def ways(stripe: ScriptedStripe, nats: NatsServer, database18: Database, tmp_pat
         Proxy(targets["stripe"], folders["stripe"]) as three,
     ):
         one.slow(2)
-        two.slow(80)
+        two.slow(200)
         three.slow(20)
         yield {"postgres": one, "nats": two, "stripe": three}
 
