@@ -5,6 +5,7 @@ import pytest
 from testbed.postgres import Database
 from testbed.scripted_stripe import Fault, ScriptedStripe
 from tests.checkout.drive import SESSIONS, checking_out, place, settings, standing
+from tests.ledger.drive import rows
 from voucher_operator import telemetry
 from voucher_operator.checkout.saga import Checkout
 from voucher_operator.ledger.api import Ledger
@@ -24,6 +25,13 @@ async def awaiting(checkout: Checkout, ledger: Ledger, database18: Database) -> 
 def session_of(purchase: Purchase) -> str:
     assert purchase.session_id is not None
     return purchase.session_id
+
+
+async def paid_before(database: Database, days: float) -> None:
+    """Let so much time have passed since the payment."""
+    shift = "SELECT clock_timestamp() - make_interval(secs => %s) - settled_at FROM vouchers.purchase"
+    ((by,),) = await rows(database, shift, days * 86_400)
+    await rows(database, "UPDATE vouchers.purchase SET settled_at = settled_at + %s, look_at = look_at + %s", by, by)
 
 
 def mismatches() -> float:
@@ -141,6 +149,26 @@ async def test_a_refund_whose_payment_nobody_told(
     assert (await standing(ledger, awaiting)).state is PurchaseState.REFUNDED
     assert await ledger.balance(awaiting.user_id) == 10_000
     assert await checkout.receive(await checkout.payment_event(paid, b"{}")) is Received.NO_CHANGE
+
+
+async def test_a_refund_that_nobody_told_is_found(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
+) -> None:
+    """Seldom asked, and the seldomer the older it is: what was paid is rarely refunded."""
+    await checkout.receive(await checkout.payment_event(stripe.pay(session_of(awaiting)), b"{}"))
+    assert await ledger.stale_sessions(-1, 10) == []
+    for days, again in ((1.1, True), (2.0, False), (2.3, True), (119, True), (239, True), (900, False)):
+        await paid_before(database18, days)
+        found = await ledger.stale_sessions(300, 10)
+        assert [one.state for one in found] == [PurchaseState.COMPLETED] * again, days
+        for one in found:
+            assert await checkout.look_up(one) is Received.NO_CHANGE
+    assert await rows(database18, "SELECT look_at FROM vouchers.purchase") == [(None,)]
+    assert await rows(database18, "SELECT outcome FROM vouchers.inbox") == [("applied",)]
+    stripe.refund(session_of(awaiting))
+    assert await checkout.look_up(await standing(ledger, awaiting)) is Received.APPLIED
+    assert (await standing(ledger, awaiting)).state is PurchaseState.REFUNDED
+    assert await ledger.balance(awaiting.user_id) == 10_000
 
 
 async def test_a_look_up_says_that_a_payment_does_not_fit(

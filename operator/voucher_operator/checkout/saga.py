@@ -98,7 +98,9 @@ class Checkout:
     async def look_up(self, purchase: Purchase) -> Received:
         """Ask Stripe for the session of a purchase and do what a webhook would have done. An open one changes nothing.
 
-        Of a purchase that was cancelled or refunded, end the subscription: its card would be charged again next month.
+        Of a COMPLETED purchase a full refund alone is news. Of one that was cancelled or refunded, the subscription is
+        ended: its card would be charged again next month.
+
         Raises PaymentProcessorUnavailableError, PaymentRejectedError and PaymentProcessorNotConfiguredError.
         """
         if purchase.state in (PurchaseState.CANCELLED, PurchaseState.REFUNDED):
@@ -114,6 +116,8 @@ class Checkout:
         if event.effect in (PaymentEffect.PAID, PaymentEffect.PROCESSING):
             # Every webhook may have been lost, or is still to come.
             event = events_of_stripe.looked_closer(event, await self._became(session))
+        if purchase.state is PurchaseState.COMPLETED and event.effect is not PaymentEffect.REFUNDED:
+            return Received.NO_CHANGE
         received = await self.receive(event)
         if received is Received.MISMATCH:
             extra = {"resource": "purchase", "key": purchase.key, "reason": received}
