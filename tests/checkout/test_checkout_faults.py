@@ -148,6 +148,23 @@ async def test_what_is_overdue_is_closed_at_stripe_too(
     assert len(stripe.sessions) == 1
 
 
+async def test_a_checkout_that_nobody_was_told_of_expires(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    """The process died before the note and came back a day later: nobody had the URL, and the code is not used up."""
+    await issue(database18)
+    purchase = await bought(ledger, buy(19_000, "CODE", lines=LINES))
+    stripe.fail(SESSIONS, Fault.CUT_AFTER)
+    with pytest.raises(PaymentProcessorUnavailableError):
+        await checkout.advance(purchase)
+    expired = await checkout.payment_event(stripe.expire(stripe.only_session()["id"]), b"{}")
+    assert await checkout.receive(expired) is Received.NO_CHANGE
+    await make_overdue(database18, purchase)
+    ended = await checkout.advance(await standing(ledger, purchase))
+    assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_PROCESSOR_UNAVAILABLE)
+    assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(0,)]
+
+
 async def test_what_cannot_be_closed_and_is_paid_is_for_people(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:

@@ -20,7 +20,6 @@ HELD = 10_500
 
 CHANGES = {
     (PENDING, PAID): (COMPLETED, "completed", 0),
-    (PENDING, EXPIRED): (CANCELLED, "cancelled", HELD),
     (PENDING, FAILED): (CANCELLED, "cancelled", HELD),
     (PENDING, GIVEN_BACK): (REFUNDED, "refunded", HELD),
     (AWAITING, PAID): (COMPLETED, "completed", 0),

@@ -70,9 +70,9 @@ _REFUNDED_LATE: Final = Step(PurchaseState.REFUNDED, Reason.REFUNDED, "refunded"
 
 TRANSITIONS: Final[Mapping[tuple[PurchaseState, PaymentEffect], Step]] = MappingProxyType(
     {
-        # A session may be paid, expire or be given back before its URL is noted.
+        # A session may be paid or given back before its URL is noted. One that expires then was nobody's: the code must
+        # not be used up for it, so whoever drives the purchase takes it back whole, or finds it expired after the note.
         (PurchaseState.PENDING, PaymentEffect.PAID): _PAID,
-        (PurchaseState.PENDING, PaymentEffect.EXPIRED): _EXPIRED,
         (PurchaseState.PENDING, PaymentEffect.FAILED): _FAILED,
         (PurchaseState.PENDING, PaymentEffect.REFUNDED): _REFUNDED,
         (PurchaseState.AWAITING_PAYMENT, PaymentEffect.PAID): _PAID,
