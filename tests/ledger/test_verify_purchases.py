@@ -186,6 +186,33 @@ BREAKS = [
         for outcome in ("foreign", "unknown")
     ),
 ]
+ENDED = (
+    "UPDATE vouchers.purchase SET session_expires_at = now() - interval 'HOURS hours' "
+    "WHERE key = '{awaiting_payment.key}'"
+)
+ON_ITS_WAY = (
+    "; INSERT INTO vouchers.inbox (event_id, type, raw, session_id, outcome) "
+    "VALUES ('evt', 'lookup', '', '{awaiting_payment.session}', 'no_change')"
+)
+HANGS = (
+    "awaits its payment and holds 10500 minor units, though its checkout ended over a day ago: can Stripe be asked for "
+    "session {awaiting_payment.session}?"
+)
+BREAKS += [
+    Break(Invariant.CHECKOUTS, "awaiting_payment", ENDED.replace("HOURS", "25"), HANGS),
+    Break(Invariant.CHECKOUTS, "awaiting_payment", ENDED.replace("HOURS", "721") + ON_ITS_WAY, HANGS),
+    *(
+        Break(
+            Invariant.CHECKOUTS,
+            state,
+            "UPDATE vouchers.purchase SET look_at = now(), settled_at = now() - interval '25 hours', "
+            f"stripe_customer_id = 'cus_1' WHERE key = '{{{state}.key}}'",
+            f"is {state} for over a day, and its subscription may go on: can Stripe be asked to end those of customer "
+            "cus_1?",
+        )
+        for state in ("cancelled", "refunded")
+    ),
+]
 
 
 async def shop(database: Database) -> dict[str, Placed]:
@@ -202,6 +229,17 @@ async def test_sound_purchases(database: Database) -> None:
     for outcome in ("no_change", "unknown", "foreign", "applied"):
         await rows(database, INBOX.replace("OUTCOME", outcome).format(STATE=placed["completed"]))
     assert await verify(database.runtime_url) == []
+
+
+async def test_checkouts_that_may_take_longer(database18: Database) -> None:
+    """A day is for the look after the end, a month for money that is on its way, an hour for what is to be ended."""
+    placed = await shop(database18)
+    for sql in (ENDED.replace("HOURS", "23"), ENDED.replace("HOURS", "719") + ON_ITS_WAY):
+        for statement_ in sql.split("; "):
+            await rows(database18, statement_.format(**placed))
+        assert await verify(database18.runtime_url) == []
+    await rows(database18, "UPDATE vouchers.purchase SET look_at = now(), settled_at = now() - interval '1 hour'")
+    assert await verify(database18.runtime_url) == []
 
 
 async def test_broken_purchases(database18: Database) -> None:

@@ -37,6 +37,7 @@ class Invariant(StrEnum):
     HOLDS = "holds"
     OUTBOX = "outbox"
     INBOX = "inbox"
+    CHECKOUTS = "checkouts"
 
 
 EXPLANATIONS: Final = MappingProxyType(
@@ -56,6 +57,7 @@ EXPLANATIONS: Final = MappingProxyType(
         Invariant.HOLDS: "An open purchase holds its credit, once; one that came to nothing holds none.",
         Invariant.OUTBOX: "What a purchase became is told by one event, and no event waits for over an hour.",
         Invariant.INBOX: "No payment waits for a human (a full refund settles one), and none was applied in vain.",
+        Invariant.CHECKOUTS: "What Stripe is to be asked was asked in time: how a checkout ended, and to end no more.",
     }
 )
 """One sentence each, for people and for the docs."""
