@@ -5,11 +5,9 @@ pass or a reconcile happens when a test says so. Neighbours: conftest.py has the
 whole operator show the same parts together.
 """
 
-import asyncio
 import base64
 import json
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +31,6 @@ from voucher_operator.settings import Settings
 
 _ORGANIZATIONS: Final = "/apis/catalyst.openova.io/v1alpha1"
 _REDEMPTIONS: Final = "/apis/billing.openova.io/v1alpha1/namespaces/billing/redemptions"
-_DEADLINE: Final = 20.0
 
 
 @dataclass(frozen=True)
@@ -199,14 +196,6 @@ async def settle(desk: Desk, event: dict[str, Any]) -> None:
     assert await desk.checkout.receive(await desk.checkout.payment_event(event, b"{}")) == "applied"
 
 
-async def until(holds: Callable[[], bool], what: str) -> None:
-    """Wait for a condition; fails after a while."""
-    end = time.monotonic() + _DEADLINE
-    while not holds():
-        assert time.monotonic() < end, what
-        await asyncio.sleep(0.01)
-
-
 @asynccontextmanager
 async def opened(database: Database, folder: Path, **changes: Any) -> AsyncIterator[Desk]:
     """Open a desk on a ledger."""
@@ -227,7 +216,7 @@ async def opened(database: Database, folder: Path, **changes: Any) -> AsyncItera
         await ledger.open()
         server, api = Memory(), KubeApi()
         api.client = server  # type: ignore[assignment]
-        checkout, catalog = Checkout(ledger, settings), Catalog(source(settings))
+        checkout, catalog = Checkout(ledger, settings), Catalog(source(settings), fresh_seconds=0.0)
         try:
             process = Process(ledger, api, Recorder(api, "desk"), catalog, checkout, settings)
             yield Desk(server, process, assemble(process), ledger, checkout, market, database)

@@ -86,3 +86,53 @@ async def test_a_spec_of_a_newer_version(desk: Desk) -> None:
     assert reason(during) == ("False", "InvalidSpec")
     assert reason(during, "OrderPlaced") == reason(before, "OrderPlaced") is not None
     assert during["checkoutURL"] == before["checkoutURL"]
+
+
+async def test_what_was_spent_meanwhile_stays_redeemed(desk: Desk) -> None:
+    """The Go service spent the credit before the order was taken back: the status does not promise the code anew."""
+    desk.market.stripe.fail("/v1/customers", *[Fault.UNAVAILABLE] * 9)
+    desk.apply("kestrel", spec(await desk.issue(), order=order("xl")))
+    status = await desk.reconcile("kestrel")
+    assert reason(status, "Redeemed") == ("Unknown", "Placed")
+    assert "credit" not in status
+    (customer,) = (await desk.sql("SELECT customer_id FROM vouchers.purchase"))[0]
+    spend = "INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, reason) VALUES (%s, %s, %s, 'go')"
+    await desk.sql(spend, customer, -4, -4000)
+    await desk.sql("UPDATE vouchers.purchase SET deadline_at = placed_at")
+    status = await desk.reconcile("kestrel")
+    assert (status["state"], status["credit"]) == ("Redeemed", "10.000 OMR")
+    assert reason(status, "Redeemed") == ("True", "Redeemed")
+    assert reason(status) == ("False", "PaymentProcessorUnavailable")
+    assert "as it was before" not in str(status)
+    assert "the code stays redeemed" in status["conditions"][0]["message"]
+
+
+async def test_a_denial_that_differs_in_numbers_is_no_news(desk: Desk) -> None:
+    """Each try has another id in what the API server says: the status is written once, until the words change."""
+    desk.server.organizations = True
+    refuse = "POST /apis/catalyst.openova.io"
+    desk.server.faults[refuse] = (403, "denied, request 5f1c-01 at 12:00:01")
+    desk.apply("kestrel", spec(await desk.issue()))
+    first = dict(await desk.reconcile("kestrel"))
+    desk.server.faults[refuse] = (403, "denied, request 77ab-93 at 12:00:31")
+    desk.server.calls.clear()
+    assert await desk.reconcile("kestrel") == first
+    assert not [call for call in desk.server.calls if call.startswith("PATCH")]
+    desk.server.faults[refuse] = (422, "spec.tier: Required value")
+    assert "Required value" in (await desk.reconcile("kestrel"))["conditions"][0]["message"]
+
+
+@pytest.mark.parametrize("desk", [{"not_found_grace": 60}], indirect=True)
+@pytest.mark.parametrize("secret", ["redemption", "voucher", "both"])
+async def test_a_code_of_another_currency_in_a_secret(desk: Desk, secret: str) -> None:
+    """The Redemption's, the Voucher's, or both: it never comes into the ledger, and is not waited for."""
+    reference, plain = desk.secret("dollars", "DOLLARS-1"), {"code": "DOLLARS-1"}
+    metadata = {"name": "dollars", "namespace": "billing", "uid": "voucher-1", "generation": 1, "resourceVersion": "1"}
+    ready = {"type": "Ready", "status": "False", "reason": "CurrencyMismatch"}
+    voucher = {"metadata": metadata, "spec": plain if secret == "redemption" else reference}
+    desk.parts.feed.voucher_cache.put(voucher | {"status": {"conditions": [ready]}})
+    desk.apply("other", spec("OTHER-1"))
+    assert reason(await desk.reconcile("other")) == ("False", "VoucherNotReady")
+    desk.apply("kestrel", spec(**plain if secret == "voucher" else reference))
+    status = await desk.reconcile("kestrel")
+    assert (status["state"], reason(status)) == ("Rejected", ("False", "CurrencyMismatch"))

@@ -91,6 +91,12 @@ def test_every_purchase_has_a_state(state: PurchaseState) -> None:
     assert where(state, with_code=True) in reachable(State.PENDING)
 
 
+def test_what_was_spent_meanwhile_stays_redeemed() -> None:
+    taken_back = replace(PURCHASE, state=PurchaseState.ROLLED_BACK, redeemed=False)
+    assert where(taken_back.state, with_code=True) is State.REDEEMED
+    assert target(cause_of(taken_back, with_code=True)) is State.ROLLED_BACK
+
+
 def test_credit_alone_and_card_are_told_apart() -> None:
     completed = replace(PURCHASE, state=PurchaseState.COMPLETED)
     assert cause_of(completed, with_code=True) is Cause.PAID

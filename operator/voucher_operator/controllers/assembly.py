@@ -3,6 +3,7 @@
 Neighbours: `process.runner` supplies what lives as long as the process, and runs what is returned.
 """
 
+import asyncio
 from dataclasses import dataclass
 
 from voucher_operator.checkout.catalog import Catalog
@@ -72,6 +73,7 @@ def assemble(process: Process) -> Controllers:
         process.checkout,
         organizations,
         settings.payment_deadline,
+        asyncio.Semaphore(max(1, settings.workers // 2)),
     )
     longest = settings.backoff_max
     feed = Feed(

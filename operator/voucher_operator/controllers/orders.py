@@ -7,6 +7,7 @@ Neighbours: `queue` calls `reconcile`, `requests` knows the code, `checkout` has
 periodically for what nobody asks for any more.
 """
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -52,6 +53,8 @@ class OrderController:
     checkout: Checkout
     organizations: Organizations
     deadline: int
+    checkouts: asyncio.Semaphore
+    """How many may ask the payment processor at once: fewer than there are workers, so that what needs none goes on."""
     delivered: dict[str, datetime] = field(default_factory=dict)
     """The ends that Redemptions have just been told of; `purchases` has the ledger note them."""
     _reopened: set[str] = field(default_factory=set)
@@ -168,7 +171,11 @@ class OrderController:
 
     async def _of_another_currency(self, redemption: Redemption, error: VoucherNotReadyError) -> Answer:
         """Refuse a code that will never come, for it was issued in a currency that the ledger does not count in."""
-        if not self.requests.is_mismatched(redemption):
+        try:
+            mismatched = await self.requests.is_mismatched(redemption)
+        except TransientError:
+            mismatched = False
+        if not mismatched:
             return Answer(redemption_status.waiting(redemption, error), again=True)
         reason = Reason.CURRENCY_MISMATCH
         return await self._refuse(redemption, reason, purchase_status.ORDER_REFUSALS[reason])
@@ -193,7 +200,7 @@ class OrderController:
         standing: Standing | None = None
         if purchase.state is PurchaseState.PENDING:
             try:
-                purchase = await self.checkout.advance(purchase)
+                purchase = await self._check_out(purchase)
             except TransientError as error:
                 waits = error
         if purchase.state is PurchaseState.COMPLETED:
@@ -201,6 +208,13 @@ class OrderController:
         status = purchase_status.of(redemption, purchase, await self._currency(), waits=waits, organization=standing)
         again = purchase.state is PurchaseState.PENDING or (standing is not None and not standing.settled)
         return Answer(status, purchase.state.value, again, _note(redemption, purchase), purchase.settled_at)
+
+    async def _check_out(self, purchase: Purchase) -> Purchase:
+        """Drive a pending purchase, as `Checkout.advance`; as it is when too many are under way: it comes again."""
+        if self.checkouts.locked():
+            return purchase
+        async with self.checkouts:
+            return await self.checkout.advance(purchase)
 
     async def _currency(self) -> str:
         if self._info is None:

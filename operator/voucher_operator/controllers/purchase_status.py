@@ -4,7 +4,9 @@ Neighbours: `orders` asks, `redemption_status` does the same for a Redemption wi
 merges, docs/redemption.md explains the reasons to people.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,7 +21,10 @@ from voucher_operator.resources.money import format_amount
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.resources.redemption import Redemption, RedemptionStatus
 
+_NUMBERS: Final = re.compile(r"[\w.:+-]*\d[\w.:+-]*")
 _AGAIN: Final = "create another Redemption, under another name"
+_AS_BEFORE: Final = "all is as it was before"
+_KEPT: Final = "the code stays redeemed, for its credit was spent meanwhile"
 ORDER_REFUSALS: Final[Mapping[Reason, str]] = {
     **REFUSALS,
     Reason.INVALID_ORDER: "The order cannot be bought as it is: choose from the catalog, and create it again.",
@@ -32,15 +37,14 @@ _ENDED: Final[Mapping[Reason, str]] = {
     Reason.CHECKOUT_EXPIRED: f"The customer did not pay in time; the credit stays the customer's: {_AGAIN}.",
     Reason.PAYMENT_FAILED: f"The payment failed; the credit stays the customer's: {_AGAIN}.",
     Reason.REFUNDED: "The payment was refunded in full; the credit that was spent is the customer's again.",
-    Reason.PAYMENT_REJECTED: f"The payment processor refused the checkout; all is as it was before: {_AGAIN}, or ask "
+    Reason.PAYMENT_REJECTED: f"The payment processor refused the checkout; {_AS_BEFORE}: {_AGAIN}, or ask "
     "the sovereign-admin to look at the payment processor's log.",
-    Reason.PAYMENT_PROCESSOR_UNAVAILABLE: "The payment processor did not answer until the deadline; all is as it was "
-    f"before: {_AGAIN}.",
-    Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED: f"This Sovereign takes no cards; all is as it was before: {_AGAIN}.",
-    Reason.INVALID_ORDER: f"The order cannot be paid as it is; all is as it was before: {_AGAIN}, with another order.",
-    Reason.ABANDONED: f"The Redemption was deleted before the checkout was made; all is as it was before: {_AGAIN}.",
+    Reason.PAYMENT_PROCESSOR_UNAVAILABLE: f"The checkout could not be made until the deadline; {_AS_BEFORE}: {_AGAIN}.",
+    Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED: f"This Sovereign takes no cards; {_AS_BEFORE}: {_AGAIN}.",
+    Reason.INVALID_ORDER: f"The order cannot be paid as it is; {_AS_BEFORE}: {_AGAIN}, with another order.",
+    Reason.ABANDONED: f"The Redemption was deleted before the checkout was made; {_AS_BEFORE}: {_AGAIN}.",
 }
-_UNKNOWN_END: Final = f"The order was taken back; all is as it was before: {_AGAIN}."
+_UNKNOWN_END: Final = f"The order was taken back; {_AS_BEFORE}: {_AGAIN}."
 
 
 def refused(redemption: Redemption, reason: Reason, message: str, at: datetime) -> RedemptionStatus:
@@ -71,6 +75,7 @@ def of(
 ) -> RedemptionStatus:
     """Say how a purchase stands; `waits` is what a pending one waits for, `organization` belongs to a completed one."""
     now = datetime.now(UTC)
+    organization = organization and _steady(redemption, organization)
     finished = _is_finished(purchase, organization)
     wanted = (
         *_overall(redemption, purchase, waits, organization),
@@ -78,7 +83,7 @@ def of(
         *_order(redemption, purchase, currency),
         *_organization(redemption, organization),
     )
-    granted = redemption.spec.has_code and purchase.state is not PurchaseState.ROLLED_BACK
+    granted = redemption.spec.has_code and _is_granted(purchase)
     settled = purchase.settled_at or now
     return RedemptionStatus(
         observed_generation=redemption.metadata.generation,
@@ -105,7 +110,8 @@ def summary(purchase: Purchase) -> tuple[Reason, str]:
             return Reason.COMPLETED, "The order is paid."
         case PurchaseState.CANCELLED | PurchaseState.REFUNDED | PurchaseState.ROLLED_BACK:
             reason = purchase.reason or Reason.ROLLED_BACK
-            return reason, _ENDED.get(reason, _UNKNOWN_END)
+            message = _ENDED.get(reason, _UNKNOWN_END)
+            return reason, message.replace(_AS_BEFORE, _KEPT) if _is_kept(purchase) else message
 
 
 def says(status: Mapping[str, Any], purchase: Purchase, *, with_code: bool) -> bool:
@@ -113,6 +119,16 @@ def says(status: Mapping[str, Any], purchase: Purchase, *, with_code: bool) -> b
     told = {one.get("type"): one.get("reason") for one in status.get("conditions") or ()}
     state = target(cause_of(purchase, with_code=with_code))
     return status.get("state") == state and told.get(conditions.PAYMENT_SETTLED) == summary(purchase)[0]
+
+
+def _is_kept(purchase: Purchase) -> bool:
+    """Whether it was rolled back, but for the code: somebody had spent its credit."""
+    return purchase.state is PurchaseState.ROLLED_BACK and purchase.redeemed
+
+
+def _is_granted(purchase: Purchase) -> bool:
+    """Whether what the code gave is the customer's to keep; until there is a checkout it may be taken back."""
+    return purchase.state not in (PurchaseState.PENDING, PurchaseState.ROLLED_BACK) or _is_kept(purchase)
 
 
 def _is_finished(purchase: Purchase, organization: Standing | None) -> bool:
@@ -145,7 +161,10 @@ def _redeemed(redemption: Redemption, purchase: Purchase) -> tuple[Condition, ..
     if not redemption.spec.has_code:
         return ()
     generation = redemption.metadata.generation
-    if purchase.state is PurchaseState.ROLLED_BACK:
+    if purchase.state is PurchaseState.PENDING:
+        message = "The code is redeemed with the order, and taken back with it if no checkout can be made."
+        return (condition(conditions.REDEEMED, None, Reason.PLACED, message, generation=generation),)
+    if not _is_granted(purchase):
         message = "The redemption was undone with the order: the code can be redeemed again."
         return (condition(conditions.REDEEMED, False, Reason.ROLLED_BACK, message, generation=generation),)
     message = "The credit is on the customer's ledger."
@@ -161,12 +180,21 @@ def _order(redemption: Redemption, purchase: Purchase, currency: str) -> tuple[C
         for minor in (purchase.total_minor, purchase.held_minor, purchase.due_minor)
     )
     if stands:
-        shares = f"Of {total}, {held} are paid by credit and {due} by card."
+        paid = "are paid" if purchase.state is PurchaseState.COMPLETED else "are to be paid"
+        shares = f"Of {total}, {held} {paid} by credit and {due} by card."
         placed = condition(conditions.ORDER_PLACED, True, Reason.PLACED, shares, generation=generation)
     else:
         placed = condition(conditions.ORDER_PLACED, False, reason, message, generation=generation)
     settled = purchase.state is PurchaseState.COMPLETED
     return placed, condition(conditions.PAYMENT_SETTLED, settled, reason, message, generation=generation)
+
+
+def _steady(redemption: Redemption, standing: Standing) -> Standing:
+    """Keep the words of before where only numbers and ids in them differ: a denial may have new ones at each try."""
+    before = (one for one in redemption.conditions if one.get("type") == conditions.ORGANIZATION_READY)
+    told = next((str(one.get("message")) for one in before if one.get("reason") == standing.reason), "")
+    same = _NUMBERS.sub("#", told) == _NUMBERS.sub("#", conditions.one_line(standing.message))
+    return replace(standing, message=told) if same else standing
 
 
 def _organization(redemption: Redemption, standing: Standing | None) -> tuple[Condition, ...]:

@@ -31,7 +31,7 @@ _OPEN: Final = 1000
 """Pending purchases that one pass looks at, the oldest first."""
 _ENDED: Final = 500
 _STALE: Final = 100
-_AT_ONCE: Final = 8
+_AT_ONCE: Final = 16
 _TIME: Final = 10.0
 """Seconds that one purchase may take of a pass. The ledger comes first in all that is done and needs no more; a payment
 processor that does not answer keeps no other."""
@@ -67,29 +67,28 @@ class PurchasePasses:
             return
         await self._note_delivered()
         pause, namespaces = self.settings.backoff_max, self.settings.namespaces
-        await self._each(self._deliver, await self.ledger.undelivered_purchases(namespaces, pause, _ENDED))
+        await self._each(self._deliver, await self.ledger.undelivered_purchases(namespaces, pause, _ENDED), _TIME)
         await self._note_delivered()
 
     async def sweep(self) -> None:
         """Go on with every purchase whose customer has no checkout yet, or take it back."""
         if not self.outage.lasts:
-            await self._each(self._go_on, await self.ledger.open_purchases(_OPEN))
+            await self._each(self._go_on, await self.ledger.open_purchases(_OPEN), _TIME)
 
     async def look_up(self) -> None:
         """Ask the payment processor for checkouts of which no webhook has told for long."""
         if self.outage.lasts or self.checkout.fault is not None:
             return
-        await self._each(
-            self._look_up, await self.ledger.stale_sessions(self.settings.session_lookup_interval, _STALE), limit=None
-        )
+        stale = await self.ledger.stale_sessions(self.settings.session_lookup_interval, _STALE)
+        await self._each(self._look_up, stale, None)
 
     async def _each(
         self,
         work: Callable[[Purchase], Awaitable[None]],
         purchases: Iterable[Purchase],
-        limit: float | None = _TIME,
+        limit: float | None,
     ) -> None:
-        """Do something for each purchase, several at once; `limit` is for each, in seconds."""
+        """Do something for each purchase, several at once; `limit` is for each, in seconds, or None."""
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def one(purchase: Purchase) -> None:
@@ -154,7 +153,7 @@ class PurchasePasses:
             # Whatever became of its Redemption, of its code, and of whoever else was to do it.
             await self.checkout.advance(purchase)
             return
-        if known is not None and known["metadata"]["uid"] == purchase.uid:
+        if known is not None and asks_for(known, purchase):
             if not self.queue.knows(purchase.key):
                 self.queue.add(purchase.key)
             return

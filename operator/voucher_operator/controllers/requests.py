@@ -17,7 +17,12 @@ from voucher_operator.controllers.pace import Pace
 from voucher_operator.ledger.types import RedeemRequest
 from voucher_operator.resources import conditions
 from voucher_operator.resources.codes import normal_code, validate_code
-from voucher_operator.resources.errors import InvalidCodeError, VoucherNotReadyError
+from voucher_operator.resources.errors import (
+    InvalidCodeError,
+    SecretNotFoundError,
+    SecretUnreadableError,
+    VoucherNotReadyError,
+)
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.resources.redemption import Redemption
 
@@ -75,17 +80,29 @@ class Requests:
         if refusal is None and request.code and (owner := self.codes.uid_of(normal_code(request.code))) is not None:
             self.hints.add(owner)
 
-    def is_mismatched(self, redemption: Redemption) -> bool:
-        """Whether its Voucher was issued in another currency than the ledger's, and so never gets there."""
-        spec = redemption.spec
+    async def is_mismatched(self, redemption: Redemption) -> bool:
+        """Whether its Voucher was issued in another currency than the ledger's, and so never gets there.
+
+        Raises SecretNotFoundError and SecretUnreadableError for the Redemption's own Secret.
+        """
+        spec, namespace = redemption.spec, redemption.metadata.namespace
         if spec.voucher_ref is not None:
-            body = self.vouchers.get(f"{redemption.metadata.namespace}/{spec.voucher_ref.name}")
-            return body is not None and _ready_reason(body) == Reason.CURRENCY_MISMATCH
-        code = normal_code(spec.code or "")
-        owners = (
-            body for key in self.vouchers if (body := self.vouchers.get(key)) and body["spec"].get("code") == code
-        )
-        return bool(code) and any(_ready_reason(body) == Reason.CURRENCY_MISMATCH for body in owners)
+            body = self.vouchers.get(f"{namespace}/{spec.voucher_ref.name}")
+            return body is not None and _is_mismatched(body)
+        code = normal_code(await self._code(redemption))
+        foreign = [body for key in self.vouchers if (body := self.vouchers.get(key)) and _is_mismatched(body)]
+        return bool(code) and any([await self._code_of(body) == code for body in foreign])
+
+    async def _code_of(self, voucher: Body) -> str:
+        """Return the code that a Voucher of another currency would have; "" when that cannot be read."""
+        spec, namespace = voucher["spec"], voucher["metadata"]["namespace"]
+        if "codeFrom" not in spec:
+            return normal_code(spec.get("code", ""))
+        ref = spec["codeFrom"]["secretKeyRef"]
+        try:
+            return normal_code(await self._secret_code(namespace, ref["name"], ref["key"]))
+        except (SecretNotFoundError, SecretUnreadableError):
+            return NO_CODE
 
     def forget(self, key: str) -> None:
         """It is answered, or gone."""
@@ -131,6 +148,6 @@ class Requests:
         return code
 
 
-def _ready_reason(voucher: Body) -> str | None:
+def _is_mismatched(voucher: Body) -> bool:
     found = voucher["status"].get("conditions", ())
-    return next((one["reason"] for one in found if one["type"] == conditions.READY), None)
+    return any(one["type"] == conditions.READY and one["reason"] == Reason.CURRENCY_MISMATCH for one in found)

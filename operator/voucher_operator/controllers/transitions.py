@@ -26,6 +26,8 @@ class Cause(Enum):
     COVERED = auto()
     PAID = auto()
     COMPENSATED = auto()
+    COMPENSATED_IN_PART = auto()
+    """Taken back but for the code, whose credit was spent elsewhere meanwhile."""
     ENDED = auto()
     """The order came to nothing after the customer had the checkout URL; what the code gave stays."""
     ENDED_EMPTY = auto()
@@ -57,6 +59,7 @@ TRANSITIONS: Final[Mapping[Cause, Transition]] = MappingProxyType(
             State.COMPLETED,
         ),
         Cause.COMPENSATED: Transition({State.PENDING: "cannot be paid"}, State.ROLLED_BACK),
+        Cause.COMPENSATED_IN_PART: Transition({State.PENDING: "cannot be paid, credit spent"}, State.REDEEMED),
         Cause.ENDED: Transition(
             {State.AWAITING_PAYMENT: "not paid, credit stays", State.COMPLETED: "refunded, credit stays"},
             State.REDEEMED,
@@ -84,7 +87,7 @@ def cause_of(purchase: Purchase, *, with_code: bool) -> Cause:
         case PurchaseState.COMPLETED:
             return Cause.PAID if purchase.due_minor else Cause.COVERED
         case PurchaseState.ROLLED_BACK:
-            return Cause.COMPENSATED
+            return Cause.COMPENSATED_IN_PART if purchase.redeemed else Cause.COMPENSATED
         case PurchaseState.CANCELLED | PurchaseState.REFUNDED:
             return Cause.ENDED if with_code else Cause.ENDED_EMPTY
 
