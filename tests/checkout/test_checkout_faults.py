@@ -202,6 +202,18 @@ async def test_unconfigured_after_all(ledger: Ledger, database18: Database, stri
     assert stripe.requests == []
 
 
+@pytest.mark.parametrize("key", ["sk_test_ключ", "sk_test a", "sk_test\na", "sk_test\x7f"])
+async def test_what_no_header_takes_is_no_key(
+    ledger: Ledger, database18: Database, stripe: ScriptedStripe, key: str
+) -> None:
+    """Nothing that passes: somebody has pasted something else."""
+    purchase = await place(ledger, database18)
+    async with checking_out(ledger, settings(stripe.url, stripe_api_key=key)) as mistaken:
+        ended = await mistaken.advance(purchase)
+    assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_REJECTED)
+    assert stripe.requests == []
+
+
 async def test_a_key_in_a_file_may_come_late_and_rotate(
     ledger: Ledger, database18: Database, stripe: ScriptedStripe, tmp_path: Path
 ) -> None:

@@ -31,6 +31,11 @@ def unreachable() -> PaymentProcessorUnavailableError:
     return PaymentProcessorUnavailableError(_UNREACHABLE)
 
 
+def no_key() -> PaymentRejectedError:
+    """Ours cannot be a key: no header takes it, and the library would call that a connection that fails."""
+    return PaymentRejectedError(_KEY)
+
+
 def unreadable() -> PaymentProcessorUnavailableError:
     """Stripe's answer, or that of something between us and Stripe, lacks what it must have."""
     return PaymentProcessorUnavailableError(_FAILED)

@@ -7,6 +7,7 @@ comes when.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import stripe
 
 from voucher_operator.checkout import stripe_requests
 from voucher_operator.checkout.currency import CurrencyRules
-from voucher_operator.checkout.stripe_errors import translate, unreachable, unreadable
+from voucher_operator.checkout.stripe_errors import no_key, translate, unreachable, unreadable
 from voucher_operator.ledger.purchase_types import PaymentEffect, Purchase
 from voucher_operator.resources.errors import PaymentProcessorNotConfiguredError, PaymentRejectedError
 from voucher_operator.settings import Settings
@@ -27,6 +28,7 @@ API_VERSION: Final = "2026-08-26.dahlia"
 _EXISTS: Final = "resource_already_exists"
 _UNEXPECTED: Final = "Stripe would charge another amount than is due: make its prices equal to the catalog's."
 _ONE_PAGE: Final = 100
+_A_KEY: Final = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,8 @@ class StripeGateway:
         key = self._settings.stripe_key()
         if not key:
             raise PaymentProcessorNotConfiguredError(self._settings.checkout_fault())
+        if not _A_KEY.fullmatch(key):
+            raise no_key()
         if self._client is None or key != self._key:
             self._key = key
             self._client = stripe.StripeClient(
