@@ -7,6 +7,7 @@ import pytest
 
 from tests.cluster.desk import Desk, reason, settle, spec
 from tests.cluster.market import ADDONS, PLANS, order
+from voucher_operator.controllers.writer import StatusWriter
 
 SAID = ("state", "orderID", "checkoutURL", "credit", "finished")
 
@@ -76,3 +77,17 @@ async def test_the_last_reason_is_told(desk: Desk) -> None:
     await desk.deliver()
     refunded = await desk.reconcile("kestrel")
     assert (refunded["state"], reason(refunded)) == ("Redeemed", ("False", "Refunded"))
+
+
+async def test_the_end_of_the_one_before_it_comes_late(desk: Desk) -> None:
+    """The watch tells of two objects in any order, and a write to the old one may fail after the new one has come."""
+    asked = spec(await desk.issue())
+    before = desk.apply("kestrel", asked)
+    after = desk.apply("kestrel", asked)
+    desk.parts.feed.redemption(before, gone=True)
+    cache = desk.parts.feed.redemption_cache
+    assert cache.by_uid(after["metadata"]["uid"]) is not None
+    desk.server.objects.clear()
+    writer = StatusWriter(desk.process.kube, "redemptions", "Redemption", cache)
+    assert not await writer.write("billing/kestrel", before, {"observedGeneration": 1})
+    assert cache.by_uid(after["metadata"]["uid"]) is not None

@@ -76,7 +76,7 @@ class Feed:
         """Take note of a Voucher; one that backs off is not hurried by the echo of its own status."""
         key = key_of(body)
         if gone:
-            self.voucher_cache.drop(key)
+            self.voucher_cache.drop_object(body)
             self.voucher_queue.add(key)
             return
         before, now = self.voucher_cache.get(key), self.voucher_cache.put(body)
@@ -88,7 +88,8 @@ class Feed:
         key = key_of(body)
         queue = self.order_queue if "order" in body.get("spec", {}) else self.redemption_queue
         if gone:
-            self.redemption_cache.drop(key)
+            # Not what has its name by now: kopf hands over the events of two objects in any order.
+            self.redemption_cache.drop_object(body)
             queue.add(key)
             return
         before, now = self.redemption_cache.get(key), self.redemption_cache.put(body)

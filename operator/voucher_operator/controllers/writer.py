@@ -36,7 +36,7 @@ class StatusWriter:
         try:
             await self._kube.patch_status(self._plural, body, patch)
         except ConflictError:
-            await self._refresh(key)
+            await self._refresh(key, body)
             return False
         telemetry.STATUS_WRITES.labels(self._kind).inc()
         return True
@@ -49,12 +49,12 @@ class StatusWriter:
         merged = conditions.merge(previous, wanted, owned=owned, now=datetime.now(UTC))
         return await self.write(key, body, {"observedGeneration": generation, "conditions": merged})
 
-    async def _refresh(self, key: str) -> None:
-        """Read the live object: what the watch has told so far is behind."""
+    async def _refresh(self, key: str, body: Body) -> None:
+        """Read the live object: what the watch has told so far is behind, or of another object by this name."""
         namespace, name = key.split("/")
         live = await self._kube.get(self._plural, namespace, name)
         if live is None:
-            self._cache.drop(key)
+            self._cache.drop_object(body)
         else:
             self._cache.read(live)
 
