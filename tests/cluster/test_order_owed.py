@@ -32,7 +32,7 @@ async def test_made_though_the_redemption_is_gone(desk: Desk, fault: tuple[int, 
     desk.remove("kestrel")
     await desk.deliver()
     await desk.deliver()
-    await desk.sql("UPDATE vouchers.purchase SET settled_at = settled_at - interval '1 day'")
+    await desk.sql("UPDATE vouchers.purchase SET settled_at = settled_at - interval '1 hour'")
     desk.lead_anew()
     await desk.deliver()
     assert desk.organization("kestrel") is None
@@ -68,12 +68,12 @@ async def test_one_that_fails_keeps_no_other(desk: Desk, path: str) -> None:
 
 
 async def test_a_refund_while_nobody_led(desk: Desk) -> None:
-    """A day ago; the Redemption had finished."""
+    """An hour ago; the Redemption had finished."""
     await paid_by_card(desk, "kestrel")
     await desk.reconcile("kestrel")
     await desk.deliver()
     await settle(desk, desk.market.stripe.refund(str((await desk.purchase("kestrel")).session_id)))
-    await desk.sql("UPDATE vouchers.purchase SET settled_at = settled_at - interval '1 day'")
+    await desk.sql("UPDATE vouchers.purchase SET settled_at = settled_at - interval '1 hour'")
     desk.lead_anew()
     await desk.deliver()
     assert desk.parts.feed.order_queue.knows("billing/kestrel")
