@@ -36,7 +36,7 @@ from voucher_operator.checkout.effects import VARIABLE, Effect
 
 pytestmark = pytest.mark.xdist_group("own-cluster")
 
-PAID, LOOKED_UP, COVERED, REFUSED, REFUNDED = "paid", "looked-up", "covered", "refused", "refunded"
+PAID, LOOKED_UP, COVERED, REFUSED, REFUNDED = "paid", "looked-up", "covered", "refused", "back"
 """Credit and a card, whose webhook comes; the same, and it never comes; credit alone; a checkout that must not be; a
 card whose money was given back before anybody was told of it."""
 ORDERS: Final[Mapping[str, Object]] = {
@@ -258,7 +258,7 @@ def assert_all_alike(street: Street) -> None:
         assert accounts[name] == accounts[f"unharmed-{kind}"], name
     states = {kind: accounts[f"unharmed-{kind}"]["status"]["state"] for kind in ORDERS}
     ends = {PAID: "Completed", LOOKED_UP: "Completed", COVERED: "Completed", REFUSED: "RolledBack"}
-    assert states == ends | {REFUNDED: "Refunded"}
+    assert states == ends | {REFUNDED: "Redeemed"}
     assert street.market.session(street.made[f"unharmed-{REFUSED}"])["status"] == "expired"
     paid = sum(kind in (PAID, LOOKED_UP) for kind in street.kinds.values())
     kept = sum(kind != REFUSED for kind in street.kinds.values())
