@@ -5,7 +5,6 @@ Neighbours: `access` is what is done with it, `credentials` writes keys and kube
 
 import contextlib
 import http.client
-import os
 import secrets
 import shutil
 import ssl
@@ -147,7 +146,7 @@ class ControlPlane(ClusterAccess):
             "--unsafe-no-fsync",
             "--log-level=warn",
         ]
-        return Daemon("etcd", [self._binaries / "etcd", *flags], self._folder / "etcd.log", env=_lavish())
+        return Daemon("etcd", [self._binaries / "etcd", *flags], self._folder / "etcd.log")
 
     def _kube_apiserver(self, etcd_port: int) -> Daemon:
         key = self._folder / "service-account.key"
@@ -169,7 +168,7 @@ class ControlPlane(ClusterAccess):
             "--shutdown-watch-termination-grace-period=2s",
         ]
         log = self._folder / "kube-apiserver.log"
-        return Daemon("kube-apiserver", [self._binaries / "kube-apiserver", *flags], log, env=_lavish())
+        return Daemon("kube-apiserver", [self._binaries / "kube-apiserver", *flags], log)
 
     def _controller_manager(self) -> Daemon:
         flags = [
@@ -203,8 +202,3 @@ class ControlPlane(ClusterAccess):
         """Copy the logs of all parts into the folder `target`."""
         for log in self._folder.glob("*.log"):
             shutil.copy(log, target)
-
-
-def _lavish() -> dict[str, str]:
-    """Return an environment in which Go collects garbage seldom: processors are scarcer here than memory."""
-    return {"GOGC": "400"} | os.environ

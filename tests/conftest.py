@@ -6,6 +6,7 @@ changes what all of it has starts its own PostgreSQL, or takes `own_cluster`: th
 """
 
 import asyncio
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from testbed.postgres import RUNTIME, Database, PostgresServer
 from voucher_operator.ledger.migrate import migrate
 
 _CLUSTER = "cluster"
+# For etcd and the API server, whom nobody measures here: processors are scarcer than memory.
+os.environ.setdefault("GOGC", "400")
 
 
 class SharedCluster:
