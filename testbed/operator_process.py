@@ -30,6 +30,14 @@ def environment(database_url: str, env: Mapping[str, str] | None = None) -> dict
     return kept | {"PYTHONPATH": str(ROOT / "operator"), "DATABASE_URL": database_url} | dict(env or {})
 
 
+_AS_IN_THE_IMAGE = """
+import runpy, sys
+# Packages of the tests, which libraries of the operator's use when they are there.
+sys.modules.update(dict.fromkeys(("pykube", "rich")))
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
 class OperatorProcess:
     """One replica; start it, and start it again under the same name after `stop` or `kill`."""
 
@@ -64,7 +72,7 @@ class OperatorProcess:
         }
         self._daemon = Daemon(
             self.pod_name,
-            [sys.executable, "-m", module, "run"],
+            [sys.executable, "-c", _AS_IN_THE_IMAGE, module, "run"],
             self.log,
             env=environment(database_url, own | dict(env or {})),
         )

@@ -33,8 +33,12 @@ class StripeMock:
         self.port = free_port()
         binary = ensure("stripe-mock") / "stripe-mock"
         address = f"127.0.0.1:{self.port}"
+        # Nobody calls it; but its usual port may be taken by another one of these.
+        secure = f"127.0.0.1:{free_port()}"
         self._server = Daemon(
-            "stripe-mock", [binary, "-http-addr", address, "-strict-version-check"], folder / "stripe.log"
+            "stripe-mock",
+            [binary, "-http-addr", address, "-https-addr", secure, "-strict-version-check"],
+            folder / "stripe.log",
         )
         self._server.start()
         wait_until(self._listens, "port of stripe-mock", alive=self._server)

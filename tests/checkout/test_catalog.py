@@ -12,9 +12,10 @@ from aiohttp import web
 
 from testbed.processes import free_port
 from tests.checkout.drive import settings
-from voucher_operator.checkout import catalog_source
+from voucher_operator.checkout import catalog_service
 from voucher_operator.checkout.catalog import Catalog
-from voucher_operator.checkout.catalog_source import CatalogFile, CatalogService, source
+from voucher_operator.checkout.catalog_service import CatalogService
+from voucher_operator.checkout.catalog_source import CatalogFile, NoCatalog, source
 from voucher_operator.ledger.purchase_types import Line
 from voucher_operator.resources.errors import (
     CatalogUnavailableError,
@@ -82,7 +83,7 @@ async def catalog(shop: Shop) -> AsyncIterator[Catalog]:
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between two tries are not what is tested."""
-    monkeypatch.setattr(catalog_source, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(catalog_service, "_PAUSES", (0.0, 0.0))
 
 
 async def price(catalog: Catalog, plan: str = "m", *addons: str) -> list[int]:
@@ -276,3 +277,4 @@ async def test_a_file_may_come_late_and_change(tmp_path: Path) -> None:
 def test_the_settings_choose(tmp_path: Path) -> None:
     assert isinstance(source(settings(catalog_file=tmp_path, catalog_url="http://x")), CatalogFile)
     assert isinstance(source(settings(catalog_url="http://x")), CatalogService)
+    assert isinstance(source(settings()), NoCatalog)

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from testbed.cluster import CRDS, install_crds
+from testbed.cluster import install_crds, install_rights
 from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
@@ -86,18 +87,22 @@ async def test_restarted_under_load_and_away_for_longer_than_the_lease(
 
 
 async def test_without_crds_until_they_are_installed(
-    control_plane: ControlPlane, namespace: str, database18: Database, operators: Operators
+    tmp_path: Path, database18: Database, operators: Operators
 ) -> None:
     """No CRDs at the start: not ready, and says why; installed later, it begins to work without help."""
-    await asyncio.to_thread(control_plane.kubectl, "delete", "--wait", f"--filename={CRDS}")
-    operator = operators.start()
-    await complains(operator, "resources", "not installed")
-    await asyncio.to_thread(install_crds, control_plane)
-    async with scene(control_plane, namespace, database18) as here:
-        await here.voucher()
-        await here.redeem(["first"])
-        await here.finished()
-        await here.voucher_is(Ready="Issued", timesRedeemed=1)
-        await here.assert_told_as_it_was()
-    await asyncio.to_thread(operator.wait_ready, leader=True)
+    with ControlPlane() as bare:
+        namespace = bare.namespace("early")
+        early = Operators(install_rights(bare, [namespace]), database18, tmp_path)
+        operator = early.start()
+        operators.started.append(operator)
+        await complains(operator, "resources", "not installed")
+        await asyncio.to_thread(install_crds, bare)
+        async with scene(bare, namespace, database18) as here:
+            await here.voucher()
+            await here.redeem(["first"])
+            await here.finished()
+            await here.voucher_is(Ready="Issued", timesRedeemed=1)
+            await here.assert_told_as_it_was()
+        await asyncio.to_thread(operator.wait_ready, leader=True)
+        operator.stop()
     operators.allow.append(WITHOUT_CRDS)

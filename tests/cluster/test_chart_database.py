@@ -59,7 +59,7 @@ def test_server_is_verified(kind: str) -> None:
     assert volume["items"] == [{"key": "tls.crt", "path": "ca.crt"}]
     plain = workload(render(), kind)
     assert not any(entry["name"].startswith("PGSSL") for entry in container(plain)["env"])
-    assert {volume["name"] for volume in plain["spec"]["template"]["spec"]["volumes"]} == {"database", "tmp"}
+    assert "ca" not in {volume["name"] for volume in plain["spec"]["template"]["spec"]["volumes"]}
 
 
 def test_migration_has_no_rights() -> None:

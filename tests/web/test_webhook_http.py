@@ -111,12 +111,12 @@ async def test_a_call_under_way_is_finished_when_we_stop(database18: Database, l
 
 
 async def test_many_at_once(database18: Database, stripe_calls: Caller) -> None:
-    bodies = [session_event() for _ in range(30)] * 2
+    bodies = [session_event() for _ in range(12)] * 2
     answers = await asyncio.gather(*(stripe_calls.post(body) for body in bodies))
     assert {answer.status_code for answer in answers} == {200}
     results = [answer.json()["result"] for answer in answers]
-    assert (results.count("unknown"), results.count("duplicate")) == (30, 30)
-    assert len(await rows(database18, "SELECT 1 FROM vouchers.inbox")) == 30
+    assert (results.count("unknown"), results.count("duplicate")) == (12, 12)
+    assert len(await rows(database18, "SELECT 1 FROM vouchers.inbox")) == 12
 
 
 async def test_signals_and_logs_stay_the_process_own(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,13 +12,13 @@ import json
 import logging
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 from voucher_operator import telemetry
 from voucher_operator.checkout import events_of_stripe
 from voucher_operator.checkout.currency import CurrencyRules, rules
 from voucher_operator.checkout.effects import Effect, effect
-from voucher_operator.checkout.stripe_gateway import StripeGateway, StripeSession
 from voucher_operator.ledger.purchase_types import PaymentEffect, PaymentEvent, Purchase, PurchaseState, Received
 from voucher_operator.ledger.types import LedgerInfo
 from voucher_operator.resources.errors import (
@@ -29,6 +29,9 @@ from voucher_operator.resources.errors import (
 )
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.settings import Settings
+
+if TYPE_CHECKING:
+    from voucher_operator.checkout.stripe_gateway import StripeGateway, StripeSession
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +57,19 @@ class Checkout:
     def __init__(self, ledger: PurchaseLedger, settings: Settings) -> None:
         self._ledger = ledger
         self._settings = settings
-        self._stripe = StripeGateway(settings)
         self._rules: CurrencyRules | None = None
 
+    @cached_property
+    def _stripe(self) -> "StripeGateway":
+        # Read when it is first needed: the library is a large thing, and many a Sovereign takes no cards.
+        from voucher_operator.checkout.stripe_gateway import StripeGateway
+
+        return StripeGateway(self._settings)
+
     async def close(self) -> None:
-        """Close the connections to Stripe."""
-        await self._stripe.close()
+        """Close the connections to Stripe, if there are any."""
+        if "_stripe" in self.__dict__:
+            await self._stripe.close()
 
     @property
     def fault(self) -> str | None:
@@ -177,7 +187,7 @@ class Checkout:
                 self._left_open(purchase, error)
         return taken_back
 
-    async def _expire(self, sessions: list[StripeSession]) -> None:
+    async def _expire(self, sessions: "list[StripeSession]") -> None:
         for session in sessions:
             try:
                 async with effect(Effect.STRIPE_EXPIRE):
@@ -196,7 +206,7 @@ class Checkout:
         extra = {"key": purchase.key, "reason": error.reason}
         log.warning("a checkout may stay open until it expires: %s", error.message, extra=extra)
 
-    async def _became(self, session: StripeSession) -> PaymentEffect:
+    async def _became(self, session: "StripeSession") -> PaymentEffect:
         """Say what became of the payment of a session: REFUNDED, FAILED or NONE; NONE, where our key may not know."""
         if session.invoice_id is None:
             return PaymentEffect.NONE

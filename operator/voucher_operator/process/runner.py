@@ -34,8 +34,6 @@ from voucher_operator.process import http
 from voucher_operator.process.leader import Leadership
 from voucher_operator.resources.errors import LedgerUnavailableError
 from voucher_operator.settings import Settings
-from voucher_operator.web.server import WebServer
-from voucher_operator.web.webhook import Webhook, application
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +45,7 @@ _LEADING = 30.0
 """The same for the leader's, which first finishes what is under way."""
 _CRD_PAUSE = 2.0
 _CRD_CHECK = 30.0
+_SECRET_CHECK = 2.0
 _TIDY = 3600.0
 
 
@@ -60,13 +59,6 @@ class Operator:
         self.checkout = Checkout(self.ledger, settings)
         self.relay = Relay(
             self.ledger, settings.nats_servers, stream=settings.nats_stream, prefix=settings.nats_subject_prefix
-        )
-        self.webhook = WebServer(
-            application(
-                Webhook(settings.webhook_secrets, self.checkout.payment_event, self.checkout.receive, self.relay.wake)
-            ),
-            settings.webhook_host,
-            settings.webhook_port,
         )
         self.kube = KubeApi(closed=settings.closed_secrets)
         self.definitions = Definitions(self.kube)
@@ -83,7 +75,7 @@ class Operator:
         await self.kube.open()
         app = http.application(self.problems, self.details, self.refresh)
         server = await http.serve(app, self.settings.http_host, self.settings.http_port)
-        webhook = self.webhook.start()
+        webhook = _task(self._take_webhooks(), "webhooks")
         self.leadership = Leadership(self.settings, self.kube.client, self.lead)
         leading = asyncio.create_task(self.leadership.run(), name="leadership")
         stop = asyncio.create_task(self.stopping.wait(), name="signals")
@@ -94,12 +86,29 @@ class Operator:
         finally:
             log.info("stopping", extra={"resource": "process", "key": self.settings.pod_name, "reason": "Signal"})
             await _end(leading, stop, patience=_LEADING)
-            await self.webhook.stop()
+            await _end(webhook)
             await server.cleanup()
             await self.catalog.close()
             await self.checkout.close()
             await self.kube.close()
             await self.ledger.close()
+
+    async def _take_webhooks(self) -> None:
+        """Serve webhooks from the time that there is a secret to know Stripe by; before, nobody could be believed."""
+        while not self.settings.webhook_secrets():  # noqa: ASYNC110 - a file that comes late tells nobody
+            await asyncio.sleep(_SECRET_CHECK)
+        # Read late, for they are large things, and many a Sovereign takes no cards.
+        from voucher_operator.web.server import WebServer
+        from voucher_operator.web.webhook import Webhook, application
+
+        secrets, checkout = self.settings.webhook_secrets, self.checkout
+        app = application(Webhook(secrets, checkout.payment_event, checkout.receive, self.relay.wake))
+        server = WebServer(app, self.settings.webhook_host, self.settings.webhook_port)
+        serving = server.start()
+        try:
+            await asyncio.shield(serving)
+        finally:
+            await server.stop()
 
     async def lead(self) -> None:
         """Watch and reconcile until cancelled, or until a part of it ends, which it never should."""
