@@ -83,6 +83,9 @@ CREATE TABLE IF NOT EXISTS vouchers.inbox (
     received_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- Asked for while the customer is locked: what came for an order that was rolled back or is refunded.
+CREATE INDEX IF NOT EXISTS inbox_order ON vouchers.inbox (order_id) WHERE order_id IS NOT NULL;
+
 -- A key that bought without a code is taken, too: 'placed'. What is there already is not looked at.
 ALTER TABLE vouchers.redemption
     DROP CONSTRAINT IF EXISTS redemption_outcome_check,
