@@ -19,7 +19,7 @@ FILES = sorted(path.relative_to(TEMPLATE) for path in TEMPLATE.rglob("*") if pat
 def substituted(text: str) -> str:
     """Do what postBuild does; that Flux agrees is tested where Flux runs."""
     text = text.replace("${SOVEREIGN_FQDN}", "sovereign.example")
-    return re.sub(r"\$\{\w+:=([^${}]+)\}", r"\1", text)
+    return re.sub(r"\$\{\w+:=([^${}]*)\}", r"\1", text)
 
 
 def slot() -> dict[str, Object]:
