@@ -37,22 +37,25 @@ class Api:
         request = urllib.request.Request(self._server + path, data, headers)
         return urllib.request.urlopen(request, timeout=timeout, context=self._context)
 
-    def create(self, path: str, body: Mapping[str, Any]) -> None:
-        """Create an object; a server that is too busy is asked again after the time that it names."""
+    def patient(self, path: str, body: Mapping[str, Any] | None = None, timeout: float = 30.0) -> Any:
+        """Do as `open`; a server that is too busy, or takes in a new CRD, is asked again after the time that it names."""
         for _ in range(_TRIES):
             try:
-                self.open(path, body).close()
+                return self.open(path, body, timeout)
             except urllib.error.HTTPError as error:
                 if error.code != _BUSY:
                     raise RuntimeError(f"{error.code}: {error.read().decode()}") from None
                 time.sleep(float(error.headers.get("Retry-After", 1)))
-            else:
-                return
+                error.close()
         raise RuntimeError("the API server is too busy")
+
+    def create(self, path: str, body: Mapping[str, Any]) -> None:
+        """Create an object."""
+        self.patient(path, body).close()
 
     def watch(self, path: str, timeout: float) -> Iterator[dict[str, Any]]:
         """Yield an object now and whenever it changes, until the server ends the watch."""
-        with self.open(f"{path}&watch=true&timeoutSeconds={int(timeout)}", timeout=timeout + 10) as lines:
+        with self.patient(f"{path}&watch=true&timeoutSeconds={int(timeout)}", timeout=timeout + 10) as lines:
             for line in lines:
                 yield json.loads(line)["object"]
 
