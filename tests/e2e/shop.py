@@ -38,7 +38,7 @@ class Api:
         return urllib.request.urlopen(request, timeout=timeout, context=self._context)
 
     def patient(self, path: str, body: Mapping[str, Any] | None = None, timeout: float = 30.0) -> Any:
-        """Do as `open`; a server that is too busy, or takes in a new CRD, is asked again after the time that it names."""
+        """Do as `open`; a server that is busy, or takes in a new CRD, is asked again after the time that it names."""
         for _ in range(_TRIES):
             try:
                 return self.open(path, body, timeout)
