@@ -18,7 +18,8 @@ import yaml
 from testbed import tools
 from testbed.access import ClusterAccess
 from testbed.control_plane import ControlPlane
-from testbed.operator_process import ROOT, OperatorProcess, environment
+from testbed.interpreter import ROOT, environment
+from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database, PostgresServer, Version
 from testbed.processes import TestbedError, temporary_folder
 

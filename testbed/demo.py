@@ -17,7 +17,7 @@ from testbed.access import ExistingCluster
 from testbed.cluster import Stack, command
 from testbed.demo_orders import Shop, buy, shop
 from testbed.demo_terminal import WAIT, kubectl, say
-from testbed.operator_process import ROOT
+from testbed.interpreter import ROOT
 from testbed.postgres import Database
 from testbed.processes import TestbedError, temporary_folder
 

@@ -17,7 +17,8 @@ import yaml
 
 from testbed.cluster import Stack
 from testbed.demo_terminal import kubectl, say, wait_for
-from testbed.operator_process import ROOT, OperatorProcess
+from testbed.interpreter import ROOT
+from testbed.operator_process import OperatorProcess
 from testbed.scripted_stripe import KEY, ScriptedStripe
 from testbed.stripe_things import signed
 

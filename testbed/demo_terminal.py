@@ -7,7 +7,7 @@ import sys
 from typing import Final
 
 from testbed.cluster import Stack
-from testbed.operator_process import ROOT
+from testbed.interpreter import ROOT
 
 WAIT: Final = "--timeout=60s"
 

@@ -1,11 +1,11 @@
 """The operator as a process of its own, with what a pod would give it: environment, credentials, signals.
 
-Neighbours: `cluster` makes its credentials; tests read its log, probes and metrics.
+Neighbours: `cluster` makes its credentials; `nursery` makes many of them start at once; tests read its log, probes and
+metrics.
 """
 
 import http.client
 import json
-import os
 import re
 import secrets
 import sys
@@ -18,24 +18,11 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from testbed.interpreter import AS_IN_THE_IMAGE, environment
+from testbed.nursery import Newborn, Nursery
 from testbed.processes import Daemon, TestbedError, free_port, wait_until
 
-ROOT = Path(__file__).resolve().parent.parent
 _LOUD = ("WARNING", "ERROR", "CRITICAL")
-
-
-def environment(database_url: str, env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return a whole environment for the operator's command line: the database, what Python needs, and `env`."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TZ") if name in os.environ}
-    return kept | {"PYTHONPATH": str(ROOT / "operator"), "DATABASE_URL": database_url} | dict(env or {})
-
-
-_AS_IN_THE_IMAGE = """
-import runpy, sys
-# Packages of the tests, which libraries of the operator's use when they are there.
-sys.modules.update(dict.fromkeys(("pykube", "rich")))
-runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
-"""
 
 
 class OperatorProcess:
@@ -50,11 +37,12 @@ class OperatorProcess:
         folder: Path,
         pod_name: str | None = None,
         env: Mapping[str, str] | None = None,
-        module: str = "voucher_operator.cli",
+        nursery: Nursery | None = None,
     ) -> None:
         """Prepare a replica for `namespaces`, the first of which holds the Lease.
 
-        `folder` takes its log, `env` adds to or replaces its environment, `module` is what is run.
+        `folder` takes its log, `env` adds to or replaces its environment. It is started as the image does it, by an
+        interpreter of its own, unless there is a `nursery`, which is faster.
         """
         self.pod_name = pod_name or f"operator-{secrets.token_hex(3)}"
         self.port = free_port()
@@ -70,12 +58,9 @@ class OperatorProcess:
             "VOUCHER_OPERATOR_WEBHOOK_HOST": "127.0.0.1",
             "VOUCHER_OPERATOR_WEBHOOK_PORT": str(self.webhook_port),
         }
-        self._daemon = Daemon(
-            self.pod_name,
-            [sys.executable, "-c", _AS_IN_THE_IMAGE, module, "run"],
-            self.log,
-            env=environment(database_url, own | dict(env or {})),
-        )
+        self._env = environment(database_url, own | dict(env or {}))
+        self._nursery = nursery
+        self._daemon = self._prepared({})
 
     @property
     def pid(self) -> int:
@@ -87,8 +72,16 @@ class OperatorProcess:
         """False before `start` and after its end."""
         return self._daemon.running
 
-    def start(self) -> None:
-        """Start; returns at once."""
+    @property
+    def returncode(self) -> int | None:
+        """Exit code of the last life, minus the signal's number when one ended it; None while it runs."""
+        return self._daemon.returncode
+
+    def start(self, env: Mapping[str, str] | None = None) -> None:
+        """Start, with `env` added to the environment of this life alone; returns at once."""
+        if self.running:
+            raise TestbedError(f"{self.pod_name} runs already")
+        self._daemon = self._prepared(env or {})
         self._daemon.start()
 
     def stop(self, timeout: float = 40.0) -> None:
@@ -149,6 +142,13 @@ class OperatorProcess:
         """Return the records of WARNING and above in whose JSON none of the regular expressions `allow` is found."""
         loud = [record for record in self.records() if record.get("level") in _LOUD]
         return [record for record in loud if not any(re.search(pattern, json.dumps(record)) for pattern in allow)]
+
+    def _prepared(self, env: Mapping[str, str]) -> Daemon:
+        whole = self._env | dict(env)
+        if self._nursery is not None:
+            return Newborn(self.pod_name, self._nursery, ["run"], self.log, env=whole)
+        command = [sys.executable, "-c", AS_IN_THE_IMAGE, "voucher_operator.cli", "run"]
+        return Daemon(self.pod_name, command, self.log, env=whole)
 
     def _get(self, path: str) -> str:
         try:

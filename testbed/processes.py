@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from testbed import guardian
 
@@ -114,6 +115,23 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60.0, 
         pause = min(pause * 1.5, 0.2)
 
 
+class Process(Protocol):
+    """What a daemon needs of a `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int:
+        """Process id, also of its group."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, minus the signal's number when one ended it; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the exit code. Raises subprocess.TimeoutExpired."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal, unless it has ended."""
+
+
 class Daemon:
     """One process in a group of its own, its output in a file."""
 
@@ -141,7 +159,7 @@ class Daemon:
         self._cwd = cwd
         self._stop_signal = stop_signal
         self._orphan_signal = orphan_signal
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     @property
     def pid(self) -> int:
@@ -162,10 +180,14 @@ class Daemon:
         """Start the process; its output is appended to the log."""
         if self.running:
             raise TestbedError(f"{self.name} runs already")
+        self._process = self._spawn()
+        _guardian.order(f"process {self.pid} {int(self._orphan_signal)}")
+
+    def _spawn(self) -> Process:
         # Without a group of its own, the root group's rights would stay with the unprivileged user.
         groups = {"user": self._user, "group": self._user, "extra_groups": []} if self._user is not None else {}
         with self.log.open("ab") as output:
-            self._process = subprocess.Popen(  # type: ignore[call-overload]
+            return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
                 self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -175,7 +197,6 @@ class Daemon:
                 start_new_session=True,
                 **groups,
             )
-        _guardian.order(f"process {self.pid} {int(self._orphan_signal)}")
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process (not to its children)."""
@@ -209,7 +230,7 @@ class Daemon:
         """Return the last lines of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> Process:
         if self._process is None:
             raise TestbedError(f"{self.name} was not started")
         return self._process

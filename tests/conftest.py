@@ -17,6 +17,7 @@ import pytest
 
 from testbed.cluster import Installation, install_crds, install_rights
 from testbed.control_plane import ControlPlane
+from testbed.nursery import Nursery
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import RUNTIME, Database, PostgresServer
 from voucher_operator.ledger.migrate import migrate
@@ -131,19 +132,31 @@ def installation(control_plane: ControlPlane, namespace: str) -> Installation:
     return install_rights(control_plane, [namespace])
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Bears most replicas of the tests; those of everyday life are started as the image does it."""
+    with Nursery() as nursery:
+        yield nursery
+
+
 class Operators:
     """Starts replicas for one test, all on its namespace and its ledger."""
 
-    def __init__(self, installation: Installation, database: Database, folder: Path) -> None:
+    def __init__(
+        self, installation: Installation, database: Database, folder: Path, nursery: Nursery | None = None
+    ) -> None:
         self.allow: list[str] = []
         """Regular expressions of the warnings that the test provokes; any other fails it."""
         self.started: list[OperatorProcess] = []
         self._installation = installation
         self._database = database
         self._folder = folder
+        self._nursery = nursery
 
-    def start(self, pod_name: str | None = None, env: Mapping[str, str] | None = None) -> OperatorProcess:
-        """Start a replica; returns at once."""
+    def start(
+        self, pod_name: str | None = None, env: Mapping[str, str] | None = None, *, interpreter: bool = False
+    ) -> OperatorProcess:
+        """Start a replica, in an `interpreter` of its own if that matters; returns at once."""
         operator = OperatorProcess(
             kubeconfig=self._installation.kubeconfig,
             database_url=self._database.runtime_url,
@@ -151,6 +164,7 @@ class Operators:
             folder=self._folder,
             pod_name=pod_name,
             env={**self._installation.env, **(env or {})},
+            nursery=None if interpreter else self._nursery,
         )
         operator.start()
         self.started.append(operator)
@@ -158,9 +172,11 @@ class Operators:
 
 
 @pytest.fixture
-def operators(installation: Installation, database18: Database, tmp_path: Path) -> Iterator[Operators]:
+def operators(
+    installation: Installation, database18: Database, tmp_path: Path, nursery: Nursery
+) -> Iterator[Operators]:
     """Ends all replicas in good order after the test, and fails it for an unexpected line in a log."""
-    started = Operators(installation, database18, tmp_path)
+    started = Operators(installation, database18, tmp_path, nursery)
     yield started
     for operator in started.started:
         if operator.running:

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from voucher_operator import __version__, telemetry
-from voucher_operator.controllers.audit import redeemed_keys
-from voucher_operator.controllers.kube import ApiUnavailableError
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.export import export
 from voucher_operator.ledger.reader import STATEMENT_LIMIT
+from voucher_operator.ledger.types import Violation
 from voucher_operator.ledger.verify import ungranted, verify
 from voucher_operator.process.migration import DEFER, migrate_patiently, seconds
-from voucher_operator.resources.errors import OperatorError
+from voucher_operator.resources.errors import ApiUnavailableError, OperatorError
 from voucher_operator.resources.money import format_amount
 from voucher_operator.settings import Settings
 
@@ -41,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), 1)
     except (KeyboardInterrupt, BrokenPipeError):
         return 1
+    except OSError as error:
+        return _fail(f"{error.strerror or error}", 1)
     return code
 
 
@@ -95,7 +96,7 @@ def _seconds(text: str) -> float:
 
 
 async def _run(settings: Settings, _: argparse.Namespace) -> int:
-    # Here, for the other commands need none of its libraries: they start in half the time.
+    # Here, for the other commands need none of its libraries: they start in half the time. `_ungranted` does the same.
     from voucher_operator.process.runner import run
 
     await run(settings)
@@ -115,12 +116,20 @@ async def _verify(settings: Settings, args: argparse.Namespace) -> int:
     limit = args.statement_limit
     broken = await verify(settings.conninfo(), statement_limit=limit)
     if args.namespace:
-        async for keys in redeemed_keys(args.namespace):
-            broken += await ungranted(settings.conninfo(), keys, statement_limit=limit)
+        broken += await _ungranted(settings.conninfo(), args.namespace, limit)
     for violation in broken:
         print(f"{violation.invariant}: {violation.subject}: {violation.detail}")
     print(f"{len(broken)} rows break an invariant" if broken else "the ledger is consistent")
     return 1 if broken else 0
+
+
+async def _ungranted(conninfo: str, namespaces: Sequence[str], limit: float) -> list[Violation]:
+    from voucher_operator.controllers.audit import redeemed_keys
+
+    broken = []
+    async for keys in redeemed_keys(namespaces):
+        broken += await ungranted(conninfo, keys, statement_limit=limit)
+    return broken
 
 
 async def _export(settings: Settings, args: argparse.Namespace) -> int:

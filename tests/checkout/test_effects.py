@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from testbed.operator_process import environment
+from testbed.interpreter import environment
 from voucher_operator.checkout.effects import VARIABLE, Effect, effect
 
 SCRIPT = """

@@ -211,7 +211,7 @@ async def test_not_migrated_yet(
 
 async def test_a_crowd_waits_in_little_memory(here: Scene, postgres18: PostgresServer, operators: Operators) -> None:
     """They wait for PostgreSQL, then all finish; the process never takes over 120 MB (`make bench`: with 2,000)."""
-    operator = operators.start()
+    operator = operators.start(interpreter=True)
     await here.voucher()
     await here.voucher_is(Ready="Issued")
     postgres18.stop()

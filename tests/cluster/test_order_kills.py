@@ -24,8 +24,9 @@ from kubernetes.client import ApiClient
 
 from testbed.cluster import Installation
 from testbed.control_plane import ControlPlane
-from testbed.lives import Lives
 from testbed.nats import NatsServer
+from testbed.nursery import Nursery
+from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
 from tests.cluster.market import ADDONS, PLANS, Market, awaiting, order, told
@@ -107,7 +108,7 @@ class Street:
     shop: Shop
     books: Books
     market: Market
-    operator: Lives
+    operator: OperatorProcess
     registry: Registry
     streams: Streams
     code: str = ""
@@ -197,7 +198,13 @@ def shop(client: ApiClient, namespace: str) -> Shop:
 
 @pytest.fixture
 def street(
-    installation: Installation, database18: Database, books: Books, shop: Shop, registry: Registry, tmp_path: Path
+    installation: Installation,
+    database18: Database,
+    books: Books,
+    shop: Shop,
+    registry: Registry,
+    nursery: Nursery,
+    tmp_path: Path,
 ) -> Iterator[Street]:
     """Have it all, with an operator that has not begun to live."""
     with ExitStack() as stack:
@@ -206,7 +213,7 @@ def street(
         market.stripe.prices["price_l"] = 17000
         streams = Streams(stack.enter_context(NatsServer()), "kills")
         bus = {"URL": streams.server.url, "STREAM": streams.name, "SUBJECT_PREFIX": streams.prefix}
-        operator = Lives(
+        operator = OperatorProcess(
             kubeconfig=installation.kubeconfig,
             database_url=database18.runtime_url,
             namespaces=installation.namespaces,
@@ -217,9 +224,9 @@ def street(
                 **market.env,
                 **{f"VOUCHER_OPERATOR_NATS_{name}": value for name, value in bus.items()},
             },
+            nursery=nursery,
         )
-        stack.callback(operator.close)
-        operator.start()
+        stack.callback(_end, operator)
         yield Street(shop, books, market, operator, registry, streams)
 
 
@@ -227,12 +234,12 @@ def test_killed_before_and_after_every_effect(street: Street) -> None:
     """As many deaths as boundaries, each by the SIGKILL that was ordered, and every order ends as it should."""
     voucher = street.shop.voucher(maxRedemptions=len(BOUNDARIES) + len(ORDERS))
     street.code = voucher.code
-    for number, boundary in enumerate(BOUNDARIES, 1):
+    for boundary in BOUNDARIES:
         street.place(boundary.name, boundary.kind)
-        street.operator.live(**boundary.env)
-        until(partial(over, street, number, boundary), f"death at {boundary.name}")
-        assert street.operator.deaths[-1] == -signal.SIGKILL
-    street.operator.live()
+        street.operator.start(boundary.env)
+        until(partial(over, street, boundary), f"death at {boundary.name}")
+        assert street.operator.returncode == -signal.SIGKILL
+    street.operator.start()
     until(street.finished, "end of what was begun")
     for kind in ORDERS:
         street.place(f"unharmed-{kind}", kind)
@@ -243,11 +250,15 @@ def test_killed_before_and_after_every_effect(street: Street) -> None:
     assert street.operator.unexpected(["rolling back: Stripe would charge"]) == []
 
 
-def over(street: Street, number: int, boundary: Boundary) -> bool:
+def _end(operator: OperatorProcess) -> None:
+    if operator.running:
+        operator.kill()
+
+
+def over(street: Street, boundary: Boundary) -> bool:
     """Whether this life has ended; a turn is taken to bring that about."""
-    assert street.operator.running
     street.turn(post=boundary.kind not in (LOOKED_UP, REFUNDED))
-    return len(street.operator.deaths) == number
+    return not street.operator.running
 
 
 def assert_all_alike(street: Street) -> None:

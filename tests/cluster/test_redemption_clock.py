@@ -52,7 +52,7 @@ def off(request: pytest.FixtureRequest, operators: Operators, tmp_path: Path) ->
     (folder / "sitecustomize.py").write_text(SHIFT)
     path = f"{folder}:{Path(__file__).resolve().parent.parent.parent / 'operator'}"
     env = {"PYTHONPATH": path, "CLOCK_OFF": str(request.param), "VOUCHER_OPERATOR_RESYNC_INTERVAL": "0.5"}
-    operators.start(env=FAST | env)
+    operators.start(env=FAST | env, interpreter=True)
     return timedelta(seconds=request.param)
 
 

@@ -10,8 +10,8 @@ from signal import SIGCONT, SIGSTOP
 
 import pytest
 
+from testbed.interpreter import ROOT
 from testbed.nats import NatsServer
-from testbed.operator_process import ROOT
 from testbed.postgres import Database
 from testbed.processes import Daemon
 from tests.events.drive import Streams, drained, in_order, running, waiting, write, written

@@ -12,7 +12,7 @@ from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
 
 from testbed.control_plane import ControlPlane
 from testbed.flux import Flux
-from testbed.operator_process import ROOT
+from testbed.interpreter import ROOT
 from tests.cluster.resources import FAST, GROUP, VERSION, Books, Made, Object, Predicate, Shop, condition, until
 from tests.conftest import Operators
 

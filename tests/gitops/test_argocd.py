@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from testbed.operator_process import ROOT
+from testbed.interpreter import ROOT
 from testbed.tools import ensure
 from voucher_operator.resources.conditions import kstatus
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from testbed.operator_process import environment
+from testbed.interpreter import environment
 from testbed.postgres import Database, PostgresServer
 
 NOWHERE = "postgresql://owner:wrong@127.0.0.1:1/billing"

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from voucher_operator.controllers import kube
-from voucher_operator.controllers.kube import ApiUnavailableError, ConflictError, KubeApi
+from voucher_operator.controllers.kube import ConflictError, KubeApi
 from voucher_operator.resources.base import Model
+from voucher_operator.resources.errors import ApiUnavailableError
 from voucher_operator.resources.redemption import RedemptionSpec, RedemptionStatus
 from voucher_operator.resources.voucher import VoucherSpec, VoucherStatus
 

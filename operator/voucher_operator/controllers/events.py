@@ -15,7 +15,8 @@ from typing import Literal
 from uuid import uuid4
 
 from voucher_operator import telemetry
-from voucher_operator.controllers.kube import API_VERSION, ApiUnavailableError, Body, ConflictError, KubeApi
+from voucher_operator.controllers.kube import API_VERSION, Body, ConflictError, KubeApi
+from voucher_operator.resources.errors import ApiUnavailableError
 from voucher_operator.resources.reasons import Reason
 
 log = logging.getLogger(__name__)

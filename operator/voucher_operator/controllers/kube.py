@@ -17,7 +17,12 @@ import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
-from voucher_operator.resources.errors import InvalidCodeError, SecretNotFoundError, SecretUnreadableError
+from voucher_operator.resources.errors import (
+    ApiUnavailableError,
+    InvalidCodeError,
+    SecretNotFoundError,
+    SecretUnreadableError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +47,6 @@ _ERROR, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE, _INVALID, _BROK
     422,
     500,
 )
-
-
-class ApiUnavailableError(Exception):
-    """The API server could not be reached, refused or failed; retry."""
 
 
 class RefusedError(ApiUnavailableError):

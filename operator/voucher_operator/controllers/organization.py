@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from voucher_operator.checkout.effects import Effect, effect
-from voucher_operator.controllers.kube import ApiUnavailableError, Body, ConflictError, KubeApi, RefusedError
+from voucher_operator.controllers.kube import Body, ConflictError, KubeApi, RefusedError
 from voucher_operator.ledger.purchase_types import Purchase
 from voucher_operator.resources.conditions import READY
+from voucher_operator.resources.errors import ApiUnavailableError
 from voucher_operator.resources.reasons import Reason
 
 API_VERSION: Final = "catalyst.openova.io/v1alpha1"

@@ -4,8 +4,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from voucher_operator.controllers.kube import ApiUnavailableError, ConflictError
-from voucher_operator.resources.errors import OperatorError
+from voucher_operator.controllers.kube import ConflictError
+from voucher_operator.resources.errors import ApiUnavailableError, OperatorError
 
 log = logging.getLogger(__name__)
 

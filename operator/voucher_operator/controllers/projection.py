@@ -18,13 +18,13 @@ from typing import Any
 from voucher_operator import telemetry
 from voucher_operator.controllers import kube
 from voucher_operator.controllers.cache import Cache, is_older, key_of
-from voucher_operator.controllers.kube import ApiUnavailableError, Body, ConflictError, KubeApi
+from voucher_operator.controllers.kube import Body, ConflictError, KubeApi
 from voucher_operator.controllers.passes import every
 from voucher_operator.controllers.vouchers import VoucherController
 from voucher_operator.controllers.watch import Feed
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import VoucherCounters
-from voucher_operator.resources.errors import LedgerUnavailableError
+from voucher_operator.resources.errors import ApiUnavailableError, LedgerUnavailableError
 from voucher_operator.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -15,14 +15,14 @@ from typing import Final
 from voucher_operator.checkout.saga import Checkout
 from voucher_operator.controllers import kube, purchase_status
 from voucher_operator.controllers.cache import Cache
-from voucher_operator.controllers.kube import ApiUnavailableError, Body, ConflictError, KubeApi, RefusedError
+from voucher_operator.controllers.kube import Body, ConflictError, KubeApi, RefusedError
 from voucher_operator.controllers.orders import OrderController, asks_for
 from voucher_operator.controllers.outage import Outage
 from voucher_operator.controllers.passes import every
 from voucher_operator.controllers.queue import WorkQueue
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase_types import Purchase, PurchaseState
-from voucher_operator.resources.errors import OperatorError
+from voucher_operator.resources.errors import ApiUnavailableError, OperatorError
 from voucher_operator.settings import Settings
 
 log = logging.getLogger(__name__)

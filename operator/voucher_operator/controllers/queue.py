@@ -15,8 +15,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any
 
-from voucher_operator.controllers.kube import ApiUnavailableError
-from voucher_operator.resources.errors import TransientError
+from voucher_operator.resources.errors import ApiUnavailableError, TransientError
 
 log = logging.getLogger(__name__)
 

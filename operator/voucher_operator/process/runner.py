@@ -12,6 +12,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from typing import Any
 
 import kopf
@@ -24,7 +25,7 @@ from voucher_operator.controllers import watch
 from voucher_operator.controllers.assembly import Controllers, Process, assemble
 from voucher_operator.controllers.definitions import Definitions
 from voucher_operator.controllers.events import Recorder
-from voucher_operator.controllers.kube import ApiUnavailableError, KubeApi
+from voucher_operator.controllers.kube import KubeApi
 from voucher_operator.controllers.passes import every
 from voucher_operator.controllers.queue import WorkQueue  # noqa: TC001
 from voucher_operator.controllers.vouchers import VoucherController
@@ -32,7 +33,7 @@ from voucher_operator.events.relay import Relay
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.process import http
 from voucher_operator.process.leader import Leadership
-from voucher_operator.resources.errors import LedgerUnavailableError
+from voucher_operator.resources.errors import ApiUnavailableError, LedgerUnavailableError
 from voucher_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -71,10 +72,22 @@ class Operator:
         """Serve until SIGTERM or SIGINT."""
         self._listen_to_signals()
         asyncio.get_running_loop().set_exception_handler(watch.forgive)
+        async with AsyncExitStack() as opened:
+            await self._open(opened)
+            await self._serve()
+
+    async def _open(self, opened: AsyncExitStack) -> None:
+        # What is open is closed also when the next cannot be opened: the pool's tasks outlive a mere cancellation.
         await self.ledger.open()
+        opened.push_async_callback(self.ledger.close)
         await self.kube.open()
+        for client in (self.kube, self.checkout, self.catalog):
+            opened.push_async_callback(client.close)
         app = http.application(self.problems, self.details, self.refresh)
         server = await http.serve(app, self.settings.http_host, self.settings.http_port)
+        opened.push_async_callback(server.cleanup)
+
+    async def _serve(self) -> None:
         webhook = _task(self._take_webhooks(), "webhooks")
         self.leadership = Leadership(self.settings, self.kube.client, self.lead)
         leading = asyncio.create_task(self.leadership.run(), name="leadership")
@@ -87,11 +100,6 @@ class Operator:
             log.info("stopping", extra={"resource": "process", "key": self.settings.pod_name, "reason": "Signal"})
             await _end(leading, stop, patience=_LEADING)
             await _end(webhook)
-            await server.cleanup()
-            await self.catalog.close()
-            await self.checkout.close()
-            await self.kube.close()
-            await self.ledger.close()
 
     async def _take_webhooks(self) -> None:
         """Serve webhooks from the time that there is a secret to know Stripe by; before, nobody could be believed."""

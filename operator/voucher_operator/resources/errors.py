@@ -18,7 +18,8 @@
         ├── CatalogUnavailableError
         └── PaymentProcessorUnavailableError
 
-Refusals of a redemption are results, not exceptions: see `voucher_operator.ledger.types.RedeemResult`.
+Beside it stands ApiUnavailableError, which no condition can tell of. Refusals of a redemption are results, not
+exceptions: see `voucher_operator.ledger.types.RedeemResult`.
 Messages are one line, deterministic, say what to do, and hold no secret, no counter and no time, for they become
 condition messages.
 """
@@ -37,6 +38,10 @@ class OperatorError(Exception):
     def message(self) -> str:
         """One line for a condition."""
         return " ".join(str(self).split())
+
+
+class ApiUnavailableError(Exception):
+    """The API server could not be reached, refused or failed; retry."""
 
 
 class TerminalError(OperatorError):

@@ -1,0 +1,35 @@
+"""What nobody but whoever starts the operator can mend ends it at once with one line, also when the ledger is there."""
+
+import socket
+from pathlib import Path
+
+from testbed.operator_process import OperatorProcess
+from testbed.processes import wait_until
+from tests.conftest import Operators
+
+
+def last_words(operator: OperatorProcess) -> str:
+    """Wait for its end, which is a failure, and return the one line for people."""
+    wait_until(lambda: operator.returncode is not None, "end of the operator")
+    assert operator.returncode == 1
+    (line,) = (line for line in operator.log.read_text().splitlines() if not line.startswith("{"))
+    return line
+
+
+def test_without_a_cluster(operators: Operators, tmp_path: Path) -> None:
+    operator = operators.start(env={"KUBECONFIG": str(tmp_path / "absent")})
+    assert last_words(operator) == (
+        "voucher-operator: no cluster is configured: run in a pod, or set KUBECONFIG to a file"
+    )
+    operators.allow += ["Config not found", "no cluster is configured"]
+
+
+def test_with_a_port_that_is_taken(operators: Operators) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        operator = operators.start(env={"VOUCHER_OPERATOR_HTTP_PORT": str(port)})
+        words = last_words(operator)
+    assert words.startswith("voucher-operator: ")
+    assert f"('127.0.0.1', {port})" in words
+    assert "already in use" in words
+    operators.allow.append("already in use")
