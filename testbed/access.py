@@ -1,13 +1,30 @@
-"""Access to a cluster by kubectl, whoever runs it.
+"""Access to a cluster, whoever runs it: by kubectl as people have it, and by a client for what is done often.
 
 Neighbours: `control_plane` is a cluster of ours; `cluster` needs no more than this of either kind.
 """
 
 import json
+import os
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+from kubernetes import config
+from kubernetes.client import (
+    ApiClient,
+    AuthenticationV1TokenRequest,
+    Configuration,
+    CoreV1Api,
+    V1Namespace,
+    V1ObjectMeta,
+    V1TokenRequestSpec,
+)
+from kubernetes.dynamic import DynamicClient
 
 from testbed.credentials import with_token
 from testbed.processes import TestbedError
@@ -45,18 +62,43 @@ class ClusterAccess(ABC):
         """Return the whole command line of a kubectl as the administrator, for whoever runs it himself."""
         return [str(self._kubectl), f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self._folder}/cache", *args]
 
+    @contextmanager
+    def client(self) -> Iterator[ApiClient]:
+        """Open an administrator's client."""
+        settings = Configuration()
+        config.load_kube_config(str(self.kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call]
+        with ApiClient(settings) as client:
+            yield client
+
+    def server_side_apply(self, documents: Iterable[dict[str, Any]]) -> None:
+        """Apply documents of kinds that are there, on the server's side, as `kubectl apply --server-side` does."""
+        with self.client() as client:
+            # Named by the process: the file is not written at once.
+            dynamic = DynamicClient(client, cache_file=f"{self._folder}/discovery-{os.getpid()}.json")  # type: ignore[no-untyped-call]
+            for document in documents:
+                resource = dynamic.resources.get(api_version=document["apiVersion"], kind=document["kind"])
+                dynamic.server_side_apply(resource, document, field_manager="testbed")  # type: ignore[no-untyped-call]
+
     def namespace(self, name: str) -> str:
         """Create a namespace and return its name."""
-        self.kubectl("create", "namespace", name)
+        with self.client() as client:
+            CoreV1Api(client).create_namespace(V1Namespace(metadata=V1ObjectMeta(name=name)))
         return name
 
     def service_account_kubeconfig(self, namespace: str, name: str) -> Path:
         """Return credentials of a ServiceAccount, by a token of 24 hours from the TokenRequest API."""
-        token = self.kubectl("create", "token", name, f"--namespace={namespace}", "--duration=24h").strip()
-        own = json.loads(self.kubectl("config", "view", "--raw", "--minify", "--flatten", "--output=json"))
+        wanted = AuthenticationV1TokenRequest(spec=V1TokenRequestSpec(audiences=[], expiration_seconds=86400))
+        with self.client() as client:
+            answer = CoreV1Api(client).create_namespaced_service_account_token(name, namespace, wanted)
+        assert answer.status is not None
+        assert answer.status.token is not None
         path = self._folder / f"{namespace}-{name}.kubeconfig"
-        with_token(path, own, token, namespace)
+        with_token(path, self._own, answer.status.token, namespace)
         return path
+
+    @cached_property
+    def _own(self) -> dict[str, Any]:
+        return dict(json.loads(self.kubectl("config", "view", "--raw", "--minify", "--flatten", "--output=json")))
 
 
 class ExistingCluster(ClusterAccess):

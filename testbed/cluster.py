@@ -69,7 +69,7 @@ def install_rights(
     """
     documents = render_chart(namespaces[0], {"watchNamespaces": list(namespaces)} | dict(values or {}))
     rights = [document for document in documents if document["kind"] in _RIGHTS]
-    cluster.kubectl("apply", "--server-side", "--filename=-", input=yaml.safe_dump_all(rights))
+    cluster.server_side_apply(rights)
     deployment = next(document for document in documents if document["kind"] == "Deployment")
     pod = deployment["spec"]["template"]["spec"]
     variables = {entry["name"]: entry.get("value", "") for entry in pod["containers"][0]["env"]}

@@ -111,11 +111,14 @@ def control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
 
 
 @pytest.fixture(scope="session")
-def own_cluster() -> Iterator[ControlPlane]:
+def own_cluster(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     """A cluster that one test at a time may stop or change; it leaves it running with the present CRDs.
 
     Those tests are marked `xdist_group("own-cluster")`, so that one process runs them all.
     """
+    if hasattr(request.config, "workerinput"):
+        # There were versions that forgot the groups, and every process had such a cluster.
+        assert "@own-cluster" in os.environ["PYTEST_CURRENT_TEST"]
     with ControlPlane() as cluster:
         install_crds(cluster)
         yield cluster

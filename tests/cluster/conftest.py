@@ -24,7 +24,7 @@ from testbed.scripted_stripe import ScriptedStripe
 from tests.cluster.desk import Desk
 from tests.cluster.desk import opened as opened_desk
 from tests.cluster.market import Market
-from tests.cluster.resources import CLOSED_SECRET, FAST, Books, Shop, connected
+from tests.cluster.resources import CLOSED_SECRET, FAST, Books, Shop
 from voucher_operator.ledger.types import Violation
 from voucher_operator.ledger.verify import verify
 
@@ -50,7 +50,7 @@ def violations(database: Database) -> list[Violation]:
 @pytest.fixture(scope="session")
 def admin(control_plane: ControlPlane) -> Iterator[ApiClient]:
     """An administrator's client."""
-    with connected(control_plane) as client:
+    with control_plane.client() as client:
         yield client
 
 

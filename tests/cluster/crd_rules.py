@@ -13,10 +13,8 @@ from typing import Any, cast
 
 import pytest
 import yaml
-from kubernetes import config
-from kubernetes.client import ApiClient, ApiException, Configuration, CustomObjectsApi
+from kubernetes.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi
 
-from testbed.cluster import install_crds
 from testbed.control_plane import ControlPlane
 from testbed.processes import wait_until
 
@@ -63,12 +61,10 @@ def _merge(target: Mapping[str, Any], patch: Mapping[str, Any]) -> Object:
 class Judge:
     """Asks the API server about specs of one kind, in a namespace of its own."""
 
-    def __init__(
-        self, control_plane: ControlPlane, api: CustomObjectsApi, kind: str, namespace: str, spec: Object
-    ) -> None:
+    def __init__(self, client: ApiClient, kind: str, namespace: str, spec: Object) -> None:
         """`spec` is the good one that the cases change."""
         self.kind, self.namespace, self.spec = kind, namespace, spec
-        self._control_plane, self._api = control_plane, api
+        self._api = CustomObjectsApi(client)
         self._where = (GROUP, VERSION, namespace, f"{kind.lower()}s")
 
     def refusal(self, case: Case, patch: str) -> str:
@@ -86,11 +82,6 @@ class Judge:
         """Return what the API server tells clients of the kind: names, categories; nothing until it serves the kind."""
         found = self._api.get_api_resources(GROUP, VERSION).to_dict()
         return next((one for one in found["resources"] if one["kind"] == self.kind), {})
-
-    def published(self) -> bool:
-        """Whether clients can find the kind and its schema, which comes a moment after the CRD is established."""
-        documents = self._control_plane.kubectl("get", "--raw", f"/openapi/v3/apis/{GROUP}/{VERSION}", check=False)
-        return f'"kind":"{self.kind}"' in documents and bool(self.discovery())
 
     def created(self, spec: Mapping[str, Any]) -> str:
         """Return why a new object of this spec is refused, or nothing."""
@@ -145,19 +136,16 @@ def _refused() -> Iterator[list[str]]:
 
 @contextmanager
 def judge(control_plane: ControlPlane, kind: str, namespace: str, spec: str) -> Iterator[Judge]:
-    """Install the CRDs and judge objects of `kind`, with `spec` (YAML) as the good one, in a new namespace.
+    """Judge objects of `kind`, with `spec` (YAML) as the good one, in a new namespace.
 
     `namespace` is how its name begins: tests of one module may run in several processes.
     """
-    install_crds(control_plane)
     namespace = control_plane.namespace(f"{namespace}-{secrets.token_hex(4)}")
-    settings = Configuration()
-    config.load_kube_config(str(control_plane.kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call]
-    with ApiClient(settings) as client:
-        judged = Judge(control_plane, CustomObjectsApi(client), kind, namespace, yaml.safe_load(spec))
-        wait_until(judged.published, f"schema of {kind}")
+    with control_plane.client() as client:
+        judged = Judge(client, kind, namespace, yaml.safe_load(spec))
+        wait_until(lambda: bool(judged.discovery()), f"discovery of {kind}")
         yield judged
-    control_plane.kubectl("delete", "namespace", namespace, "--wait=false")
+        CoreV1Api(client).delete_namespace(namespace)
 
 
 def schema(kind: str) -> Object:

@@ -9,16 +9,13 @@ import base64
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, LiteralString, cast
 
 import psycopg
-from kubernetes import config
 from kubernetes.client import (
     ApiClient,
     ApiException,
-    Configuration,
     CoreV1Api,
     CustomObjectsApi,
     V1ObjectMeta,
@@ -26,7 +23,6 @@ from kubernetes.client import (
 )
 from psycopg.rows import tuple_row
 
-from testbed.access import ClusterAccess
 from testbed.postgres import Database
 
 GROUP, VERSION = "billing.openova.io", "v1alpha1"
@@ -262,15 +258,6 @@ class Shop:
             made.delete()
         for name in list(self._secrets):
             self.delete_secret(name)
-
-
-@contextmanager
-def connected(cluster: ClusterAccess) -> Iterator[ApiClient]:
-    """Open an administrator's client."""
-    settings = Configuration()
-    config.load_kube_config(str(cluster.kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call]
-    with ApiClient(settings) as client:
-        yield client
 
 
 class Books:

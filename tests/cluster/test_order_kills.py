@@ -30,7 +30,7 @@ from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
 from tests.cluster.market import ADDONS, PLANS, Market, awaiting, order, told
-from tests.cluster.resources import FAST, Books, Made, Object, Shop, connected, ready, status, until
+from tests.cluster.resources import FAST, Books, Made, Object, Shop, ready, status, until
 from tests.cluster.test_order_organization import GROUP, Registry
 from tests.events.drive import Message, Streams
 from voucher_operator.checkout.effects import VARIABLE, Effect
@@ -177,7 +177,7 @@ def control_plane(own_cluster: ControlPlane) -> ControlPlane:
 @pytest.fixture
 def client(control_plane: ControlPlane) -> Iterator[ApiClient]:
     """An administrator's."""
-    with connected(control_plane) as client:
+    with control_plane.client() as client:
         yield client
 
 

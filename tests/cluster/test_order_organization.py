@@ -18,7 +18,7 @@ from testbed.postgres import PostgresServer
 from testbed.scripted_stripe import ScriptedStripe
 from tests.cluster.conftest import Sovereign, everyday_operator, lent
 from tests.cluster.market import Market, order, purchase, told
-from tests.cluster.resources import Made, Object, Predicate, condition, connected, unique, until, waiting
+from tests.cluster.resources import Made, Object, Predicate, condition, unique, until, waiting
 from tests.cluster.test_order_paid import issued
 
 pytestmark = pytest.mark.xdist_group("own-cluster")
@@ -97,7 +97,7 @@ class Registry:
 @pytest.fixture(scope="module")
 def client(own_cluster: ControlPlane) -> Iterator[ApiClient]:
     """An administrator's."""
-    with connected(own_cluster) as client:
+    with own_cluster.client() as client:
         yield client
 
 

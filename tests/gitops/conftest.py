@@ -9,7 +9,7 @@ from testbed.control_plane import ControlPlane
 from testbed.flux import Flux
 from testbed.postgres import Database
 from tests.cluster.conftest import violations
-from tests.cluster.resources import Books, connected
+from tests.cluster.resources import Books
 from tests.conftest import Operators
 from tests.gitops.sovereign import Sovereign
 
@@ -17,7 +17,7 @@ from tests.gitops.sovereign import Sovereign
 @pytest.fixture(scope="session")
 def admin(control_plane: ControlPlane) -> Iterator[ApiClient]:
     """An administrator's client."""
-    with connected(control_plane) as client:
+    with control_plane.client() as client:
         yield client
 
 
