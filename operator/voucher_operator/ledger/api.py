@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from voucher_operator import telemetry
-from voucher_operator.ledger import accounts, outbox, payments, purchases, redeem, vouchers
+from voucher_operator.ledger import accounts, outbox, payments, purchases, redeem, stuck, vouchers
 from voucher_operator.ledger.batch import Batcher, Request
 from voucher_operator.ledger.pool import Pool
 from voucher_operator.ledger.purchase_batch import MAX_PURCHASES, purchase_batch
@@ -194,6 +194,10 @@ class Ledger:
     async def tidy(self) -> None:
         """Take out events that were published, and payment events that came, long ago; some at a time."""
         await self._pool.run(outbox.tidy)
+
+    async def end_stuck(self) -> None:
+        """End the sessions that a frozen or lost replica has left in a transaction, and with it its row locks."""
+        await self._pool.run(stuck.end_stuck)
 
     async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         telemetry.BATCH_SIZE.observe(len(requests))

@@ -48,6 +48,7 @@ _CRD_PAUSE = 2.0
 _CRD_CHECK = 30.0
 _SECRET_CHECK = 2.0
 _TIDY = 3600.0
+_STUCK = 5.0
 
 
 class Operator:
@@ -142,6 +143,7 @@ class Operator:
             _task(parts.purchases.run(), "purchases"),
             _task(self.relay.run(), "relay"),
             _task(every(_TIDY, self.ledger.tidy), "tidy"),
+            _task(every(_STUCK, self.ledger.end_stuck), "stuck sessions"),
             _task(self._while_served(), "crds"),
         ]
 
