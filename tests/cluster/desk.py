@@ -208,7 +208,8 @@ async def opened(database: Database, folder: Path, **changes: Any) -> AsyncItera
                 "stripe_timeout": 5.0,
                 "not_found_grace": 0.0,
                 "project_interval": 0.001,
-                "backoff_max": 0.001,
+                # No time at all to PostgreSQL: what failed is due again at once.
+                "backoff_max": 1e-9,
                 **changes,
             }
         )

@@ -60,9 +60,8 @@ async def test_others_end_it_and_go_on(database: Database, frozen: int, caplog: 
             async with other:
                 assert await end_stuck(other, seconds=0) == 1
                 assert await end_stuck(other, seconds=0) == 0
-        assert [record.getMessage() for record in caplog.records if record.name.endswith("stuck")] == [
-            "ended sessions that a frozen or lost replica had left in a transaction: 1"
-        ]
+        (told,) = (record.getMessage() for record in caplog.records if record.name.endswith(".stuck"))
+        assert told == "ended sessions that a frozen or lost replica had left in a transaction: 1"
         await until(lambda: not lives(database, frozen))
         assert says(await ledger.redeem(ask(CODE))) == "redeemed"
 

@@ -25,7 +25,5 @@ async def end_stuck(conn: Connection, *, seconds: float = STUCK_SECONDS) -> int:
     ended = int(row[0]) if row is not None else 0
     if ended:
         # Its level is a person's: a process or a node is in trouble, though the ledger no longer is.
-        _log.warning(
-            "ended sessions that a frozen or lost replica of the operator had left in a transaction: %d", ended
-        )
+        _log.warning("ended sessions that a frozen or lost replica had left in a transaction: %d", ended)
     return ended
