@@ -13,6 +13,8 @@ LOCKS := requirements/dev.txt
 STAMP := $(VENV)/.installed-$(PYTHON_VERSION)-$(shell $(PYTHON) -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest()[:16])' $(LOCKS) 2>/dev/null)
 
 export PYTHONPATH := $(CURDIR)/operator
+# Where it is set, every run would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help

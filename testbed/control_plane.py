@@ -52,7 +52,7 @@ class ControlPlane(ClusterAccess):
         self.stop()
 
     def invitation(self) -> dict[str, str]:
-        """Return what another process needs to use this cluster while it runs: see `joined`."""
+        """Return what another process needs to use this cluster while it runs: see `joined`. Needs `prepare` alone."""
         return {"folder": str(self._folder), "binaries": str(self._binaries), "port": str(self._port)}
 
     @classmethod
@@ -74,9 +74,16 @@ class ControlPlane(ClusterAccess):
         """Credentials of an administrator (group system:masters)."""
         return self._folder / "admin.kubeconfig"
 
-    def start(self) -> None:
-        """Build what is absent, start all, return when the API server is ready. Raises TestbedError."""
+    def prepare(self) -> None:
+        """Build what is absent and choose folder and port. Raises TestbedError."""
         self._binaries = tools.ensure("control-plane")
+        self._temporary = self._resources.enter_context(temporary_folder("control-plane", in_memory=True))
+        self._port = free_port()
+
+    def start(self) -> None:
+        """Start all, `prepare` before if need be; return when the API server is ready. Raises TestbedError."""
+        if not self._port:
+            self.prepare()
         try:
             self._start()
         except BaseException:
@@ -117,8 +124,6 @@ class ControlPlane(ClusterAccess):
         return self._folder / "certificates" / "apiserver.crt"
 
     def _start(self) -> None:
-        self._temporary = self._resources.enter_context(temporary_folder("control-plane", in_memory=True))
-        self._port = free_port()
         ec_private_key(self._folder / "service-account.key")
         (self._folder / "tokens.csv").write_text(f"{self._token},admin,admin,system:masters\n")
         etcd_port = free_port()

@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +21,56 @@ from testbed.control_plane import ControlPlane
 from testbed.nursery import Nursery
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import RUNTIME, Database, PostgresServer
+from testbed.processes import TestbedError, temporary_folder, wait_until
 from voucher_operator.ledger.migrate import migrate
 
-_CLUSTER = "cluster"
+_CLUSTER, _OUTCOME = "cluster", "outcome"
 # For etcd and the API server, whom nobody measures here: processors are scarcer than memory.
 os.environ.setdefault("GOGC", "400")
 
 
 class SharedCluster:
-    """Runs the cluster of all worker processes, in the one that hands out the tests."""
+    """Runs the cluster of all worker processes, in the one that hands out the tests.
+
+    It starts while those collect their tests; then a file appears that says what went wrong, if anything did.
+    """
 
     def __init__(self) -> None:
+        self._resources = ExitStack()
+        self._folder = Path()
         self._cluster = ControlPlane()
+        self._starter = ThreadPoolExecutor(1)
 
     def pytest_sessionstart(self) -> None:
-        self._cluster.start()
-        install_crds(self._cluster)
+        self._folder = self._resources.enter_context(temporary_folder("shared-cluster"))
+        self._resources.callback(self._cluster.stop)
+        self._cluster.prepare()
+        self._starter.submit(self._start)
+
+    def _start(self) -> None:
+        try:
+            self._cluster.start()
+            install_crds(self._cluster)
+            fault = ""
+        except Exception as error:
+            fault = str(error)
+        (self._folder / "written").write_text(fault)
+        (self._folder / "written").rename(self._folder / _OUTCOME)
 
     def pytest_configure_node(self, node: Any) -> None:
-        node.workerinput[_CLUSTER] = self._cluster.invitation()
+        node.workerinput[_CLUSTER] = self._cluster.invitation() | {_OUTCOME: str(self._folder / _OUTCOME)}
 
     def pytest_unconfigure(self) -> None:
-        self._cluster.stop()
+        self._starter.shutdown()
+        self._resources.close()
+
+
+def _joined(invitation: Mapping[str, str]) -> ControlPlane:
+    outcome = Path(invitation[_OUTCOME])
+    wait_until(outcome.exists, "start of the shared cluster", 180)
+    if fault := outcome.read_text():
+        raise TestbedError(fault)
+    return ControlPlane.joined(invitation)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -103,7 +132,7 @@ def control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     """A cluster that has the CRDs. Nobody stops or restarts it."""
     invitation = getattr(request.config, "workerinput", {}).get(_CLUSTER)
     if invitation is not None:
-        yield ControlPlane.joined(invitation)
+        yield _joined(invitation)
         return
     with ControlPlane() as cluster:
         install_crds(cluster)
