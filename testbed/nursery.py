@@ -7,6 +7,7 @@ Neighbour: `operator_process` starts a replica here or, as the image does, by an
 """
 
 import contextlib
+import gc
 import json
 import os
 import select
@@ -29,31 +30,60 @@ class Nursery:
     def __init__(self) -> None:
         """Prepare; nothing runs yet."""
         self._resources = contextlib.ExitStack()
-        self._address = Path()
+        self.address = Path()
+        """What another process needs to use it while it runs: see `joined`."""
+
+    @classmethod
+    def joined(cls, address: Path) -> "Nursery":
+        """Return the nursery that another process has started. Raises TestbedError when it is not there in time."""
+        guest = cls()
+        guest.address = address
+        wait_until(address.exists, "socket of the nursery")
+        return guest
 
     def __enter__(self) -> Self:
         """Start, and return when the modules are read. Raises TestbedError."""
+        wait_until(self.start().exists, "socket of the nursery")
+        return self
+
+    def start(self) -> Path:
+        """Start; returns the address at once."""
         folder = self._resources.enter_context(temporary_folder("nursery"))
-        self._address = folder / "socket"
-        command = [sys.executable, "-c", AS_IN_THE_IMAGE, "testbed.nursery", str(self._address)]
+        self.address = folder / "socket"
+        command = [sys.executable, "-c", AS_IN_THE_IMAGE, "testbed.nursery", str(self.address)]
         env = environment("", {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"})
         daemon = Daemon("nursery", command, folder / "log", env=env)
         daemon.start()
         self._resources.callback(daemon.kill)
-        wait_until(self._address.exists, "socket of the nursery", alive=daemon)
-        return self
+        return self.address
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """End it."""
+        self.close()
+
+    def close(self) -> None:
         """End it; replicas are to be ended before."""
         self._resources.close()
 
-    def bear(self, arguments: Sequence[str], env: Mapping[str, str], log: Path) -> Process:
-        """Begin `voucher-operator` with these arguments and this whole environment, its output appended to `log`."""
+    def run(self, arguments: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run a command of `voucher-operator` with this whole environment, as `subprocess.run` would."""
+        with temporary_folder("command") as folder:
+            output, errors = folder / "output", folder / "errors"
+            code = self.bear(arguments, env, output, errors).wait(300.0)
+            return subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
+
+    def bear(
+        self, arguments: Sequence[str], env: Mapping[str, str], output: Path, errors: Path | None = None
+    ) -> Process:
+        """Begin `voucher-operator` with these arguments and this whole environment.
+
+        What it prints is appended to `output`; its complaints, too, or to `errors`.
+        """
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(self._address))
-        order = {"arguments": list(arguments), "env": dict(env), "log": str(log)}
+        connection.connect(str(self.address))
+        order = {"arguments": list(arguments), "env": dict(env), "logs": [str(output), str(errors or output)]}
         connection.sendall(json.dumps(order).encode() + b"\n")
         return _Child(connection)
 
@@ -118,6 +148,8 @@ def main(address: str) -> None:
     # Bound under another name first: who sees the socket can connect to it.
     listener.bind(address + ".new")
     listener.listen(64)
+    # Its children have no use for looking through all of this again.
+    gc.freeze()
     os.rename(address + ".new", address)
     while True:
         connection, _ = listener.accept()
@@ -158,14 +190,14 @@ def _live(order: Mapping[str, Any]) -> NoReturn:
 
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
-    output = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.dup2(output, sys.stdout.fileno())
-    os.dup2(output, sys.stderr.fileno())
-    os.close(output)
+    for stream, log in zip((sys.stdout, sys.stderr), order["logs"], strict=True):
+        file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.dup2(file, stream.fileno())
+        os.close(file)
     os.environ.clear()
     os.environ.update(order["env"])
     # The library has read this one with its modules.
-    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = os.environ["KUBECONFIG"]
+    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = os.environ.get("KUBECONFIG", "")
     sys.exit(cli.main(order["arguments"]))
 
 

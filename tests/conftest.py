@@ -24,26 +24,30 @@ from testbed.postgres import RUNTIME, Database, PostgresServer
 from testbed.processes import TestbedError, temporary_folder, wait_until
 from voucher_operator.ledger.migrate import migrate
 
-_CLUSTER, _OUTCOME = "cluster", "outcome"
+_CLUSTER, _OUTCOME, _NURSERY = "cluster", "outcome", "nursery"
 # For etcd and the API server, whom nobody measures here: processors are scarcer than memory.
 os.environ.setdefault("GOGC", "400")
 
 
-class SharedCluster:
-    """Runs the cluster of all worker processes, in the one that hands out the tests.
+class Shared:
+    """Runs the cluster and the nursery of all worker processes, in the one that hands out the tests.
 
-    It starts while those collect their tests; then a file appears that says what went wrong, if anything did.
+    They start while those collect their tests; then a file appears that says what went wrong with the cluster, if
+    anything did.
     """
 
     def __init__(self) -> None:
         self._resources = ExitStack()
         self._folder = Path()
         self._cluster = ControlPlane()
+        self._nursery = Nursery()
         self._starter = ThreadPoolExecutor(1)
 
     def pytest_sessionstart(self) -> None:
         self._folder = self._resources.enter_context(temporary_folder("shared-cluster"))
         self._resources.callback(self._cluster.stop)
+        self._resources.callback(self._nursery.close)
+        self._nursery.start()
         self._cluster.prepare()
         self._starter.submit(self._start)
 
@@ -59,6 +63,7 @@ class SharedCluster:
 
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput[_CLUSTER] = self._cluster.invitation() | {_OUTCOME: str(self._folder / _OUTCOME)}
+        node.workerinput[_NURSERY] = str(self._nursery.address)
 
     def pytest_unconfigure(self) -> None:
         self._starter.shutdown()
@@ -75,7 +80,7 @@ def _joined(invitation: Mapping[str, str]) -> ControlPlane:
 
 def pytest_configure(config: pytest.Config) -> None:
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(SharedCluster(), "shared-cluster")
+        config.pluginmanager.register(Shared(), "shared")
 
 
 @pytest.fixture(scope="session")
@@ -165,8 +170,12 @@ def installation(control_plane: ControlPlane, namespace: str) -> Installation:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
+def nursery(request: pytest.FixtureRequest) -> Iterator[Nursery]:
     """Bears most replicas of the tests; those of everyday life are started as the image does it."""
+    address = getattr(request.config, "workerinput", {}).get(_NURSERY)
+    if address is not None:
+        yield Nursery.joined(Path(address))
+        return
     with Nursery() as nursery:
         yield nursery
 

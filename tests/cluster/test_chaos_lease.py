@@ -21,6 +21,7 @@ BRISK = {
 NEVER_EXPIRES = {"VOUCHER_OPERATOR_LEASE_DURATION": "3600"}
 TAKEOVER = 15.0
 """Seconds within which a standby must have taken over, with the default settings."""
+REQUESTS = 120
 
 
 @pytest.fixture
@@ -72,14 +73,14 @@ async def some_granted(here: Scene) -> None:
 async def test_leader_that_ends_in_good_order_hands_over_at_once(here: Scene, operators: Operators) -> None:
     """SIGTERM under load: exit code 0, the Lease is given back; no waiting for it to expire would be short enough."""
     leader, standby = await pair(here, operators, NEVER_EXPIRES)
-    feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(200)))
+    feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(REQUESTS)))
     await some_granted(here)
     await asyncio.to_thread(leader.stop)
     await leads(standby)
     await feeding
     await here.finished()
     await here.assert_told_as_it_was()
-    assert await here.granted() == 200
+    assert await here.granted() == REQUESTS
     await here.counters_agree()
 
     await asyncio.to_thread(standby.stop)
@@ -91,7 +92,7 @@ async def test_leader_that_ends_in_good_order_hands_over_at_once(here: Scene, op
 async def test_standby_takes_over_from_a_killed_leader(here: Scene, operators: Operators) -> None:
     """SIGKILL under load, default settings."""
     leader, standby = await pair(here, operators, {})
-    feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(100)))
+    feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(REQUESTS)))
     await some_granted(here)
     leader.kill()
     await leads(standby, within=TAKEOVER)
@@ -99,13 +100,13 @@ async def test_standby_takes_over_from_a_killed_leader(here: Scene, operators: O
     await feeding
     await here.finished()
     await here.assert_told_as_it_was()
-    assert await here.granted() == 100
+    assert await here.granted() == REQUESTS
 
 
 async def test_frozen_leader_wakes_up_and_changes_nothing(here: Scene, operators: Operators) -> None:
     """SIGSTOP in the middle of work for longer than the Lease: the standby finishes all, the sleeper steps down."""
     leader, standby = await pair(here, operators, BRISK)
-    feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(200)))
+    feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(REQUESTS)))
     await some_granted(here)
     leader.sigstop()
     await leads(standby)
@@ -118,7 +119,7 @@ async def test_frozen_leader_wakes_up_and_changes_nothing(here: Scene, operators
     await leads(leader, False)
     after = await here.assert_told_as_it_was()
     assert {name: body["metadata"]["resourceVersion"] for name, body in after.items()} == before
-    assert await here.granted() == 200
+    assert await here.granted() == REQUESTS
     assert await holder(here) == "standby"
     # It may have been stopped in the midst of a transaction.
     operators.allow += ["the API server cannot be used", "the ledger cannot be used", "that a frozen or lost replica"]

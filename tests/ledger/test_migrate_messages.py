@@ -1,13 +1,13 @@
 """What the commands say when something is wrong: neither a password nor a row's values, and in one line."""
 
 import asyncio
-import os
-import sys
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import psycopg
 import pytest
 
+from testbed.interpreter import environment
+from testbed.nursery import Nursery
 from testbed.postgres import RUNTIME, Database
 from tests.ledger.ledger_rows import fill
 from voucher_operator.ledger.migrate import migrate
@@ -15,7 +15,6 @@ from voucher_operator.ledger.migrate_session import MigrationError
 from voucher_operator.ledger.verify import verify
 from voucher_operator.resources.errors import LedgerUnavailableError
 
-ROOT = Path(__file__).parents[2]
 COMMANDS = (["migrate"], ["verify"], ["export", "entries"], ["balance", "somebody"])
 # libpq repeats, in its own words, what it cannot read.
 UNREADABLE = (
@@ -34,16 +33,18 @@ ODD = (
 )
 
 
-async def command(url: str, *arguments: str) -> tuple[int | None, str, str]:
-    """Run a command in a process of its own; its exit code and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "voucher_operator.cli", *arguments),
-        env={**os.environ, "PYTHONPATH": str(ROOT / "operator"), "DATABASE_URL": url},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
+Command = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+@pytest.fixture
+def command(nursery: Nursery) -> Command:
+    """Runs a command in a process of its own; its exit code and what it printed."""
+
+    async def run(url: str, *arguments: str) -> tuple[int, str, str]:
+        done = await asyncio.to_thread(nursery.run, arguments, environment(url))
+        return done.returncode, done.stdout, done.stderr
+
+    return run
 
 
 def silent(text: str) -> bool:
@@ -51,7 +52,7 @@ def silent(text: str) -> bool:
 
 
 @pytest.mark.parametrize("url", UNREADABLE)
-async def test_no_command_prints_the_password(url: str) -> None:
+async def test_no_command_prints_the_password(command: Command, url: str) -> None:
     for code, out, err in await asyncio.gather(*(command(url, *arguments) for arguments in COMMANDS)):
         assert code == 1
         assert silent(out + err), out + err
@@ -89,7 +90,7 @@ async def test_names_of_the_schema_are_told(database: Database) -> None:
         await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME)
 
 
-async def test_statement_limit_of_the_command_line(database18: Database) -> None:
+async def test_statement_limit_of_the_command_line(command: Command, database18: Database) -> None:
     await fill(database18)
     url = database18.runtime_url
     for arguments in (["verify"], ["export", "entries"]):

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from testbed.interpreter import environment
+from testbed.nursery import Nursery
 from testbed.postgres import Database, PostgresServer
 
 NOWHERE = "postgresql://owner:wrong@127.0.0.1:1/billing"
@@ -99,26 +100,29 @@ def test_runtime_role_may_come_late(postgres18: PostgresServer, database: Databa
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_defer(
-    postgres18: PostgresServer, database: Database, absent: bool, options: list[str], code: int, said: str
+    nursery: Nursery,
+    postgres18: PostgresServer,
+    database: Database,
+    absent: bool,
+    options: list[str],
+    code: int,
+    said: str,
 ) -> None:
     """A ledger that is away may be left to a later run; one that refuses only where the caller says so."""
     url = NOWHERE if absent else _may_not_create_roles(postgres18, database)
     env = environment(url, {"VOUCHER_OPERATOR_RUNTIME_ROLE": "nobody_makes_it"})
-    with _migration(env, "--wait", "0.1", *options) as process:
-        output, errors = process.communicate()
-    assert (process.returncode, said in output + errors) == (code, True)
+    done = nursery.run(["migrate", "--wait", "0.1", *options], env)
+    assert (done.returncode, said in done.stdout + done.stderr) == (code, True)
 
 
-def test_deferring_is_no_excuse(database: Database) -> None:
+def test_deferring_is_no_excuse(nursery: Nursery, database: Database) -> None:
     """What can be done is done."""
-    with _migration(environment(database.owner_url), "--wait", "1", "--defer", "always") as process:
-        output, _ = process.communicate()
-    assert (process.returncode, "applied 0008.purchases" in output) == (0, True)
+    done = nursery.run(["migrate", "--wait", "1", "--defer", "always"], environment(database.owner_url))
+    assert (done.returncode, "applied 0008.purchases" in done.stdout) == (0, True)
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "soon"])
-def test_no_time_to_wait_is_refused(text: str) -> None:
+def test_no_time_to_wait_is_refused(nursery: Nursery, text: str) -> None:
     """As wrong use."""
-    with _migration(environment(NOWHERE), f"--wait={text}") as process:
-        _, errors = process.communicate()
-    assert (process.returncode, "--wait" in errors) == (2, True)
+    done = nursery.run(["migrate", f"--wait={text}"], environment(NOWHERE))
+    assert (done.returncode, "--wait" in done.stderr) == (2, True)
