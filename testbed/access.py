@@ -71,7 +71,10 @@ class ClusterAccess(ABC):
             yield client
 
     def server_side_apply(self, documents: Iterable[dict[str, Any]]) -> None:
-        """Apply documents of kinds that are there, on the server's side, as `kubectl apply --server-side` does."""
+        """Apply documents of kinds that are there, on the server's side. Raises the client's ApiException.
+
+        Fields that the server does not know are dropped, unlike by kubectl.
+        """
         with self.client() as client:
             # Named by the process: the file is not written at once.
             dynamic = DynamicClient(client, cache_file=f"{self._folder}/discovery-{os.getpid()}.json")  # type: ignore[no-untyped-call]
@@ -80,13 +83,16 @@ class ClusterAccess(ABC):
                 dynamic.server_side_apply(resource, document, field_manager="testbed")  # type: ignore[no-untyped-call]
 
     def namespace(self, name: str) -> str:
-        """Create a namespace and return its name."""
+        """Create a namespace and return its name. Raises the client's ApiException."""
         with self.client() as client:
             CoreV1Api(client).create_namespace(V1Namespace(metadata=V1ObjectMeta(name=name)))
         return name
 
     def service_account_kubeconfig(self, namespace: str, name: str) -> Path:
-        """Return credentials of a ServiceAccount, by a token of 24 hours from the TokenRequest API."""
+        """Return credentials of a ServiceAccount, by a token of 24 hours from the TokenRequest API.
+
+        Raises the client's ApiException.
+        """
         wanted = AuthenticationV1TokenRequest(spec=V1TokenRequestSpec(audiences=[], expiration_seconds=86400))
         with self.client() as client:
             answer = CoreV1Api(client).create_namespaced_service_account_token(name, namespace, wanted)

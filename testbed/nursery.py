@@ -3,7 +3,9 @@
 Most of what the start of an operator costs is Python reading the modules. Here one process has read them, and each
 replica is a fork of it: with its own environment, log and process group, killed by its own signals, its end seen by a
 parent as the kubelet would see it. `Nursery` and `Newborn` are the tests' side, `main` the other one.
-Neighbour: `operator_process` starts a replica here or, as the image does, by an interpreter of its own.
+What is as in a real start is what a process does after it has read its modules. Reading them late, or reading the
+environment with them, is not: that is for replicas with an interpreter of their own, which `operator_process` starts
+as well. All of one nursery share the seed of their hashes.
 """
 
 import contextlib
@@ -18,10 +20,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
 from testbed.interpreter import AS_IN_THE_IMAGE, ROOT, environment
 from testbed.processes import Daemon, Process, TestbedError, temporary_folder, wait_until
+
+_BIRTH: Final = 60.0
 
 
 class Nursery:
@@ -32,30 +36,38 @@ class Nursery:
         self._resources = contextlib.ExitStack()
         self.address = Path()
         """What another process needs to use it while it runs: see `joined`."""
+        self._daemon: Daemon | None = None
 
     @classmethod
     def joined(cls, address: Path) -> "Nursery":
-        """Return the nursery that another process has started. Raises TestbedError when it is not there in time."""
+        """Return the nursery that another process has started."""
         guest = cls()
         guest.address = address
-        wait_until(address.exists, "socket of the nursery")
         return guest
 
     def __enter__(self) -> Self:
         """Start, and return when the modules are read. Raises TestbedError."""
-        wait_until(self.start().exists, "socket of the nursery")
+        try:
+            self.start()
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
         return self
 
-    def start(self) -> Path:
-        """Start; returns the address at once."""
+    def wait_ready(self) -> None:
+        """Wait until the modules are read. Raises TestbedError, with the last words of a nursery that has ended."""
+        wait_until(self.address.exists, "socket of the nursery", alive=self._daemon)
+
+    def start(self) -> None:
+        """Start; returns at once."""
         folder = self._resources.enter_context(temporary_folder("nursery"))
         self.address = folder / "socket"
         command = [sys.executable, "-c", AS_IN_THE_IMAGE, "testbed.nursery", str(self.address)]
         env = environment("", {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"})
-        daemon = Daemon("nursery", command, folder / "log", env=env)
-        daemon.start()
-        self._resources.callback(daemon.kill)
-        return self.address
+        self._daemon = Daemon("nursery", command, folder / "log", env=env)
+        self._daemon.start()
+        self._resources.callback(self._daemon.kill)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -71,7 +83,13 @@ class Nursery:
         """Run a command of `voucher-operator` with this whole environment, as `subprocess.run` would."""
         with temporary_folder("command") as folder:
             output, errors = folder / "output", folder / "errors"
-            code = self.bear(arguments, env, output, errors).wait(300.0)
+            command = Newborn("command", self, arguments, output, env=env, errors=errors)
+            command.start()
+            try:
+                code = command.wait(300.0)
+            finally:
+                if command.running:
+                    command.kill()
             return subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
 
     def bear(
@@ -81,35 +99,44 @@ class Nursery:
 
         What it prints is appended to `output`; its complaints, too, or to `errors`.
         """
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(self.address))
         order = {"arguments": list(arguments), "env": dict(env), "logs": [str(output), str(errors or output)]}
-        connection.sendall(json.dumps(order).encode() + b"\n")
-        return _Child(connection)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.address))
+            connection.sendall(json.dumps(order).encode() + b"\n")
+            return _Child(connection)
 
 
 class Newborn(Daemon):
     """A process of `voucher-operator` that is born in a nursery."""
 
     def __init__(
-        self, name: str, nursery: Nursery, arguments: Sequence[str], log: Path, *, env: Mapping[str, str]
+        self,
+        name: str,
+        nursery: Nursery,
+        arguments: Sequence[str],
+        log: Path,
+        *,
+        env: Mapping[str, str],
+        errors: Path | None = None,
     ) -> None:
-        """Prepare; as Daemon."""
+        """Prepare; as Daemon. Its complaints go to the log, too, unless there is a file for `errors`."""
         super().__init__(name, arguments, log, env=env)
         self._nursery = nursery
+        self._errors = errors
 
     def _spawn(self) -> Process:
-        return self._nursery.bear(self._command, self._env or {}, self.log)
+        return self._nursery.bear(self._command, self._env or {}, self.log, self._errors)
 
 
 class _Child:
     """What `subprocess.Popen` would be, for a process that somebody else waits for: a Process."""
 
     def __init__(self, connection: socket.socket) -> None:
-        with connection:
-            # Without a buffer: what is in one is not seen by `select`.
-            self._answers = connection.makefile("rb", buffering=0)
+        # Without a buffer: what is in one is not seen by `select`.
+        self._answers = connection.makefile("rb", buffering=0)
         self._code: int | None = None
+        if not select.select([self._answers], [], [], _BIRTH)[0]:
+            raise TestbedError(f"the nursery has not answered within {_BIRTH:g} s")
         self.pid = self._read()
 
     def poll(self) -> int | None:
@@ -127,7 +154,9 @@ class _Child:
 
     def send_signal(self, sig: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, sig)
+            # Its end may not have been told yet.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
 
     def _read(self) -> int:
         line = self._answers.readline()
@@ -186,8 +215,10 @@ def _answer(connection: socket.socket, number: int) -> None:
 def _live(order: Mapping[str, Any]) -> NoReturn:
     from kubernetes.aio.config import kube_config
 
-    from voucher_operator import cli
+    from voucher_operator import cli, telemetry
 
+    # It is as old as the nursery otherwise.
+    telemetry.HEARD.now()
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     for stream, log in zip((sys.stdout, sys.stderr), order["logs"], strict=True):

@@ -160,6 +160,7 @@ class Daemon:
         self._stop_signal = stop_signal
         self._orphan_signal = orphan_signal
         self._process: Process | None = None
+        self._guarded: int | None = None
 
     @property
     def pid(self) -> int:
@@ -169,19 +170,29 @@ class Daemon:
     @property
     def running(self) -> bool:
         """True from start to end of the process, also while it is stopped by SIGSTOP."""
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self.returncode is None
 
     @property
     def returncode(self) -> int | None:
         """Exit code, minus the signal's number when one ended it, None while it runs."""
-        return None if self._process is None else self._process.poll()
+        code = None if self._process is None else self._process.poll()
+        if code is not None:
+            self._forget()
+        return code
 
     def start(self) -> None:
         """Start the process; its output is appended to the log."""
         if self.running:
             raise TestbedError(f"{self.name} runs already")
         self._process = self._spawn()
+        self._guarded = self.pid
         _guardian.order(f"process {self.pid} {int(self._orphan_signal)}")
+
+    def _forget(self) -> None:
+        """Tell the guardian once that it is gone: its number may be another one's soon."""
+        if self._guarded is not None:
+            _guardian.order(f"gone {self._guarded}")
+            self._guarded = None
 
     def _spawn(self) -> Process:
         # Without a group of its own, the root group's rights would stay with the unprivileged user.
@@ -215,7 +226,13 @@ class Daemon:
         except subprocess.TimeoutExpired:
             self.kill()
             raise TestbedError(f"{self.name} did not stop within {timeout:g} s\n{self.tail()}") from None
-        _guardian.order(f"gone {process.pid}")
+        self._forget()
+        return code
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end by itself, and return its exit code. Raises subprocess.TimeoutExpired."""
+        code = self._started().wait(timeout)
+        self._forget()
         return code
 
     def kill(self) -> None:
@@ -224,7 +241,7 @@ class Daemon:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        _guardian.order(f"gone {process.pid}")
+        self._forget()
 
     def tail(self, lines: int = 20) -> str:
         """Return the last lines of the log."""

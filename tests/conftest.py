@@ -32,8 +32,7 @@ os.environ.setdefault("GOGC", "400")
 class Shared:
     """Runs the cluster and the nursery of all worker processes, in the one that hands out the tests.
 
-    They start while those collect their tests; then a file appears that says what went wrong with the cluster, if
-    anything did.
+    They start while those collect their tests; then a file appears that says what went wrong, if anything did.
     """
 
     def __init__(self) -> None:
@@ -52,30 +51,41 @@ class Shared:
         self._starter.submit(self._start)
 
     def _start(self) -> None:
+        fault = "its start was interrupted"
         try:
             self._cluster.start()
             install_crds(self._cluster)
+            self._nursery.wait_ready()
             fault = ""
         except Exception as error:
-            fault = str(error)
-        (self._folder / "written").write_text(fault)
-        (self._folder / "written").rename(self._folder / _OUTCOME)
+            fault = f"{type(error).__name__}: {error}"
+        finally:
+            (self._folder / "written").write_text(fault)
+            (self._folder / "written").rename(self._folder / _OUTCOME)
 
     def pytest_configure_node(self, node: Any) -> None:
-        node.workerinput[_CLUSTER] = self._cluster.invitation() | {_OUTCOME: str(self._folder / _OUTCOME)}
+        node.workerinput[_CLUSTER] = self._cluster.invitation()
         node.workerinput[_NURSERY] = str(self._nursery.address)
+        node.workerinput[_OUTCOME] = str(self._folder / _OUTCOME)
 
     def pytest_unconfigure(self) -> None:
+        if not (self._folder / _OUTCOME).exists():
+            # Interrupted: what waits for the API server sees that it has ended.
+            self._cluster.stop()
         self._starter.shutdown()
         self._resources.close()
 
 
-def _joined(invitation: Mapping[str, str]) -> ControlPlane:
-    outcome = Path(invitation[_OUTCOME])
-    wait_until(outcome.exists, "start of the shared cluster", 180)
+def _shared(config: pytest.Config, part: str) -> Any:
+    """Return how to join a part that is shared, when it has started; None without other processes."""
+    given = getattr(config, "workerinput", {})
+    if part not in given:
+        return None
+    outcome = Path(given[_OUTCOME])
+    wait_until(outcome.exists, "start of what all processes share", 180)
     if fault := outcome.read_text():
-        raise TestbedError(fault)
-    return ControlPlane.joined(invitation)
+        raise TestbedError(f"what all processes share did not start: {fault}")
+    return given[part]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -135,9 +145,9 @@ def database18(postgres18: PostgresServer, template18: str) -> Iterator[Database
 @pytest.fixture(scope="session")
 def control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     """A cluster that has the CRDs. Nobody stops or restarts it."""
-    invitation = getattr(request.config, "workerinput", {}).get(_CLUSTER)
+    invitation = _shared(request.config, _CLUSTER)
     if invitation is not None:
-        yield _joined(invitation)
+        yield ControlPlane.joined(invitation)
         return
     with ControlPlane() as cluster:
         install_crds(cluster)
@@ -152,7 +162,8 @@ def own_cluster(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     """
     if hasattr(request.config, "workerinput"):
         # There were versions that forgot the groups, and every process had such a cluster.
-        assert "@own-cluster" in os.environ["PYTEST_CURRENT_TEST"]
+        current = os.environ["PYTEST_CURRENT_TEST"]
+        assert "own-cluster" in current.rpartition("@")[2], f"run with --dist=loadgroup, as `make test` does: {current}"
     with ControlPlane() as cluster:
         install_crds(cluster)
         yield cluster
@@ -172,7 +183,7 @@ def installation(control_plane: ControlPlane, namespace: str) -> Installation:
 @pytest.fixture(scope="session")
 def nursery(request: pytest.FixtureRequest) -> Iterator[Nursery]:
     """Bears most replicas of the tests; those of everyday life are started as the image does it."""
-    address = getattr(request.config, "workerinput", {}).get(_NURSERY)
+    address = _shared(request.config, _NURSERY)
     if address is not None:
         yield Nursery.joined(Path(address))
         return

@@ -19,7 +19,7 @@ from voucher_operator.ledger.reader import STATEMENT_LIMIT
 from voucher_operator.ledger.types import Violation
 from voucher_operator.ledger.verify import ungranted, verify
 from voucher_operator.process.migration import DEFER, migrate_patiently, seconds
-from voucher_operator.resources.errors import ApiUnavailableError, OperatorError
+from voucher_operator.resources.errors import OperatorError, ProcessError
 from voucher_operator.resources.money import format_amount
 from voucher_operator.settings import Settings
 
@@ -34,14 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     telemetry.configure_logging(settings.log_level)
     try:
         code: int = asyncio.run(args.command(settings, args))
-    except OperatorError as error:
+    except (OperatorError, ProcessError) as error:
         return _fail(error.message, 1)
-    except ApiUnavailableError as error:
-        return _fail(str(error), 1)
     except (KeyboardInterrupt, BrokenPipeError):
         return 1
-    except OSError as error:
-        return _fail(f"{error.strerror or error}", 1)
     return code
 
 

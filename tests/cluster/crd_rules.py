@@ -80,7 +80,12 @@ class Judge:
 
     def discovery(self) -> Object:
         """Return what the API server tells clients of the kind: names, categories; nothing until it serves the kind."""
-        found = self._api.get_api_resources(GROUP, VERSION).to_dict()
+        try:
+            found = self._api.get_api_resources(GROUP, VERSION).to_dict()
+        except ApiException as error:
+            if error.status != 404:
+                raise
+            return {}
         return next((one for one in found["resources"] if one["kind"] == self.kind), {})
 
     def created(self, spec: Mapping[str, Any]) -> str:

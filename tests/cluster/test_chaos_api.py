@@ -1,7 +1,7 @@
 """The API server goes away and comes back, or does not know the CRDs yet: the operator stays, and finishes the work."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -93,11 +93,18 @@ def remove_crds(cluster: ControlPlane) -> None:
     cluster.kubectl("delete", f"--filename={CRDS}", "--timeout=60s")
 
 
+@pytest.fixture
+def without_crds(control_plane: ControlPlane) -> Iterator[None]:
+    remove_crds(control_plane)
+    yield
+    install_crds(control_plane)
+
+
+@pytest.mark.usefixtures("without_crds")
 async def test_without_crds_until_they_are_installed(
     control_plane: ControlPlane, namespace: str, database18: Database, operators: Operators
 ) -> None:
     """No CRDs at the start: not ready, and says why; installed later, it begins to work without help."""
-    await asyncio.to_thread(remove_crds, control_plane)
     operator = operators.start()
     await complains(operator, "resources", "not installed")
     await asyncio.to_thread(install_crds, control_plane)

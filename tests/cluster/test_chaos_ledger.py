@@ -22,7 +22,7 @@ QUICK = {"VOUCHER_OPERATOR_PROJECT_INTERVAL": "0.5", "VOUCHER_OPERATOR_BACKOFF_M
 LEDGER_DOWN = r"the ledger cannot be used"
 ROLE_GONE = r"(403 Forbidden|APIForbiddenError)"
 """A namespace that is gone took the rights in it along; it is still in the list of those to be served."""
-CROWD = 400
+CROWD = 600
 MEMORY = 120 * 1024 * 1024
 
 

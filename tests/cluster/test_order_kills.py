@@ -85,11 +85,11 @@ class Boundary:
 
     @property
     def env(self) -> dict[str, str]:
-        """What the life is told. It looks up later where the webhook is to be first.
+        """What the life is told. It does not look up where it is to die of a webhook.
 
-        Not much later: who dies after it has begun to look up leaves the next time behind.
+        Nobody who is to be looked up is there yet then: who dies having begun to look up leaves the next time behind.
         """
-        interval = "1" if self.kind in (LOOKED_UP, REFUNDED) else "5"
+        interval = "1" if self.kind in (LOOKED_UP, REFUNDED) else "300" if self.effect is Effect.RECEIVE else "5"
         return {VARIABLE: f"{self.moment}:{self.effect}", LOOK_UP: interval}
 
 

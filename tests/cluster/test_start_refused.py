@@ -3,6 +3,8 @@
 import socket
 from pathlib import Path
 
+import pytest
+
 from testbed.operator_process import OperatorProcess
 from testbed.processes import wait_until
 from tests.conftest import Operators
@@ -17,19 +19,25 @@ def last_words(operator: OperatorProcess) -> str:
 
 
 def test_without_a_cluster(operators: Operators, tmp_path: Path) -> None:
-    operator = operators.start(env={"KUBECONFIG": str(tmp_path / "absent")})
+    operator = operators.start(env={"KUBECONFIG": str(tmp_path / "absent")}, interpreter=True)
     assert last_words(operator) == (
         "voucher-operator: no cluster is configured: run in a pod, or set KUBECONFIG to a file"
     )
     operators.allow += ["Config not found", "no cluster is configured"]
 
 
-def test_with_a_port_that_is_taken(operators: Operators) -> None:
+@pytest.mark.parametrize("part", ["HTTP", "WEBHOOK"])
+def test_with_a_port_that_is_taken(operators: Operators, tmp_path: Path, part: str) -> None:
+    (tmp_path / "webhook-secret").write_text("whsec_x")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        operator = operators.start(env={"VOUCHER_OPERATOR_HTTP_PORT": str(port)})
-        words = last_words(operator)
-    assert words.startswith("voucher-operator: ")
-    assert f"('127.0.0.1', {port})" in words
-    assert "already in use" in words
-    operators.allow.append("already in use")
+        env = {
+            f"VOUCHER_OPERATOR_{part}_PORT": str(port),
+            "VOUCHER_OPERATOR_STRIPE_WEBHOOK_SECRET_FILE": str(tmp_path / "webhook-secret"),
+        }
+        words = last_words(operators.start(env=env))
+    assert words == (
+        f"voucher-operator: cannot listen at 127.0.0.1 port {port} (Address already in use): "
+        f"end what listens there, or set VOUCHER_OPERATOR_{part}_PORT"
+    )
+    operators.allow.append("cannot listen at")

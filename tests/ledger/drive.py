@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from testbed.postgres import Database
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.redeem import redeem_batch
+from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import RedeemRequest, RedeemResult, VoucherTerms
 
 _numbers = itertools.count(1)
@@ -105,3 +107,36 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
+
+
+async def session(database: Database) -> psycopg.AsyncConnection[Any]:
+    """Open one as a replica does, with its limits; but it may be idle in a transaction for a moment only."""
+    conninfo = make_conninfo(database.runtime_url, application_name="voucher-operator")
+    conn = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+    await conn.execute(statement("session").encode())
+    await conn.execute("SET idle_in_transaction_session_timeout = '1ms'")
+    return conn
+
+
+@asynccontextmanager
+async def frozen_session(database: Database, code: str) -> AsyncIterator[int]:
+    """Have a replica that has locked a code and freezes before it ends its pipeline; the process id of its session."""
+    conn = await session(database)
+    pid = conn.info.backend_pid
+    try:
+        conn.pgconn.enter_pipeline_mode()
+        lock = b"SELECT 1 FROM public.promo_codes WHERE code = $1 FOR NO KEY UPDATE"
+        conn.pgconn.send_query_params(lock, [code.encode()])
+        conn.pgconn.send_flush_request()
+        conn.pgconn.flush()
+        await until(lambda: lives(database, pid, "AND xact_start IS NOT NULL AND wait_event = 'ClientRead'"))
+        yield pid
+    finally:
+        conn.pgconn.finish()
+
+
+def lives(database: Database, pid: int, more: str = "") -> bool:
+    """Whether a session is there, in a state that `more` says in SQL."""
+    query = f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid} {more}"
+    with psycopg.connect(database.admin_url) as admin:
+        return admin.execute(query.encode()).fetchone() is not None

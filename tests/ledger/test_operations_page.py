@@ -1,22 +1,26 @@
 """The SQL of docs/operations.md does what the page says."""
 
+import asyncio
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from testbed.postgres import Database
-from tests.ledger.drive import rows
+from tests.ledger.drive import ask, holding, issue, rows
 from tests.ledger.purchase_rows import broken, place
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase_types import PurchaseState, Received
+from voucher_operator.resources.errors import LedgerUnavailableError
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "operations.md"
 
 
 def statements(heading: str) -> list[str]:
     """Return the SQL below a heading."""
-    (section,) = re.findall(rf"^### {heading}\n(.*?)^##", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (section,) = re.findall(rf"^###? {heading}\n(.*?)(?:^##|\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     found: list[str] = re.findall(r"```sql\n(.*?)\n```", section, re.DOTALL)
     return found
 
@@ -37,6 +41,20 @@ async def test_a_payment_that_fits_no_order(ledger18: Ledger, database18: Databa
         await rows(database18, settle.replace("evt_…", event.event_id))
         assert await broken(database18) == []
     assert seen == [True, True]
+
+
+async def test_who_holds_a_row(ledger18: Ledger, database18: Database) -> None:
+    (look,) = statements("When a replica freezes or its node is lost")
+    await issue(database18, "HELD")
+    async with holding(database18, "SELECT FROM promo_codes WHERE code = 'HELD' FOR UPDATE") as holder:
+        waiting = asyncio.create_task(ledger18.redeem(ask("HELD")))
+        found: list[int] = []
+        async with asyncio.timeout(20):
+            while not found:
+                found = [pid for pid, *_ in await rows(database18, look.rstrip(";"))]
+        assert found == [holder.info.backend_pid]
+        with pytest.raises(LedgerUnavailableError):
+            await waiting
 
 
 async def test_events_wait(ledger18: Ledger, database18: Database) -> None:

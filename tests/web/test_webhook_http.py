@@ -13,6 +13,7 @@ from tests.ledger.drive import rows, until
 from tests.web.drive import PATH, Caller, counted, read, session_event, sign, webhook
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase_types import PaymentEvent
+from voucher_operator.resources.errors import AddressTakenError
 from voucher_operator.web import webhook as module
 from voucher_operator.web.server import WebServer
 
@@ -134,5 +135,5 @@ async def test_signals_and_logs_stay_the_process_own(ledger: Ledger, caplog: pyt
 
 async def test_a_port_that_is_taken(stripe_calls: Caller) -> None:
     """Ends the start with an error, not the process with a line of uvicorn's."""
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(AddressTakenError, match="VOUCHER_OPERATOR_WEBHOOK_PORT"):
         WebServer(None, "127.0.0.1", stripe_calls.server.port).start()  # type: ignore[arg-type]

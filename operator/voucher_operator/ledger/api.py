@@ -196,8 +196,11 @@ class Ledger:
         await self._pool.run(outbox.tidy)
 
     async def end_stuck(self) -> None:
-        """End the sessions that a frozen or lost replica has left in a transaction, and with it its row locks."""
-        await self._pool.run(stuck.end_stuck)
+        """End the operator's sessions that nobody waits for any more, and with them their row locks.
+
+        Raises LedgerUnavailableError.
+        """
+        await self._pool.run_unnoted(stuck.end_stuck)
 
     async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         telemetry.BATCH_SIZE.observe(len(requests))

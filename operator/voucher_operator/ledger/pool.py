@@ -1,13 +1,13 @@
 """Connections to PostgreSQL: session limits, and a way to run work that survives restarts, races and deadlocks.
 
-`Pool.run` is the only way to a connection. The work it is given must be safe to repeat, for a commit whose answer was
-lost is repeated: every write of the ledger is idempotent, by its key or by its owner. Neighbour: `errors` words what
-went wrong.
+`Pool.run` and `Pool.run_unnoted` are the only ways to a connection. The work they are given must be safe to repeat, for
+a commit whose answer was lost is repeated: every write of the ledger is idempotent, by its key or by its owner.
+Neighbour: `errors` words what went wrong.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Self, TypeVar
 
 import psycopg
@@ -91,10 +91,17 @@ class Pool:
 
         Raises LedgerUnavailableError (LedgerBusyError: somebody holds a row) and RequestRejectedError.
         """
+        return await self._cancellable(self._noted(work))
+
+    async def run_unnoted(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """The same for work that needs nothing of ours in the database: how it ends says nothing about the ledger."""
+        return await self._cancellable(self._translated(work))
+
+    async def _cancellable(self, running: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
         before = task.cancelling() if task is not None else 0
         try:
-            return await self._noted(work)
+            return await running
         finally:
             if task is not None and task.cancelling() > before:
                 # Before Python 3.12 `asyncio.wait_for`, by which the pool waits, may lose a cancellation; whoever

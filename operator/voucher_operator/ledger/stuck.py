@@ -11,8 +11,9 @@ from voucher_operator.ledger.statements import statement
 
 _log = logging.getLogger(__name__)
 
-STUCK_SECONDS: Final = ANSWER_SECONDS + 5.0
-"""Nobody waits for the answer of a transaction that is older, and none that is alive gets so old."""
+STUCK_SECONDS: Final = ANSWER_SECONDS + 15.0
+"""Nobody waits for the answer of a transaction that is older: who gave up has cancelled it, which takes psycopg up to
+ten seconds, and has closed its connection."""
 _END: Final = statement("end_stuck").encode()
 
 
@@ -24,6 +25,10 @@ async def end_stuck(conn: Connection, *, seconds: float = STUCK_SECONDS) -> int:
     row = await (await conn.execute(_END, {"seconds": seconds})).fetchone()
     ended = int(row[0]) if row is not None else 0
     if ended:
-        # Its level is a person's: a process or a node is in trouble, though the ledger no longer is.
-        _log.warning("ended sessions that a frozen or lost replica had left in a transaction: %d", ended)
+        _log.warning(
+            "ended sessions of the operator that had been in a transaction for over %g s: %d; "
+            "look whether a replica or its node is frozen or lost, or whether PostgreSQL stood still",
+            seconds,
+            ended,
+        )
     return ended

@@ -12,6 +12,7 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from voucher_operator import telemetry
+from voucher_operator.resources.errors import AddressTakenError
 
 _SILENCE = 600.0
 """Seconds without a word from the API server after which a restart is worth trying."""
@@ -48,8 +49,12 @@ def application(
 
 
 async def serve(app: web.Application, host: str, port: int) -> web.AppRunner:
-    """Listen; the caller cleans the runner up."""
+    """Listen; the caller cleans the runner up. Raises AddressTakenError."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWERS)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise AddressTakenError(host, port, "VOUCHER_OPERATOR_HTTP_PORT", error) from None
     return runner

@@ -33,7 +33,7 @@ from voucher_operator.events.relay import Relay
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.process import http
 from voucher_operator.process.leader import Leadership
-from voucher_operator.resources.errors import ApiUnavailableError, LedgerUnavailableError
+from voucher_operator.resources.errors import AddressTakenError, ApiUnavailableError, LedgerUnavailableError
 from voucher_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -78,12 +78,12 @@ class Operator:
             await self._serve()
 
     async def _open(self, opened: AsyncExitStack) -> None:
-        # What is open is closed also when the next cannot be opened: the pool's tasks outlive a mere cancellation.
+        # Closed also when the next one cannot be opened: the pool's tasks outlive a mere cancellation.
+        for part in (self.ledger, self.checkout, self.catalog):
+            opened.push_async_callback(part.close)
         await self.ledger.open()
-        opened.push_async_callback(self.ledger.close)
         await self.kube.open()
-        for client in (self.kube, self.checkout, self.catalog):
-            opened.push_async_callback(client.close)
+        opened.push_async_callback(self.kube.close)
         app = http.application(self.problems, self.details, self.refresh)
         server = await http.serve(app, self.settings.http_host, self.settings.http_port)
         opened.push_async_callback(server.cleanup)
@@ -95,10 +95,11 @@ class Operator:
         stop = asyncio.create_task(self.stopping.wait(), name="signals")
         try:
             done, _ = await asyncio.wait([stop, leading, webhook], return_when=asyncio.FIRST_COMPLETED)
+            reason = "Signal" if stop in done else "Fault"
+            log.info("stopping", extra={"resource": "process", "key": self.settings.pod_name, "reason": reason})
             if stop not in done:
-                raise _EndedError(done)
+                raise _ended(done)
         finally:
-            log.info("stopping", extra={"resource": "process", "key": self.settings.pod_name, "reason": "Signal"})
             await _end(leading, stop, patience=_LEADING)
             await _end(webhook)
 
@@ -129,7 +130,7 @@ class Operator:
         try:
             own += await self._watch(parts.feed, parts.vouchers)
             done, _ = await asyncio.wait([*own, *draining], return_when=asyncio.FIRST_COMPLETED)
-            raise _EndedError(done)
+            raise _ended(done)
         finally:
             await _end(*own, *watch.strays())
             await self._drain(draining)
@@ -222,11 +223,16 @@ class Operator:
 class _EndedError(RuntimeError):
     """A part that should run for ever has ended."""
 
-    def __init__(self, tasks: set[asyncio.Task[Any]]) -> None:
-        super().__init__(", ".join(sorted(task.get_name() for task in tasks)))
-        for task in tasks:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                self.__cause__ = error
+
+def _ended(tasks: set[asyncio.Task[Any]]) -> BaseException:
+    """Return what to raise when these have ended: what a person can mend as it is, all else with its cause."""
+    ended = _EndedError(", ".join(sorted(task.get_name() for task in tasks)))
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if isinstance(error, AddressTakenError):
+                return error
+            ended.__cause__ = error
+    return ended
 
 
 def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -1,4 +1,4 @@
-"""The one exception tree: who has to act decides the branch.
+"""The one exception tree: who has to act decides the branch. And beside it what no condition can tell of.
 
     OperatorError
     ├── TerminalError             the user must act            -> Stalled
@@ -18,30 +18,49 @@
         ├── CatalogUnavailableError
         └── PaymentProcessorUnavailableError
 
-Beside it stands ApiUnavailableError, which no condition can tell of. Refusals of a redemption are results, not
-exceptions: see `voucher_operator.ledger.types.RedeemResult`.
+    ProcessError                  a line of the log, or of the command
+    ├── ApiUnavailableError       the API server is away, retry
+    └── AddressTakenError         whoever starts the process must act
+
+Refusals of a redemption are results, not exceptions: see `voucher_operator.ledger.types.RedeemResult`.
 Messages are one line, deterministic, say what to do, and hold no secret, no counter and no time, for they become
 condition messages.
 """
 
+import os
 from typing import ClassVar
 
 from voucher_operator.resources.reasons import Reason
 
 
-class OperatorError(Exception):
+class _OneLineError(Exception):
+    @property
+    def message(self) -> str:
+        """One line for people."""
+        return " ".join(str(self).split())
+
+
+class OperatorError(_OneLineError):
     """Something went wrong that a user or an engineer is to be told about."""
 
     reason: ClassVar[Reason]
 
-    @property
-    def message(self) -> str:
-        """One line for a condition."""
-        return " ".join(str(self).split())
+
+class ProcessError(_OneLineError):
+    """Something went wrong with what this process stands on."""
 
 
-class ApiUnavailableError(Exception):
+class ApiUnavailableError(ProcessError):
     """The API server could not be reached, refused or failed; retry."""
+
+
+class AddressTakenError(ProcessError):
+    """A port cannot be listened at."""
+
+    def __init__(self, host: str, port: int, setting: str, error: OSError) -> None:
+        """`setting` is the environment variable that has the port."""
+        why = os.strerror(error.errno) if error.errno else type(error).__name__
+        super().__init__(f"cannot listen at {host} port {port} ({why}): end what listens there, or set {setting}")
 
 
 class TerminalError(OperatorError):

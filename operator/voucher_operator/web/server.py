@@ -12,6 +12,7 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
+from voucher_operator.resources.errors import AddressTakenError
 from voucher_operator.web import connection
 
 _GRACE: Final = 5
@@ -50,9 +51,12 @@ class WebServer:
         """Ends only by `stop`, or by a fault."""
 
     def start(self) -> asyncio.Task[None]:
-        """Listen, and return what serves. Raises OSError when the port is taken."""
+        """Listen, and return what serves. Raises AddressTakenError."""
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-        listener = socket.create_server(self._address, family=family, backlog=connection.MOST)
+        try:
+            listener = socket.create_server(self._address, family=family, backlog=connection.MOST)
+        except OSError as error:
+            raise AddressTakenError(*self._address, "VOUCHER_OPERATOR_WEBHOOK_PORT", error) from None
         self.port = listener.getsockname()[1]
         self.task = asyncio.create_task(self._server.serve(sockets=[listener]), name="webhook")
         return self.task

@@ -1,0 +1,23 @@
+"""Each command in an interpreter of its own, as people start it: what it reads late is there when it is needed."""
+
+import pytest
+
+from testbed.cluster import command
+from testbed.control_plane import ControlPlane
+from testbed.processes import TestbedError
+from tests.cluster.conftest import Sovereign
+from tests.cluster.resources import ready
+
+
+def test_all_of_them(sovereign: Sovereign, control_plane: ControlPlane) -> None:
+    shop, url = sovereign.shop, sovereign.books.database.runtime_url
+    voucher = shop.voucher()
+    voucher.wait(ready("Issued"))
+    assert shop.redeem(voucher.code, user="by-command").result() == ("Redeemed", "Redeemed")
+    env = {"KUBECONFIG": str(control_plane.kubeconfig)}
+    assert command(url, "verify", f"--namespace={shop.namespace}", env=env).strip() == "the ledger is consistent"
+    assert voucher.code in command(url, "export", "vouchers")
+    assert f"promo:{voucher.code}" in command(url, "balance", "by-command")
+    assert command(url, "version").strip()
+    with pytest.raises(TestbedError, match="no cluster is configured"):
+        command(url, "verify", f"--namespace={shop.namespace}", env={"KUBECONFIG": "/nowhere"})
