@@ -57,7 +57,15 @@ def installation(version: Version) -> Path:
     return Path(spec.origin).parent / folder
 
 
-_THRIFTY = {"scram_iterations": "1", "shared_buffers": "16MB"}
+_THRIFTY = {
+    "scram_iterations": "1",
+    "shared_buffers": "16MB",
+    "autovacuum": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "full_page_writes": "off",
+    "max_logical_replication_workers": "0",
+}
 """For servers that nobody measures: logging in is most of a short session, and a dropped database is looked for in
 every buffer."""
 
