@@ -5,6 +5,7 @@ Neighbours: `control_plane`, `postgres`, `operator_process`; the chart is what t
 """
 
 import contextlib
+import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,7 @@ def render_chart(namespace: str, values: Mapping[str, Any]) -> list[dict[str, An
     """
     helm = tools.ensure("helm") / "helm"
     command = [str(helm), "template", RELEASE, str(CHART), f"--namespace={namespace}", "--values=-"]
-    done = subprocess.run(command, input=yaml.safe_dump(dict(values)), capture_output=True, text=True)
+    done = subprocess.run(command, input=json.dumps(dict(values)), capture_output=True, text=True)
     if done.returncode != 0:
         raise TestbedError(f"helm template: {done.stderr.strip()}")
     return [document for document in yaml.safe_load_all(done.stdout) if document]

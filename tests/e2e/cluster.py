@@ -8,8 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from testbed.access import ClusterAccess
 from tests.e2e.images import docker
 
@@ -56,7 +54,9 @@ class Kind(ClusterAccess):
     def apply(self, *documents: Document, namespace: str | None = None) -> None:
         """Apply objects, as Git would."""
         place = [f"--namespace={namespace}"] if namespace else []
-        self.kubectl("apply", "--server-side", *place, "--filename=-", input=yaml.safe_dump_all(documents))
+        # JSON: what PyYAML writes without quotes, such as a password 84e37, is a number to kubectl.
+        whole = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
+        self.kubectl("apply", "--server-side", *place, "--filename=-", input=whole)
 
     def get(self, kind: str, name: str, namespace: str) -> Document:
         """Read one object."""

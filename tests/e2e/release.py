@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from testbed.cluster import CHART
 from testbed.processes import TestbedError
 from testbed.tools import ensure
@@ -68,7 +66,7 @@ class Release:
         name, _, tag = self.image.partition(":")
         own = {"image": {"repository": name, "tag": tag}, **self.values, **(values or {})}
         arguments = ("upgrade", "--install", self.name, str(self.chart), "--values=-", *flags)
-        return self.helm(*arguments, stdin=yaml.safe_dump(own), check=check)
+        return self.helm(*arguments, stdin=json.dumps(own), check=check)
 
     def uninstall(self) -> None:
         """Remove the release, and wait until its pods are gone."""
