@@ -125,6 +125,8 @@ def old_crds(kind: Kind) -> Iterator[None]:
         version.pop("selectableFields", None)
         version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"].pop("state")
         version["additionalPrinterColumns"] = []
+    # Nobody may have installed any yet.
+    kind.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
     for document in documents:
         kind.kubectl("replace", "--filename=-", input=yaml.safe_dump(document))
     yield
