@@ -43,8 +43,8 @@ def test_locks_that_do_not(tmp_path: Path, run: str, dev: str, fault: str) -> No
 
 
 def test_a_lock_holds_nothing_but_pins() -> None:
-    with pytest.raises(ValueError, match="not a pin: --index-url"):
-        pins("--index-url mirror\nkopf==1.45.2\n")
+    with pytest.raises(ValueError, match="not a pin: --find-links"):
+        pins("--find-links mirror\nkopf==1.45.2\n")
 
 
 @pytest.mark.parametrize(
