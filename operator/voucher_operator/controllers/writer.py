@@ -32,7 +32,7 @@ class StatusWriter:
         Raises ApiUnavailableError when the API server could not take it.
         """
         if not is_news(body, patch):
-            return True
+            return not self._has_changed(key, body)
         try:
             await self._kube.patch_status(self._plural, body, patch)
         except ConflictError:
@@ -48,6 +48,11 @@ class StatusWriter:
         previous = body["status"].get("conditions", [])
         merged = conditions.merge(previous, wanted, owned=owned, now=datetime.now(UTC))
         return await self.write(key, body, {"observedGeneration": generation, "conditions": merged})
+
+    def _has_changed(self, key: str, body: Body) -> bool:
+        """Whether the watch has told of another status while this one was computed: it may need this very patch."""
+        known = self._cache.get(key)
+        return known is not None and known["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]
 
     async def _refresh(self, key: str, body: Body) -> None:
         """Read the live object: what the watch has told so far is behind, or of another object by this name."""

@@ -1,0 +1,21 @@
+"""What is no news for the object that was looked at may be news for what has come of it meanwhile."""
+
+from typing import Any
+
+from voucher_operator.controllers.cache import Cache
+from voucher_operator.controllers.kube import REDEMPTIONS, KubeApi
+from voucher_operator.controllers.writer import StatusWriter
+
+
+def body(version: str, reason: str) -> dict[str, Any]:
+    metadata = {"namespace": "billing", "name": "one", "uid": "u", "generation": 1, "resourceVersion": version}
+    return {"metadata": metadata, "spec": {}, "status": {"reason": reason}}
+
+
+async def test_a_status_that_changed_while_the_next_was_computed() -> None:
+    cache = Cache()
+    writer = StatusWriter(KubeApi(), REDEMPTIONS, "Redemption", cache)
+    seen = cache.put(body("1", "AwaitingPayment"))
+    assert await writer.write("billing/one", seen, {"reason": "AwaitingPayment"})
+    cache.put(body("2", "LedgerUnavailable"))
+    assert not await writer.write("billing/one", seen, {"reason": "AwaitingPayment"})
