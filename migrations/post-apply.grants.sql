@@ -12,6 +12,8 @@ DECLARE
         'public.orders', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'public.subscriptions', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.sovereign', '["SELECT"]'::jsonb,
+        'vouchers.account', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
+        'vouchers.account_backfill', '["SELECT"]'::jsonb,
         'vouchers.summing', '["SELECT"]'::jsonb,
         'vouchers.summed', '["SELECT"]'::jsonb,
         'vouchers.terms', '["SELECT", "INSERT", "UPDATE"]'::jsonb,

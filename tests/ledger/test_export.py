@@ -207,8 +207,8 @@ with open("/dev/null", "w") as out:
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 MANY = f"""
-INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, reason)
-SELECT '{FIRST}', 1, 1000, 'gift number ' || n FROM generate_series(1, 100000) AS n
+INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, balance_minor, reason)
+SELECT '{FIRST}', 1, 1000, 1000 * n, 'gift number ' || n FROM generate_series(1, 100000) AS n
 """
 
 

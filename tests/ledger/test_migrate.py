@@ -27,6 +27,11 @@ ALL = [
     "0006.promo-codes-index",
     "0007.credit-ledger-index",
     "0008.purchases",
+    "0009.accounts",
+    "0010.redemption-customer-index",
+    "0011.undo-unreported-index",
+    "0012.entries-in-balance",
+    "0013.uses-of-all-spellings",
 ]
 
 
@@ -49,7 +54,8 @@ def shape(database: Database) -> list[tuple[Any, ...]]:
         database.admin_url,
         "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns "
         "WHERE table_schema = 'public' AND table_name = ANY (%s) AND column_name NOT IN "
-        "('credit_minor', 'granted_minor', 'last_redeemed_at', 'uses_at_cap', 'amount_minor') ORDER BY 1, 2",
+        "('credit_minor', 'granted_minor', 'last_redeemed_at', 'uses_at_cap', 'amount_minor', 'balance_minor') "
+        "ORDER BY 1, 2",
         list(GO_TABLES),
     )
     constraints = rows(

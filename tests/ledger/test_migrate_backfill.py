@@ -19,6 +19,7 @@ from testbed.postgres import RUNTIME, Database
 from testbed.processes import wait_until
 from tests.ledger.drive import ask, opened, says
 from tests.ledger.go_service import GoService
+from tests.ledger.test_migrate import ALL
 from voucher_operator.ledger import migrate_session
 from voucher_operator.ledger.backfill import backfill, hand_over, sum_portion
 from voucher_operator.ledger.migrate import migrate
@@ -213,10 +214,10 @@ def killed(database: Database, moment: str, block: str) -> None:
 def many_entries(database: Database) -> None:
     with owner(database) as connection:
         connection.execute(
-            "ALTER TABLE credit_ledger DISABLE TRIGGER vouchers_filled; "
+            "ALTER TABLE credit_ledger DISABLE TRIGGER vouchers_before_insert; "
             "INSERT INTO credit_ledger (customer_id, amount_omr, reason) SELECT c.id, 1, 'promo:SPRING' "
             "FROM customers AS c, generate_series(1, 20000) WHERE c.user_id = 'raw'; "
-            "ALTER TABLE credit_ledger ENABLE TRIGGER vouchers_filled"
+            "ALTER TABLE credit_ledger ENABLE TRIGGER vouchers_before_insert"
         )
 
 
@@ -331,11 +332,11 @@ CREATE TRIGGER slow AFTER INSERT ON vouchers.summed REFERENCING NEW TABLE AS new
     FOR EACH STATEMENT EXECUTE FUNCTION public.slow();
 """
 MANY_CODES = """
-ALTER TABLE credit_ledger DISABLE TRIGGER vouchers_filled;
+ALTER TABLE credit_ledger DISABLE TRIGGER vouchers_before_insert;
 INSERT INTO promo_codes (code, credit_omr) SELECT 'many-' || n, 1 FROM generate_series(1, 1000) AS n;
 INSERT INTO credit_ledger (customer_id, amount_omr, reason)
 SELECT c.id, 1, 'promo:many-' || n FROM customers AS c, generate_series(1, 1000) AS n WHERE c.user_id = 'raw';
-ALTER TABLE credit_ledger ENABLE TRIGGER vouchers_filled;
+ALTER TABLE credit_ledger ENABLE TRIGGER vouchers_before_insert;
 """
 
 
@@ -383,4 +384,4 @@ async def test_index_that_takes_too_long_is_built_by_hand(
         with owner(empty_database) as connection:
             connection.execute(command.encode())
         admin.execute("DROP EVENT TRIGGER slow_index")
-    assert await up(empty_database) == ["0006.promo-codes-index", "0007.credit-ledger-index", "0008.purchases"]
+    assert await up(empty_database) == ALL[5:]

@@ -28,7 +28,7 @@ FORBIDDEN = [
     "TRUNCATE vouchers.inbox",
     "ALTER TABLE promo_codes ADD COLUMN mine integer",
     "DROP TABLE vouchers.terms",
-    "DROP TRIGGER vouchers_filled ON credit_ledger",
+    "DROP TRIGGER vouchers_before_insert ON credit_ledger",
     "CREATE TABLE mine ()",
     "CREATE TABLE vouchers.mine ()",
     "CREATE SCHEMA mine",

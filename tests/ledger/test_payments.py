@@ -63,7 +63,7 @@ async def test_paid(ledger18: Ledger, database18: Database) -> None:
     assert await rows(
         database18, "SELECT customer_id::text, tenant_id, stripe_subscription_id, plan_id, status FROM subscriptions"
     ) == [(placed.customer, "kestrel-pharmacy", event.subscription_id, "l", "active")]
-    assert await entries(database18, placed) == [(-11, -HELD, "order-payment")]
+    assert await entries(database18, placed) == [(-10, -HELD, "order-payment")]
     assert await rows(database18, "SELECT type, raw, session_id, order_id, outcome FROM vouchers.inbox") == [
         ("test.paid", b'{"id": "evt"}', placed.session, placed.order, "applied")
     ]
@@ -124,7 +124,7 @@ async def test_a_full_refund_gives_the_credit_back_once(ledger18: Ledger, databa
     await ledger18.receive(placed.event())
     assert await ledger18.receive(placed.event(GIVEN_BACK)) is Received.APPLIED
     assert await ledger18.receive(placed.event(GIVEN_BACK)) is Received.NO_CHANGE
-    assert await entries(database18, placed) == [(-11, -HELD, "order-payment"), (11, HELD, "order-payment")]
+    assert await entries(database18, placed) == [(-10, -HELD, "order-payment"), (10, HELD, "order-payment")]
     assert await look(database18, placed) == ("refunded", "refunded", HELD)
     assert await rows(database18, "SELECT status, updated_at > created_at FROM subscriptions") == [("canceled", True)]
     assert await rows(database18, "SELECT reason FROM vouchers.purchase") == [("Refunded",)]

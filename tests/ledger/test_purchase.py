@@ -46,7 +46,7 @@ async def test_credit_of_the_code_covers_all(ledger18: Ledger, database18: Datab
     ) == [(purchase.order_id, "tenant", "m", ["shop"], ["waf"], 10, 9_500, "completed", "CODE", None)]
     assert await rows(
         database18, "SELECT amount_omr, amount_minor, order_id FROM credit_ledger WHERE reason = 'order-payment'"
-    ) == [(-10, -9_500, purchase.order_id)]
+    ) == [(-9, -9_500, purchase.order_id)]
     assert await rows(database18, "SELECT id::text, plan_id, status, stripe_subscription_id FROM subscriptions") == [
         (purchase.order_id, "m", "active", None)
     ]

@@ -45,8 +45,8 @@ async def test_all_of_it_is_taken_back(ledger18: Ledger, database18: Database) -
     assert await entries(database18) == [
         (1, 1_000, "gift", False),
         (10, 10_500, "promo:CODE", False),
-        (-12, -11_500, "order-payment", True),
-        (12, 11_500, "order-payment", True),
+        (-11, -11_500, "order-payment", True),
+        (11, 11_500, "order-payment", True),
         (-10, -10_500, "promo:CODE", False),
     ]
     assert await rows(database18, "SELECT status FROM orders") == [("failed",)]

@@ -70,7 +70,7 @@ requests = st.builds(
 batches = st.lists(st.lists(requests, min_size=1, max_size=12, unique_by=lambda r: r.key), min_size=1, max_size=4)
 
 RESET = """
-TRUNCATE promo_codes, promo_redemptions, credit_ledger, customers, vouchers.redemption CASCADE;
+TRUNCATE promo_codes, promo_redemptions, credit_ledger, customers, vouchers.redemption, vouchers.account CASCADE;
 INSERT INTO promo_codes (code, credit_omr, max_redemptions, active, deleted_at) VALUES
     ('OPEN', 1, 0, true, NULL), ('CAP-1', 2, 1, true, NULL), ('CAP-2', 3, 2, true, NULL), ('OFF', 4, 0, false, NULL),
     ('GONE', 5, 0, true, now()), (' summer', 6, 0, true, NULL), (' ', 7, 0, true, NULL);

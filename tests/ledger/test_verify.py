@@ -60,6 +60,7 @@ BREAKS = [
         "2 requests were granted the same code",
     ),
     Break(
+        "ALTER TABLE credit_ledger DISABLE TRIGGER vouchers_after_delete; "
         f"DELETE FROM credit_ledger WHERE amount_minor = 25500 AND customer_id = '{FIRST}'",
         Invariant.GRANT,
         f"redemption shop/one, code 'OURS', customer {FIRST}",
@@ -126,7 +127,7 @@ BREAKS = [
         "its reversal stands without its grant",
     ),
     Break(
-        "UPDATE credit_ledger SET amount_omr = -26 WHERE amount_minor = -25500",
+        "UPDATE credit_ledger SET amount_minor = -25501 WHERE amount_minor = -25500",
         Invariant.REVERSAL,
         f"redemption shop/three, code 'OURS', customer {SECOND}",
         "its reversal does not negate its grant",
@@ -150,11 +151,22 @@ BREAKS = [
         "credit_omr is 24, but credit_minor is 25500",
     ),
     Break(
-        "UPDATE credit_ledger SET amount_omr = 2 WHERE amount_minor = 1250; "
-        "UPDATE credit_ledger SET amount_omr = 0 WHERE amount_minor = 1250",
-        Invariant.COLUMNS,
+        f"UPDATE vouchers.account SET balance_minor = 1 WHERE customer_id = '{FIRST}'",
+        Invariant.ACCOUNTS,
         f"customer {FIRST}",
-        "entry 00000000-0000-4000-8000-00000000000b: amount_omr is 0, but amount_minor is 1250",
+        "the account says 1 minor units, but its entries sum to 6750",
+    ),
+    Break(
+        "SET session_replication_role = replica; UPDATE credit_ledger SET amount_omr = 0 WHERE amount_minor = 1250",
+        Invariant.ACCOUNTS,
+        f"customer {FIRST}",
+        "the whole units sum to 5, but the exact balance is 6750 minor units",
+    ),
+    Break(
+        "INSERT INTO vouchers.account VALUES ('00000000-0000-4000-8000-00000000ffff', 5)",
+        Invariant.ACCOUNTS,
+        "customer 00000000-0000-4000-8000-00000000ffff",
+        "the account says 5 minor units, but there is no entry",
     ),
     Break(
         f"SET session_replication_role = replica; DELETE FROM promo_codes WHERE code = '{SECRET}'",

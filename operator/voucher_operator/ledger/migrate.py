@@ -30,6 +30,7 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 from yoyo.migrations import topological_sort
 
+from voucher_operator.ledger.account_backfill import open_accounts
 from voucher_operator.ledger.backfill import backfill
 from voucher_operator.ledger.migrate_session import TOO_SLOW, MigrationError, Plan, connect, until_free, worded
 from voucher_operator.ledger.statements import statement
@@ -72,6 +73,7 @@ def _migrate(plan: Plan) -> list[str]:
             _prepare(plan)
             applied = _apply_all(plan)
             backfill(plan)
+            open_accounts(plan)
             return applied
     except (psycopg.Error, UnicodeError) as error:
         raise worded(error) from None

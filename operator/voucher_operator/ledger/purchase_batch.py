@@ -33,6 +33,7 @@ _LOCK_PROMO: Final = statement("lock_promo").encode()
 _REDEEM: Final = statement("redeem").encode()
 _CUSTOMERS: Final = statement("purchase_customers").encode()
 _LOCK_CUSTOMERS: Final = statement("purchase_lock").encode()
+_LOCK_ACCOUNTS: Final = statement("account_lock").encode()
 _PLACE: Final = statement("purchase_place").encode()
 _READ: Final = statement("purchase_read").encode()
 
@@ -108,11 +109,17 @@ async def _attempt(conn: Connection, requests: Sequence[PurchaseRequest], refusa
     redeemed, placed, read = (conn.cursor(binary=True) for _ in range(3))
     async with conn.transaction() as transaction:
         async with conn.pipeline():
+            users = {"users": text_array({r.user_id for r in trying})}
             if coded:
                 await conn.execute(_LOCK_PROMO, {"codes": text_array({r.code for r in coded})}, prepare=True)
+                # Before redeem.sql, which locks accounts: customers come first in the one order of locks.
+                await conn.execute(_LOCK_CUSTOMERS, users, prepare=True)
+                await conn.execute(_LOCK_ACCOUNTS, users, prepare=True)
                 await redeemed.execute(_REDEEM, parameters(coded), prepare=True)
             await conn.execute(_CUSTOMERS, _newcomers(trying), prepare=True)
-            await conn.execute(_LOCK_CUSTOMERS, {"users": text_array({r.user_id for r in trying})}, prepare=True)
+            # Again, for those who were no customers before.
+            await conn.execute(_LOCK_CUSTOMERS, users, prepare=True)
+            await conn.execute(_LOCK_ACCOUNTS, users, prepare=True)
             await placed.execute(_PLACE, _parameters(requests, refusals), prepare=True)
             await read.execute(_READ, {"keys": text_array([r.redeem.key for r in requests])}, prepare=True)
         answers = await redeemed.fetchall() if coded else []

@@ -19,6 +19,7 @@ from voucher_operator.resources.reasons import Reason
 
 _LOCK: Final = statement("lock_promo").encode()
 _REDEEM: Final = statement("redeem").encode()
+_OPEN_ACCOUNTS: Final = statement("account_open").encode()
 _PROBE_PROMO: Final = statement("probe_promo").encode()
 _PROBE_CUSTOMERS: Final = statement("probe_customers").encode()
 _PROBE_BUYERS: Final = statement("probe_buyers").encode()
@@ -49,9 +50,14 @@ async def redeem_batch(conn: Connection, requests: Sequence[RedeemRequest]) -> l
     codes = text_array({request.code for request in requests})
     values = parameters(requests)
     cursor = conn.cursor(binary=True)
-    async with conn.pipeline():
-        await conn.execute(_LOCK, {"codes": codes}, prepare=True)
-        await cursor.execute(_REDEEM, values, prepare=True)
+    try:
+        async with conn.pipeline():
+            await conn.execute(_LOCK, {"codes": codes}, prepare=True)
+            await cursor.execute(_REDEEM, values, prepare=True)
+    except psycopg.errors.CheckViolation:
+        # The pool tries again; a customer's account that was missing is there by then.
+        await conn.execute(_OPEN_ACCOUNTS, {"users": values["users"]})
+        raise
     results: list[Any] = [None] * len(requests)
     for n, *answer in await cursor.fetchall():
         results[n - 1] = result(requests[n - 1].key, *answer)

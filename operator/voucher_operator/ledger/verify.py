@@ -29,6 +29,7 @@ class Invariant(StrEnum):
     ENTRIES = "entries"
     REVERSAL = "reversal"
     BALANCE = "balance"
+    ACCOUNTS = "accounts"
     GRANTED = "granted"
     COLUMNS = "columns"
     TERMS = "terms"
@@ -47,10 +48,11 @@ EXPLANATIONS: Final = MappingProxyType(
         Invariant.ONCE_PER_CUSTOMER: "A customer redeems a code once, in whatever spelling.",
         Invariant.GRANT: "A request that was granted has one grant entry of its amount, and its redemption row.",
         Invariant.ENTRIES: "Each redemption row has one grant that stands; no grant stands without a redemption row.",
-        Invariant.REVERSAL: "A request that was undone has an entry that negates its grant, in both columns.",
+        Invariant.REVERSAL: "A request that was undone by the operator has an entry that negates its grant.",
         Invariant.BALANCE: "A customer's balance is not negative (two checkouts of the Go service at once can do it).",
+        Invariant.ACCOUNTS: "A customer's account is the sum of the entries; the whole units sum to its floor.",
         Invariant.GRANTED: "What a code has granted is the sum of its entries that belong to no order.",
-        Invariant.COLUMNS: "Whole units and minor units of an amount differ by less than one whole unit.",
+        Invariant.COLUMNS: "Whole units and minor units of a code's credit differ by less than one whole unit.",
         Invariant.TERMS: "The code of a live Voucher has its row (the operator puts a missing one back).",
         Invariant.SPELLING: "No two codes have one normal form: only the one in normal spelling can be redeemed.",
         Invariant.ORDERS: "A purchase has its order, amounts and state alike; a completed one has spent what it held.",

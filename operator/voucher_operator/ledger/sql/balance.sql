@@ -1,6 +1,13 @@
--- All entries count, as they do for the Go service.
-SELECT coalesce(sum(coalesce(e.amount_minor, e.amount_omr * s.scale)), 0)::bigint
-FROM customers AS c
-JOIN credit_ledger AS e ON e.customer_id = c.id
-CROSS JOIN (SELECT vouchers.scale() AS scale) AS s
-WHERE c.user_id = %(user)s
+-- A customer's exact balance: one look-up. Where nobody has opened the account yet, the sum of all entries, as for the Go
+-- service; 0 for an unknown user.
+SELECT coalesce((
+    SELECT coalesce(a.balance_minor, (
+        SELECT sum(coalesce(e.amount_minor, e.amount_omr * s.scale))
+        FROM credit_ledger AS e
+        CROSS JOIN (SELECT vouchers.scale() AS scale) AS s
+        WHERE e.customer_id = c.id
+    ))
+    FROM customers AS c
+    LEFT JOIN vouchers.account AS a ON a.customer_id = c.id
+    WHERE c.user_id = %(user)s
+), 0)::bigint

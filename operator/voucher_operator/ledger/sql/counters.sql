@@ -1,13 +1,14 @@
 -- What happened to the vouchers that have an owner, and where they stand by PostgreSQL's clock. The order of the states is
 -- that of a redemption's refusals: whatever a customer would be told first comes first. No uids at all means everybody's.
+-- Uses of all spellings of a code count together, whichever row counts them.
 SELECT t.owner_uid, t.owner_namespace, t.owner_name, t.generation,
-       coalesce(p.times_redeemed, 0), greatest(coalesce(p.max_redemptions, t.max_redemptions), 0),
-       coalesce(p.granted_minor, 0), p.last_redeemed_at,
+       coalesce(u.times, 0), greatest(coalesce(p.max_redemptions, t.max_redemptions), 0),
+       coalesce(u.granted_minor, 0), u.last_redeemed_at,
        CASE
            WHEN p.code IS NULL OR p.deleted_at IS NOT NULL OR NOT p.active THEN 'Inactive'
            WHEN clock_timestamp() > t.valid_until THEN 'Expired'
            WHEN clock_timestamp() < t.valid_from THEN 'Scheduled'
-           WHEN p.max_redemptions > 0 AND p.times_redeemed >= p.max_redemptions THEN 'Exhausted'
+           WHEN p.max_redemptions > 0 AND u.times >= p.max_redemptions THEN 'Exhausted'
            ELSE 'Active'
        END,
        p.code IS NULL OR p.deleted_at IS NOT NULL
@@ -19,6 +20,12 @@ SELECT t.owner_uid, t.owner_namespace, t.owner_name, t.generation,
 FROM vouchers.terms AS t
 CROSS JOIN (SELECT vouchers.scale() AS scale) AS s
 LEFT JOIN promo_codes AS p ON p.code = t.code
+CROSS JOIN LATERAL (
+    SELECT sum(q.times_redeemed)::integer AS times, sum(q.granted_minor)::bigint AS granted_minor,
+           max(q.last_redeemed_at) AS last_redeemed_at
+    FROM promo_codes AS q
+    WHERE vouchers.normal_code(q.code) = vouchers.normal_code(t.code)
+) AS u
 WHERE t.revoked_at IS NULL
   AND t.owner_uid = ANY (
       coalesce(%(uids)s::text[], ARRAY(SELECT o.owner_uid FROM vouchers.terms AS o WHERE o.revoked_at IS NULL))

@@ -1,6 +1,6 @@
 -- Places a batch of orders; one row per request comes back: placed, known (bought before), refused, or none (its code was
--- refused, and redeem.sql has said why). Runs after redeem.sql and purchase_lock.sql in the same transaction, so that the
--- balance is younger than the lock. No key and no customer occurs twice. What the credit does not cover and nobody could
+-- refused, and redeem.sql has said why). Runs after redeem.sql, purchase_lock.sql and account_lock.sql in the same
+-- transaction, so that the balance is younger than the lock. No key and no customer occurs twice. What the credit does not cover and nobody could
 -- pay is 'impossible': the caller rolls all of it back, and comes again with that refusal given (`refusal`, else '').
 -- What somebody else does to the same key at this moment breaks a key or a CHECK, as in redeem.sql: the batch is tried again.
 WITH moment AS MATERIALIZED (
@@ -38,9 +38,7 @@ covered AS MATERIALIZED (
     SELECT a.*, a.total - greatest(least(a.total, e.balance), 0) AS open, a.total - e.balance AS short
     FROM asked AS a
     CROSS JOIN LATERAL (
-        SELECT coalesce(sum(coalesce(l.amount_minor, l.amount_omr * a.scale)), 0)::bigint AS balance
-        FROM credit_ledger AS l
-        WHERE l.customer_id = a.customer_id
+        SELECT coalesce((SELECT b.balance_minor FROM vouchers.account AS b WHERE b.customer_id = a.customer_id), 0) AS balance
     ) AS e
     WHERE a.way IN ('judge', 'none')
 ),

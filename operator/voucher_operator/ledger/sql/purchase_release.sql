@@ -1,4 +1,4 @@
--- First half of a compensation: the order fails and its hold is released, both columns of the very entry. Runs under the
+-- First half of a compensation: the order fails and its hold is released (a trigger sets the whole units). Runs under the
 -- locks of a compensation; undo.sql then takes the redemption back, on the balance with this release in it.
 WITH target AS MATERIALIZED (
     SELECT p.key, p.order_id, p.hold_entry_id, clock_timestamp() AS instant
@@ -7,7 +7,8 @@ WITH target AS MATERIALIZED (
 ),
 released AS (
     INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, reason, order_id, created_at)
-    SELECT gen_random_uuid(), e.customer_id, -e.amount_omr, -e.amount_minor, e.reason, e.order_id, t.instant
+    SELECT gen_random_uuid(), e.customer_id, vouchers.whole(-e.amount_minor), -e.amount_minor, e.reason, e.order_id,
+           t.instant
     FROM target AS t
     JOIN credit_ledger AS e ON e.id = t.hold_entry_id
     RETURNING id

@@ -3,6 +3,11 @@
 -- A generic plan thinks that a batch has ten rows, so nothing here joins two parts of the batch with each other: windows do.
 -- What somebody else does at this moment to the same key or to a new customer breaks a key or a CHECK: the batch is tried
 -- again, and reads what they did.
+--
+-- THE CAP is enforced by `counted`. A row that appeared after lock_promo.sql is not locked, so each row of promo_codes that
+-- was judged by, in any spelling, is updated only in the version that was judged (`xmin`): where one is not, `sound` is
+-- false, a CHECK breaks, and the batch is tried again, with the row there to be locked. docs/architecture.md says why no
+-- interleaving can pass. `sound` is false, too, for a customer without an account (redeem.py then opens it).
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS instant, vouchers.scale() AS scale,
            (SELECT s.currency FROM vouchers.sovereign AS s) AS currency
@@ -22,8 +27,8 @@ asked AS MATERIALIZED (
 -- one in normal spelling, else the only one there is.
 examined AS MATERIALIZED (
     SELECT a.*, c.id AS customer_id, coalesce(c.id, gen_random_uuid()) AS candidate, p.code, p.room, p.credit, m.instant,
-           m.currency, t.from_secret, t.owner_namespace, t.owner_name,
-           floor(p.credit::numeric / m.scale)::integer AS whole,
+           m.currency, m.scale, p.spellings, p.versions, t.from_secret, t.owner_namespace, t.owner_name,
+           c.id IS NOT NULL AND b.customer_id IS NULL AS unopened,
            CASE
                WHEN p.code IS NULL THEN 'VoucherNotFound'
                WHEN NOT p.active THEN 'VoucherInactive'
@@ -36,12 +41,14 @@ examined AS MATERIALIZED (
     FROM asked AS a
     CROSS JOIN moment AS m
     LEFT JOIN customers AS c ON c.user_id = a.user_id
+    LEFT JOIN vouchers.account AS b ON b.customer_id = c.id
     LEFT JOIN LATERAL (
-        SELECT s.code, s.active, s.spellings,
-               CASE WHEN s.max_redemptions > 0 THEN s.max_redemptions - s.times_redeemed END AS room,
+        SELECT s.code, s.active, s.spellings, s.versions,
+               CASE WHEN s.max_redemptions > 0 THEN s.max_redemptions - s.uses END AS room,
                greatest(coalesce(s.credit_minor, s.credit_omr * m.scale), 0) AS credit
         FROM (
-            SELECT q.*, array_agg(q.code) OVER () AS spellings
+            SELECT q.*, array_agg(q.code) OVER () AS spellings, array_agg(q.xmin::text) OVER () AS versions,
+                   sum(q.times_redeemed) OVER () AS uses
             FROM promo_codes AS q
             WHERE vouchers.normal_code(q.code) = a.norm AND a.norm <> ''
         ) AS s
@@ -90,25 +97,64 @@ newcomer AS (
     WHERE j.granted AND j.customer_id IS NULL
     ORDER BY j.user_id COLLATE "C", j.n
 ),
-counted AS (
-    UPDATE promo_codes AS p
-    SET times_redeemed = p.times_redeemed + g.times, granted_minor = p.granted_minor + g.total,
-        last_redeemed_at = g.instant
+-- The rows that the grants were judged by: the one that counts them, and every other spelling with no use of its own.
+judged_by AS MATERIALIZED (
+    SELECT v.code, v.version, CASE WHEN v.code = g.code THEN g.times ELSE 0 END AS times,
+           CASE WHEN v.code = g.code THEN g.total ELSE 0 END AS total, g.instant
     FROM (
-        SELECT j.code, count(*)::integer AS times, sum(j.credit)::bigint AS total, min(j.instant) AS instant
+        SELECT j.code, count(*)::integer AS times, sum(j.credit)::bigint AS total, min(j.instant) AS instant,
+               min(j.spellings) AS spellings, min(j.versions) AS versions
         FROM judged AS j
         WHERE j.granted
         GROUP BY j.code
     ) AS g
-    WHERE p.code = g.code
+    CROSS JOIN LATERAL unnest(g.spellings, g.versions) AS v (code, version)
+),
+counted AS (
+    UPDATE promo_codes AS p
+    SET times_redeemed = p.times_redeemed + b.times, granted_minor = p.granted_minor + b.total,
+        last_redeemed_at = CASE WHEN b.times > 0 THEN b.instant ELSE p.last_redeemed_at END
+    FROM judged_by AS b
+    WHERE p.code = b.code AND p.xmin::text = b.version
+    RETURNING 1
+),
+verdict AS MATERIALIZED (
+    SELECT (SELECT count(*) FROM counted) = (SELECT count(*) FROM judged_by)
+           AND NOT EXISTS (SELECT FROM judged AS j WHERE j.granted AND j.unopened) AS sound
+),
+-- Accounts are locked in order, and after promo_codes.
+posted AS (
+    INSERT INTO vouchers.account AS b (customer_id, balance_minor)
+    SELECT j.payee, sum(j.credit) FROM judged AS j WHERE j.granted AND (SELECT v.sound FROM verdict AS v)
+    GROUP BY j.payee
+    ORDER BY j.payee
+    ON CONFLICT (customer_id) DO UPDATE SET balance_minor = b.balance_minor + excluded.balance_minor
+    RETURNING b.customer_id, b.balance_minor
+),
+-- The balance after each entry, counted back from the customer's last one.
+balanced AS MATERIALIZED (
+    SELECT e.*, max(e.posted) OVER (PARTITION BY e.payee)
+                - coalesce(sum(e.credit) OVER (PARTITION BY e.payee ORDER BY e.n DESC
+                                               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS balance
+    FROM (
+        SELECT j.payee, j.n, j.entry_id, j.code, j.credit, j.instant, j.scale, NULL::bigint AS posted
+        FROM judged AS j
+        WHERE j.granted
+        UNION ALL
+        SELECT p.customer_id, NULL, NULL, NULL, NULL, NULL, NULL, p.balance_minor FROM posted AS p
+    ) AS e
 ),
 used AS (
     INSERT INTO promo_redemptions (customer_id, code, created_at)
     SELECT j.payee, j.code, j.instant FROM judged AS j WHERE j.granted
 ),
 credited AS (
-    INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, reason, created_at)
-    SELECT j.entry_id, j.payee, j.whole, j.credit, 'promo:' || j.code, j.instant FROM judged AS j WHERE j.granted
+    INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, balance_minor, reason, created_at)
+    SELECT e.entry_id, e.payee,
+           floor(e.balance::numeric / e.scale) - floor((e.balance - e.credit)::numeric / e.scale),
+           e.credit, e.balance, 'promo:' || e.code, e.instant
+    FROM balanced AS e
+    WHERE e.entry_id IS NOT NULL AND e.balance IS NOT NULL
 ),
 -- In arrival order. A code that came from a Secret, of a live or a revoked Voucher, is in no event.
 announced AS (
@@ -123,12 +169,14 @@ announced AS (
     ORDER BY j.n
 ),
 answer AS MATERIALIZED (
-    SELECT j.n, j.key, j.request_hash, j.uid, CASE WHEN j.granted THEN 'redeemed' ELSE 'refused' END AS outcome,
+    SELECT j.n, j.key, j.request_hash, j.uid,
+           CASE WHEN NOT v.sound THEN 'overtaken' WHEN j.granted THEN 'redeemed' ELSE 'refused' END AS outcome,
            j.refusal AS reason, j.code, CASE WHEN j.granted THEN j.payee ELSE j.customer_id END AS customer_id, j.user_id,
            CASE WHEN j.granted THEN j.credit ELSE 0 END AS credit_minor, j.entry_id, j.instant AS decided_at,
            j.prior IS NOT NULL AS known, j.prior_decided_at,
            NOT (j.provisional AND j.refusal IS NOT DISTINCT FROM 'VoucherNotFound') AS final
     FROM judged AS j
+    CROSS JOIN verdict AS v
 ),
 recorded AS (
     INSERT INTO vouchers.redemption (

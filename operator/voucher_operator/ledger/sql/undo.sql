@@ -3,13 +3,11 @@
 -- the two sum to nothing. A grant entry that is gone was taken back by the Go service, counter and all: only the outcome
 -- is left to write.
 WITH target AS MATERIALIZED (
-    SELECT d.key, d.code, d.customer_id, e.id AS grant_id, e.amount_omr, e.reason, gen_random_uuid() AS reversal_id,
+    SELECT d.key, d.code, d.customer_id, e.id AS grant_id, e.reason, gen_random_uuid() AS reversal_id,
            coalesce(e.amount_minor, e.amount_omr * s.scale) AS amount,
-           e.id IS NULL OR e.amount_omr = 0 AND coalesce(e.amount_minor, 0) = 0 OR (
-               SELECT sum(coalesce(b.amount_minor, b.amount_omr * s.scale))
-               FROM credit_ledger AS b
-               WHERE b.customer_id = d.customer_id
-           ) >= coalesce(e.amount_minor, e.amount_omr * s.scale) AS covered
+           e.id IS NULL OR vouchers.lock_account(d.customer_id)
+               >= greatest(coalesce(e.amount_minor, e.amount_omr * s.scale), 0)
+               OR coalesce(e.amount_minor, e.amount_omr * s.scale) = 0 AS covered
     FROM vouchers.redemption AS d
     CROSS JOIN (SELECT vouchers.scale() AS scale) AS s
     LEFT JOIN credit_ledger AS e ON e.id = d.grant_entry_id
@@ -30,13 +28,13 @@ counted AS (
 ),
 reversed AS (
     INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, reason, created_at)
-    SELECT t.reversal_id, t.customer_id, -t.amount_omr, -t.amount, t.reason, clock_timestamp()
+    SELECT t.reversal_id, t.customer_id, vouchers.whole(-t.amount), -t.amount, t.reason, clock_timestamp()
     FROM target AS t
     WHERE t.covered AND t.grant_id IS NOT NULL
 ),
 marked AS (
     UPDATE vouchers.redemption AS d
-    SET outcome = 'undone', undone_at = clock_timestamp(),
+    SET outcome = 'undone', undone_at = clock_timestamp(), undone_by = session_user, undo_reported_at = clock_timestamp(),
         reversal_entry_id = CASE WHEN t.grant_id IS NOT NULL THEN t.reversal_id END
     FROM target AS t
     WHERE t.covered AND d.key = t.key

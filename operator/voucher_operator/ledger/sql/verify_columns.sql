@@ -1,11 +1,8 @@
--- A whole-unit column and the minor units beside it differ by less than one whole unit. (NULL minor units: as the whole.)
+-- The whole units of a code's credit, which the Go service shows and grants by, are the floor of its minor units. (NULL minor
+-- units: as the whole.) Those of entries are verify_accounts.sql's.
 SELECT p.code, NULL::uuid AS customer_id, NULL::text AS key,
        format('credit_omr is %s, but credit_minor is %s', p.credit_omr, p.credit_minor) AS detail
 FROM promo_codes AS p
-WHERE abs(p.credit_omr * vouchers.scale() - p.credit_minor) >= vouchers.scale()
-UNION ALL
-SELECT NULL, e.customer_id, NULL,
-       format('entry %s: amount_omr is %s, but amount_minor is %s', e.id, e.amount_omr, e.amount_minor)
-FROM credit_ledger AS e
-WHERE abs(e.amount_omr * vouchers.scale() - e.amount_minor) >= vouchers.scale()
-ORDER BY code, customer_id, detail
+CROSS JOIN (SELECT vouchers.scale() AS scale) AS s
+WHERE abs(p.credit_omr * s.scale - p.credit_minor) >= s.scale
+ORDER BY p.code

@@ -1,7 +1,7 @@
 -- Per customer and code: one grant that stands for a redemption row, none without one. Ours and the legacy writer's alike.
 WITH entry AS (
     SELECT e.customer_id, substr(e.reason, 7) AS code,
-           sum(CASE WHEN e.amount_omr < 0 OR u.key IS NOT NULL THEN -1 ELSE 1 END) AS standing
+           sum(CASE WHEN coalesce(e.amount_minor, e.amount_omr) < 0 OR u.key IS NOT NULL THEN -1 ELSE 1 END) AS standing
     FROM credit_ledger AS e
     LEFT JOIN vouchers.redemption AS u ON u.reversal_entry_id = e.id
     WHERE e.reason LIKE 'promo:%' AND coalesce(e.order_id, '') = ''

@@ -1,4 +1,4 @@
--- A request that was undone has an entry that negates both columns of its grant. (The Go service's own undo removes both.)
+-- A request that was undone by the operator has an entry that negates its grant. (The Go service's own undo removes both.)
 SELECT d.code, d.customer_id, d.key,
        CASE WHEN g.id IS NULL THEN 'its reversal stands without its grant'
             WHEN v.id IS NULL THEN 'its grant stands without a reversal'
@@ -9,7 +9,6 @@ LEFT JOIN credit_ledger AS v ON v.id = d.reversal_entry_id
 WHERE d.outcome = 'undone'
   AND (g.id IS NOT NULL OR v.id IS NOT NULL)
   AND (g.id IS NULL OR v.id IS NULL OR v.customer_id <> g.customer_id OR v.reason <> g.reason
-       OR v.amount_omr <> -g.amount_omr
        OR coalesce(v.amount_minor, v.amount_omr * vouchers.scale())
           <> -coalesce(g.amount_minor, g.amount_omr * vouchers.scale()))
 ORDER BY d.key

@@ -1,0 +1,31 @@
+-- Uses of all spellings of one code count together: so does the counter that is remembered when a cap is set (0003).
+-- depends: 0012.entries-in-balance
+
+CREATE OR REPLACE FUNCTION vouchers.promo_codes_in_step() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+DECLARE
+    minor_given boolean := NEW.credit_minor IS NOT NULL;
+    cap_set boolean := true;
+BEGIN
+    IF TG_TABLE_SCHEMA <> 'public' OR TG_TABLE_NAME <> 'promo_codes' THEN
+        RAISE EXCEPTION 'this trigger is for public.promo_codes alone';
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        minor_given := minor_given
+            AND (NEW.credit_minor IS DISTINCT FROM OLD.credit_minor OR NEW.credit_omr = OLD.credit_omr);
+        cap_set := NEW.max_redemptions <> OLD.max_redemptions;
+    END IF;
+    IF minor_given THEN
+        NEW.credit_omr := vouchers.whole(NEW.credit_minor);
+    ELSE
+        NEW.credit_minor := NEW.credit_omr * vouchers.scale();
+    END IF;
+    IF cap_set THEN
+        SELECT NEW.times_redeemed + coalesce(sum(p.times_redeemed), 0)
+        INTO NEW.uses_at_cap
+        FROM promo_codes AS p
+        WHERE vouchers.normal_code(p.code) = vouchers.normal_code(NEW.code) AND p.code <> NEW.code;
+    END IF;
+    RETURN NEW;
+END
+$body$;

@@ -1,0 +1,20 @@
+-- A customer's whole units sum to the floor of the exact balance, and the account says that balance. A customer without an
+-- account has not been written to since the accounts came: the exact and the whole sum are then compared alone.
+SELECT NULL::text AS code, e.customer_id, NULL::text AS key,
+       CASE WHEN a.balance_minor <> e.minor
+            THEN format('the account says %s minor units, but its entries sum to %s', a.balance_minor, e.minor)
+            ELSE format('the whole units sum to %s, but the exact balance is %s minor units', e.whole, e.minor) END AS detail
+FROM (
+    SELECT l.customer_id, sum(coalesce(l.amount_minor, l.amount_omr * s.scale)) AS minor, sum(l.amount_omr) AS whole,
+           min(s.scale) AS scale
+    FROM credit_ledger AS l
+    CROSS JOIN (SELECT vouchers.scale() AS scale) AS s
+    GROUP BY l.customer_id
+) AS e
+LEFT JOIN vouchers.account AS a ON a.customer_id = e.customer_id
+WHERE a.balance_minor <> e.minor OR e.whole <> floor(e.minor / e.scale)
+UNION ALL
+SELECT NULL, a.customer_id, NULL, format('the account says %s minor units, but there is no entry', a.balance_minor)
+FROM vouchers.account AS a
+WHERE a.balance_minor <> 0 AND NOT EXISTS (SELECT FROM credit_ledger AS l WHERE l.customer_id = a.customer_id)
+ORDER BY customer_id
