@@ -32,6 +32,7 @@ ALL = [
     "0011.undo-unreported-index",
     "0012.entries-in-balance",
     "0013.uses-of-all-spellings",
+    "0014.customers-have-accounts",
 ]
 
 

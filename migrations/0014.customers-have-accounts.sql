@@ -1,0 +1,19 @@
+-- A new customer has an account from the start, whoever writes the row: nobody has to open it later.
+-- depends: 0013.uses-of-all-spellings
+
+CREATE OR REPLACE FUNCTION vouchers.customers_after_insert() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+BEGIN
+    IF TG_TABLE_SCHEMA <> 'public' OR TG_TABLE_NAME <> 'customers' THEN
+        RAISE EXCEPTION 'this trigger is for public.customers alone';
+    END IF;
+    INSERT INTO vouchers.account (customer_id)
+    SELECT c.id FROM inserted AS c ORDER BY c.id
+    ON CONFLICT (customer_id) DO NOTHING;
+    RETURN NULL;
+END
+$body$;
+
+CREATE OR REPLACE TRIGGER vouchers_after_insert AFTER INSERT ON customers
+    REFERENCING NEW TABLE AS inserted
+    FOR EACH STATEMENT EXECUTE FUNCTION vouchers.customers_after_insert();
