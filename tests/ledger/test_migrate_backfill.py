@@ -340,7 +340,7 @@ ALTER TABLE credit_ledger ENABLE TRIGGER vouchers_filled;
 
 
 async def test_portions_shrink_until_they_are_quick(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrate_session, "_SESSION", "SET statement_timeout = '1s'")
+    monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")
     await old_ledger(empty_database, customers=1)
     with owner(empty_database) as connection:
         connection.execute(MANY_CODES)
@@ -351,7 +351,7 @@ async def test_portions_shrink_until_they_are_quick(empty_database: Database, mo
 
 
 async def test_own_time_limit_blames_nobody(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrate_session, "_SESSION", "SET statement_timeout = '1s'")
+    monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")
     await old_ledger(empty_database, customers=1)
     with owner(empty_database) as connection:
         connection.execute(SLOW.format(most=0).encode())
@@ -372,7 +372,7 @@ CREATE EVENT TRIGGER slow_index ON ddl_command_start WHEN TAG IN ('CREATE INDEX'
 async def test_index_that_takes_too_long_is_built_by_hand(
     empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrate_session, "_SESSION", "SET statement_timeout = '1s'")
+    monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")
     with psycopg.connect(empty_database.admin_url, autocommit=True) as admin:
         admin.execute(SLOW_INDEX)
         with pytest.raises(MigrationError, match=r"migration 0006\.promo-codes-index took longer") as raised:
@@ -383,4 +383,4 @@ async def test_index_that_takes_too_long_is_built_by_hand(
         with owner(empty_database) as connection:
             connection.execute(command.encode())
         admin.execute("DROP EVENT TRIGGER slow_index")
-    assert await up(empty_database) == ["0006.promo-codes-index", "0007.credit-ledger-index", "0008.purchases"]
+    assert (await up(empty_database))[:2] == ["0006.promo-codes-index", "0007.credit-ledger-index"]
