@@ -45,7 +45,7 @@ BEGIN
         SELECT p.oid::regprocedure, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
         FROM pg_proc AS p
         CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
-        WHERE p.pronamespace = 'vouchers'::regnamespace AND a.grantee <> p.proowner
+        WHERE p.pronamespace = 'vouchers'::regnamespace AND a.grantee <> p.proowner AND pg_has_role(p.proowner, 'USAGE')
           AND CASE callers ->> p.oid::regprocedure::text
                   WHEN 'everybody' THEN false
                   WHEN 'granted' THEN a.grantee = 0
@@ -81,11 +81,11 @@ BEGIN
         EXECUTE format('GRANT USAGE ON SCHEMA vouchers TO %I', runtime);
     END IF;
 
-    -- What else there is in our schema is not for the runtime role.
+    -- What else of the owner's there is in our schema is not for the runtime role.
     SELECT wanted || coalesce(jsonb_object_agg(format('vouchers.%I', c.relname), '[]'::jsonb), '{}') INTO wanted
     FROM pg_class AS c
     WHERE c.relnamespace = 'vouchers'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
-      AND NOT wanted ? format('vouchers.%I', c.relname);
+      AND pg_has_role(c.relowner, 'USAGE') AND NOT wanted ? format('vouchers.%I', c.relname);
     IF current_setting('server_version_num')::integer >= 170000 THEN
         privileges := privileges || 'MAINTAIN'::text;
     END IF;

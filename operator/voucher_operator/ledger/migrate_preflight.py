@@ -20,7 +20,7 @@ from psycopg import errors, sql
 from psycopg.rows import dict_row
 
 from voucher_operator.ledger.migrate_session import MigrationError, Plan, connect, until_free
-from voucher_operator.ledger.shapes import check_before
+from voucher_operator.ledger.shapes import check_before, names, own_tables
 from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.errors import CurrencyMismatchError
 
@@ -98,7 +98,7 @@ def _owners(facts: Facts) -> Iterator[str]:
     role, owner, tables = facts["role"], facts["owner"], cast("dict[str, str]", facts["tables"])
     numbers = Counter(tables.values())
     if len(numbers) > 1:
-        heir = role if role in numbers else numbers.most_common(1)[0][0]
+        heir = role if role in numbers and not facts["is_superuser"] else numbers.most_common(1)[0][0]
         whose = ", ".join(f"{table} to {tables[table]}" for table in sorted(tables))
         yield f"the billing service's tables have several owners ({whose}): {_give(tables, heir)}"
     elif not facts["is_member"]:
@@ -132,7 +132,8 @@ def _try_to_act(acting: Plan, facts: Facts) -> None:
 
 def _hand_over(plan: Plan, connection: psycopg.Connection[Any], owner: str) -> None:
     """Give the owner what somebody else's migration made: as a superuser, or as who made it and is a member."""
-    foreign = connection.execute(statement("migrate_foreign"), {"owner": owner}).fetchall()
+    parameters = {"owner": owner, "tables": sorted(own_tables()), "functions": sorted(names("function"))}
+    foreign = connection.execute(statement("migrate_foreign"), parameters).fetchall()
     if not foreign:
         return
     whose = ", ".join(sorted({other for other, _ in foreign}))

@@ -60,11 +60,19 @@ def expected() -> Mapping[Name, str]:
     return MappingProxyType({(kind, name): shape for kind, name, shape in lines})
 
 
+def names(*kinds: str) -> list[str]:
+    """Return the names of these kinds."""
+    return [name for kind, name in expected() if kind in kinds]
+
+
+def own_tables() -> set[str]:
+    """Return the names of the tables that are ours alone."""
+    return {_table("column", name) for name in names("column")} - {f"public.{table}" for table in BILLING_TABLES}
+
+
 def read(connection: psycopg.Connection[Any]) -> dict[Name, Found]:
     """Read what there is. Raises psycopg's errors."""
-    indexes = [
-        name.removeprefix("public.") for kind, name in expected() if kind == "index" and name.startswith("public.")
-    ]
+    indexes = [name.removeprefix("public.") for name in names("index") if name.startswith("public.")]
     rows = connection.execute(statement("migrate_shapes"), {"tables": list(BILLING_TABLES), "indexes": indexes})
     found = {}
     for kind, name, shape, fault in rows:
@@ -114,8 +122,8 @@ def check_after(plan: Plan) -> None:
 
 
 def _look(connection: psycopg.Connection[Any]) -> tuple[dict[Name, Found], list[str]]:
-    columns = [name for kind, name in expected() if kind in ("billing", "column")]
-    rows = connection.execute(statement("migrate_unfit"), {"tables": list(BILLING_TABLES), "columns": columns})
+    known = {"tables": list(BILLING_TABLES), "columns": names("billing", "column")}
+    rows = connection.execute(statement("migrate_unfit"), known)
     return read(connection), [_UNFIT[kind].format(table, what) for kind, table, what in rows.fetchall()]
 
 
@@ -170,7 +178,9 @@ def _absent(kind: str, name: str, shape: str) -> str:
         return f"column {name} is absent: run ALTER TABLE {table} ADD COLUMN {last} {shape}"
     if kind == "check":
         return f"constraint {name} is absent: run ALTER TABLE {table} ADD CONSTRAINT {last} {shape} NOT VALID"
-    return f"{kind} {name} is absent: run {shape}"
+    if kind == "function":
+        return f"function {name} is absent: restore it from the migration that creates it"
+    return f"{kind} {name} is absent: run {shape}, and verify"
 
 
 def _other(kind: str, name: str, shape: str, it: Found) -> str:
@@ -189,6 +199,8 @@ def _other(kind: str, name: str, shape: str, it: Found) -> str:
         return f"{what}: run ALTER INDEX {name} RENAME TO another name"
     if kind == "trigger":
         return f"{what}: run {shape.replace('CREATE TRIGGER', 'CREATE OR REPLACE TRIGGER', 1)}, and verify"
+    if kind == "function":
+        return f"{what}: restore it from the migration that creates it"
     return f"{what}: run ALTER TABLE {table} DROP CONSTRAINT {last}, ADD CONSTRAINT {last} {shape} NOT VALID"
 
 

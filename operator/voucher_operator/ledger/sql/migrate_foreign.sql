@@ -1,5 +1,5 @@
--- What is in the schema vouchers, the schema itself first, and does not belong to %(owner)s: whose it is, and the statement
--- that hands it over. A sequence of a column goes with its table.
+-- What of ours in the schema vouchers, the schema itself first, does not belong to %(owner)s: whose it is, and the statement
+-- that hands it over. Ours are %(tables)s, %(functions)s and yoyo's tables; a sequence of a column goes with its table.
 SELECT f.owner, f.command
 FROM (
     SELECT 1 AS rank, n.nspname::text AS name, pg_get_userbyid(n.nspowner)::text AS owner,
@@ -11,11 +11,8 @@ FROM (
            format('ALTER TABLE %%I.%%I OWNER TO %%I', n.nspname, c.relname, %(owner)s::text)
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = 'vouchers' AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-      AND NOT EXISTS (
-          SELECT FROM pg_depend AS d
-          WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i') AND c.relkind = 'S'
-      )
+    WHERE n.nspname = 'vouchers' AND c.relkind = 'r'
+      AND (format('%%I.%%I', n.nspname, c.relname) = ANY (%(tables)s::text[]) OR c.relname ~ '^_?yoyo_')
     UNION ALL
     SELECT 3, p.proname, pg_get_userbyid(p.proowner),
            format('ALTER ROUTINE %%I.%%I(%%s) OWNER TO %%I', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid),
@@ -23,6 +20,7 @@ FROM (
     FROM pg_proc AS p
     JOIN pg_namespace AS n ON n.oid = p.pronamespace
     WHERE n.nspname = 'vouchers'
+      AND format('%%I.%%I(%%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) = ANY (%(functions)s::text[])
 ) AS f
 WHERE f.owner <> %(owner)s::text
 ORDER BY f.rank, f.name

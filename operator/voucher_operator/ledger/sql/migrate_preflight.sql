@@ -23,6 +23,7 @@ WITH wanted (name) AS (
 )
 SELECT me.rolname::text AS role,
        owner.rolname::text AS owner,
+       me.rolsuper AS is_superuser,
        owner.rolsuper AS owner_is_superuser,
        pg_has_role(owner.oid, 'MEMBER') AS is_member,
        current_database()::text AS database,

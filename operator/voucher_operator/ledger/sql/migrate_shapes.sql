@@ -1,4 +1,4 @@
--- What there is of the ledger's tables, one row a column, index, key, trigger or CHECK: kind, name, shape, and what keeps it
+-- What there is of the ledger's tables, one row a column, index, key, trigger, CHECK or function: kind, name, shape, and what keeps it
 -- from working (''). Compared by `shapes` with what the migrations make. %(tables)s are the billing service's tables,
 -- %(indexes)s the names that our indexes on them have: whatever bears one is looked at, also where it is no index.
 WITH of_ledger AS MATERIALIZED (
@@ -44,3 +44,11 @@ UNION ALL
 SELECT 'check', format('%%s.%%I', t.name, k.conname), regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', ''), ''
 FROM of_ledger AS t
 JOIN pg_constraint AS k ON k.conrelid = t.oid AND k.contype = 'c'
+UNION ALL
+SELECT 'function', format('%%I.%%I(%%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)),
+       'returns ' || format_type(p.prorettype, NULL)
+           || CASE WHEN p.prosecdef THEN ' security definer set ' || coalesce(array_to_string(p.proconfig, ', '), 'nothing')
+                   ELSE '' END, ''
+FROM pg_proc AS p
+JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname = 'vouchers'
