@@ -33,6 +33,7 @@ ALL = [
     "0012.entries-in-balance",
     "0013.uses-of-all-spellings",
     "0014.customers-have-accounts",
+    "0015.rights",
 ]
 
 
@@ -55,7 +56,7 @@ def shape(database: Database) -> list[tuple[Any, ...]]:
         database.admin_url,
         "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns "
         "WHERE table_schema = 'public' AND table_name = ANY (%s) AND column_name NOT IN "
-        "('credit_minor', 'granted_minor', 'last_redeemed_at', 'uses_at_cap', 'amount_minor', 'balance_minor') "
+        "('credit_minor', 'granted_minor', 'last_redeemed_at', 'uses_at_cap', 'amount_minor', 'balance_minor', 'lock_right') "
         "ORDER BY 1, 2",
         list(GO_TABLES),
     )
@@ -120,7 +121,7 @@ async def test_rows_that_are_there_survive(empty_database: Database) -> None:
                 "FROM promo_codes ORDER BY 1",
                 "SELECT id, customer_id, amount_omr, reason, order_id, created_at FROM credit_ledger ORDER BY 1",
                 "SELECT * FROM promo_redemptions ORDER BY 1, 2",
-                "SELECT * FROM customers ORDER BY 1",
+                "SELECT id, user_id, tenant_id, stripe_customer_id, email, created_at FROM customers ORDER BY 1",
                 "SELECT * FROM orders ORDER BY 1",
             )
         ]

@@ -18,7 +18,7 @@ import pytest
 from testbed.postgres import RUNTIME, Database
 from testbed.processes import wait_until
 from tests.ledger.drive import ask, opened, says
-from tests.ledger.go_service import GoService
+from tests.ledger.go_service import STARTUP, GoService
 from tests.ledger.test_migrate import ALL
 from voucher_operator.ledger import migrate_session
 from voucher_operator.ledger.backfill import backfill, hand_over, sum_portion
@@ -322,6 +322,64 @@ async def test_many_leave_while_it_sums(empty_database: Database) -> None:
     assert await wrong(empty_database) == []
 
 
+# Random text of 6 kB does not fit into an index, repeated text of 20 kB does: PostgreSQL compresses it.
+LONG = "string_agg(md5(n::text), '')"
+REPEATED = "repeat('x', 20000)"
+
+
+async def test_reasons_that_no_index_can_hold(empty_database: Database) -> None:
+    """Before and after the migration: a code of such a length cannot have a row, and needs no sum."""
+    with owner(empty_database) as connection:
+        for text in STARTUP:
+            connection.execute(text.encode())
+        connection.execute(
+            f"INSERT INTO promo_codes (code, credit_omr) VALUES ({REPEATED}, 5); "
+            "INSERT INTO customers (user_id, tenant_id, email) VALUES ('raw', 't', 'e'); "
+            f"INSERT INTO promo_redemptions SELECT id, {REPEATED} FROM customers; "
+            "UPDATE promo_codes SET times_redeemed = 1"
+        )
+        entries = (
+            "INSERT INTO credit_ledger (customer_id, amount_omr, reason, order_id) SELECT c.id, 5, r, o "
+            f"FROM customers AS c, (SELECT 'promo:' || {LONG}, NULL FROM generate_series(1, 200) AS n "
+            f"UNION ALL SELECT {LONG}, NULL FROM generate_series(1, 200) AS n "
+            f"UNION ALL SELECT 'promo:' || {LONG}, 'order' FROM generate_series(1, 200) AS n) AS v (r, o)"
+        )
+        known = (
+            "INSERT INTO credit_ledger (customer_id, amount_omr, reason) "
+            f"SELECT id, 5, 'promo:' || {REPEATED} FROM customers"
+        )
+        connection.execute(entries.encode())
+        connection.execute(known.encode())
+        await up(empty_database)
+        sums = "SELECT granted_minor FROM promo_codes"
+        assert connection.execute(sums).fetchall() == [(5_000,)]
+        assert connection.execute("SELECT count(*) FROM vouchers.summed").fetchone() == (0,)
+        # What the triggers do with them.
+        connection.execute(entries.encode())
+        connection.execute(known.encode())
+        assert connection.execute(sums).fetchall() == [(10_000,)]
+        connection.execute("DELETE FROM credit_ledger WHERE amount_minor IS NOT NULL")
+        assert connection.execute(sums).fetchall() == [(5_000,)]
+        connection.execute(
+            "UPDATE vouchers.summing SET upto = '00000000-0000-0000-0000-000000000000', finished = false"
+        )
+        connection.execute("UPDATE promo_codes SET granted_minor = 0")
+        backfill(plan(empty_database), portion=1, codes=1)
+        assert connection.execute(sums).fetchall() == [(5_000,)]
+    found = await verify(empty_database.runtime_url)
+    assert {v.invariant for v in found} == {"entries"}
+    assert all("without a redemption row" in v.detail for v in found)
+
+
+async def test_sum_of_a_code_that_gets_its_row_later_is_kept(empty_database: Database) -> None:
+    await old_ledger(empty_database, customers=1)
+    with owner(empty_database) as connection:
+        assert sum_portion(connection, 1000)
+        connection.execute("INSERT INTO promo_codes (code, credit_omr) VALUES ('GONE', 3)")
+    assert await up(empty_database) == []
+    assert [one for one in await wrong(empty_database) if one.startswith("granted")] == []
+
+
 SLOW = """
 CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -341,7 +399,7 @@ ALTER TABLE credit_ledger ENABLE TRIGGER vouchers_before_insert;
 
 
 async def test_portions_shrink_until_they_are_quick(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrate_session, "_SESSION", "SET statement_timeout = '1s'")
+    monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")
     await old_ledger(empty_database, customers=1)
     with owner(empty_database) as connection:
         connection.execute(MANY_CODES)
@@ -352,7 +410,7 @@ async def test_portions_shrink_until_they_are_quick(empty_database: Database, mo
 
 
 async def test_own_time_limit_blames_nobody(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrate_session, "_SESSION", "SET statement_timeout = '1s'")
+    monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")
     await old_ledger(empty_database, customers=1)
     with owner(empty_database) as connection:
         connection.execute(SLOW.format(most=0).encode())
@@ -373,7 +431,7 @@ CREATE EVENT TRIGGER slow_index ON ddl_command_start WHEN TAG IN ('CREATE INDEX'
 async def test_index_that_takes_too_long_is_built_by_hand(
     empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrate_session, "_SESSION", "SET statement_timeout = '1s'")
+    monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")
     with psycopg.connect(empty_database.admin_url, autocommit=True) as admin:
         admin.execute(SLOW_INDEX)
         with pytest.raises(MigrationError, match=r"migration 0006\.promo-codes-index took longer") as raised:

@@ -84,9 +84,14 @@ async def test_no_error_holds_a_rows_values(database: Database) -> None:
 
 async def test_names_of_the_schema_are_told(database: Database) -> None:
     with psycopg.connect(database.owner_url, autocommit=True) as owner:
-        owner.execute("ALTER TABLE vouchers.summing RENAME upto TO elsewhere")
-        owner.execute("UPDATE vouchers.summing SET finished = false")
-    with pytest.raises(MigrationError, match=r"SQLSTATE 42703\): column s\.upto does not exist; look into its log$"):
+        owner.execute(
+            "CREATE FUNCTION stray() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nothing; END $$; "
+            "CREATE TRIGGER stray BEFORE UPDATE ON vouchers.summing FOR EACH ROW EXECUTE FUNCTION stray(); "
+            "ALTER TABLE vouchers.summing DISABLE TRIGGER stray; "
+            "UPDATE vouchers.summing SET finished = false; "
+            "ALTER TABLE vouchers.summing ENABLE TRIGGER stray"
+        )
+    with pytest.raises(MigrationError, match=r'SQLSTATE 42703\): column "nothing" does not exist; look into its log$'):
         await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME)
 
 

@@ -10,8 +10,8 @@ The plain SQL files in `migrations/` (linked into this package) are applied by y
 
 yoyo splits the files with sqlparse, which keeps dollar-quoted bodies whole; a test holds it to that.
 
-Neighbours: `migrate_session` has the sessions and their patience with others; `backfill` does what grows with the
-ledger; `api` works on the schema; `verify` checks what is in it.
+See also: `migrate_preflight` looks before anything is changed; `shapes` compares what is there with what is expected;
+`migrate_session` has the sessions and their patience with others; `backfill` does what grows with the ledger.
 """
 
 import asyncio
@@ -20,11 +20,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psycopg
-from psycopg import errors, sql
-from psycopg.rows import dict_row
+from psycopg import errors
 from yoyo import read_migrations
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
@@ -32,9 +31,9 @@ from yoyo.migrations import topological_sort
 
 from voucher_operator.ledger.account_backfill import open_accounts
 from voucher_operator.ledger.backfill import backfill
+from voucher_operator.ledger.migrate_preflight import is_newer, prepare
 from voucher_operator.ledger.migrate_session import TOO_SLOW, MigrationError, Plan, connect, until_free, worded
-from voucher_operator.ledger.statements import statement
-from voucher_operator.resources.errors import CurrencyMismatchError
+from voucher_operator.ledger.shapes import check_after
 from voucher_operator.resources.money import minor_digits
 
 log = logging.getLogger(__name__)
@@ -45,10 +44,13 @@ PATIENCE = 60.0
 """How long one migration is tried again while others hold its locks, in seconds."""
 
 # The lock's session has nothing to send while the other one works: keepalives tell the server when our machine is gone.
-_LOCK_SESSION = (
-    "SET lock_timeout = '150s'; "
-    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
-)
+_LOCK_SESSION = {
+    "lock_timeout": "150s",
+    "statement_timeout": "0",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
 
 
 async def migrate(database_url: str, *, currency: str, runtime_role: str, patience: float = PATIENCE) -> list[str]:
@@ -70,10 +72,14 @@ async def migrate(database_url: str, *, currency: str, runtime_role: str, patien
 def _migrate(plan: Plan) -> list[str]:
     try:
         with _only_one(plan):
-            _prepare(plan)
-            applied = _apply_all(plan)
-            backfill(plan)
-            open_accounts(plan)
+            migrations = _read()
+            known = {migration.id for migration in migrations}
+            acting = prepare(plan, known)
+            applied = _apply_all(acting, migrations)
+            if not is_newer(acting, known):
+                check_after(acting)
+            backfill(acting)
+            open_accounts(acting)
             return applied
     except (psycopg.Error, UnicodeError) as error:
         raise worded(error) from None
@@ -92,70 +98,16 @@ def _only_one(plan: Plan) -> Iterator[None]:
         yield
 
 
-def _prepare(plan: Plan) -> None:
-    """Refuse what cannot work before anything is changed; make what the first migration needs."""
-    with connect(plan) as connection, connection.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(statement("migrate_preflight"), {"runtime_role": plan.runtime_role})
-        facts = cast("dict[str, Any]", cursor.fetchone())
-        for problem in _problems(facts):
-            raise MigrationError(problem)
-        if facts["has_sovereign"]:
-            _check_currency(plan, connection)
-        if not facts["role_exists"]:
-            _create_role(plan.runtime_role, connection, allowed=facts["may_create_role"])
-        # Not CREATE SCHEMA IF NOT EXISTS alone: that asks for a right on the database even when there is nothing to do.
-        if not facts["has_schema"]:
-            connection.execute("CREATE SCHEMA IF NOT EXISTS vouchers")
-
-
-def _problems(facts: dict[str, Any]) -> Iterator[str]:
-    role = facts["role"]
-    if facts["read_only"]:
-        yield "this server is a read-only standby: give the address of the primary"
-    if facts["home"] != "public":
-        yield (
-            f"role {role} has the default schema {facts['home']}, but the billing service's tables belong in public: "
-            f"run ALTER ROLE {role} SET search_path TO public"
-        )
-    if facts["not_tables"]:
-        yield f"not tables: {', '.join(facts['not_tables'])}; the billing service's tables have these names"
-    if facts["not_owned"]:
-        yield f"role {role} does not own {', '.join(facts['not_owned'])}: migrate as the role that does"
-    if facts["schema_not_owned"]:
-        yield f"role {role} does not own the schema vouchers: migrate as the role that does"
-    if facts["cannot_create_schema"]:
-        yield f'role {role} may not create a schema: GRANT CREATE ON DATABASE "{facts["database"]}" TO "{role}"'
-    if facts["cannot_create_tables"]:
-        yield f'role {role} may not create tables: GRANT CREATE ON SCHEMA public TO "{role}"'
-
-
-def _check_currency(plan: Plan, connection: psycopg.Connection[Any]) -> None:
-    row = connection.execute("SELECT currency, minor_digits FROM vouchers.sovereign").fetchone()
-    if row is not None and row != (plan.currency, plan.minor_digits):
-        raise CurrencyMismatchError(
-            f"this ledger counts in {row[0]} with {row[1]} decimals, fixed by its first migration: "
-            f"it cannot become {plan.currency} with {plan.minor_digits}"
-        )
-
-
-def _create_role(name: str, connection: psycopg.Connection[Any], *, allowed: bool) -> None:
-    command = sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name))
-    if not allowed:
-        raise MigrationError(
-            f"the runtime role does not exist and may not be created from here: run, as an administrator, "
-            f"{command.as_string(connection).replace('NOLOGIN', 'LOGIN')}; and then migrate again"
-        )
-    try:
-        connection.execute(command)
-    except (errors.DuplicateObject, errors.UniqueViolation):
-        log.info("runtime role was created by somebody else meanwhile")
-
-
-def _apply_all(plan: Plan) -> list[str]:
+def _read() -> Any:
+    """Return this version's migrations, yoyo's list of them."""
     logging.getLogger("yoyo.migrations").setLevel(logging.WARNING)  # it counts steps; we say what was applied
     migrations = read_migrations("package:voucher_operator:migrations")
     if not migrations:
         raise MigrationError("this installation has no migrations in it: install it anew, from a whole checkout")
+    return migrations
+
+
+def _apply_all(plan: Plan, migrations: Any) -> list[str]:
     with _Backend.open(plan) as backend:
         backend.ensure_internal_schema_updated()
         done = set(backend.get_applied_migration_hashes())

@@ -8,9 +8,10 @@ Neighbours: `migrate` applies the files and `backfill` sums up, both on these se
 may meet.
 """
 
+import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, Final, TypeVar
@@ -31,10 +32,11 @@ APPLICATION_NAME: Final = "voucher-operator migrate"
 STATEMENT_SECONDS: Final = 5
 """Longest time that a statement may take: half of what the Go service's start-up has."""
 
-_SESSION = (
-    f"SET lock_timeout = '1s'; SET statement_timeout = '{STATEMENT_SECONDS}s'; "
-    "SET idle_in_transaction_session_timeout = '10s'"
-)
+_SESSION = {
+    "lock_timeout": "1s",
+    "statement_timeout": f"{STATEMENT_SECONDS}s",
+    "idle_in_transaction_session_timeout": "10s",
+}
 # Locks held by others, and what two CREATE IF NOT EXISTS (ours and the Go service's) say to each other when they meet.
 _PASSING = (
     errors.LockNotAvailable,
@@ -55,21 +57,28 @@ class MigrationError(TerminalError):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the caller wants; `patience` is in seconds."""
+    """What the caller wants; `patience` is in seconds, `acting_as` the role that shall own all, None if not known."""
 
     database_url: str
     currency: str
     minor_digits: int
     runtime_role: str
     patience: float
+    acting_as: str | None = None
 
 
-def connect(plan: Plan, session: str | None = None) -> psycopg.Connection[Any]:
-    """Open a session in autocommit mode, with its usual settings or those of `session`. Raises psycopg's errors."""
+def connect(plan: Plan, session: Mapping[str, str] | None = None) -> psycopg.Connection[Any]:
+    """Open a session in autocommit mode, with its usual settings and those of `session`. Raises psycopg's errors."""
     connection = psycopg.connect(
         plan.database_url, autocommit=True, application_name=APPLICATION_NAME, connect_timeout=10
     )
-    connection.execute(session or _SESSION)
+    try:
+        connection.execute(statement("command_session"), {"settings": json.dumps({**_SESSION, **(session or {})})})
+        if plan.acting_as is not None:
+            connection.execute("SELECT set_config('role', %s, false)", (plan.acting_as,))
+    except BaseException:
+        connection.close()
+        raise
     connection.add_notice_handler(_pass_on)
     return connection
 

@@ -7,6 +7,7 @@ command cannot change a live ledger by mistake.
 Neighbours: `verify` and `export` are the commands; `errors` words what goes wrong; `pool` has the operator's sessions.
 """
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,8 +34,6 @@ async def read_only(
     """
     settings = {
         "default_transaction_read_only": "on",
-        "search_path": "public, pg_temp",
-        "TimeZone": "UTC",
         "lock_timeout": "5s",
         "statement_timeout": f"{statement_limit * 1000:.0f}ms",
         "idle_in_transaction_session_timeout": "5s",
@@ -43,8 +42,7 @@ async def read_only(
         async with await AsyncConnection.connect(
             database_url, autocommit=True, application_name=name, connect_timeout=10
         ) as connection:
-            for setting, value in settings.items():
-                await connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
+            await connection.execute(statement("command_session"), {"settings": json.dumps(settings)})
             yield connection
     except errors.QueryCanceled as error:
         raise LedgerUnavailableError(

@@ -1,5 +1,7 @@
 -- Sums up the next entries by id, whatever they are, and moves on to the first one that is left. Runs after
 -- backfill_lock.sql in the same transaction. One row: whether the end is reached.
+-- A reason may be longer than a key of an index can be (2,704 bytes, compressed). What no row of promo_codes has for its
+-- code then, none can ever have: it is summed for nobody.
 WITH portion AS MATERIALIZED (
     SELECT e.id, e.amount_omr, e.amount_minor, e.reason, e.order_id, e.created_at
     FROM credit_ledger AS e
@@ -16,6 +18,8 @@ added AS (
     FROM portion AS p
     WHERE p.id IS DISTINCT FROM (SELECT n.id FROM next AS n)
       AND p.amount_minor IS NULL AND p.reason LIKE 'promo:%%' AND coalesce(p.order_id, '') = ''
+      AND CASE WHEN octet_length(p.reason) <= 2000 THEN true
+               ELSE EXISTS (SELECT FROM promo_codes AS c WHERE c.code = substr(p.reason, 7)) END
     GROUP BY 1
     ON CONFLICT (code) DO UPDATE
     SET granted_minor = s.granted_minor + excluded.granted_minor,

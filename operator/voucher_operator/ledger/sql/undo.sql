@@ -1,7 +1,7 @@
 -- Takes a redemption back, all of it or, when its credit has been spent, none. Runs after the two locks of undo_lock_*.sql.
 -- The reversal has the grant's own reason: the Go service's undo deletes a customer's entries by it, and only together do
 -- the two sum to nothing. A grant entry that is gone was taken back by the Go service, counter and all: only the outcome
--- is left to write.
+-- is left to write. The redemption row goes by a function, which sees outcome and reversal: they are written when it runs.
 WITH target AS MATERIALIZED (
     SELECT d.key, d.code, d.customer_id, e.id AS grant_id, e.reason, gen_random_uuid() AS reversal_id,
            coalesce(e.amount_minor, e.amount_omr * s.scale) AS amount,
@@ -13,24 +13,12 @@ WITH target AS MATERIALIZED (
     LEFT JOIN credit_ledger AS e ON e.id = d.grant_entry_id
     WHERE d.key = %(key)s AND d.outcome = 'redeemed'
 ),
-removed AS (
-    DELETE FROM promo_redemptions AS r
-    USING target AS t
-    WHERE t.covered AND t.grant_id IS NOT NULL AND r.customer_id = t.customer_id AND r.code = t.code
-    RETURNING r.code
-),
-counted AS (
-    UPDATE promo_codes AS p
-    SET times_redeemed = greatest(p.times_redeemed - (SELECT count(*) FROM removed)::integer, 0),
-        granted_minor = p.granted_minor - t.amount
-    FROM target AS t
-    WHERE t.covered AND t.grant_id IS NOT NULL AND p.code = t.code
-),
 reversed AS (
     INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, reason, created_at)
     SELECT t.reversal_id, t.customer_id, vouchers.whole(-t.amount), -t.amount, t.reason, clock_timestamp()
     FROM target AS t
     WHERE t.covered AND t.grant_id IS NOT NULL
+    RETURNING id
 ),
 marked AS (
     UPDATE vouchers.redemption AS d
@@ -38,5 +26,16 @@ marked AS (
         reversal_entry_id = CASE WHEN t.grant_id IS NOT NULL THEN t.reversal_id END
     FROM target AS t
     WHERE t.covered AND d.key = t.key
+    RETURNING d.key, d.reversal_entry_id
+),
+removed AS MATERIALIZED (
+    SELECT vouchers.take_back_redemption(m.key) AS found FROM marked AS m JOIN reversed AS r ON r.id = m.reversal_entry_id
+),
+counted AS (
+    UPDATE promo_codes AS p
+    SET times_redeemed = greatest(p.times_redeemed - (SELECT count(*) FROM removed AS r WHERE r.found)::integer, 0),
+        granted_minor = p.granted_minor - t.amount
+    FROM target AS t
+    WHERE t.covered AND t.grant_id IS NOT NULL AND p.code = t.code
 )
 SELECT t.covered, t.grant_id IS NOT NULL, coalesce(t.amount, 0) FROM target AS t

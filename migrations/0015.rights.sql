@@ -1,0 +1,40 @@
+-- The runtime role needs two things that no grant on a table gives by itself: to lock a customer's row without changing
+-- it, and to delete a redemption row together with the reversal of its credit, and never without.
+-- depends: 0014.customers-have-accounts
+
+-- SELECT ... FOR NO KEY UPDATE asks for UPDATE on one column of the table. This is that column: it can hold nothing but
+-- NULL. A function that locks would do, too, but would hide the lock order, and versions that lock the table themselves
+-- would not work beside it. NOT VALID: a new column has no other value, and the table need not be read for that.
+ALTER TABLE customers
+    ADD COLUMN IF NOT EXISTS lock_right boolean,
+    DROP CONSTRAINT IF EXISTS customers_lock_right_check,
+    ADD CONSTRAINT customers_lock_right_check CHECK (lock_right IS NULL) NOT VALID;
+
+-- Deletes the redemption row of a request that is being undone, for undo.sql: under the locks of an undo, after it has
+-- written outcome and reversal. Returns whether there was one. The reversal is an entry of this very transaction (its
+-- xmin), so that no call takes back a row twice or a row of somebody else: each costs a new entry, which nobody but the
+-- tables' owner can change or remove. Raises insufficient_privilege when there is no such reversal.
+CREATE OR REPLACE FUNCTION vouchers.take_back_redemption(request_key text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
+DECLARE
+    customer uuid;
+    redeemed_code text;
+BEGIN
+    SELECT d.customer_id, d.code INTO customer, redeemed_code
+    FROM vouchers.redemption AS d
+    JOIN public.credit_ledger AS g ON g.id = d.grant_entry_id
+    JOIN public.credit_ledger AS v ON v.id = d.reversal_entry_id
+    WHERE d.key = request_key AND d.outcome = 'undone'
+      AND v.xmin = pg_current_xact_id()::xid
+      AND g.customer_id = d.customer_id AND g.reason = 'promo:' || d.code
+      AND v.customer_id = g.customer_id AND v.reason = g.reason AND coalesce(v.order_id, '') = ''
+      AND coalesce(v.amount_minor, v.amount_omr * vouchers.scale())
+          = -coalesce(g.amount_minor, g.amount_omr * vouchers.scale());
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'this transaction has not reversed the grant of this request'
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    DELETE FROM public.promo_redemptions AS r WHERE r.customer_id = customer AND r.code = redeemed_code;
+    RETURN FOUND;
+END
+$body$;

@@ -1,0 +1,2 @@
+-- Ids of the migrations that have been applied, by whatever version.
+SELECT m.migration_id FROM vouchers._yoyo_migration AS m
