@@ -4,7 +4,7 @@ Where the credit does not cover an order and nobody can pay the rest, nothing of
 that was made a moment ago. So the whole batch is rolled back and tried again with that refusal given: it is recorded,
 consumes nothing, and its neighbours are judged as if it had not been there.
 
-Neighbours: `batch` makes the batches, with no customer twice; `redeem` redeems without an order; `purchases` does what
+See also: `batch` makes the batches, with no customer twice; `redeem` redeems without an order; `purchases` does what
 comes after; `sql/purchase_place.sql` decides.
 """
 
@@ -103,13 +103,16 @@ async def purchase_batch(conn: Connection, requests: Sequence[PurchaseRequest]) 
 
 async def _attempt(conn: Connection, requests: Sequence[PurchaseRequest], refusals: Mapping[str, str]) -> _Found:
     """Run the batch; it is committed unless something in it turns out to be impossible."""
-    trying = [r.redeem for r in requests if r.redeem.key not in refusals]
+    trying = [r.redeem for r in requests if r.key not in refusals]
     coded = [r for r in trying if r.code]
+    # Also the codes of those whose refusal is given: another replica that redeems for the same key holds its code.
+    codes = {r.code for r in requests if r.code}
     redeemed, placed, read = (conn.cursor(binary=True) for _ in range(3))
     async with conn.transaction() as transaction:
         async with conn.pipeline():
+            if codes:
+                await conn.execute(_LOCK_PROMO, {"codes": text_array(codes)}, prepare=True)
             if coded:
-                await conn.execute(_LOCK_PROMO, {"codes": text_array({r.code for r in coded})}, prepare=True)
                 await redeemed.execute(_REDEEM, parameters(coded), prepare=True)
             await conn.execute(_CUSTOMERS, _newcomers(trying), prepare=True)
             await conn.execute(_LOCK_CUSTOMERS, {"users": text_array({r.user_id for r in trying})}, prepare=True)

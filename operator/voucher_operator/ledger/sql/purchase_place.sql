@@ -12,10 +12,9 @@ asked AS MATERIALIZED (
            CASE
                WHEN b.key IS NOT NULL AND b.request_hash = r.request_hash THEN 'known'
                WHEN b.key IS NOT NULL THEN 'conflict'
-               WHEN d.outcome = 'refused' AND d.uid = r.uid THEN CASE WHEN r.coded THEN 'none' ELSE 'replay' END
-               WHEN r.refusal <> '' AND (d.key IS NULL OR d.outcome = 'refused') THEN 'judge'
-               WHEN r.coded AND d.outcome = 'redeemed' AND d.request_hash = r.request_hash THEN 'judge'
-               WHEN r.coded THEN 'none'
+               WHEN d.outcome = 'refused' AND d.uid = r.uid THEN CASE WHEN g.redeemed THEN 'none' ELSE 'replay' END
+               WHEN g.redeemed AND d.outcome = 'redeemed' AND d.request_hash = r.request_hash THEN 'judge'
+               WHEN g.redeemed THEN 'none'
                WHEN d.key IS NULL OR d.outcome = 'refused' THEN 'judge'
                ELSE 'conflict'
            END AS way
@@ -29,6 +28,9 @@ asked AS MATERIALIZED (
         step, minimum, deadline, refusal, n
     )
     CROSS JOIN moment AS m
+    -- Whether redeem.sql was asked for this key in this transaction. It is not when the refusal is given: then what another
+    -- replica has recorded for the key since is known here alone.
+    CROSS JOIN LATERAL (SELECT r.coded AND r.refusal = '' AS redeemed) AS g
     LEFT JOIN vouchers.redemption AS d ON d.key = r.key
     LEFT JOIN vouchers.purchase AS b ON b.key = r.key
     LEFT JOIN customers AS c ON c.user_id = r.user_id
