@@ -75,7 +75,7 @@ class Session:
     async def _settled(self) -> None:
         async with asyncio.timeout(20):
             while not (self._task.done() or self._arrived.is_set() or await self._waits_for_lock()):
-                await asyncio.sleep(0)
+                pass
 
     async def _waits_for_lock(self) -> bool:
         query = b"SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"

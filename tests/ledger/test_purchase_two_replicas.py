@@ -94,9 +94,8 @@ async def test_two_replicas_give_one_answer_in_every_order_of_statements(
     assert await rows(database, "SELECT times_redeemed FROM promo_codes") == placed
 
 
-async def test_two_replicas_with_one_batch_wait_for_each_other_without_deadlock(
-    ledger: Ledger, database: Database
-) -> None:
+@pytest.mark.usefixtures("ledger")
+async def test_two_replicas_with_one_batch_wait_for_each_other_without_deadlock(database: Database) -> None:
     """The batch is tried again with a refusal; what holds that key elsewhere is waited for before customers are."""
     await issue(database, "CODE", 10)
     async with stepped(database) as first, stepped(database) as second:
