@@ -58,6 +58,7 @@ REASONS = {
         Reason.PAYMENT_FAILED,
         Reason.REFUNDED,
         Reason.INVALID_ORDER,
+        Reason.CUSTOMER_MISMATCH,
         Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED,
         Reason.PAYMENT_REJECTED,
         Reason.ABANDONED,

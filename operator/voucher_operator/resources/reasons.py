@@ -92,6 +92,8 @@ class Reason(StrEnum):
     """The payment was refunded in full, and the credit given back."""
     INVALID_ORDER = "InvalidOrder"
     """The order names what the catalog does not sell, or what cannot be paid or provisioned."""
+    CUSTOMER_MISMATCH = "CustomerMismatch"
+    """The credit is that of another tenant's customer."""
     PAYMENT_PROCESSOR_NOT_CONFIGURED = "PaymentProcessorNotConfigured"
     """The credit does not cover all, and this Sovereign has no payment processor."""
     PAYMENT_REJECTED = "PaymentRejected"
