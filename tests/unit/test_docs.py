@@ -25,6 +25,8 @@ REASONS = {
     | {
         Reason.ISSUED,
         Reason.CODE_CONFLICT,
+        Reason.CODE_RESERVED,
+        Reason.CODE_CONTESTED,
         Reason.CURRENCY_MISMATCH,
         Reason.CODE_CHANGED,
         Reason.INVALID_CODE,
