@@ -1,4 +1,4 @@
-"""The command line: `voucher-operator run | migrate | verify | export | balance | version`.
+"""The command line: `voucher-operator run | migrate | verify | export | balance | release | version`.
 
 The only place that turns exceptions into exit codes and one line for people. Neighbours: `process.runner` and the
 ledger's commands.
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         ("verify", _verify, "check the ledger's invariants; exit 1 with the rows that break one"),
         ("export", _export, "write vouchers, redemptions, ledger entries or purchases as JSON lines or CSV"),
         ("balance", _balance, "show a customer's credit and last entries"),
+        ("release", _release, "let another namespace issue the code of a deleted Voucher"),
         ("version", _version, "print the version"),
     ):
         commands.add_parser(name, help=text, description=text).set_defaults(command=command)
@@ -78,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
             "waits behind it and gives up after 10: a large ledger needs more, at a time when nothing starts",
         )
     commands.choices["balance"].add_argument("user", help="the customer's userID")
+    commands.choices["release"].add_argument("voucher", type=_voucher, help="NAMESPACE/NAME of the deleted Voucher")
+    commands.choices["release"].add_argument("--to", required=True, metavar="NAMESPACE", help="who may issue its code")
     return parser
 
 
@@ -89,6 +92,13 @@ def _seconds(text: str) -> float:
     if not 0.001 <= seconds <= 86_400:
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds between 0.001 and 86400")
     return seconds
+
+
+def _voucher(text: str) -> tuple[str, str]:
+    namespace, _, name = text.partition("/")
+    if not namespace or not name or "/" in name:
+        raise argparse.ArgumentTypeError(f"{text} is not NAMESPACE/NAME")
+    return namespace, name
 
 
 async def _run(settings: Settings, _: argparse.Namespace) -> int:
@@ -144,6 +154,22 @@ async def _balance(settings: Settings, args: argparse.Namespace) -> int:
             print(f"{entry.created_at:%Y-%m-%d %H:%M:%S} {amount:>14} {entry.reason}")
     finally:
         await ledger.close()
+    return 0
+
+
+async def _release(settings: Settings, args: argparse.Namespace) -> int:
+    namespace, name = args.voucher
+    ledger = Ledger(settings.conninfo, pool_size=2)
+    await ledger.open()
+    try:
+        number = await ledger.release(namespace, name, args.to)
+    finally:
+        await ledger.close()
+    if not number:
+        return _fail(
+            f"no code of a deleted Voucher {namespace}/{name}: check the name, and delete the Voucher first", 1
+        )
+    print(f"codes of {namespace}/{name} that a Voucher in namespace {args.to} may issue now: {number}")
     return 0
 
 

@@ -95,6 +95,8 @@ class Settings(BaseSettings):
     """Where Stripe sends a customer who has paid; may hold `{CHECKOUT_SESSION_ID}`."""
     checkout_cancel_url: str = ""
     """Where Stripe sends a customer who turns back; empty: no way back is shown."""
+    any_tenant: bool = False
+    """Whether a Redemption may spend a customer's credit for another tenant than the one that the ledger has."""
     organizations: bool = True
     """Whether an Organization is made from a paid order, where the cluster has the kind. If not, order.placed tells."""
     payment_deadline: int = Field(default=900, ge=1, le=43_200)

@@ -144,7 +144,7 @@ def test_removal_leaves_nothing(release: Release) -> None:
         "deployment,job,service,serviceaccount,role,rolebinding,clusterrole,poddisruptionbudget,networkpolicy,"
         "configmap,clusterrolebinding"
     )
-    assert len(release.names(kinds)) == 19
+    assert len(release.names(kinds)) == 20
     release.helm("uninstall")
     assert release.names(kinds) == []
 

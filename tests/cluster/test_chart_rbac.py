@@ -35,10 +35,13 @@ ISSUE = {(BILLING, "vouchers", "", verb) for verb in ("get", "list", "watch", "c
 SEE = {(BILLING, kind, "", verb) for kind in ("vouchers", "redemptions") for verb in ("get", "list", "watch")}
 EVENTS = {(group, "events", "", verb) for group in ("", "events.k8s.io") for verb in ("get", "list", "watch")}
 SOVEREIGN_ADMIN = ISSUE | SEE | EVENTS
+CHANGE = ("update", "patch", "delete", "deletecollection")
 WRITE = {
-    (BILLING, kind, "", verb)
-    for kind in ("vouchers", "redemptions")
-    for verb in ("create", "update", "patch", "delete", "deletecollection")
+    *((BILLING, "vouchers", "", verb) for verb in ("create", *CHANGE)),
+    *((BILLING, "redemptions", "", verb) for verb in CHANGE),
+}
+REDEEM = {
+    (BILLING, "redemptions", "", verb) for verb in ("get", "list", "watch", "create", "update", "patch", "delete")
 }
 
 
@@ -160,16 +163,18 @@ def _aggregated(role: Document) -> set[str]:
 
 
 def test_roles_for_people() -> None:
-    """Exactly: nobody may write a status, and a sovereign-admin reads no Secret and redeems nothing."""
+    """Exactly: nobody may write a status, a sovereign-admin reads no Secret, and `redeem` alone creates Redemptions."""
     roles = _roles()
     assert {name: _rights(role["rules"]) for name, role in roles.items()} == {
         "view": SEE,
         "edit": SEE | WRITE,
+        "redeem": REDEEM,
         "sovereign-admin": SOVEREIGN_ADMIN,
     }
     assert {name: _aggregated(role) for name, role in roles.items()} == {
         "view": {"view"},
         "edit": {"edit"},
+        "redeem": set(),
         "sovereign-admin": set(),
     }
 
@@ -208,12 +213,27 @@ def test_api_server_agrees_about_people(control_plane: ControlPlane, three_names
     assert _reviewed(control_plane, f"{other}:admin", other) == set()
 
 
+def _applied(control_plane: ControlPlane, namespace: str, user: str, *how: str) -> bool:
+    """Apply a Redemption as a user; whether it is there then."""
+    customer = {"userID": "ahmed", "tenantID": "kestrel", "email": "ahmed@example.com"}
+    name = secrets.token_hex(4)
+    body = {
+        "apiVersion": f"{BILLING}/v1alpha1",
+        "kind": "Redemption",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"code": "CODE", "customer": customer},
+    }
+    apply = ("apply", *how, "--validate=false", "-f", "-", "--as", user)
+    control_plane.kubectl(*apply, input=json.dumps(body), check=False)
+    return name in control_plane.kubectl("get", "redemptions", "-n", namespace, "-o", "name")
+
+
 def test_cluster_roles_are_aggregated(control_plane: ControlPlane, three_namespaces: list[str]) -> None:
-    """Whoever may view or edit a namespace sees or issues vouchers there, and writes no status."""
+    """Whoever may view or edit a namespace sees or issues vouchers there, writes no status, and redeems nothing."""
     _, watched, _ = three_namespaces
     name = f"vo-{secrets.token_hex(4)}"
     control_plane.kubectl("apply", "-f", "-", input=template({"fullnameOverride": name}, namespace=watched))
-    for role in ("view", "edit"):
+    for role in ("view", "edit", "admin"):
         control_plane.kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}", "-n", watched)
 
     def may(user: str, verb: str, kind: str, *options: str) -> bool:
@@ -228,5 +248,14 @@ def test_cluster_roles_are_aggregated(control_plane: ControlPlane, three_namespa
     wait_until(settled, "aggregated roles")
     assert not may("view", "create", "vouchers")
     assert may("edit", "delete", "redemptions")
+    redeem = f"--clusterrole={name}-redeem"
+    control_plane.kubectl("create", "rolebinding", "shop", redeem, "--user=shop", "-n", watched)
+    wait_until(lambda: may("shop", "create", "redemptions"), "right of the shop")
+    assert not may("shop", "create", "vouchers")
+    for role in ("edit", "admin"):
+        assert not may(role, "create", "redemptions")
+    # The right to patch is none to create, for a server-side apply either.
+    assert {_applied(control_plane, watched, "shop", *how) for how in ((), ("--server-side",))} == {True}
+    assert {_applied(control_plane, watched, "edit", *how) for how in ((), ("--server-side",))} == {False}
     assert not may("edit", "patch", "vouchers", "--subresource=status")
     assert may("system:masters-nobody", "patch", "vouchers", "--subresource=status", "--as-group=system:masters")

@@ -100,6 +100,7 @@ def test_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"checkout": {"cancelUrl": "https://x"}}, "checkout_cancel_url", "https://x"),
         ({"checkout": {"deadline": 43200}}, "payment_deadline", 43_200),
         ({"checkout": {"lookupInterval": 60}}, "session_lookup_interval", 60.0),
+        ({"redemptions": {"anyTenant": True}}, "any_tenant", True),
         ({"nats": {"url": "nats://a:1,tls://b:2"}}, "nats_url", SecretStr("nats://a:1,tls://b:2")),
         ({"nats": {"stream": "1e3"}}, "nats_stream", "1e3"),
         ({"nats": {"subjectPrefix": "a.b"}}, "nats_subject_prefix", "a.b"),

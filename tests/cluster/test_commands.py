@@ -19,5 +19,9 @@ def test_all_of_them(sovereign: Sovereign, control_plane: ControlPlane) -> None:
     assert voucher.code in command(url, "export", "vouchers")
     assert f"promo:{voucher.code}" in command(url, "balance", "by-command")
     assert command(url, "version").strip()
+    with pytest.raises(TestbedError, match="delete the Voucher first"):
+        command(url, "release", f"{shop.namespace}/{voucher.name}", "--to=elsewhere")
+    with pytest.raises(TestbedError, match="is not NAMESPACE/NAME"):
+        command(url, "release", voucher.name, "--to=elsewhere")
     with pytest.raises(TestbedError, match="no cluster is configured"):
         command(url, "verify", f"--namespace={shop.namespace}", env={"KUBECONFIG": "/nowhere"})

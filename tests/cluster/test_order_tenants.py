@@ -80,3 +80,29 @@ async def test_none_are_wanted(desk: Desk) -> None:
     status = await desk.reconcile("kestrel")
     assert (status["finished"], reason(status, "OrganizationReady")) == (True, ("Unknown", "HandedOver"))
     assert not [call for call in desk.server.calls if "catalyst" in call]
+
+
+async def test_credit_of_another_tenants_customer_is_not_spent(desk: Desk) -> None:
+    """Somebody else's userID and one's own tenantID: refused for good, and nothing is used up."""
+    desk.apply("own", spec(await desk.issue(), "ahmed"))
+    assert (await desk.reconcile("own"))["state"] == "Completed"
+    code = await desk.issue()
+    desk.apply("stranger", spec(code, "ahmed", tenant="falcon"))
+    status = await desk.reconcile("stranger")
+    assert (status["state"], status["finished"]) == ("Rejected", True)
+    for kind in ("Redeemed", "OrderPlaced", "Ready"):
+        assert reason(status, kind) == ("False", "CustomerMismatch")
+    assert reason(status, "Stalled") == ("True", "CustomerMismatch")
+    assert "falcon" not in str(status["conditions"])
+    assert "kestrel" not in str(status["conditions"])
+    assert await desk.ledger.balance("ahmed") == 1_000
+    assert await desk.sql("SELECT times_redeemed FROM promo_codes WHERE code = %s", code) == [(0,)]
+
+
+@pytest.mark.parametrize("desk", [{"any_tenant": True}], indirect=True)
+async def test_sovereign_lets_credit_be_spent_for_any_tenant(desk: Desk) -> None:
+    desk.apply("own", spec(await desk.issue(), "ahmed"))
+    await desk.reconcile("own")
+    desk.apply("other", spec(await desk.issue(), "ahmed", tenant="falcon"))
+    assert (await desk.reconcile("other"))["state"] == "Completed"
+    assert await desk.ledger.balance("ahmed") == 2_000

@@ -1,4 +1,7 @@
-"""Two Vouchers with one code: the older one has it, whichever the operator saw first, and the other one takes over."""
+"""Two Vouchers of one namespace with one code: the older one has it, whichever the operator saw first, then the other.
+
+See also: test_voucher_namespaces.py for two namespaces.
+"""
 
 from tests.cluster.conftest import Sovereign
 from tests.cluster.resources import condition, let_pass, ready, stalled, state, status, unique, waiting
@@ -20,6 +23,8 @@ def test_older_one_keeps_the_code(sovereign: Sovereign) -> None:
     assert (condition(body, "Redeemable")["status"], condition(body, "Redeemable")["reason"]) == ("False", "NotIssued")
     assert kstatus(body) == "Failed"
     newer.wait_event("CodeConflict")
+    contested = f"Voucher {newer.name} has the same code, and was refused."
+    assert older.wait_event("CodeContested")["note"] == contested
     let_pass(shop, sovereign.books, 2)
     assert sovereign.books.promo(older.code) == (10000, True, 5, 0, False)
     assert ready("Issued")(older.body())
@@ -65,6 +70,11 @@ def test_older_one_that_is_seen_later_takes_the_code(sovereign: Sovereign) -> No
     shop.secret(secret, code=code)
     older.wait(status(state="Active", timesRedeemed=1))
     newer.wait(stalled("CodeConflict"))
+    assert older.name in newer.wait_event("CodeConflict")["note"]
+    taken = older.wait_event("Issued")["note"]
+    assert (
+        taken == f"The code can be redeemed on the ledger. It was taken over from Voucher {newer.name}, which is newer."
+    )
     older.delete()
     older.wait_gone()
     newer.wait(state("Active"))

@@ -26,6 +26,7 @@ def buy(
         step_minor=10,
         minimum_minor=200,
         deadline_seconds=900,
+        any_tenant=False,
     )
     return replace(made, **changes)
 
@@ -47,15 +48,16 @@ def told(result: PurchaseResult) -> str:
     return str(result.refusal or (result.purchase and result.purchase.state))
 
 
-async def give(database: Database, user: str, credit_minor: int) -> str:
+async def give(database: Database, user: str, credit_minor: int, tenant: str = "tenant") -> str:
     """Put credit, or debts, on a customer's account; the customer's id."""
     found = await rows(
         database,
-        "WITH c AS (INSERT INTO customers (user_id, tenant_id, email) VALUES (%s, 'first', 'first@example.com') "
+        "WITH c AS (INSERT INTO customers (user_id, tenant_id, email) VALUES (%s, %s, 'first@example.com') "
         "ON CONFLICT (user_id) DO UPDATE SET email = excluded.email RETURNING id), "
         "e AS (INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, reason) "
         "SELECT id, vouchers.whole(%s), %s, 'gift' FROM c) SELECT id::text FROM c",
         user,
+        tenant,
         credit_minor,
         credit_minor,
     )

@@ -34,6 +34,7 @@ ALL = [
     "0013.uses-of-all-spellings",
     "0014.customers-have-accounts",
     "0015.rights",
+    "0016.ownership",
 ]
 
 
@@ -56,7 +57,8 @@ def shape(database: Database) -> list[tuple[Any, ...]]:
         database.admin_url,
         "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns "
         "WHERE table_schema = 'public' AND table_name = ANY (%s) AND column_name NOT IN "
-        "('credit_minor', 'granted_minor', 'last_redeemed_at', 'uses_at_cap', 'amount_minor', 'balance_minor', 'lock_right') "
+        "('credit_minor', 'granted_minor', 'last_redeemed_at', 'uses_at_cap', 'amount_minor', 'balance_minor', "
+        "'lock_right') "
         "ORDER BY 1, 2",
         list(GO_TABLES),
     )

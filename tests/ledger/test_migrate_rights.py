@@ -197,6 +197,8 @@ async def test_rights_on_functions_are_taken_back_from_everybody(
     )
     assert admin.execute(query.encode()).fetchall() == sorted(
         [
+            ("lock_account", RUNTIME),
+            ("open_account", RUNTIME),
             *(("normal_code", who) for who in ("-", RUNTIME, role)),
             *(("scale", who) for who in (RUNTIME, role)),
             ("take_back_redemption", RUNTIME),

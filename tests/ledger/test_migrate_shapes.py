@@ -183,12 +183,15 @@ async def test_way_out_of_a_column_of_our_name_leads_to_a_ledger(empty_database:
 
 
 AFTER = [
-    ("ALTER TABLE credit_ledger DISABLE TRIGGER vouchers_filled", "vouchers_filled is disabled"),
-    ("DROP TRIGGER vouchers_removed ON credit_ledger", "trigger public.credit_ledger.vouchers_removed is absent"),
+    ("ALTER TABLE credit_ledger DISABLE TRIGGER vouchers_before_insert", "vouchers_before_insert is disabled"),
     (
-        "CREATE OR REPLACE TRIGGER vouchers_filled AFTER INSERT ON credit_ledger "
-        "FOR EACH ROW EXECUTE FUNCTION vouchers.credit_ledger_filled()",
-        "trigger public.credit_ledger.vouchers_filled is not ours or was changed",
+        "DROP TRIGGER vouchers_after_delete ON credit_ledger",
+        "trigger public.credit_ledger.vouchers_after_delete is absent",
+    ),
+    (
+        "CREATE OR REPLACE TRIGGER vouchers_before_insert AFTER INSERT ON credit_ledger "
+        "FOR EACH ROW EXECUTE FUNCTION vouchers.credit_ledger_before_insert()",
+        "trigger public.credit_ledger.vouchers_before_insert is not ours or was changed",
     ),
     ("ALTER TABLE vouchers.redemption DROP COLUMN undone_at", "column vouchers.redemption.undone_at is absent"),
     ("ALTER TABLE vouchers.purchase DROP CONSTRAINT purchase_state_check", "purchase_state_check is absent"),
@@ -199,7 +202,7 @@ AFTER = [
     ("ALTER TABLE vouchers.terms DROP CONSTRAINT terms_owner_uid_key", "run CREATE UNIQUE INDEX terms_owner_uid_key"),
     (
         "CREATE TABLE own (id uuid); "
-        "CREATE TRIGGER own AFTER DELETE ON own FOR EACH ROW EXECUTE FUNCTION vouchers.credit_ledger_removed()",
+        "CREATE TRIGGER own AFTER DELETE ON own EXECUTE FUNCTION vouchers.credit_ledger_after_delete()",
         "the trigger own on own calls a function of the ledger: run DROP TRIGGER own ON own",
     ),
 ]

@@ -218,11 +218,9 @@ async def test_an_older_voucher_that_comes_later_takes_the_code(ledger: Ledger) 
     assert await ledger.owners() == [FIRST]
 
 
-@pytest.mark.parametrize(("namespace", "name"), [("aaa", "z"), ("billing", "a")])
-async def test_of_the_same_age_the_name_decides(ledger: Ledger, namespace: str, name: str) -> None:
+async def test_of_the_same_age_the_name_decides(ledger: Ledger) -> None:
     await ledger.put(terms())
-    winner = second(created_at=terms().created_at, namespace=namespace, name=name)
-    assert (await ledger.put(winner)).displaced == FIRST
+    assert (await ledger.put(second(created_at=terms().created_at, name="a"))).displaced == FIRST
     with pytest.raises(CodeConflictError):
         await ledger.put(terms())
 

@@ -25,6 +25,8 @@ REASONS = {
     | {
         Reason.ISSUED,
         Reason.CODE_CONFLICT,
+        Reason.CODE_RESERVED,
+        Reason.CODE_CONTESTED,
         Reason.CURRENCY_MISMATCH,
         Reason.CODE_CHANGED,
         Reason.INVALID_CODE,
@@ -58,6 +60,7 @@ REASONS = {
         Reason.PAYMENT_FAILED,
         Reason.REFUNDED,
         Reason.INVALID_ORDER,
+        Reason.CUSTOMER_MISMATCH,
         Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED,
         Reason.PAYMENT_REJECTED,
         Reason.ABANDONED,

@@ -14,6 +14,7 @@
 {{- end }}
 - {name: VOUCHER_OPERATOR_CHECKOUT_SUCCESS_URL, value: {{ .Values.checkout.successUrl | quote }}}
 - {name: VOUCHER_OPERATOR_CHECKOUT_CANCEL_URL, value: {{ .Values.checkout.cancelUrl | quote }}}
+- {name: VOUCHER_OPERATOR_ANY_TENANT, value: {{ .Values.redemptions.anyTenant | quote }}}
 - {name: VOUCHER_OPERATOR_ORGANIZATIONS, value: {{ ne .Values.organizations.scope "None" | quote }}}
 - {name: VOUCHER_OPERATOR_PAYMENT_DEADLINE, value: {{ int64 .Values.checkout.deadline | quote }}}
 - {name: VOUCHER_OPERATOR_SESSION_LOOKUP_INTERVAL, value: {{ .Values.checkout.lookupInterval | quote }}}

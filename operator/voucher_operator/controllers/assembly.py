@@ -73,6 +73,7 @@ def assemble(process: Process) -> Controllers:
         process.checkout,
         organizations,
         settings.payment_deadline,
+        settings.any_tenant,
         asyncio.Semaphore(max(1, settings.workers // 2)),
     )
     longest = settings.backoff_max

@@ -53,6 +53,8 @@ class OrderController:
     checkout: Checkout
     organizations: Organizations
     deadline: int
+    any_tenant: bool
+    """Whether a Redemption may spend a customer's credit for another tenant than the ledger's."""
     checkouts: asyncio.Semaphore
     """How many may ask the payment processor at once: fewer than there are workers, so that what needs none goes on."""
     delivered: dict[str, datetime] = field(default_factory=dict)
@@ -158,6 +160,7 @@ class OrderController:
             step_minor=rules.step_minor,
             minimum_minor=rules.minimum_minor,
             deadline_seconds=order.payment_deadline_seconds or self.deadline,
+            any_tenant=self.any_tenant,
         )
 
     async def _without_voucher(self, redemption: Redemption, request: RedeemRequest) -> Purchase | Answer:

@@ -103,7 +103,7 @@ class Projection:
             self._add(key)
 
     async def look_again(self) -> None:
-        """Reconcile the vouchers that a change elsewhere may concern: a Secret, an older owner of the code."""
+        """Reconcile the vouchers that a change elsewhere may concern: a Secret, another owner of the code."""
         for key in self.feed.voucher_cache:
             body = self.feed.voucher_cache.get(key)
             if body is not None and _depends_on_others(body):

@@ -10,7 +10,7 @@ from typing import Any, Final
 from voucher_operator.ledger.types import VoucherCounters, VoucherState
 from voucher_operator.resources import conditions
 from voucher_operator.resources.conditions import Condition
-from voucher_operator.resources.errors import CodeConflictError, OperatorError, TerminalError
+from voucher_operator.resources.errors import CodeConflictError, CodeReservedError, OperatorError, TerminalError
 from voucher_operator.resources.money import format_amount
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.resources.voucher import State, Voucher, VoucherStatus
@@ -56,7 +56,7 @@ def failed(voucher: Voucher, error: OperatorError, now: datetime) -> dict[str, A
         *build(error.reason, error.message, generation=generation),
         conditions.condition(conditions.REDEEMABLE, *_redeemable(voucher, error), generation=generation),
     )
-    conflict = isinstance(error, CodeConflictError)
+    conflict = isinstance(error, CodeConflictError | CodeReservedError)
     return {
         "observedGeneration": generation,
         "conditions": list(_merged(voucher, wanted, now)),
@@ -66,7 +66,7 @@ def failed(voucher: Voucher, error: OperatorError, now: datetime) -> dict[str, A
 
 def _redeemable(voucher: Voucher, error: OperatorError) -> tuple[bool | None, Reason, str]:
     """A voucher that was never issued is surely not redeemable; of one that was, nobody knows now."""
-    if isinstance(error, CodeConflictError) or "timesRedeemed" not in voucher.status:
+    if isinstance(error, CodeConflictError | CodeReservedError) or "timesRedeemed" not in voucher.status:
         return False, Reason.NOT_ISSUED, "The code is not in the ledger for this Voucher."
     return None, error.reason, "What the ledger holds for this Voucher is not known now."
 

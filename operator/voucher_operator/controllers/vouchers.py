@@ -27,7 +27,7 @@ from voucher_operator.ledger.errors import LedgerBusyError
 from voucher_operator.ledger.types import PutOutcome, PutResult, VoucherCounters, VoucherOwner, VoucherTerms
 from voucher_operator.resources import conditions
 from voucher_operator.resources.codes import validate_code
-from voucher_operator.resources.errors import InvalidSpecError, OperatorError, TransientError
+from voucher_operator.resources.errors import CodeConflictError, InvalidSpecError, OperatorError, TransientError
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.resources.voucher import State, Voucher
 
@@ -126,7 +126,19 @@ class VoucherController:
             return Result.AGAIN
         if _ready_reason(voucher) != error.reason:
             self._record(body, error.reason, "Issue", error.message, warning=True)
+            if isinstance(error, CodeConflictError):
+                self._tell_holder(voucher, error.holder_uid)
         return Result.DONE
+
+    def _tell_holder(self, refused: Voucher, holder_uid: str) -> None:
+        """Tell the Voucher that has the code who else wants it; of another namespace nothing but that it does."""
+        holder = self._cache.by_uid(holder_uid)
+        if holder is None:
+            return
+        same = holder["metadata"]["namespace"] == refused.metadata.namespace
+        who = f"Voucher {refused.metadata.name}" if same else "A Voucher of another namespace"
+        message = f"{who} has the same code, and was refused."
+        self._record(holder, Reason.CODE_CONTESTED, "Issue", message, warning=True)
 
     async def _put(self, voucher: Voucher) -> PutResult:
         spec, metadata = voucher.spec, voucher.metadata
@@ -161,7 +173,8 @@ class VoucherController:
     def _tell(self, body: Body, result: PutResult) -> None:
         """Record what was done to the ledger as soon as it was done, and hurry the Voucher that lost its code by it."""
         if result.outcome is PutOutcome.ISSUED:
-            self._record(body, Reason.ISSUED, "Issue", "The code can be redeemed on the ledger.")
+            taken = result.displaced and f" It was taken over from Voucher {result.displaced.name}, which is newer."
+            self._record(body, Reason.ISSUED, "Issue", f"The code can be redeemed on the ledger.{taken or ''}")
         if result.outcome is PutOutcome.DRIFT_CORRECTED:
             telemetry.DRIFT_CORRECTED.inc()
             message = f"Edited outside Git and put back: {', '.join(result.corrected)}."

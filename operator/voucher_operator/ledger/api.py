@@ -78,14 +78,18 @@ class Ledger:
     async def put(self, terms: VoucherTerms) -> PutResult:
         """Make the ledger row of a Voucher what its spec says. Idempotent.
 
-        Raises CurrencyMismatchError, CodeChangedError (the uid owns another code) and CodeConflictError (an older
-        Voucher owns the code); their messages hold no code.
+        Raises CurrencyMismatchError, CodeChangedError (the uid owns another code), CodeConflictError (another Voucher
+        owns the code) and CodeReservedError (a deleted one of another namespace did); their messages hold no code.
         """
         return await self._pool.run(lambda conn: vouchers.put(conn, terms))
 
     async def revoke(self, owner: VoucherOwner) -> bool:
         """Revoke the code that `owner` owns, by uid. True if a live row was revoked. Idempotent."""
         return await self._pool.run(lambda conn: vouchers.revoke(conn, owner))
+
+    async def release(self, namespace: str, name: str, to: str) -> int:
+        """Let namespace `to` issue the codes that deleted Vouchers of this name had. How many. Idempotent."""
+        return await self._pool.run(lambda conn: vouchers.release(conn, namespace, name, to))
 
     async def counters(self, uids: Sequence[str] | None = None) -> list[VoucherCounters]:
         """Count the live vouchers of these owners; None counts all that have an owner. Unknown uids are left out."""

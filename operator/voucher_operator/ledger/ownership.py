@@ -1,6 +1,8 @@
 """Who owns a code, and what a put has to write: decided here, on what `put_read.sql` found under the locks. No I/O.
 
-Neighbour: `vouchers` reads, asks `decide`, and writes.
+A code is the namespace's that issued it first on the ledger, whatever the age of the objects: a Voucher of another
+namespace gets it neither while it is issued nor when it is revoked, unless it was released to that namespace. Within a
+namespace the older object keeps it. See also: `vouchers` reads, asks `decide`, and writes; docs/voucher.md.
 """
 
 from dataclasses import dataclass
@@ -8,7 +10,12 @@ from datetime import datetime
 from typing import Any, Final, Self
 
 from voucher_operator.ledger.types import PutOutcome, VoucherOwner, VoucherTerms
-from voucher_operator.resources.errors import CodeChangedError, CodeConflictError, CurrencyMismatchError
+from voucher_operator.resources.errors import (
+    CodeChangedError,
+    CodeConflictError,
+    CodeReservedError,
+    CurrencyMismatchError,
+)
 
 _FIELDS: Final = ("credit", "description", "active", "maxRedemptions")
 
@@ -44,13 +51,17 @@ class OwnTerms:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The ledger as a put finds it. `norm` is the code's normal form."""
+    """The ledger as a put finds it. `norm` is the code's normal form.
+
+    `reserved_for` is the namespace that may issue the code when nobody holds it; None when no Voucher ever had it.
+    """
 
     currency: str
     norm: str
     promo: PromoRow | None
     holder: Holder | None
     own: OwnTerms | None
+    reserved_for: str | None
 
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> Self:
@@ -58,7 +69,7 @@ class Found:
         promo = None if row[2] is None else PromoRow(row[2], (row[3], row[4], row[5], row[6]), row[7])
         holder = None if row[8] is None else Holder(VoucherOwner(row[8], row[9], row[10]), row[11])
         own = None if row[12] is None else OwnTerms(row[12], row[13], row[14], row[15:22], row[22], bool(row[23]))
-        return cls(row[0], row[1], promo, holder, own)
+        return cls(row[0], row[1], promo, holder, own, row[24])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,11 @@ class Decision:
 
 
 def decide(terms: VoucherTerms, found: Found) -> Decision:
-    """Decide a put. Raises CurrencyMismatchError, CodeChangedError and CodeConflictError; messages hold no code."""
+    """Decide a put.
+
+    Raises CurrencyMismatchError, CodeChangedError, CodeConflictError and CodeReservedError; their messages hold no
+    code, and no name of another namespace.
+    """
     if terms.currency != found.currency:
         raise CurrencyMismatchError(
             f"The ledger counts in {found.currency}, this Voucher in {terms.currency}: write {found.currency}."
@@ -82,6 +97,12 @@ def decide(terms: VoucherTerms, found: Found) -> Decision:
             "A Voucher keeps its code: put the old code back, or make a new Voucher for the new one."
         )
     displaced = _displaced(terms, found.holder)
+    issued = found.own is not None and not found.own.revoked
+    if found.holder is None and not issued and found.reserved_for not in (None, terms.namespace):
+        raise CodeReservedError(
+            "The code was issued in another namespace, whose Voucher is deleted: choose another code, or ask the "
+            "sovereign-admin to release it to this namespace."
+        )
     code = found.promo.code if found.promo is not None else found.norm
     if found.own is None or found.own.revoked or found.holder is not None:
         return Decision(PutOutcome.ISSUED, code, displaced=displaced)
@@ -92,11 +113,16 @@ def _displaced(terms: VoucherTerms, holder: Holder | None) -> VoucherOwner | Non
     """Who loses the code to this Voucher. A holder of the same name is its predecessor, whose deletion nobody saw."""
     if holder is None or (holder.owner.namespace, holder.owner.name) == (terms.namespace, terms.name):
         return None
-    ours = (terms.created_at, terms.namespace, terms.name)
-    if (holder.created_at, holder.owner.namespace, holder.owner.name) < ours:
+    if holder.owner.namespace != terms.namespace:
+        raise CodeConflictError(
+            "The code belongs to a Voucher of another namespace, which issued it before: choose another code.",
+            holder.owner.uid,
+        )
+    if (holder.created_at, holder.owner.name) < (terms.created_at, terms.name):
         raise CodeConflictError(
             f"The code belongs to the older Voucher {holder.owner.namespace}/{holder.owner.name}: choose another code, "
-            "or delete that Voucher."
+            "or delete that Voucher.",
+            holder.owner.uid,
         )
     return holder.owner
 

@@ -1,10 +1,10 @@
 """One batch of purchases: redeem, place the orders and hold the credit, in one transaction.
 
-Where the credit does not cover an order and nobody can pay the rest, nothing of it may stay, not even the redemption
-that was made a moment ago. So the whole batch is rolled back and tried again with that refusal given: it is recorded,
-consumes nothing, and its neighbours are judged as if it had not been there.
+Where the credit does not cover an order and nobody can pay the rest, or where it is not the tenant's to spend, nothing
+of it may stay, not even the redemption that was made a moment ago. So the whole batch is rolled back and tried again
+with that refusal given: it is recorded, consumes nothing, and its neighbours are judged as if it had not been there.
 
-Neighbours: `batch` makes the batches, with no customer twice; `redeem` redeems without an order; `purchases` does what
+See also: `batch` makes the batches, with no customer twice; `redeem` redeems without an order; `purchases` does what
 comes after; `sql/purchase_place.sql` decides.
 """
 
@@ -43,6 +43,7 @@ class _Verdict:
     """What `purchase_place.sql` says: placed, known, refused, none (its code was refused) or impossible.
 
     `short_minor` is what the total exceeds the balance by, where it was asked: of a code that was refused, too.
+    `mismatched`: the customer's tenant is another one, and credit may not be spent for it.
     """
 
     outcome: str
@@ -50,6 +51,7 @@ class _Verdict:
     decided_at: datetime
     replayed: bool
     short_minor: int | None
+    mismatched: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,8 @@ class _Found:
         freed = {normal_code(r.code): self._credit(r.key) for r in requests if r.code and r.key in found}
         for request in requests:
             credit = freed.get(normal_code(request.code))
-            if credit is not None and not request.payable and self._capped(request.key, credit):
-                found[request.key] = Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED.value
+            if credit is not None and (reason := self._refusal_with(request, credit)) is not None:
+                found[request.key] = reason.value
         return found
 
     def _credit(self, key: str) -> int | None:
@@ -80,12 +82,14 @@ class _Found:
             return None
         return result.credit_minor
 
-    def _capped(self, key: str, credit: int) -> bool:
-        """Whether only the code's cap stood in the way, and even its credit would not have been enough."""
-        result, short = self.redeemed.get(key), self.verdicts[key].short_minor
-        if not isinstance(result, RedeemResult) or result.replayed or short is None:
-            return False
-        return result.refusal is Reason.REDEMPTION_LIMIT_REACHED and short > credit
+    def _refusal_with(self, request: PurchaseRequest, credit: int) -> Reason | None:
+        """Why an order that had only the code's cap against it is refused even with the code's credit, if it is."""
+        result, verdict = self.redeemed.get(request.key), self.verdicts[request.key]
+        if not isinstance(result, RedeemResult) or result.replayed or verdict.short_minor is None:
+            return None
+        if result.refusal is not Reason.REDEMPTION_LIMIT_REACHED:
+            return None
+        return request.refusal(request.total_minor - verdict.short_minor + credit, mismatched=verdict.mismatched)
 
 
 async def purchase_batch(conn: Connection, requests: Sequence[PurchaseRequest]) -> list[PurchaseResult | OperatorError]:
@@ -104,14 +108,17 @@ async def purchase_batch(conn: Connection, requests: Sequence[PurchaseRequest]) 
 
 async def _attempt(conn: Connection, requests: Sequence[PurchaseRequest], refusals: Mapping[str, str]) -> _Found:
     """Run the batch; it is committed unless something in it turns out to be impossible."""
-    trying = [r.redeem for r in requests if r.redeem.key not in refusals]
+    trying = [r.redeem for r in requests if r.key not in refusals]
     coded = [r for r in trying if r.code]
+    # Also the codes of those whose refusal is given: another replica that redeems for the same key holds its code.
+    codes = {r.code for r in requests if r.code}
     redeemed, placed, read = (conn.cursor(binary=True) for _ in range(3))
     async with conn.transaction() as transaction:
         async with conn.pipeline():
             users = {"users": text_array({r.user_id for r in trying})}
+            if codes:
+                await conn.execute(_LOCK_PROMO, {"codes": text_array(codes)}, prepare=True)
             if coded:
-                await conn.execute(_LOCK_PROMO, {"codes": text_array({r.code for r in coded})}, prepare=True)
                 # Before redeem.sql, which locks accounts: customers come first in the one order of locks.
                 await conn.execute(_LOCK_CUSTOMERS, users, prepare=True)
                 await conn.execute(_LOCK_ACCOUNTS, users, prepare=True)
@@ -163,6 +170,7 @@ def _parameters(requests: Sequence[PurchaseRequest], refusals: Mapping[str, str]
         "steps": text_array([str(r.step_minor) for r in requests]),
         "minimums": text_array([str(r.minimum_minor) for r in requests]),
         "deadlines": text_array([str(r.deadline_seconds) for r in requests]),
+        "any_tenant": text_array(["t" if r.any_tenant else "f" for r in requests]),
         "refusals": text_array([refusals.get(r.key, "") for r in asked]),
     }
 

@@ -49,7 +49,8 @@ class PurchaseRequest:
     `redeem.code` is "" when only the balance is to be spent. `payable`: Stripe is configured; without it what the
     credit does not cover is refused before anything is consumed. `step_minor` and `minimum_minor` are Stripe's rules of
     the currency: the card pays nothing, or a multiple of the one and at least the other. `deadline_seconds`: how long
-    what may pass is retried before the purchase is rolled back.
+    what may pass is retried before the purchase is rolled back. `any_tenant`: whoever asks may spend the customer's
+    credit for another tenant than the one that the ledger has for the customer.
     """
 
     redeem: RedeemRequest
@@ -63,6 +64,7 @@ class PurchaseRequest:
     step_minor: int
     minimum_minor: int
     deadline_seconds: int
+    any_tenant: bool
 
     @property
     def key(self) -> str:
@@ -78,6 +80,23 @@ class PurchaseRequest:
     def user_id(self) -> str:
         """Who buys."""
         return self.redeem.user_id
+
+    def due_minor(self, balance_minor: int) -> int:
+        """Return what the card would pay beside this balance, in minor units, as `purchase_place.sql` reckons."""
+        rest = self.total_minor - max(min(self.total_minor, balance_minor), 0)
+        return -(-max(rest, self.minimum_minor) // self.step_minor) * self.step_minor if rest else 0
+
+    def refusal(self, balance_minor: int, *, mismatched: bool) -> Reason | None:
+        """Return why `purchase_place.sql` would refuse this order at this balance; None when it would place it.
+
+        `mismatched`: the customer is another tenant's, and the request may not spend for any tenant.
+        """
+        due = self.due_minor(balance_minor)
+        if due < self.total_minor and mismatched:
+            return Reason.CUSTOMER_MISMATCH
+        if due and not self.payable:
+            return Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED
+        return Reason.INVALID_ORDER if due > self.total_minor else None
 
 
 @dataclass(frozen=True, slots=True)

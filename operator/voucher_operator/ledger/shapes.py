@@ -110,15 +110,18 @@ def check_after(plan: Plan) -> None:
     """
     with connect(plan) as connection:
         found, problems = until_free(plan, "comparing the ledger's tables", lambda: _look(connection))
+        missing = []
         for (kind, name), shape in expected().items():
             it = found.get((kind, name))
             if it is None and _may_build(kind, shape):
-                _build(plan, connection, name, shape)
+                missing.append((name, shape))
             elif it is None:
                 problems.append(_absent(kind, name, shape))
             elif it.shape != shape or not it.working:
                 problems.append(_other(kind, name, shape, it))
         _raise(problems)
+        for name, shape in missing:
+            _build(plan, connection, name, shape)
 
 
 def _look(connection: psycopg.Connection[Any]) -> tuple[dict[Name, Found], list[str]]:

@@ -120,7 +120,7 @@ class VoucherOwner:
 
 @dataclass(frozen=True, slots=True)
 class PutResult:
-    """`corrected` names the fields that drifted, `displaced` the newer Voucher that lost the code to this older one."""
+    """`corrected` names the fields that drifted, `displaced` the newer one that lost the code to this older one."""
 
     outcome: PutOutcome
     counters: VoucherCounters

@@ -30,6 +30,7 @@ _PUT_PROMO: Final = statement("put_promo").encode()
 _PUT_ANNOUNCE: Final = statement("put_announce").encode()
 _REVOKE_LOCK: Final = statement("revoke_lock").encode()
 _REVOKE: Final = statement("revoke").encode()
+_RELEASE: Final = statement("release").encode()
 _COUNTERS: Final = statement("counters").encode()
 _OWNERS: Final = statement("owners").encode()
 
@@ -65,6 +66,12 @@ async def revoke(conn: Connection, owner: VoucherOwner) -> bool:
         await conn.execute(_REVOKE_LOCK, {"uid": owner.uid})
         row = await (await conn.execute(_REVOKE, {"uid": owner.uid})).fetchone()
     return row is not None and bool(row[0])
+
+
+async def release(conn: Connection, namespace: str, name: str, to: str) -> int:
+    """Let namespace `to` issue the codes that deleted Vouchers of this name had; how many. Raises psycopg's errors."""
+    cursor = await conn.execute(_RELEASE, {"namespace": namespace, "name": name, "to": to})
+    return cursor.rowcount
 
 
 async def counters(conn: Connection, uids: Sequence[str] | None) -> list[VoucherCounters]:

@@ -2,7 +2,8 @@
 
     OperatorError
     ├── TerminalError             the user must act            -> Stalled
-    │   ├── CodeConflictError     an older Voucher owns the code
+    │   ├── CodeConflictError     another Voucher owns the code
+    │   ├── CodeReservedError     another namespace issued the code first
     │   ├── CurrencyMismatchError the ledger counts in another currency
     │   ├── CodeChangedError      the Secret now holds another code
     │   ├── InvalidCodeError      what the Secret holds is no code
@@ -72,9 +73,20 @@ class TransientError(OperatorError):
 
 
 class CodeConflictError(TerminalError):
-    """An older Voucher owns the code."""
+    """Another Voucher owns the code: one of another namespace, or an older one of the same."""
 
     reason = Reason.CODE_CONFLICT
+
+    def __init__(self, message: str, holder_uid: str = "") -> None:
+        """`holder_uid` is that of the Voucher that owns it."""
+        super().__init__(message)
+        self.holder_uid = holder_uid
+
+
+class CodeReservedError(TerminalError):
+    """A Voucher of another namespace had the code: it is not handed to this one by itself."""
+
+    reason = Reason.CODE_RESERVED
 
 
 class CurrencyMismatchError(TerminalError):

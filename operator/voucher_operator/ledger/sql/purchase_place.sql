@@ -1,21 +1,22 @@
 -- Places a batch of orders; one row per request comes back: placed, known (bought before), refused, or none (its code was
 -- refused, and redeem.sql has said why). Runs after redeem.sql, purchase_lock.sql and account_lock.sql in the same
--- transaction, so that the balance is younger than the lock. No key and no customer occurs twice. What the credit does not cover and nobody could
--- pay is 'impossible': the caller rolls all of it back, and comes again with that refusal given (`refusal`, else '').
+-- transaction, so that the balance is younger than the lock. No key and no customer occurs twice. What the credit does not
+-- cover and nobody could pay is 'impossible', as is a credit spent for another tenant than the customer's own, unless the
+-- request may do so: the caller rolls all of it back, and comes again with that refusal given (`refusal`, else '').
 -- What somebody else does to the same key at this moment breaks a key or a CHECK, as in redeem.sql: the batch is tried again.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS instant, vouchers.scale() AS scale
 ),
 asked AS MATERIALIZED (
-    SELECT r.*, m.instant, m.scale, c.id AS customer_id, d.outcome AS prior, d.reason AS prior_reason,
-           d.decided_at AS prior_decided_at, d.code AS promo_code, d.credit_minor AS granted_minor,
+    SELECT r.*, m.instant, m.scale, c.id AS customer_id,
+           NOT r.any_tenant AND coalesce(c.tenant_id <> r.tenant_id, false) AS mismatched,
+           d.outcome AS prior, d.reason AS prior_reason, d.decided_at AS prior_decided_at, d.code AS promo_code, d.credit_minor AS granted_minor,
            CASE
                WHEN b.key IS NOT NULL AND b.request_hash = r.request_hash THEN 'known'
                WHEN b.key IS NOT NULL THEN 'conflict'
-               WHEN d.outcome = 'refused' AND d.uid = r.uid THEN CASE WHEN r.coded THEN 'none' ELSE 'replay' END
-               WHEN r.refusal <> '' AND (d.key IS NULL OR d.outcome = 'refused') THEN 'judge'
-               WHEN r.coded AND d.outcome = 'redeemed' AND d.request_hash = r.request_hash THEN 'judge'
-               WHEN r.coded THEN 'none'
+               WHEN d.outcome = 'refused' AND d.uid = r.uid THEN CASE WHEN g.redeemed THEN 'none' ELSE 'replay' END
+               WHEN g.redeemed AND d.outcome = 'redeemed' AND d.request_hash = r.request_hash THEN 'judge'
+               WHEN g.redeemed THEN 'none'
                WHEN d.key IS NULL OR d.outcome = 'refused' THEN 'judge'
                ELSE 'conflict'
            END AS way
@@ -23,12 +24,15 @@ asked AS MATERIALIZED (
         %(keys)s::text[], %(hashes)s::text[], %(uids)s::text[], %(coded)s::boolean[], %(users)s::text[],
         %(tenants)s::text[], %(emails)s::text[], %(plans)s::text[], %(apps)s::jsonb[], %(addons)s::jsonb[],
         %(lines)s::jsonb[], %(subdomains)s::text[], %(totals)s::bigint[], %(payable)s::boolean[], %(steps)s::bigint[],
-        %(minimums)s::bigint[], %(deadlines)s::integer[], %(refusals)s::text[]
+        %(minimums)s::bigint[], %(deadlines)s::integer[], %(any_tenant)s::boolean[], %(refusals)s::text[]
     ) WITH ORDINALITY AS r (
         key, request_hash, uid, coded, user_id, tenant_id, email, plan_id, apps, addons, lines, subdomain, total, payable,
-        step, minimum, deadline, refusal, n
+        step, minimum, deadline, any_tenant, refusal, n
     )
     CROSS JOIN moment AS m
+    -- Whether redeem.sql was asked for this key in this transaction. It is not when the refusal is given: then what another
+    -- replica has recorded for the key since is known here alone.
+    CROSS JOIN LATERAL (SELECT r.coded AND r.refusal = '' AS redeemed) AS g
     LEFT JOIN vouchers.redemption AS d ON d.key = r.key
     LEFT JOIN vouchers.purchase AS b ON b.key = r.key
     LEFT JOIN customers AS c ON c.user_id = r.user_id
@@ -42,7 +46,8 @@ covered AS MATERIALIZED (
     ) AS e
     WHERE a.way IN ('judge', 'none')
 ),
--- The card pays nothing, or what the payment processor's rules allow; the customer keeps the difference.
+-- The card pays nothing, or what the payment processor's rules allow; the customer keeps the difference. (PurchaseRequest
+-- has the same rule.)
 priced AS MATERIALIZED (
     SELECT c.*, CASE WHEN c.open = 0 THEN 0
                      ELSE (greatest(c.open, c.minimum) + c.step - 1) / c.step * c.step END AS due
@@ -55,6 +60,7 @@ judged AS MATERIALIZED (
            CASE WHEN p.due = 0 THEN 'completed' ELSE 'pending' END AS status,
            CASE
                WHEN p.refusal <> '' THEN p.refusal
+               WHEN p.due < p.total AND p.mismatched THEN 'CustomerMismatch'
                WHEN p.due > 0 AND NOT p.payable THEN 'PaymentProcessorNotConfigured'
                WHEN p.due > p.total THEN 'InvalidOrder'
            END AS reason
@@ -129,12 +135,13 @@ overwritten AS (
     WHERE a.prior IS NOT NULL AND d.key = a.key
 )
 SELECT j.n, CASE WHEN j.reason IS NULL THEN 'placed' WHEN j.refusal <> '' THEN 'refused' ELSE 'impossible' END, j.reason,
-       j.instant, false, j.short
+       j.instant, false, j.short, j.mismatched
 FROM judged AS j
 UNION ALL
 SELECT a.n, CASE WHEN a.way IN ('known', 'none') THEN a.way ELSE 'refused' END,
        CASE a.way WHEN 'replay' THEN a.prior_reason WHEN 'conflict' THEN 'IdempotencyConflict' END,
-       CASE WHEN a.way = 'replay' THEN a.prior_decided_at ELSE a.instant END, a.way IN ('known', 'replay'), c.short
+       CASE WHEN a.way = 'replay' THEN a.prior_decided_at ELSE a.instant END, a.way IN ('known', 'replay'), c.short,
+       a.mismatched
 FROM asked AS a
 LEFT JOIN covered AS c ON c.n = a.n
 WHERE a.way <> 'judge'

@@ -6,7 +6,4 @@ SET revoked_at = coalesce(t.revoked_at, clock_timestamp()),
     updated_at = clock_timestamp()
 WHERE t.code <> %(code)s
   AND (t.owner_uid = %(uid)s
-       OR (t.revoked_at IS NULL AND t.code = ANY (
-               vouchers.normal_code(%(code)s)
-               || ARRAY(SELECT q.code FROM promo_codes AS q
-                        WHERE vouchers.normal_code(q.code) = vouchers.normal_code(%(code)s)))))
+       OR (t.revoked_at IS NULL AND vouchers.normal_code(t.code) = vouchers.normal_code(%(code)s)))

@@ -12,4 +12,4 @@ SET owner_uid = excluded.owner_uid, owner_namespace = excluded.owner_namespace, 
     owner_created_at = excluded.owner_created_at, generation = excluded.generation, from_secret = excluded.from_secret,
     credit_minor = excluded.credit_minor, description = excluded.description, active = excluded.active,
     max_redemptions = excluded.max_redemptions, valid_from = excluded.valid_from, valid_until = excluded.valid_until,
-    revoked_at = NULL, updated_at = excluded.updated_at
+    revoked_at = NULL, released_to = NULL, updated_at = excluded.updated_at

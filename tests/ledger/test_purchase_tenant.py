@@ -1,0 +1,192 @@
+"""Whose credit an order may spend: that of the tenant which the ledger has for the customer, unless told otherwise.
+
+See also: test_purchase.py for what an order writes, docs/redemption.md for who is trusted with what.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from testbed.postgres import Database
+from tests.ledger.drive import ask, issue, rows, says
+from tests.ledger.go_service import GoService
+from tests.ledger.purchase_drive import again, bought, buy, counted, give, told
+from voucher_operator.ledger import purchase_batch
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import PurchaseRequest, PurchaseState
+from voucher_operator.resources.reasons import Reason
+
+MISMATCH = Reason.CUSTOMER_MISMATCH.value
+
+
+def stranger(total: int = 9_000, code: str = "", user: str = "ahmed", **changes: Any) -> PurchaseRequest:
+    """Ask to buy for a tenant that is not the user's."""
+    request = buy(total, code, user, **changes)
+    return replace(request, redeem=replace(request.redeem, tenant_id="stranger"))
+
+
+@pytest.mark.parametrize("total", [9_000, 50_000], ids=["credit pays all", "credit pays a part"])
+@pytest.mark.parametrize("payable", [True, False])
+async def test_credit_of_another_tenants_customer_is_not_spent(
+    ledger: Ledger, database: Database, total: int, payable: bool
+) -> None:
+    await give(database, "ahmed", 10_000)
+    before = await counted(database)
+    request = stranger(total, payable=payable)
+    result = await ledger.purchase(request)
+    assert (told(result), result.purchase, result.redeemed) == (MISMATCH, None, None)
+    assert await counted(database) == before
+    replayed = await ledger.purchase(request)
+    assert (told(replayed), replayed.replayed, replayed.decided_at) == (MISMATCH, True, result.decided_at)
+    assert told(await ledger.purchase(buy(9_000, "", "ahmed"))) == "completed"
+
+
+async def test_code_of_the_same_request_is_not_used_up(ledger: Ledger, database: Database) -> None:
+    """Its credit would be the customer's, and spent for another tenant at once."""
+    await issue(database, "TEN", 10, max_redemptions=1)
+    await give(database, "ahmed", 0)
+    before = await counted(database)
+    assert told(await ledger.purchase(stranger(9_000, "TEN"))) == MISMATCH
+    assert await counted(database) == before
+    assert await rows(database, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(0, 0)]
+    assert told(await ledger.purchase(buy(9_000, "TEN", "ahmed"))) == "completed"
+
+
+async def test_customer_whom_the_go_service_made_is_that_of_its_checkout(ledger: Ledger, database: Database) -> None:
+    await issue(database, "TEN", 10)
+    async with GoService.connect(database.owner_url) as go:
+        await go.redeem(await go.customer("ahmed", "kestrel"), "TEN")
+    assert told(await ledger.purchase(buy(9_000, "", "ahmed"))) == MISMATCH
+    own = buy(9_000, "", "ahmed")
+    assert told(await ledger.purchase(replace(own, redeem=replace(own.redeem, tenant_id="kestrel")))) == "completed"
+
+
+async def test_setting_lets_credit_be_spent_for_any_tenant(ledger: Ledger, database: Database) -> None:
+    await give(database, "ahmed", 10_000)
+    purchase = await bought(ledger, stranger(any_tenant=True))
+    assert (purchase.state, purchase.held_minor, purchase.tenant_id) == (PurchaseState.COMPLETED, 9_000, "stranger")
+    assert await rows(database, "SELECT tenant_id FROM customers") == [("tenant",)]
+
+
+async def test_card_alone_pays_for_any_tenant(ledger: Ledger, database: Database) -> None:
+    """Nobody's credit is spent: there is none, the card has to pay all of it, or it costs nothing."""
+    await give(database, "ahmed", 0)
+    assert (await bought(ledger, stranger(50_000))).held_minor == 0
+    await give(database, "sara", 100)
+    assert (await bought(ledger, stranger(200, user="sara"))).held_minor == 0
+    assert (await bought(ledger, stranger(0, user="sara"))).held_minor == 0
+    assert told(await ledger.purchase(stranger(9_000, payable=False))) == "PaymentProcessorNotConfigured"
+
+
+async def test_new_customer_is_that_of_the_first_request(ledger: Ledger, database: Database) -> None:
+    await issue(database, "TEN", 10)
+    assert told(await ledger.purchase(stranger(9_000, "TEN"))) == "completed"
+    assert await rows(database, "SELECT tenant_id FROM customers") == [("stranger",)]
+
+
+async def test_redemption_without_an_order_is_not_refused(ledger: Ledger, database: Database) -> None:
+    """It gives credit to the customer and to nobody else, whoever asks."""
+    await issue(database, "TEN", 10)
+    await give(database, "ahmed", 0)
+    assert says(await ledger.redeem(ask("TEN", "ahmed", tenant_id="stranger"))) == "redeemed"
+    assert await ledger.balance("ahmed") == 10_000
+    assert await rows(database, "SELECT tenant_id FROM customers") == [("tenant",)]
+
+
+async def test_key_that_has_bought_keeps_its_answer_whatever_the_setting_says_now(
+    ledger: Ledger, database: Database
+) -> None:
+    await give(database, "ahmed", 10_000)
+    request = stranger(any_tenant=True)
+    first = await bought(ledger, request)
+    for asked in (replace(request, any_tenant=False), again(replace(request, any_tenant=False), uid="another")):
+        result = await ledger.purchase(asked)
+        assert (result.purchase, result.replayed) == (first, True)
+
+
+async def test_refusal_is_bound_to_the_object(ledger: Ledger, database: Database) -> None:
+    """Created anew after the setting has changed it is judged anew."""
+    await give(database, "ahmed", 10_000)
+    request = stranger()
+    assert told(await ledger.purchase(request)) == MISMATCH
+    allowed = replace(request, any_tenant=True)
+    assert told(await ledger.purchase(allowed)) == MISMATCH
+    assert told(await ledger.purchase(again(allowed, uid="another"))) == "completed"
+
+
+async def test_tenant_that_changes_while_the_order_waits_for_the_customer_counts(
+    ledger: Ledger, database: Database
+) -> None:
+    """It is read by the statement that spends, after the lock."""
+    customer = await give(database, "ahmed", 10_000)
+    await rows(database, "UPDATE customers SET tenant_id = 'stranger' WHERE id = %s", customer)
+    assert told(await ledger.purchase(stranger())) == "completed"
+    assert told(await ledger.purchase(buy(500, "", "ahmed"))) == MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("total", "refusal", "changes"),
+    [(9_000, MISMATCH, {}), (50_000, MISMATCH, {}), (10_100, Reason.INVALID_ORDER.value, {"minimum_minor": 20_000})],
+    ids=["credit pays all", "credit pays a part", "card cannot pay so little"],
+)
+async def test_many_whom_a_code_with_a_small_cap_does_not_help_are_refused_together(
+    ledger18: Ledger,
+    database18: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    total: int,
+    refusal: str,
+    changes: dict[str, Any],
+) -> None:
+    """The use that one of them does not get comes free for the next: not in a transaction each."""
+    attempts: list[int] = []
+    attempt = purchase_batch._attempt
+
+    def seen(conn: Any, requests: Sequence[Any], refusals: Any) -> Any:
+        attempts.append(len(requests))
+        return attempt(conn, requests, refusals)
+
+    monkeypatch.setattr(purchase_batch, "_attempt", seen)
+    await issue(database18, "TEN", 10, max_redemptions=1)
+    for n in range(30):
+        await give(database18, f"user-{n}", 0)
+    make = buy if refusal == Reason.INVALID_ORDER else stranger
+    orders = [ledger18.purchase(make(total, "TEN", user=f"user-{n}", **changes)) for n in range(30)]
+    assert Counter(told(result) for result in await asyncio.gather(*orders)) == {refusal: 30}
+    assert len(attempts) <= 4
+    assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(0,)]
+
+
+async def test_one_whom_the_card_pays_for_gets_the_use_that_comes_free(ledger18: Ledger, database18: Database) -> None:
+    """Its tenant does not matter, for the card's least amount is all of the price."""
+    await issue(database18, "TEN", 10, max_redemptions=1)
+    await issue(database18, "SMALL", 0, credit_minor=100, max_redemptions=1)
+    await give(database18, "ahmed", 0)
+    await give(database18, "sara", 0)
+    first, second = stranger(9_000, "SMALL"), stranger(200, "SMALL", user="sara")
+    answers = [result for result in await ledger18._purchase([first, second]) if not isinstance(result, Exception)]
+    assert [told(one) for one in answers] == [MISMATCH, "pending"]
+    assert [one.purchase and one.purchase.held_minor for one in answers] == [None, 0]
+
+
+@pytest.mark.parametrize("mismatched", [False, True])
+@pytest.mark.parametrize("payable", [False, True])
+async def test_request_foretells_what_the_statement_decides(
+    ledger18: Ledger, database18: Database, payable: bool, mismatched: bool
+) -> None:
+    """The rule is there twice, for a code that comes free is not yet in the balance that the statement sees."""
+    n = 0
+    for total in (0, 199, 200, 205, 9_000, 50_000):
+        for balance in (-5, 0, 1, 4, 5, 100, 199, 200, 8_999, 9_000, 50_000):
+            n += 1
+            await give(database18, f"user-{n}", balance)
+            request = (stranger if mismatched else buy)(total, "", user=f"user-{n}", payable=payable)
+            told_before = request.refusal(balance, mismatched=mismatched)
+            result = await ledger18.purchase(request)
+            assert result.refusal is told_before, (total, balance)
+            if result.purchase is not None:
+                assert result.purchase.due_minor == request.due_minor(balance), (total, balance)
+    await rows(database18, "DELETE FROM credit_ledger WHERE amount_minor < 0 AND reason = 'gift'")
