@@ -20,6 +20,7 @@ from voucher_operator.controllers.purchases import PurchasePasses
 from voucher_operator.controllers.queue import WorkQueue
 from voucher_operator.controllers.redemptions import RedemptionController
 from voucher_operator.controllers.requests import Requests
+from voucher_operator.controllers.undone import UndoReporter
 from voucher_operator.controllers.vouchers import VoucherController
 from voucher_operator.controllers.watch import Feed
 from voucher_operator.ledger.api import Ledger
@@ -50,6 +51,7 @@ class Controllers:
     vouchers: VoucherController
     projection: Projection
     purchases: PurchasePasses
+    undone: UndoReporter
 
 
 def assemble(process: Process) -> Controllers:
@@ -90,6 +92,16 @@ def assemble(process: Process) -> Controllers:
         vouchers,
         Projection(ledger, api, feed, vouchers, settings, requests.hints),
         _passes(process, feed, orders, vouchers),
+        UndoReporter(
+            ledger,
+            api,
+            redemptions,
+            feed.redemption_queue,
+            orders,
+            feed.order_queue,
+            vouchers.outage,
+            settings,
+        ),
     )
 
 

@@ -130,7 +130,7 @@ def _is_kept(purchase: Purchase) -> bool:
 
 def _is_granted(purchase: Purchase) -> bool:
     """Whether what the code gave is the customer's to keep; until there is a checkout it may be taken back."""
-    return purchase.state not in (PurchaseState.PENDING, PurchaseState.ROLLED_BACK) or _is_kept(purchase)
+    return purchase.state is not PurchaseState.PENDING and purchase.redeemed
 
 
 def _is_finished(purchase: Purchase, organization: Standing | None) -> bool:
@@ -167,7 +167,7 @@ def _redeemed(redemption: Redemption, purchase: Purchase) -> tuple[Condition, ..
         message = "The code is redeemed with the order, and taken back with it if no checkout can be made."
         return (condition(conditions.REDEEMED, None, Reason.PLACED, message, generation=generation),)
     if not _is_granted(purchase):
-        message = "The redemption was undone with the order: the code can be redeemed again."
+        message = "The redemption was undone: the code can be redeemed again."
         return (condition(conditions.REDEEMED, False, Reason.ROLLED_BACK, message, generation=generation),)
     message = "The credit is on the customer's ledger."
     return (condition(conditions.REDEEMED, True, Reason.REDEEMED, message, generation=generation),)

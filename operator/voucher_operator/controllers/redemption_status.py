@@ -27,7 +27,7 @@ REFUSALS: Final[Mapping[Reason, str]] = {
     Reason.ALREADY_REDEEMED: "This customer has redeemed this voucher before: use another voucher.",
     Reason.IDEMPOTENCY_CONFLICT: "A Redemption of this name was redeemed with another spec: use another name.",
 }
-_ROLLED_BACK: Final = "The redemption was undone: create another Redemption, under another name, to redeem again."
+UNDONE: Final = "The redemption was undone: create another Redemption, under another name, to redeem again."
 
 
 def is_ready(voucher: Mapping[str, Any]) -> bool:
@@ -70,7 +70,7 @@ def finished(redemption: Redemption, result: RedeemResult, currency: str) -> Red
         return _redeemed(redemption, result, currency)
     if result.refusal is not None:
         return _ended(redemption, result, Cause.REFUSED, result.refusal, REFUSALS[result.refusal])
-    return _ended(redemption, result, Cause.UNDONE, Reason.ROLLED_BACK, _ROLLED_BACK)
+    return _ended(redemption, result, Cause.UNDONE, Reason.ROLLED_BACK, UNDONE)
 
 
 def _redeemed(redemption: Redemption, result: RedeemResult, currency: str) -> RedemptionStatus:

@@ -5,7 +5,7 @@ again. Neighbours: `queue` calls `reconcile`, `requests` knows what to ask, `red
 `answers` writes it; `orders` does the same for one with an order.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
@@ -16,9 +16,10 @@ from voucher_operator.controllers.kube import Body
 from voucher_operator.controllers.queue import Result
 from voucher_operator.controllers.requests import GoneError, Requests
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.types import LedgerInfo, RedeemResult
+from voucher_operator.ledger.types import LedgerInfo, Outcome, RedeemResult
 from voucher_operator.resources.errors import InvalidSpecError, TerminalError, TransientError
-from voucher_operator.resources.redemption import Redemption
+from voucher_operator.resources.reasons import Reason
+from voucher_operator.resources.redemption import Redemption, State
 
 
 @dataclass(slots=True)
@@ -29,12 +30,18 @@ class RedemptionController:
     cache: Cache
     requests: Requests
     answers: Answers
+    _reopened: set[str] = field(default_factory=set)
     _info: LedgerInfo | None = None
+
+    def reopen(self, body: Body, key: str) -> None:
+        """Reconcile a Redemption although it is finished: another writer has undone it."""
+        self.cache.put(body)
+        self._reopened.add(key)
 
     async def reconcile(self, key: str) -> Result:
         """Bring one Redemption to its end; raises what may pass and could not be told."""
         body = self.cache.get(key)
-        if body is None or body["status"].get("finished"):
+        if body is None or (body["status"].get("finished") and key not in self._reopened):
             return self._forget(key)
         try:
             redemption = parse(body)
@@ -65,6 +72,7 @@ class RedemptionController:
         return self._info.currency
 
     def _forget(self, key: str) -> Result:
+        self._reopened.discard(key)
         self.requests.forget(key)
         return Result.DONE
 
@@ -74,6 +82,8 @@ def redeemed(redemption: Redemption, result: RedeemResult, currency: str) -> Ans
     note = None
     if result.refusal is not None and not result.replayed:
         note = Note(result.refusal, "Redeem", redemption_status.REFUSALS[result.refusal], warning=True)
+    elif result.outcome is Outcome.UNDONE and redemption.status.get("state") == State.REDEEMED:
+        note = Note(Reason.ROLLED_BACK, "Undo", redemption_status.UNDONE, warning=True)
     return Answer(redemption_status.finished(redemption, result, currency), result.outcome.value, note=note)
 
 

@@ -89,7 +89,7 @@ def cause_of(purchase: Purchase, *, with_code: bool) -> Cause:
         case PurchaseState.ROLLED_BACK:
             return Cause.COMPENSATED_IN_PART if purchase.redeemed else Cause.COMPENSATED
         case PurchaseState.CANCELLED | PurchaseState.REFUNDED:
-            return Cause.ENDED if with_code else Cause.ENDED_EMPTY
+            return Cause.ENDED if with_code and purchase.redeemed else Cause.ENDED_EMPTY
 
 
 def diagram() -> str:

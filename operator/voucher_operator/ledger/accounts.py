@@ -3,6 +3,7 @@
 Locks of an undo: promo_codes, then customers, the one order for all. Neighbour: `redeem` puts the credit there.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from voucher_operator.ledger.errors import schema_missing
@@ -18,6 +19,8 @@ _UNDO_READ: Final = statement("undo_read").encode()
 _UNDO_LOCK_PROMO: Final = statement("undo_lock_promo").encode()
 _UNDO_LOCK_CUSTOMER: Final = statement("undo_lock_customer").encode()
 _UNDO: Final = statement("undo").encode()
+_UNDO_UNREPORTED: Final = statement("undo_unreported").encode()
+_UNDO_REPORTED: Final = statement("undo_reported").encode()
 
 
 async def info(conn: Connection) -> LedgerInfo:
@@ -38,6 +41,17 @@ async def entries(conn: Connection, user_id: str, limit: int) -> list[Entry]:
     """List a customer's newest entries, the newest first. Raises psycopg's errors."""
     cursor = await conn.execute(_ENTRIES, {"user": user_id, "limit": limit})
     return [Entry(*row) for row in await cursor.fetchall()]
+
+
+async def undone_elsewhere(conn: Connection, namespaces: Sequence[str], limit: int) -> list[str]:
+    """Keys whose redemption another writer has undone, and whose end is not noted. Raises psycopg's errors."""
+    cursor = await conn.execute(_UNDO_UNREPORTED, {"namespaces": list(namespaces), "limit": limit})
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def note_undo_reported(conn: Connection, keys: Sequence[str]) -> None:
+    """Remember that these undone redemptions are reported. Idempotent. Raises psycopg's errors."""
+    await conn.execute(_UNDO_REPORTED, {"keys": list(keys)})
 
 
 async def undo(conn: Connection, key: str) -> UndoResult:

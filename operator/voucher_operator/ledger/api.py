@@ -106,6 +106,14 @@ class Ledger:
         """
         return await self._pool.run(lambda conn: accounts.undo(conn, key))
 
+    async def undone_elsewhere(self, namespaces: Sequence[str], limit: int) -> list[str]:
+        """List keys in `namespaces` whose redemption another writer has undone, until `note_undo_reported`."""
+        return await self._pool.run(lambda conn: accounts.undone_elsewhere(conn, namespaces, limit))
+
+    async def note_undo_reported(self, keys: Sequence[str]) -> None:
+        """Note that the Redemptions of these keys say that they are undone, or are gone. Idempotent."""
+        await self._pool.run(lambda conn: accounts.note_undo_reported(conn, keys))
+
     async def balance(self, user_id: str) -> int:
         """Sum a customer's entries, in minor units; 0 for an unknown user."""
         return await self._pool.run(lambda conn: accounts.balance(conn, user_id))

@@ -118,15 +118,12 @@ async def _attempt(conn: Connection, requests: Sequence[PurchaseRequest], refusa
             users = {"users": text_array({r.user_id for r in trying})}
             if codes:
                 await conn.execute(_LOCK_PROMO, {"codes": text_array(codes)}, prepare=True)
-            if coded:
-                # Before redeem.sql, which locks accounts: customers come first in the one order of locks.
-                await conn.execute(_LOCK_CUSTOMERS, users, prepare=True)
-                await conn.execute(_LOCK_ACCOUNTS, users, prepare=True)
-                await redeemed.execute(_REDEEM, parameters(coded), prepare=True)
             await conn.execute(_CUSTOMERS, _newcomers(trying), prepare=True)
-            # Again, for those who were no customers before.
+            # Before redeem.sql, which locks accounts, too. Whom that makes a customer nobody else sees yet.
             await conn.execute(_LOCK_CUSTOMERS, users, prepare=True)
             await conn.execute(_LOCK_ACCOUNTS, users, prepare=True)
+            if coded:
+                await redeemed.execute(_REDEEM, parameters(coded), prepare=True)
             await placed.execute(_PLACE, _parameters(requests, refusals), prepare=True)
             await read.execute(_READ, {"keys": text_array([r.redeem.key for r in requests])}, prepare=True)
         answers = await redeemed.fetchall() if coded else []

@@ -142,6 +142,7 @@ class Operator:
             _task(self.recorder.run(), "events"),
             _task(parts.projection.run(), "projection"),
             _task(parts.purchases.run(), "purchases"),
+            _task(parts.undone.run(), "undone"),
             _task(self.relay.run(), "relay"),
             _task(every(_TIDY, self.ledger.tidy), "tidy"),
             _task(every(_STUCK, self.ledger.end_stuck), "stuck sessions"),

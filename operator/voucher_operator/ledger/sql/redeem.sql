@@ -96,6 +96,7 @@ newcomer AS (
     FROM judged AS j
     WHERE j.granted AND j.customer_id IS NULL
     ORDER BY j.user_id COLLATE "C", j.n
+    RETURNING 1
 ),
 -- The rows that the grants were judged by: the one that counts them, and every other spelling with no use of its own.
 judged_by AS MATERIALIZED (
@@ -122,10 +123,12 @@ verdict AS MATERIALIZED (
     SELECT (SELECT count(*) FROM counted) = (SELECT count(*) FROM judged_by)
            AND NOT EXISTS (SELECT FROM judged AS j WHERE j.granted AND j.unopened) AS sound
 ),
--- Accounts are locked in order, and after promo_codes.
+-- Accounts are locked in order, after promo_codes and after new customers: an insert may wait for another session's.
 posted AS (
     INSERT INTO vouchers.account AS b (customer_id, balance_minor)
-    SELECT j.payee, sum(j.credit) FROM judged AS j WHERE j.granted AND (SELECT v.sound FROM verdict AS v)
+    SELECT j.payee, sum(j.credit)
+    FROM judged AS j
+    WHERE j.granted AND (SELECT v.sound FROM verdict AS v) AND (SELECT count(*) FROM newcomer) >= 0
     GROUP BY j.payee
     ORDER BY j.payee
     ON CONFLICT (customer_id) DO UPDATE SET balance_minor = b.balance_minor + excluded.balance_minor

@@ -1,0 +1,86 @@
+"""The Go service's own undo of a redemption of ours: it deletes rows, a trigger notices, the request becomes undone.
+
+See also: migrations/0012.entries-in-balance.sql; tests/ledger/test_go_service.py has the rest of what the two share.
+"""
+
+from typing import Any
+
+from testbed.postgres import OWNER, Database
+from tests.ledger.drive import ask, issue, opened, rows, says, terms
+from tests.ledger.go_service import GoService
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.types import Outcome, RedeemRequest
+
+REQUEST = "SELECT outcome, undone_at IS NOT NULL, undone_by FROM vouchers.redemption WHERE key = %s"
+
+
+async def undone(ledger: Ledger, database: Database, request: RedeemRequest) -> list[tuple[Any, ...]]:
+    """Redeem, have the Go service undo it, and read the request's row."""
+    assert says(await ledger.redeem(request)) == "redeemed"
+    async with GoService.connect(database.owner_url) as go:
+        assert await go.undo(await go.customer(request.user_id), request.code)
+    return await rows(database, REQUEST, request.key)
+
+
+async def test_request_becomes_undone_with_time_and_writer(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    request = ask(user="u")
+    assert await undone(ledger, database, request) == [("undone", True, OWNER)]
+    assert (await ledger.redeem(request)).outcome is Outcome.UNDONE
+    assert await ledger.balance("u") == 0
+
+
+async def test_customer_redeems_again_with_another_key(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    first, second = ask(user="u"), ask(user="u")
+    await undone(ledger, database, first)
+    assert says(await ledger.redeem(second)) == "redeemed"
+    assert (await ledger.redeem(first)).outcome is Outcome.UNDONE
+    async with GoService.connect(database.owner_url) as go:
+        assert await go.undo(await go.customer("u"), "CODE")
+    assert (await ledger.redeem(second)).outcome is Outcome.UNDONE
+
+
+async def test_undo_of_a_fractional_grant_leaves_both_sums_right(ledger: Ledger, database: Database) -> None:
+    """A grant of 0.600 that made a whole unit out of another one's 0.600 takes that unit with it."""
+    await ledger.put(terms("A", uid="a", name="a", credit_minor=600))
+    await ledger.put(terms("B", uid="b", name="b", credit_minor=600))
+    await ledger.redeem(ask("A", "u"))
+    await ledger.redeem(ask("B", "u"))
+    async with GoService.connect(database.owner_url) as go:
+        customer = await go.customer("u")
+        assert (await go.balance(customer), await ledger.balance("u")) == (1, 1_200)
+        assert await go.undo(customer, "A")
+        assert (await go.balance(customer), await ledger.balance("u")) == (0, 600)
+        assert await go.undo(customer, "B")
+        assert (await go.balance(customer), await ledger.balance("u")) == (0, 0)
+    rounding = await rows(database, "SELECT amount_omr, amount_minor FROM credit_ledger WHERE reason = 'rounding'")
+    assert rounding == [(-1, 0), (1, 0)]
+
+
+async def test_undone_requests_are_listed_until_they_are_reported(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    request = ask(user="u", key="shop/one")
+    await undone(ledger, database, request)
+    assert await ledger.undone_elsewhere(["billing"], 10) == []
+    assert await ledger.undone_elsewhere(["billing", "shop"], 10) == ["shop/one"]
+    await ledger.note_undo_reported(["shop/one"])
+    assert await ledger.undone_elsewhere(["shop"], 10) == []
+
+
+async def test_own_undo_needs_no_report(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    request = ask(user="u")
+    await ledger.redeem(request)
+    assert (await ledger.undo(request.key)).undone
+    assert await ledger.undone_elsewhere(["billing"], 10) == []
+    assert (await rows(database, REQUEST, request.key))[0][:2] == ("undone", True)
+
+
+async def test_undo_by_both_takes_back_once(ledger: Ledger, database: Database) -> None:
+    await issue(database, max_redemptions=1)
+    request = ask(user="u")
+    await undone(ledger, database, request)
+    async with opened(database.runtime_url) as other:
+        assert not (await other.undo(request.key)).undone
+    assert await rows(database, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(0, 0)]
