@@ -44,6 +44,8 @@ class StripeThings:
         self.subscriptions: dict[str, dict[str, Any]] = {}
         self.prices: dict[str, int] = {}
         """Amounts of prices that were made in the dashboard."""
+        self.shows_charges = True
+        """Whether the key may read charges; a restricted one need not."""
         self.complaints: list[str] = []
         self.lock = threading.RLock()
         self._numbers = itertools.count(1)
@@ -76,7 +78,11 @@ class StripeThings:
         """Show something. Raises Refusal."""
         match path.removeprefix("/v1/").split("/"):
             case ["checkout", "sessions"]:
-                found = [one for one in self.sessions.values() if _matches(one, params, ("customer", "status"))]
+                found = [
+                    one
+                    for one in self.sessions.values()
+                    if _matches(one, params, ("customer", "status", "subscription"))
+                ]
                 return {"object": "list", "url": path, "has_more": False, "data": found}
             case ["checkout", "sessions", session]:
                 return self._known(self.sessions, session)
@@ -204,15 +210,44 @@ class StripeThings:
         with self.lock:
             return self.event("checkout.session.expired", self._expire(session_id))
 
-    def refund(self, session_id: str, amount: int | None = None) -> dict[str, Any]:
-        """Give back `amount` of what was paid, or all. Return the event."""
+    def second(self, session_id: str) -> dict[str, Any]:
+        """Open a second checkout of the same order, as somebody at the dashboard may. Return the session."""
+        with self.lock:
+            first = self.sessions[session_id]
+            name = f"cs_test_{next(self._numbers)}"
+            made = {**first, "id": name, "status": "open", "payment_status": "unpaid", "subscription": None}
+            self.sessions[name] = {**made, "invoice": None, "url": f"https://checkout.example.com/c/pay/{name}"}
+            return self.sessions[name]
+
+    def payment_of(self, session_id: str) -> dict[str, Any]:
+        """Return the charge of the first month of a session."""
         with self.lock:
             invoice = self.sessions[session_id]["invoice"]
             (payment,) = (one for one in self.payments.values() if one["invoice"]["id"] == invoice)
-            charge = payment["charge"]
+            charge: dict[str, Any] = payment["charge"]
+            return charge
+
+    def refund(self, session_id: str, amount: int | None = None) -> dict[str, Any]:
+        """Give back `amount` of what was paid, or all. Return the event."""
+        with self.lock:
+            charge = self.payment_of(session_id)
             charge["amount_refunded"] += amount or charge["amount"]
             charge["refunded"] = charge["amount_refunded"] == charge["amount"]
             return self.event("charge.refunded", charge)
+
+    def refund_fails(self, session_id: str, amount: int) -> dict[str, Any]:
+        """Have a refund of `amount` not reach the customer, whose money is ours again. Return the event."""
+        with self.lock:
+            charge = self.payment_of(session_id)
+            charge["amount_refunded"] -= amount
+            charge["refunded"] = False
+            return self.event("refund.failed", stripe_shapes.refund(next(self._numbers), charge, amount, "failed"))
+
+    def dispute(self, session_id: str, status: str = "needs_response", kind: str = "created") -> dict[str, Any]:
+        """Have the customer's bank dispute the payment of a session, or its one dispute go on. Return the event."""
+        with self.lock:
+            shown = stripe_shapes.dispute(self.payment_of(session_id), status)
+            return self.event(f"charge.dispute.{kind}", shown)
 
     def next_month(self, session_id: str) -> dict[str, Any]:
         """Charge the second month, in full, and give it back. Return the event of the refund."""
@@ -248,6 +283,9 @@ class StripeThings:
         return str(charge["payment_intent"])
 
     def _invoice_payments(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        asks_for_charges = any("latest_charge" in path for path in params.get("expand", {}).values())
+        if asks_for_charges and not self.shows_charges:
+            raise Refusal(403, "invalid_request_error", "more_permissions_required")
         found = []
         for intent, one in (self.payments | self.on_their_way).items():
             asked = params.get("payment", {}).get("payment_intent", intent)

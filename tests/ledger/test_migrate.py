@@ -27,6 +27,7 @@ ALL = [
     "0006.promo-codes-index",
     "0007.credit-ledger-index",
     "0008.purchases",
+    "0020.payments",
 ]
 
 

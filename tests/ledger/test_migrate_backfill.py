@@ -383,4 +383,9 @@ async def test_index_that_takes_too_long_is_built_by_hand(
         with owner(empty_database) as connection:
             connection.execute(command.encode())
         admin.execute("DROP EVENT TRIGGER slow_index")
-    assert await up(empty_database) == ["0006.promo-codes-index", "0007.credit-ledger-index", "0008.purchases"]
+    assert await up(empty_database) == [
+        "0006.promo-codes-index",
+        "0007.credit-ledger-index",
+        "0008.purchases",
+        "0020.payments",
+    ]

@@ -110,7 +110,7 @@ async def test_gives_way_to_a_session_that_holds_a_lock(empty_database: Database
             assert await go.redeem(customer, "lower") == 5
             assert await go.balance(customer) == 5
         assert not migration.done()
-    assert (await migration)[-1] == "0008.purchases"
+    assert (await migration)[-1] == "0020.payments"
     assert await verify(empty_database.runtime_url) == []
 
 
