@@ -1,15 +1,20 @@
 """Rows of a newer version beside this one, after a rollback: every pass goes on with all the others."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from testbed.postgres import Database
 from tests.ledger.drive import rows
 from tests.ledger.purchase_rows import Placed, place
+from voucher_operator import telemetry
+from voucher_operator.controllers.outage import Outage
+from voucher_operator.controllers.purchases import PurchasePasses
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.errors import NewerVersionError
 from voucher_operator.ledger.purchase_types import PaymentEffect, Purchase, PurchaseState, Received
+from voucher_operator.settings import Settings
 
 NEWER = {
     "reason": "UPDATE vouchers.purchase SET reason = 'OfANewerVersion' WHERE key = %s",
@@ -101,3 +106,20 @@ async def test_an_event_of_a_purchase_in_an_unknown_state_is_to_be_sent_again(
     assert await ledger18.receive(other.event()) is Received.APPLIED
     assert await ledger18.newer_purchases(10) == [newer.key]
     await rows(database18, "UPDATE vouchers.purchase SET state = 'awaiting_payment' WHERE key = %s", newer.key)
+
+
+async def test_they_are_counted_and_each_is_logged_once(
+    ledger18: Ledger, database18: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody: Any = None
+    passes = PurchasePasses(ledger18, nobody, nobody, nobody, nobody, nobody, Outage(), Settings(), lambda _: None)
+    newer, other = await two(database18, PurchaseState.PENDING)
+    for number, change in ((0, None), (1, newer), (1, None), (2, other)):
+        if change is not None:
+            await rows(database18, NEWER["reason"], change.key)
+        await passes.count_newer()
+        assert telemetry.REGISTRY.get_sample_value("voucher_operator_newer_purchases") == number
+    assert [vars(one)["key"] for one in caplog.records] == [newer.key, other.key]
+    await rows(database18, "UPDATE vouchers.purchase SET reason = NULL")
+    await passes.count_newer()
+    assert telemetry.REGISTRY.get_sample_value("voucher_operator_newer_purchases") == 0
