@@ -70,7 +70,9 @@ async def test_a_refund_of_a_second_payment_settles_that_payment_alone(ledger: L
     placed = await place(database)
     assert await ledger.receive(first(placed)) is Received.APPLIED
     assert await ledger.receive(placed.event(**SECOND)) is Received.MISMATCH
-    assert await broken(database) == [("inbox", f"redemption {placed.key}, customer {placed.customer}")]
+    (found,) = await verify(database.runtime_url)
+    assert (found.invariant, found.subject) == ("inbox", f"redemption {placed.key}, customer {placed.customer}")
+    assert "was paid by payment pi_second of session cs_second, which is completed" in found.detail
     # Its refund names the order and the payment, and as the payment is known, no session.
     assert await ledger.receive(placed.event(REFUNDED, **{**SECOND, "session_id": None})) is Received.NO_CHANGE
     assert await look(database, placed) == ("completed", "completed", 0)
