@@ -20,6 +20,8 @@ DECLARE
         'vouchers.terms', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.redemption', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.purchase', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
+        'vouchers.payment', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
+        'vouchers.dispute', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.outbox', '["SELECT", "INSERT", "UPDATE", "DELETE"]'::jsonb,
         'vouchers.inbox', '["SELECT", "INSERT", "UPDATE", "DELETE"]'::jsonb
     );

@@ -20,7 +20,7 @@ from testbed.demo_terminal import kubectl, say, wait_for
 from testbed.interpreter import ROOT
 from testbed.operator_process import OperatorProcess
 from testbed.scripted_stripe import KEY, ScriptedStripe
-from testbed.stripe_things import signed
+from testbed.stripe_customers import signed
 
 _CATALOG: Final = ROOT / "examples" / "50-catalog.yaml"
 _BY_CREDIT: Final = ROOT / "examples" / "60-order-by-credit.yaml"

@@ -19,7 +19,8 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from testbed.processes import free_port
-from testbed.stripe_things import Refusal, StripeThings
+from testbed.stripe_customers import StripeCustomers
+from testbed.stripe_things import Refusal
 
 KEY: Final = "sk_test_voucher"
 VERSION: Final = "2026-08-26.dahlia"
@@ -76,7 +77,7 @@ class Pause:
     released: threading.Event = field(default_factory=threading.Event)
 
 
-class ScriptedStripe(StripeThings):
+class ScriptedStripe(StripeCustomers):
     """The server, in a thread of its own; a context manager."""
 
     def __init__(self, currency: str = "omr") -> None:

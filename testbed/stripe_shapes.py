@@ -45,6 +45,33 @@ def charge(number: int, session: Mapping[str, Any], amount: int) -> dict[str, An
     }
 
 
+def refund(number: int, charge: Mapping[str, Any], amount: int, status: str) -> dict[str, Any]:
+    """Make a refund of a charge."""
+    return {
+        "id": f"re_{number}",
+        "object": "refund",
+        "amount": amount,
+        "currency": charge["currency"],
+        "charge": charge["id"],
+        "payment_intent": charge["payment_intent"],
+        "status": status,
+    }
+
+
+def dispute(charge: Mapping[str, Any], status: str) -> dict[str, Any]:
+    """Make the one dispute of a charge, of all that was paid."""
+    return {
+        "id": f"du_{charge['id']}",
+        "object": "dispute",
+        "amount": charge["amount"],
+        "currency": charge["currency"],
+        "charge": charge["id"],
+        "payment_intent": charge["payment_intent"],
+        "reason": "fraudulent",
+        "status": status,
+    }
+
+
 def invoice(name: str, session: Mapping[str, Any], why: str) -> dict[str, Any]:
     """Make the invoice of a month; `why` is its billing reason."""
     details = {"subscription": session["subscription"], "metadata": session["metadata"]}

@@ -1,18 +1,15 @@
-"""What a scripted Stripe remembers: customers, coupons, checkout sessions, payments; and what its customers do.
+"""What a scripted Stripe remembers: customers, coupons, checkout sessions, payments.
 
-`pay`, `expire`, `refund` and their like play the customer, and return the webhook event that Stripe would then send;
-`signed` signs it. Neighbours: `scripted_stripe` serves it; `stripe_shapes` has the forms; stripe-mock holds the words
-of requests against Stripe's description, this one their sense: what a request should not have said is in `complaints`.
+stripe-mock holds the words of requests against Stripe's description, this one their sense: what a request should not
+have said is in `complaints`. See also: `stripe_customers`, who pay; `scripted_stripe`, which serves it;
+`stripe_shapes`, which has the forms.
 """
 
 import itertools
-import json
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Final
-
-import stripe
 
 from testbed import stripe_shapes
 
@@ -44,6 +41,8 @@ class StripeThings:
         self.subscriptions: dict[str, dict[str, Any]] = {}
         self.prices: dict[str, int] = {}
         """Amounts of prices that were made in the dashboard."""
+        self.shows_charges = True
+        """Whether the key may read charges; a restricted one need not."""
         self.complaints: list[str] = []
         self.lock = threading.RLock()
         self._numbers = itertools.count(1)
@@ -76,7 +75,11 @@ class StripeThings:
         """Show something. Raises Refusal."""
         match path.removeprefix("/v1/").split("/"):
             case ["checkout", "sessions"]:
-                found = [one for one in self.sessions.values() if _matches(one, params, ("customer", "status"))]
+                found = [
+                    one
+                    for one in self.sessions.values()
+                    if _matches(one, params, ("customer", "status", "subscription"))
+                ]
                 return {"object": "list", "url": path, "has_more": False, "data": found}
             case ["checkout", "sessions", session]:
                 return self._known(self.sessions, session)
@@ -164,102 +167,16 @@ class StripeThings:
         session.update(status="expired", url=None)
         return session
 
-    def pay(self, session_id: str, *, later: bool = False) -> dict[str, Any]:
-        """Have the customer pay; `later`: the money is on its way. Return the event."""
-        with self.lock:
-            session = self._open(session_id)
-            number = next(self._numbers)
-            session.update(
-                status="complete",
-                payment_status="unpaid" if later else "paid",
-                url=None,
-                subscription=f"sub_{number}",
-                invoice=f"in_{number}",
-            )
-            self.subscriptions[session["subscription"]] = stripe_shapes.subscription(session)
-            if later:
-                self._attempt(session)
-            else:
-                self._charge(session)
-            return self.event("checkout.session.completed", session)
-
-    def arrive(self, session_id: str) -> dict[str, Any]:
-        """Have the money of a `later` payment arrive. Return the event."""
-        with self.lock:
-            session = self.sessions[session_id]
-            session["payment_status"] = "paid"
-            self.on_their_way.pop(self._attempted(session))
-            self._charge(session)
-            return self.event("checkout.session.async_payment_succeeded", session)
-
-    def bounce(self, session_id: str) -> dict[str, Any]:
-        """Have the money of a `later` payment never arrive. Return the event."""
-        with self.lock:
-            session = self.sessions[session_id]
-            self.on_their_way[self._attempted(session)]["status"] = "requires_payment_method"
-            return self.event("checkout.session.async_payment_failed", session)
-
-    def expire(self, session_id: str) -> dict[str, Any]:
-        """Have the time of a session run out. Return the event."""
-        with self.lock:
-            return self.event("checkout.session.expired", self._expire(session_id))
-
-    def refund(self, session_id: str, amount: int | None = None) -> dict[str, Any]:
-        """Give back `amount` of what was paid, or all. Return the event."""
-        with self.lock:
-            invoice = self.sessions[session_id]["invoice"]
-            (payment,) = (one for one in self.payments.values() if one["invoice"]["id"] == invoice)
-            charge = payment["charge"]
-            charge["amount_refunded"] += amount or charge["amount"]
-            charge["refunded"] = charge["amount_refunded"] == charge["amount"]
-            return self.event("charge.refunded", charge)
-
-    def next_month(self, session_id: str) -> dict[str, Any]:
-        """Charge the second month, in full, and give it back. Return the event of the refund."""
-        with self.lock:
-            session = self.sessions[session_id]
-            if self.subscriptions[session["subscription"]]["status"] == "canceled":
-                raise ValueError(f"{session['subscription']} has ended: nobody is charged for it")
-            intent = self._charge(session, "subscription_cycle", session["amount_subtotal"])
-            charge = self.payments[intent]["charge"]
-            charge.update(amount_refunded=charge["amount"], refunded=True)
-            return self.event("charge.refunded", charge)
-
-    def event(self, kind: str, thing: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a webhook event of a thing as it is now."""
-        return stripe_shapes.event(next(self._numbers), kind, thing)
-
-    def _attempt(self, session: Mapping[str, Any]) -> None:
-        invoice = stripe_shapes.invoice(session["invoice"], session, "subscription_create")
-        self.on_their_way[f"pi_{next(self._numbers)}"] = {"invoice": invoice, "charge": None, "status": "processing"}
-
-    def _attempted(self, session: Mapping[str, Any]) -> str:
-        (found,) = (name for name, one in self.on_their_way.items() if one["invoice"]["id"] == session["invoice"])
-        return found
-
-    def _charge(self, session: Mapping[str, Any], why: str = "subscription_create", amount: int | None = None) -> str:
-        number = next(self._numbers)
-        charge = stripe_shapes.charge(number, session, session["amount_total"] if amount is None else amount)
-        invoice = session["invoice"] if why == "subscription_create" else f"in_{number}"
-        self.payments[charge["payment_intent"]] = {
-            "charge": charge,
-            "invoice": stripe_shapes.invoice(invoice, session, why),
-        }
-        return str(charge["payment_intent"])
-
     def _invoice_payments(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        asks_for_charges = any("latest_charge" in path for path in params.get("expand", {}).values())
+        if asks_for_charges and not self.shows_charges:
+            raise Refusal(403, "invalid_request_error", "more_permissions_required")
         found = []
         for intent, one in (self.payments | self.on_their_way).items():
             asked = params.get("payment", {}).get("payment_intent", intent)
             if intent == asked and one["invoice"]["id"] == params.get("invoice", one["invoice"]["id"]):
                 found.append(stripe_shapes.invoice_payment(intent, one))
         return found
-
-    def _open(self, session_id: str) -> dict[str, Any]:
-        session = self.sessions[session_id]
-        if session["status"] != "open":
-            raise ValueError(f"{session_id} is {session['status']}: nobody can pay it")
-        return session
 
     def _known(self, things: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
         if name not in things:
@@ -279,13 +196,6 @@ class StripeThings:
     def _expect(self, holds: bool, complaint: str) -> None:
         if not holds:
             self.complaints.append(complaint)
-
-
-def signed(event: Mapping[str, Any], secret: str) -> tuple[bytes, dict[str, str]]:
-    """Return body and headers of a webhook call, signed by Stripe's own library."""
-    payload = json.dumps(event).encode()
-    signature = stripe.WebhookSignature.generate_signature_header(payload.decode(), secret)
-    return payload, {"Stripe-Signature": signature, "Content-Type": "application/json"}
 
 
 def _matches(thing: Mapping[str, Any], params: Mapping[str, Any], names: tuple[str, ...]) -> bool:

@@ -71,6 +71,14 @@ MISMATCHES = Counter(
     registry=REGISTRY,
 )
 """Without labels, so that it is there and 0 before the first one: `increase` does not see a series begin."""
+DISPUTES = Counter(
+    "voucher_operator_payment_disputes_total", "Payments of orders that became disputed.", registry=REGISTRY
+)
+NEWER_PURCHASES = Gauge(
+    "voucher_operator_newer_purchases",
+    "Purchases that wait for something and that only a newer version of the operator understands.",
+    registry=REGISTRY,
+)
 LEADER = Gauge("voucher_operator_leader", "1 while this replica leads.", registry=REGISTRY)
 
 _QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio")

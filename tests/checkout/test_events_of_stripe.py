@@ -1,19 +1,30 @@
 """What is read from an event of Stripe: never more than it says, and never an error."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voucher_operator.checkout.events_of_stripe import looked_up, payment_event, refunded_intent
-from voucher_operator.ledger.purchase_types import PaymentEffect
+from voucher_operator.checkout.events_of_stripe import (
+    dispute,
+    intent_of,
+    is_failed_refund,
+    looked_up,
+    payment_event,
+    refund,
+    refunded_charge,
+)
+from voucher_operator.ledger.purchase_types import Payment, PaymentEffect
 
 TYPES = (
     "checkout.session.completed",
     "checkout.session.expired",
     "checkout.session.async_payment_failed",
     "charge.refunded",
+    "refund.failed",
+    "charge.dispute.created",
     "invoice.paid",
 )
 JSON: st.SearchStrategy[Any] = st.recursive(
@@ -21,7 +32,19 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-FIELDS = ("id", "metadata", "payment_status", "status", "currency", "amount_total", "subscription", "payment_intent")
+FIELDS = (
+    "id",
+    "metadata",
+    "payment_status",
+    "status",
+    "currency",
+    "amount_total",
+    "subscription",
+    "payment_intent",
+    "object",
+    "refunded",
+    "amount",
+)
 
 
 def event(kind: str = "checkout.session.completed", **fields: Any) -> dict[str, Any]:
@@ -86,12 +109,28 @@ def test_a_look_names_its_finding(status: str, payment: str, effect: PaymentEffe
     assert (read.effect, read.event_id) == (effect, f"lookup:cs_1:{status}:{payment}")
 
 
-def test_only_a_full_refund_of_a_payment_is_asked_about() -> None:
-    refund = {"type": "charge.refunded", "data": {"object": {"refunded": True, "payment_intent": "pi_1"}}}
-    assert refunded_intent(refund) == "pi_1"
-    refund["data"]["object"]["refunded"] = False  # type: ignore[index]
-    assert refunded_intent(refund) is None
-    assert refunded_intent(event()) is None
+@pytest.mark.parametrize(
+    "kind",
+    ["charge.refunded", "charge.refund.updated", "refund.created", "refund.failed", "charge.dispute.funds_withdrawn"],
+)
+def test_refunds_and_disputes_name_a_payment(kind: str) -> None:
+    told = {"type": kind, "data": {"object": {"payment_intent": "pi_1"}}}
+    assert intent_of(told) == "pi_1"
+    assert payment_event(told, b"", "OMR").effect is PaymentEffect.NONE
+    assert intent_of({**told, "type": "charge.succeeded"}) is None
+    assert intent_of(event()) is None
+
+
+@pytest.mark.parametrize(("status", "failed"), [("failed", True), ("canceled", True), ("succeeded", False)])
+def test_a_refund_that_did_not_reach_the_customer(status: str, failed: bool) -> None:
+    told = {"type": "refund.updated", "data": {"object": {"object": "refund", "status": status}}}
+    assert is_failed_refund(told) is failed
+
+
+def test_a_session_names_its_invoice() -> None:
+    read = payment_event(event(invoice="in_1"), b"", "OMR")
+    assert read.payment is not None
+    assert read.payment.invoice_id == "in_1"
 
 
 def test_an_event_without_an_id_gets_one_from_its_bytes() -> None:
@@ -102,6 +141,10 @@ def test_an_event_without_an_id_gets_one_from_its_bytes() -> None:
 def test_nothing_that_is_json_is_an_error(kind: str, thing: Any) -> None:
     odd = {"type": kind, "data": {"object": thing}}
     assert payment_event(odd, b"", "OMR").type == kind
-    refunded_intent(odd)
+    intent_of(odd)
+    is_failed_refund(odd)
+    bound = replace(payment_event(odd, b"", "OMR"), payment=Payment())
+    refund(bound, refunded_charge(odd, "pi_1"), None, "OMR")
+    dispute(bound, odd, "OMR")
     if isinstance(thing, dict):
         looked_up(thing, b"", "OMR")

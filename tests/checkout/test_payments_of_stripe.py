@@ -120,7 +120,7 @@ async def test_a_full_refund_gives_the_credit_back(
     await checkout.receive(await checkout.payment_event(stripe.pay(session_of(awaiting)), b"{}"))
     assert await ledger.balance(awaiting.user_id) == 0
     part = await checkout.payment_event(stripe.refund(session_of(awaiting), 4_000), b"{}")
-    assert (part.effect, await checkout.receive(part)) == (PaymentEffect.NONE, Received.UNKNOWN)
+    assert (part.effect, await checkout.receive(part)) == (PaymentEffect.PARTLY_REFUNDED, Received.NO_CHANGE)
     assert await ledger.balance(awaiting.user_id) == 0
     rest = await checkout.payment_event(stripe.refund(session_of(awaiting), 5_000), b"{}")
     assert (rest.effect, rest.order_id) == (PaymentEffect.REFUNDED, awaiting.order_id)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from testbed.operator_process import OperatorProcess
 from testbed.scripted_stripe import KEY, ScriptedStripe
-from testbed.stripe_things import signed
+from testbed.stripe_customers import signed
 from tests.cluster.resources import Books, Made, Object, Predicate, condition, status
 
 SECRET: Final = "whsec_everyday"

@@ -18,7 +18,7 @@ import psycopg
 
 from testbed.operator_process import OperatorProcess
 from testbed.scripted_stripe import ScriptedStripe
-from testbed.stripe_things import signed
+from testbed.stripe_customers import signed
 from tests.cluster.chaos import CODE, Scene
 from tests.cluster.market import SECRET, order
 

@@ -90,6 +90,24 @@ def test_a_card_pays_the_rest_and_gets_it_back(sovereign: Sovereign) -> None:
     assert sovereign.books.balance(user) == 10000
 
 
+def test_a_second_payment_of_an_order_is_given_back(sovereign: Sovereign) -> None:
+    """As `verify` asks for it: the order, its credit and its first payment stay as they are."""
+    sovereign.allow.append("does not fit its order")
+    voucher, user = issued(sovereign), unique("user")
+    made = sovereign.shop.redeem(voucher.code, user=user, order=order("xl"))
+    made.wait(awaiting())
+    first = sovereign.market.session(made)["id"]
+    stripe, second = sovereign.market.stripe, sovereign.market.stripe.second(first)["id"]
+    assert sovereign.market.deliver(sovereign.operator, stripe.pay(first)) == "applied"
+    assert made.result() == ("Completed", "Completed")
+    assert sovereign.market.deliver(sovereign.operator, stripe.pay(second)) == "mismatch"
+    assert sovereign.market.deliver(sovereign.operator, stripe.refund(second)) == "no_change"
+    assert (sovereign.books.balance(user), purchase(sovereign.books, made)[0]) == (0, "completed")
+    assert made.body()["status"]["state"] == "Completed"
+    settled = "SELECT array_agg(refunded ORDER BY created_at) FROM vouchers.payment WHERE session_id = ANY (%s)"
+    assert sovereign.books.row(settled, [first, second]) == ([False, True],)
+
+
 def test_paid_after_the_redemption_was_deleted(sovereign: Sovereign) -> None:
     """The customer has the URL: the order goes on without its Redemption; applied again, it reads what became of it."""
     voucher, user = issued(sovereign), unique("user")

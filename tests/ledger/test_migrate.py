@@ -35,6 +35,7 @@ ALL = [
     "0014.customers-have-accounts",
     "0015.rights",
     "0016.ownership",
+    "0017.payments",
 ]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from testbed.postgres import Database
 from tests.ledger.drive import ask, holding, issue, rows
 from tests.ledger.purchase_rows import broken, place
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import PurchaseState, Received
+from voucher_operator.ledger.purchase_types import Dispute, Payment, PaymentEffect, PurchaseState, Received
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "operations.md"
@@ -41,6 +42,23 @@ async def test_a_payment_that_fits_no_order(ledger18: Ledger, database18: Databa
         await rows(database18, settle.replace("evt_…", event.event_id))
         assert await broken(database18) == []
     assert seen == [True, True]
+
+
+async def test_what_of_refunds_and_disputes_people_settle(ledger18: Ledger, database18: Database) -> None:
+    dispute, refund = statements("Refunds and disputes")
+    placed = await place(database18)
+    now = datetime.now(UTC)
+    said = Dispute("du_1", "lost", now)
+    await ledger18.receive(placed.event())
+    await ledger18.receive(placed.event(PaymentEffect.DISPUTED, dispute=said))
+    for refunded, effect in ((placed.due, PaymentEffect.REFUNDED), (0, PaymentEffect.PARTLY_REFUNDED)):
+        payment = Payment("pi_1", None, None, placed.due, refunded, datetime.now(UTC))
+        await ledger18.receive(placed.event(effect, payment=payment))
+    await rows(database18, "UPDATE vouchers.dispute SET status = 'needs_response'")
+    assert [invariant for invariant, _ in await broken(database18)] == ["payments"] * 2
+    await rows(database18, dispute.replace("du_…", "du_1"))
+    await rows(database18, refund.replace("cs_…", placed.session or ""))
+    assert await broken(database18) == []
 
 
 async def test_who_holds_a_row(ledger18: Ledger, database18: Database) -> None:

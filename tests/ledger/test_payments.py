@@ -15,7 +15,7 @@ from voucher_operator.ledger.verify import verify
 from voucher_operator.resources.errors import RequestRejectedError
 
 PENDING, AWAITING, COMPLETED, CANCELLED, ROLLED_BACK, REFUNDED = PurchaseState
-PAID, PROCESSING, EXPIRED, FAILED, GIVEN_BACK, NONE = PaymentEffect
+PAID, PROCESSING, EXPIRED, FAILED, GIVEN_BACK, PARTLY, DISPUTED, NONE = PaymentEffect
 HELD = 10_500
 
 CHANGES = {

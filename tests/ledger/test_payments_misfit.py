@@ -3,6 +3,7 @@
 from testbed.postgres import Database
 from tests.ledger.drive import rows
 from tests.ledger.go_service import GoService
+from tests.ledger.purchase_drive import give
 from tests.ledger.purchase_rows import broken, entries, look, place, settle_by_hand
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase_types import PaymentEffect, PurchaseState, Received
@@ -72,6 +73,16 @@ async def test_paid_after_it_was_cancelled_and_the_credit_spent(ledger18: Ledger
     assert await ledger18.receive(placed.event(GIVEN_BACK)) is Received.APPLIED
     assert await look(database18, placed) == ("refunded", "refunded", 9_500)
     assert await ledger18.receive(placed.event()) is Received.NO_CHANGE
+
+
+async def test_paid_after_it_was_cancelled_where_no_credit_is_taken(ledger18: Ledger, database18: Database) -> None:
+    """A debt elsewhere is nothing to an order that a card pays alone."""
+    placed = await place(database18, CANCELLED, credit=0, held=0, due=50_000)
+    await give(database18, placed.user, -1_000)
+    assert await ledger18.receive(placed.event()) is Received.APPLIED
+    assert await look(database18, placed) == ("completed", "completed", -1_000)
+    assert await entries(database18, placed) == []
+    await give(database18, placed.user, 1_000)
 
 
 async def test_paid_after_it_was_rolled_back(ledger18: Ledger, database18: Database) -> None:

@@ -207,6 +207,68 @@ BREAKS += [
         for state in ("cancelled", "refunded")
     ),
 ]
+PAYMENT = (
+    "INSERT INTO vouchers.payment (session_id, order_id, payment_intent, amount_minor, refunded_minor, refunded, "
+    "refunded_at, seen_at) VALUES ('{STATE.session}', '{STATE.order}', 'pi_1', 39500, REFUNDED, now(), now())"
+)
+DISPUTE = (
+    PAYMENT.replace("REFUNDED", "0, false").replace("now(), now()", "NULL, now()")
+    + "; INSERT INTO vouchers.dispute (dispute_id, session_id, payment_intent, amount_minor, status, event_at) "
+    "VALUES ('du_1', '{STATE.session}', 'pi_1', 39500, 'IS', now())"
+)
+BREAKS += [
+    Break(
+        Invariant.PAYMENTS,
+        "refunded",
+        PAYMENT.replace("STATE", "refunded").replace("REFUNDED", "39501, true"),
+        "payment pi_1 of session {refunded.session} was of 39500 minor units, of which 39501 were refunded",
+    ),
+    Break(
+        Invariant.PAYMENTS,
+        "cancelled",
+        PAYMENT.replace("STATE", "cancelled").replace("REFUNDED", "500, false"),
+        "payment pi_1 of session {cancelled.session} was refunded in full, and a refund has failed since: of 39500 "
+        "minor units 500 are refunded; give the rest back in another way",
+    ),
+    Break(
+        Invariant.PAYMENTS,
+        "refunded",
+        PAYMENT.replace("STATE", "refunded").replace("REFUNDED", "500, false").replace("now(), now()", "NULL, now()"),
+        "is refunded, but of its payment pi_1 (session {refunded.session}) only 500 of 39500 minor units are",
+    ),
+    *(
+        Break(
+            Invariant.PAYMENTS,
+            state,
+            PAYMENT.replace("STATE", state).replace("REFUNDED", "39500, true"),
+            f"is {state}, but its payment pi_1 (session {{{state}.session}}) is refunded in full",
+        )
+        for state in ("awaiting_payment", "completed")
+    ),
+    Break(
+        Invariant.PAYMENTS,
+        "cancelled",
+        PAYMENT.replace("STATE", "cancelled").replace("REFUNDED", "39500, true")
+        + "; "
+        + INBOX.replace("OUTCOME", "mismatch").replace("STATE", "cancelled")
+        + "; UPDATE vouchers.inbox SET session_id = '{cancelled.session}'",
+        "event evt_mismatch waits for a human, but its payment pi_1 (session {cancelled.session}) is refunded in full: "
+        "say that it is settled",
+    ),
+    Break(
+        Invariant.PAYMENTS,
+        "completed",
+        DISPUTE.replace("STATE", "completed").replace("IS", "under_review"),
+        "dispute du_1 of payment pi_1 is under_review (39500 minor units): answer it at Stripe",
+    ),
+    Break(
+        Invariant.PAYMENTS,
+        "completed",
+        DISPUTE.replace("STATE", "completed").replace("IS", "lost"),
+        "dispute du_1 of payment pi_1 is lost (39500 minor units): decide what becomes of the order, which is "
+        "completed",
+    ),
+]
 
 
 async def shop(database: Database) -> dict[str, Placed]:
@@ -222,6 +284,9 @@ async def test_sound_purchases(database: Database) -> None:
     await rows(database, "UPDATE vouchers.outbox SET published_at = now(), at = now() - interval '1 day'")
     for outcome in ("no_change", "unknown", "foreign", "applied"):
         await rows(database, INBOX.replace("OUTCOME", outcome).format(STATE=placed["completed"]))
+    refunded = PAYMENT.replace("REFUNDED", "39500, true").replace("pi_1", "pi_2")
+    await rows(database, DISPUTE.replace("IS", "won").split("; ")[0].format(STATE=placed["completed"]))
+    await rows(database, refunded.format(STATE=placed["refunded"]))
     assert await verify(database.runtime_url) == []
 
 

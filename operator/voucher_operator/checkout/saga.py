@@ -19,6 +19,7 @@ from voucher_operator import telemetry
 from voucher_operator.checkout import events_of_stripe
 from voucher_operator.checkout.currency import CurrencyRules, rules
 from voucher_operator.checkout.effects import Effect, effect
+from voucher_operator.checkout.payment_reader import PaymentReader
 from voucher_operator.ledger.purchase_types import PaymentEffect, PaymentEvent, Purchase, PurchaseState, Received
 from voucher_operator.ledger.types import LedgerInfo
 from voucher_operator.resources.errors import (
@@ -45,6 +46,7 @@ class PurchaseLedger(Protocol):
     async def note_session(self, key: str, session_id: str, url: str, expires_at: datetime) -> Purchase: ...  # noqa: D102
     async def compensate(self, key: str, reason: Reason) -> Purchase | None: ...  # noqa: D102
     async def receive(self, event: PaymentEvent) -> Received: ...  # noqa: D102
+    async def note_payment(self, event: PaymentEvent) -> None: ...  # noqa: D102
     async def note_ended(self, key: str) -> None: ...  # noqa: D102
 
 
@@ -65,6 +67,10 @@ class Checkout:
         from voucher_operator.checkout.stripe_gateway import StripeGateway
 
         return StripeGateway(self._settings)
+
+    @cached_property
+    def _reader(self) -> PaymentReader:
+        return PaymentReader(self._stripe, self._ledger, self._settings.sovereign)
 
     async def close(self) -> None:
         """Close the connections to Stripe, if there are any."""
@@ -108,8 +114,8 @@ class Checkout:
     async def look_up(self, purchase: Purchase) -> Received:
         """Ask Stripe for the session of a purchase and do what a webhook would have done. An open one changes nothing.
 
-        Of a COMPLETED purchase a full refund alone is news. Of one that was cancelled or refunded, the subscription is
-        ended: its card would be charged again next month.
+        Of a COMPLETED purchase a full refund alone is news; what else became of its payment is recorded. Of one that
+        was cancelled or refunded, the subscription is ended: its card would be charged again next month.
 
         Raises PaymentProcessorUnavailableError, PaymentRejectedError and PaymentProcessorNotConfiguredError.
         """
@@ -120,13 +126,14 @@ class Checkout:
             return Received.NO_CHANGE
         session = await self._stripe.retrieve(purchase.session_id)
         raw = _raw(session.body)
-        event = events_of_stripe.looked_up(session.body, raw, (await self.rules()).currency)
+        currency = (await self.rules()).currency
+        event = events_of_stripe.looked_up(session.body, raw, currency)
         if event.effect is PaymentEffect.NONE:
             return Received.NO_CHANGE
-        if event.effect in (PaymentEffect.PAID, PaymentEffect.PROCESSING):
-            # Every webhook may have been lost, or is still to come.
-            event = events_of_stripe.looked_closer(event, await self._became(session))
+        # Every webhook may have been lost, or is still to come.
+        event = await self._reader.closer(event, currency)
         if purchase.state is PurchaseState.COMPLETED and event.effect is not PaymentEffect.REFUNDED:
+            await self._ledger.note_payment(event)
             return Received.NO_CHANGE
         received = await self.receive(event)
         if received is Received.MISMATCH:
@@ -135,19 +142,12 @@ class Checkout:
         return received
 
     async def payment_event(self, event: Mapping[str, Any], raw: bytes) -> PaymentEvent:
-        """Read a verified webhook event; for a full refund, ask Stripe which order the money was for.
+        """Read a verified webhook event; for a refund or a dispute, ask Stripe which payment it is of.
 
-        Raises, for refunds alone, PaymentProcessorUnavailableError, PaymentRejectedError and
+        Raises, for these alone, PaymentProcessorUnavailableError, PaymentRejectedError and
         PaymentProcessorNotConfiguredError: answer so that Stripe sends it again.
         """
-        read = events_of_stripe.payment_event(event, raw, (await self.rules()).currency)
-        intent = events_of_stripe.refunded_intent(event)
-        if intent is None:
-            return read
-        first = await self._stripe.first_payment(intent)
-        if first is None:
-            return read
-        return events_of_stripe.refund(read, first.order_id, first.sovereign)
+        return await self._reader.read(event, raw, (await self.rules()).currency)
 
     async def _check_out(self, purchase: Purchase) -> Purchase:
         if (fault := self.fault) is not None:
@@ -206,22 +206,16 @@ class Checkout:
         extra = {"key": purchase.key, "reason": error.reason}
         log.warning("a checkout may stay open until it expires: %s", error.message, extra=extra)
 
-    async def _became(self, session: "StripeSession") -> PaymentEffect:
-        """Say what became of the payment of a session: REFUNDED, FAILED or NONE; NONE, where our key may not know."""
-        if session.invoice_id is None:
-            return PaymentEffect.NONE
-        try:
-            return await self._stripe.became(session.invoice_id)
-        except PaymentRejectedError as error:
-            log.warning("cannot see what became of a payment: %s", error.message, extra={"reason": error.reason})
-            return PaymentEffect.NONE
-
     async def receive(self, event: PaymentEvent) -> Received:
         """Have the ledger keep an event and do what follows, as `Ledger.receive`; a webhook's too."""
         async with effect(Effect.RECEIVE):
             received = await self._ledger.receive(event)
         if received is Received.MISMATCH:
             telemetry.MISMATCHES.inc()
+        if event.dispute is not None and event.dispute.opened and received is Received.NO_CHANGE:
+            telemetry.DISPUTES.inc()
+            extra = {"resource": "webhook", "key": event.event_id}
+            log.warning("a payment of an order is disputed: answer it at Stripe", extra=extra)
         return received
 
 

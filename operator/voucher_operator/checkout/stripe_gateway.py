@@ -19,7 +19,8 @@ import stripe
 from voucher_operator.checkout import stripe_requests
 from voucher_operator.checkout.currency import CurrencyRules
 from voucher_operator.checkout.stripe_errors import no_key, translate, unreachable, unreadable
-from voucher_operator.ledger.purchase_types import PaymentEffect, Purchase
+from voucher_operator.checkout.stripe_requests import FirstPayment, InvoiceMoney
+from voucher_operator.ledger.purchase_types import Purchase
 from voucher_operator.resources.errors import PaymentProcessorNotConfiguredError, PaymentRejectedError
 from voucher_operator.settings import Settings
 
@@ -44,14 +45,6 @@ class StripeSession:
     order_id: str | None
     invoice_id: str | None
     body: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class FirstPayment:
-    """The order whose first month a payment was for, and whose Sovereign's it is."""
-
-    order_id: str
-    sovereign: str | None
 
 
 class StripeGateway:
@@ -157,13 +150,17 @@ class StripeGateway:
                     "limit": 1,
                 }
             )
-        for one in _listed(listed):
-            if found := stripe_requests.first_order(one):
-                return FirstPayment(*found)
-        return None
+        return next(filter(None, map(stripe_requests.first_payment, _listed(listed))), None)
 
-    async def became(self, invoice_id: str) -> PaymentEffect:
-        """Say what became of the payment of an invoice since it was tried: REFUNDED in full, FAILED, or NONE."""
+    async def session_of(self, subscription_id: str) -> str | None:
+        """Find the checkout session that began a subscription; None for a subscription that no checkout began."""
+        async with self._asking() as client:
+            listed = await client.v1.checkout.sessions.list_async({"subscription": subscription_id, "limit": 1})
+        began = stripe_requests.began(subscription_id, _listed(listed))
+        return None if began is None else _text(began, "id")
+
+    async def money(self, invoice_id: str) -> InvoiceMoney:
+        """Say what became of the money of an invoice until now."""
         async with self._asking() as client:
             listed = await client.v1.invoice_payments.list_async(
                 {
@@ -172,7 +169,7 @@ class StripeGateway:
                     "limit": _ONE_PAGE,
                 }
             )
-        return stripe_requests.became(_listed(listed))
+        return stripe_requests.invoice_money(_listed(listed))
 
     async def _made_before(self, purchase: Purchase, customer_id: str, error: Exception) -> StripeSession:
         """Find the session that an earlier try made before the settings changed; there is never a second one."""

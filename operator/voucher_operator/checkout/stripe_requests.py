@@ -7,10 +7,11 @@ months. `allow_promotion_codes` is never set: no other promotion can be stacked 
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from voucher_operator.checkout.currency import CurrencyRules
-from voucher_operator.ledger.purchase_types import Line, PaymentEffect, Purchase
+from voucher_operator.ledger.purchase_types import Line, Purchase
 from voucher_operator.settings import Settings
 
 if TYPE_CHECKING:
@@ -81,24 +82,66 @@ def metadata(purchase: Purchase, sovereign: str) -> dict[str, str]:
     return {name: value[:_LONGEST] for name, value in labels.items()}
 
 
-def first_order(payment: Mapping[str, Any]) -> tuple[str, str | None] | None:
-    """Read order and sovereign off an invoice payment (invoice shown in full) of a subscription's first invoice."""
+@dataclass(frozen=True, slots=True)
+class FirstPayment:
+    """The order whose first month a payment was for, whose Sovereign's it is, and its invoice and subscription."""
+
+    order_id: str
+    sovereign: str | None
+    invoice_id: str | None
+    subscription_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceMoney:
+    """What became of the money of an invoice: amounts in Stripe's unit of `currency` (lower-case).
+
+    `refunded`: all of it was given back. `failed`: it was tried, and nothing more comes of itself. Without
+    `payment_intent` nothing was paid until now.
+    """
+
+    payment_intent: str | None = None
+    charge_id: str | None = None
+    currency: str = ""
+    amount: int = 0
+    amount_refunded: int = 0
+    refunded: bool = False
+    failed: bool = False
+
+
+def first_payment(payment: Mapping[str, Any]) -> FirstPayment | None:
+    """Read an invoice payment (invoice shown in full) of a subscription's first invoice; None for any other."""
     invoice = payment.get("invoice")
     if not isinstance(invoice, Mapping) or invoice.get("billing_reason") != "subscription_create":
         return None
-    labels = _mapping(_mapping(_mapping(invoice.get("parent")).get("subscription_details")).get("metadata"))
+    details = _mapping(_mapping(invoice.get("parent")).get("subscription_details"))
+    labels = _mapping(details.get("metadata"))
     order, sovereign = labels.get("order_id"), labels.get("sovereign")
-    return (order, sovereign) if isinstance(order, str) and order else None
+    if not isinstance(order, str) or not order:
+        return None
+    return FirstPayment(order, sovereign, reference(invoice.get("id")), reference(details.get("subscription")))
 
 
-def became(payments: Sequence[Mapping[str, Any]]) -> PaymentEffect:
-    """Say what became of an invoice, by its payments (with their charges): REFUNDED in full, FAILED or NONE."""
+def began(subscription_id: str, sessions: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the checkout session among these that began a subscription."""
+    return next((one for one in sessions if reference(one.get("subscription")) == subscription_id), None)
+
+
+def invoice_money(payments: Sequence[Mapping[str, Any]]) -> InvoiceMoney:
+    """Add up what became of an invoice, by its payments (with their charges)."""
     intents = [_mapping(_mapping(one.get("payment")).get("payment_intent")) for one in payments]
-    if any(_mapping(one.get("latest_charge")).get("refunded") is True for one in intents):
-        return PaymentEffect.REFUNDED
-    if intents and all(one.get("status") in _FAILED for one in intents):
-        return PaymentEffect.FAILED
-    return PaymentEffect.NONE
+    paid = [(one, charge) for one in intents if (charge := _charged(one))]
+    if not paid:
+        return InvoiceMoney(failed=bool(intents) and all(one.get("status") in _FAILED for one in intents))
+    charges = [charge for _, charge in paid]
+    return InvoiceMoney(
+        payment_intent=reference(paid[0][0].get("id")),
+        charge_id=reference(charges[0].get("id")),
+        currency=str(charges[0].get("currency") or ""),
+        amount=sum(_number(one, "amount") for one in charges),
+        amount_refunded=sum(_number(one, "amount_refunded") for one in charges),
+        refunded=all(one.get("refunded") is True for one in charges),
+    )
 
 
 def goes_on(subscription: Mapping[str, Any], purchase: Purchase) -> bool:
@@ -125,6 +168,16 @@ def _line_item(line: Line, rules: CurrencyRules) -> "SessionCreateParamsLineItem
             "product_data": {"name": line.name or line.slug or line.id, "metadata": {line.kind: line.id}},
         },
     }
+
+
+def _charged(intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the charge of a payment intent that succeeded; nothing of any other."""
+    return _mapping(intent.get("latest_charge")) if intent.get("status") == "succeeded" else {}
+
+
+def _number(thing: Mapping[str, Any], name: str) -> int:
+    value = thing.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -9,9 +9,10 @@ there; `passes` repeats; `process.runner` runs it while this replica leads.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from voucher_operator import telemetry
 from voucher_operator.checkout.saga import Checkout
 from voucher_operator.controllers import kube, purchase_status
 from voucher_operator.controllers.cache import Cache
@@ -36,6 +37,8 @@ _TIME: Final = 10.0
 """Seconds that one purchase may take of a pass. The ledger comes first in all that is done and needs no more; a payment
 processor that does not answer keeps no other."""
 _LOOK_UP: Final = 30.0
+_NEWER: Final = 1000
+"""Purchases that only a newer version understands, as far as they are counted."""
 
 
 @dataclass(slots=True)
@@ -53,6 +56,8 @@ class PurchasePasses:
     settings: Settings
     tell: Callable[[Body], None]
     """Takes note of a Redemption that the watch has not told of."""
+    _newer: set[str] = field(default_factory=set)
+    """Keys of purchases that only a newer version understands: each is logged once."""
 
     async def run(self) -> None:
         """Run all passes until cancelled."""
@@ -60,6 +65,7 @@ class PurchasePasses:
             group.create_task(every(self.settings.project_interval, self.deliver))
             group.create_task(every(self.settings.project_interval, self.sweep))
             group.create_task(every(min(self.settings.session_lookup_interval, _LOOK_UP), self.look_up))
+            group.create_task(every(_LOOK_UP, self.count_newer))
 
     async def deliver(self) -> None:
         """Bring each end of a purchase to its Redemption and its Organization, and have the ledger know that."""
@@ -81,6 +87,17 @@ class PurchasePasses:
             return
         stale = await self.ledger.stale_sessions(self.settings.session_lookup_interval, _STALE)
         await self._each(self._look_up, stale, None)
+
+    async def count_newer(self) -> None:
+        """Count the purchases that these passes leave to a newer version, and log each once."""
+        if self.outage.lasts:
+            return
+        found = set(await self.ledger.newer_purchases(_NEWER))
+        telemetry.NEWER_PURCHASES.set(len(found))
+        for key in sorted(found - self._newer):
+            extra = {"resource": "purchase", "key": key, "reason": "NewerVersion"}
+            log.warning("only a newer version of the operator understands a purchase: upgrade this one", extra=extra)
+        self._newer = found
 
     async def _each(
         self,

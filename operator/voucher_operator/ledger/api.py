@@ -148,6 +148,10 @@ class Ledger:
         """
         return await self._pool.run(lambda conn: purchases.undelivered(conn, namespaces, older_than_seconds, limit))
 
+    async def newer_purchases(self, limit: int) -> list[str]:
+        """List the keys of up to `limit` purchases that no pass takes: only a newer version understands them."""
+        return await self._pool.run(lambda conn: purchases.of_newer_version(conn, limit))
+
     async def note_delivered(self, ends: Mapping[str, datetime]) -> None:
         """Note that everybody has been told how these purchases ended: key and `settled_at` of that end. Idempotent."""
         await self._pool.run(lambda conn: purchases.note_delivered(conn, ends))
@@ -178,6 +182,10 @@ class Ledger:
         call: the answer to its first try was lost.
         """
         return await self._pool.run(lambda conn: payments.receive(conn, event, self._sovereign))
+
+    async def note_payment(self, event: PaymentEvent) -> None:
+        """Record what a look at a payment found out, when nothing follows from it. Idempotent; keeps no event."""
+        await self._pool.run(lambda conn: payments.note_payment(conn, event))
 
     async def stale_sessions(self, older_than_seconds: float, limit: int) -> list[Purchase]:
         """Take purchases that await a payment and that nobody has looked at for so long; now somebody has.

@@ -16,6 +16,10 @@ class LedgerBusyError(LedgerUnavailableError):
     """Another session holds a row for longer than we wait."""
 
 
+class NewerVersionError(LedgerUnavailableError):
+    """A row says what only a newer version of the operator knows; every other row can be read."""
+
+
 _BUSY: Final = (
     "Another session holds a row of the ledger: end it if it sits idle in a transaction; this is tried again."
 )
@@ -30,6 +34,7 @@ _CROWDED: Final = "PostgreSQL has no connection left: raise its max_connections 
 _FULL: Final = "PostgreSQL is out of disk space or memory: give it more."
 _SLOW: Final = "PostgreSQL did not answer in time: check its load and its network."
 _CLOSED: Final = "The ledger is closed: the operator is stopping."
+_NEWER: Final = "A newer version of the operator has settled this purchase: upgrade this one."
 
 _CONTENDED: Final = frozenset({"55P03", "57014", "40001", "40P01", "23503", "23505"})
 """Lock or statement time-out, and races that were lost several times in a row."""
@@ -66,6 +71,11 @@ def slow() -> LedgerUnavailableError:
 def closed() -> LedgerUnavailableError:
     """The ledger has been closed."""
     return LedgerUnavailableError(_CLOSED)
+
+
+def newer_version() -> NewerVersionError:
+    """A purchase stands where only a newer version can go on."""
+    return NewerVersionError(_NEWER)
 
 
 def schema_missing() -> LedgerUnavailableError:

@@ -3,21 +3,24 @@
 An event is kept under its id before anything is judged, so a second copy, at the same moment or a year later, changes
 nothing; a look at Stripe is judged each time, for what stood in its way the last time may be gone. And as all is one
 transaction, a crash can neither lose an event that was answered nor repeat its effect. Events may come in any order:
-each pair of state and effect has one answer in `TRANSITIONS`, and what is not there changes nothing.
+each pair of state and effect has one answer in `TRANSITIONS`, and what is not there changes nothing. A purchase changes
+only for the payment of its own checkout: another one of the same order waits for a person until it is refunded.
 
-Locks: the event's id, then customers, then the purchase. Neighbours: `purchases` places and compensates, under the same
-locks; `outbox` reads the events that are written here.
+Locks: the event's id, then customers, then the purchase. See also: `payment_records`, which remembers each payment;
+`purchases`, which places and compensates under the same locks; `outbox`, which reads the events that are written here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
-from voucher_operator.ledger import purchases
+from voucher_operator.ledger import payment_records, purchases
+from voucher_operator.ledger.errors import newer_version
 from voucher_operator.ledger.pool import Connection
+from voucher_operator.ledger.purchase_rows import UNDERSTOOD
 from voucher_operator.ledger.purchase_types import (
     PaymentEffect,
     PaymentEvent,
@@ -38,6 +41,8 @@ _ANSWERED: Final = statement("payment_answered").encode()
 _OUTCOME: Final = statement("payment_outcome").encode()
 _STALE: Final = statement("payment_stale").encode()
 _ENDED: Final = statement("payment_ended").encode()
+_STATES: Final = frozenset(state.value for state in PurchaseState)
+_OUTCOMES: Final = frozenset(outcome.value for outcome in Received)
 
 
 class Credit(Enum):
@@ -78,7 +83,7 @@ TRANSITIONS: Final[Mapping[tuple[PurchaseState, PaymentEffect], Step]] = Mapping
         (PurchaseState.AWAITING_PAYMENT, PaymentEffect.PAID): _PAID,
         (PurchaseState.AWAITING_PAYMENT, PaymentEffect.EXPIRED): _EXPIRED,
         (PurchaseState.AWAITING_PAYMENT, PaymentEffect.FAILED): _FAILED,
-        # The refund overtook the word of the payment, which changes nothing when it comes.
+        # The refund came before the event of the payment, which changes nothing when it comes.
         (PurchaseState.AWAITING_PAYMENT, PaymentEffect.REFUNDED): _REFUNDED,
         # The money was taken after all: so is the credit, if it is still there.
         (PurchaseState.CANCELLED, PaymentEffect.PAID): _PAID_LATE,
@@ -99,14 +104,13 @@ class _Standing:
     held_minor: int
     session_id: str | None
     balance_minor: int
-    answered: bool
 
 
 async def receive(conn: Connection, event: PaymentEvent, sovereign: str) -> Received:
     """Keep an event and do what follows from it; both or neither. `sovereign` is ours; "" takes every event for ours.
 
     A copy of an event that was received before is a DUPLICATE, whatever became of the first; so is a look that finds
-    nothing new. Raises psycopg's errors.
+    nothing new. Raises psycopg's errors, and NewerVersionError for a purchase that only a newer version understands.
     """
     async with conn.transaction():
         before = await _keep(conn, event)
@@ -122,9 +126,9 @@ async def receive(conn: Connection, event: PaymentEvent, sovereign: str) -> Rece
 async def stale(conn: Connection, older_than_seconds: float, limit: int) -> list[Purchase]:
     """Return purchases that await a payment and were not looked at for so long, and ended ones that are due for a look.
 
-    Now they have been looked at. Up to `limit` of either. Raises psycopg's errors and LedgerUnavailableError.
+    Now they have been looked at. Up to `limit` of either. Raises psycopg's errors.
     """
-    cursor = await conn.execute(_STALE, {"seconds": older_than_seconds, "limit": limit})
+    cursor = await conn.execute(_STALE, {"seconds": older_than_seconds, "limit": limit, **UNDERSTOOD})
     return await purchases.read(conn, [row[0] for row in await cursor.fetchall()])
 
 
@@ -133,21 +137,44 @@ async def ended(conn: Connection, key: str) -> None:
     await conn.execute(_ENDED, {"key": key})
 
 
-def judge(event: PaymentEvent, standing: _Standing) -> tuple[Step | None, Received]:
-    """Say what follows from an event for a purchase that stands so. Decides alone, without I/O."""
-    elsewhere = None not in (event.session_id, standing.session_id) and event.session_id != standing.session_id
-    if elsewhere:
-        # A second checkout of one order: its end is nothing to us, its money is.
-        return None, Received.MISMATCH if event.effect is PaymentEffect.PAID else Received.NO_CHANGE
-    step = TRANSITIONS.get((standing.state, event.effect))
-    if event.effect is PaymentEffect.PAID and _unasked(event, standing, step):
+async def note_payment(conn: Connection, event: PaymentEvent) -> None:
+    """Record what a look found out about a payment without anything to do for its purchase, or to keep as an event.
+
+    Raises psycopg's errors and LedgerUnavailableError.
+    """
+    async with conn.transaction():
+        if (found := await _locked(conn, event)) is not None:
+            await payment_records.record(conn, event, found[1].order_id)
+
+
+def judge(event: PaymentEvent, standing: _Standing, *, refunded: bool) -> tuple[Step | None, Received]:
+    """Say what follows from an event for a purchase that stands so; `refunded`: its payment is, in full, as recorded.
+
+    Decides alone, without I/O.
+    """
+    effect = _effect(event, refunded=refunded)
+    if None not in (event.session_id, standing.session_id) and event.session_id != standing.session_id:
+        # A second checkout of one order: its end is nothing to us, its money is, until it has been given back.
+        return None, Received.MISMATCH if effect is PaymentEffect.PAID else Received.NO_CHANGE
+    step = TRANSITIONS.get((standing.state, effect))
+    if effect is PaymentEffect.PAID and _unasked(event, standing, step):
         return None, Received.MISMATCH
     if step is not None:
         return step, Received.APPLIED
-    if event.effect is PaymentEffect.REFUNDED and standing.state is PurchaseState.ROLLED_BACK:
+    if standing.state is PurchaseState.ROLLED_BACK and event.effect is effect is PaymentEffect.REFUNDED:
         # It stays rolled back; that the money is back settles what its payment said, or is still to say.
         return None, Received.APPLIED
     return None, Received.NO_CHANGE
+
+
+def _effect(event: PaymentEvent, *, refunded: bool) -> PaymentEffect:
+    """Say what an event means once its payment is recorded, for the news of a refund may have come before or since."""
+    if event.effect is PaymentEffect.PAID and refunded:
+        return PaymentEffect.REFUNDED
+    if event.effect is PaymentEffect.REFUNDED and not refunded:
+        # The refund has failed since, or nobody knows of which payment it is.
+        return PaymentEffect.NONE
+    return event.effect
 
 
 async def _settle(conn: Connection, event: PaymentEvent, sovereign: str) -> tuple[Received, str | None]:
@@ -158,33 +185,45 @@ async def _settle(conn: Connection, event: PaymentEvent, sovereign: str) -> tupl
     if found is None:
         return Received.UNKNOWN, event.order_id
     key, standing = found
-    step, received = judge(event, standing)
+    event = replace(event, session_id=await payment_records.session_of(conn, event))
+    refunded = await payment_records.record(conn, event, standing.order_id)
+    step, received = judge(event, standing, refunded=refunded)
     if step is not None:
         await conn.execute(_SETTLE, _changes(key, event, step))
-    if event.effect is PaymentEffect.REFUNDED:
+    if refunded:
         await conn.execute(_ANSWERED, {"order": standing.order_id, "session": event.session_id})
     return received, standing.order_id
 
 
 async def _locked(conn: Connection, event: PaymentEvent) -> tuple[str, _Standing] | None:
     """Find the purchase that an event is about and lock it, after its customer; None when there is none."""
-    found = await (await conn.execute(_FIND, {"session": event.session_id, "order": _uuid(event)})).fetchone()
+    names = {
+        "session": event.session_id,
+        "intent": event.payment and event.payment.payment_intent,
+        "order": _uuid(event),
+    }
+    found = await (await conn.execute(_FIND, names)).fetchone()
     if found is None:
         return None
     await conn.execute(_LOCK_CUSTOMER, {"customer": found[1]})
     row = await (await conn.execute(_LOCK, {"key": found[0]})).fetchone()
-    return None if row is None else (found[0], _Standing(PurchaseState(row[0]), *row[1:]))
+    if row is None:
+        return None
+    if row[0] not in _STATES:
+        raise newer_version()
+    return found[0], _Standing(PurchaseState(row[0]), *row[1:])
 
 
 def _unasked(event: PaymentEvent, standing: _Standing, step: Step | None) -> bool:
     """Whether money was taken that this purchase does not account for."""
     if standing.state is PurchaseState.ROLLED_BACK:
-        return not standing.answered
+        return True
     if step is None:
         return False
     if event.amount_minor is not None and event.amount_minor != standing.due_minor:
         return True
-    return step.credit is Credit.TAKE and standing.balance_minor < standing.held_minor
+    # What takes no credit asks for none: debts elsewhere do not matter then.
+    return step.credit is Credit.TAKE and standing.held_minor > max(standing.balance_minor, 0)
 
 
 def _changes(key: str, event: PaymentEvent, step: Step) -> dict[str, str | bool | None]:
@@ -198,7 +237,7 @@ def _changes(key: str, event: PaymentEvent, step: Step) -> dict[str, str | bool 
         "complete": step.state is PurchaseState.COMPLETED,
         "refund": step.state is PurchaseState.REFUNDED,
         # A checkout that expired has begun nothing.
-        "end": event.effect in (PaymentEffect.REFUNDED, PaymentEffect.FAILED),
+        "end": step in (_REFUNDED, _REFUNDED_LATE, _FAILED),
         "session": event.session_id,
         "subscription": event.subscription_id,
     }
@@ -217,7 +256,7 @@ async def _keep(conn: Connection, event: PaymentEvent) -> Received | None:
     if await (await conn.execute(_KEEP, values)).fetchone() is not None:
         return None
     row = await (await conn.execute(_KEPT, {"event": event.event_id})).fetchone()
-    return Received(row[0]) if row else Received.UNKNOWN
+    return Received(row[0]) if row and row[0] in _OUTCOMES else Received.UNKNOWN
 
 
 def _uuid(event: PaymentEvent) -> UUID | None:

@@ -89,7 +89,8 @@ class Pool:
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Give `work` a connection in autocommit; repeat it when the connection, or a race, was lost.
 
-        Raises LedgerUnavailableError (LedgerBusyError: somebody holds a row) and RequestRejectedError.
+        Raises LedgerUnavailableError (LedgerBusyError: somebody holds a row; NewerVersionError: only a newer version
+        can read it) and RequestRejectedError.
         """
         return await self._cancellable(self._noted(work))
 
@@ -113,7 +114,7 @@ class Pool:
             result = await self._translated(work)
         except LedgerUnavailableError as error:
             telemetry.LEDGER_ERRORS.inc()
-            if not isinstance(error, errors.LedgerBusyError):
+            if not isinstance(error, errors.LedgerBusyError | errors.NewerVersionError):
                 self._note(error)
             raise
         self._note(None)

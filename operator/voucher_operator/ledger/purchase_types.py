@@ -160,9 +160,47 @@ class PaymentEffect(StrEnum):
     FAILED = "failed"
     """An asynchronous payment failed."""
     REFUNDED = "refunded"
-    """Refunded in full."""
+    """This payment was refunded in full."""
+    PARTLY_REFUNDED = "partly_refunded"
+    """Something of this payment was refunded, or a refund of it failed: recorded."""
+    DISPUTED = "disputed"
+    """This payment is disputed, or its dispute has gone on: recorded."""
     NONE = "none"
-    """Kept, without an effect: partial refunds, unknown types, other Sovereigns' sessions."""
+    """Kept, without an effect: unknown types, payments of later months, other Sovereigns' sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What the payment processor says about the money of one checkout. None: it does not say.
+
+    `amount_minor` is what was paid and `refunded_minor` what of it was refunded until now, in all. `seen_at` is
+    PostgreSQL's time of just before the processor was asked: of two answers the later one counts, and refunds that fail
+    lower the amount. Without it (an event says how much was refunded when it was made) the greater amount counts.
+    """
+
+    payment_intent: str | None = None
+    charge_id: str | None = None
+    invoice_id: str | None = None
+    amount_minor: int | None = None
+    refunded_minor: int | None = None
+    seen_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A dispute of a payment, in the payment processor's words; `event_at` is its time of the event that says so.
+
+    `amount_minor` is None where another currency is disputed than the ledger's.
+    """
+
+    dispute_id: str
+    status: str
+    event_at: datetime
+    amount_minor: int | None = None
+    reason: str | None = None
+    charge_id: str | None = None
+    opened: bool = False
+    """Whether the event is the first one about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +208,8 @@ class PaymentEvent:
     """One verified webhook event, or what a look at a session found out (`event_id` is then made up from its state).
 
     `session_id` or `order_id` finds the purchase. `amount_minor` is what was paid, when the event says so. `looked`: it
-    is a look at what is, which means something each time, and no event, which means something once.
+    is a look at what is, which means something each time, and no event, which means something once. A refund or a
+    dispute acts on the payment of `session_id`, or on the one that `payment` names, and never on the order alone.
     """
 
     event_id: str
@@ -183,6 +222,8 @@ class PaymentEvent:
     amount_minor: int | None = None
     sovereign: str | None = None
     looked: bool = False
+    payment: Payment | None = None
+    dispute: Dispute | None = None
 
 
 class Received(StrEnum):
@@ -192,7 +233,7 @@ class Received(StrEnum):
     DUPLICATE = "duplicate"
     """This event id was received before; of a look: and it says no more than then."""
     NO_CHANGE = "no_change"
-    """The purchase was already there (or further)."""
+    """The purchase was already there (or further), or the event was recorded and changes no purchase."""
     UNKNOWN = "unknown"
     """No purchase has this session or order: kept."""
     FOREIGN = "foreign"
@@ -223,9 +264,11 @@ class OutboxBacklog:
 
 
 __all__ = [
+    "Dispute",
     "Line",
     "OutboxBacklog",
     "OutboxEvent",
+    "Payment",
     "PaymentEffect",
     "PaymentEvent",
     "Purchase",

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from voucher_operator.ledger.pool import Connection
-from voucher_operator.ledger.purchase_rows import purchase_from
+from voucher_operator.ledger.purchase_rows import UNDERSTOOD, purchase_from, understood
 from voucher_operator.ledger.purchase_types import Purchase
 from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.errors import RequestRejectedError
@@ -18,6 +18,7 @@ from voucher_operator.resources.reasons import Reason
 _READ: Final = statement("purchase_read").encode()
 _OPEN: Final = statement("purchase_open").encode()
 _UNDELIVERED: Final = statement("purchase_undelivered").encode()
+_NEWER: Final = statement("purchase_newer").encode()
 _DELIVERED: Final = statement("purchase_delivered").encode()
 _NOTE_CUSTOMER: Final = statement("purchase_note_customer").encode()
 _NOTE_SESSION: Final = statement("purchase_note_session").encode()
@@ -31,19 +32,23 @@ _ANNOUNCE: Final = statement("purchase_announce_rollback").encode()
 
 
 async def read(conn: Connection, keys: Sequence[str]) -> list[Purchase]:
-    """Read the purchases that these keys made, the oldest first. Raises psycopg's errors and LedgerUnavailableError."""
+    """Read the purchases that these keys made, the oldest first, but none that only a newer version understands.
+
+    Raises psycopg's errors.
+    """
     cursor = await conn.execute(_READ, {"keys": list(keys)})
-    return [purchase_from(row) for row in await cursor.fetchall()]
+    return understood(await cursor.fetchall())
 
 
 async def read_one(conn: Connection, key: str) -> Purchase | None:
-    """Read the purchase that a key made, if it made one. Raises as `read`."""
-    return next(iter(await read(conn, [key])), None)
+    """Read the purchase that a key made, if it made one. Raises psycopg's errors and NewerVersionError."""
+    row = await (await conn.execute(_READ, {"keys": [key]})).fetchone()
+    return None if row is None else purchase_from(row)
 
 
 async def pending(conn: Connection, limit: int) -> list[Purchase]:
     """Read the oldest purchases whose customer has no checkout URL yet. Raises as `read`."""
-    cursor = await conn.execute(_OPEN, {"limit": limit})
+    cursor = await conn.execute(_OPEN, {"limit": limit, **UNDERSTOOD})
     return await read(conn, [row[0] for row in await cursor.fetchall()])
 
 
@@ -51,9 +56,18 @@ async def undelivered(
     conn: Connection, namespaces: Sequence[str], older_than_seconds: float, limit: int
 ) -> list[Purchase]:
     """Take ends that not everybody has been told of; now somebody has looked at them. Raises as `read`."""
-    values = {"namespaces": list(namespaces), "seconds": older_than_seconds, "limit": limit}
+    values = {"namespaces": list(namespaces), "seconds": older_than_seconds, "limit": limit, **UNDERSTOOD}
     cursor = await conn.execute(_UNDELIVERED, values)
     return await read(conn, [row[0] for row in await cursor.fetchall()])
+
+
+async def of_newer_version(conn: Connection, limit: int) -> list[str]:
+    """Return the keys of up to `limit` purchases that wait for something and that only a newer version understands.
+
+    No pass takes them, and none notes that it has looked at them. Raises psycopg's errors.
+    """
+    cursor = await conn.execute(_NEWER, {"limit": limit, **UNDERSTOOD})
+    return [row[0] for row in await cursor.fetchall()]
 
 
 async def note_delivered(conn: Connection, ends: Mapping[str, datetime]) -> None:
@@ -81,7 +95,7 @@ async def note_session(conn: Connection, key: str, session_id: str, url: str, ex
 
 
 async def compensate(conn: Connection, key: str, reason: Reason) -> Purchase | None:
-    """Take a pending purchase back; another stays as it is, and None says that there is none. Raises as `read`."""
+    """Take a pending purchase back; another stays as it is, and None says that there is none. Raises as `read_one`."""
     async with conn.transaction():
         found = await (await conn.execute(_COMPENSATE_READ, {"key": key})).fetchone()
         if found is not None:

@@ -39,6 +39,7 @@ class Invariant(StrEnum):
     OUTBOX = "outbox"
     INBOX = "inbox"
     CHECKOUTS = "checkouts"
+    PAYMENTS = "payments"
 
 
 EXPLANATIONS: Final = MappingProxyType(
@@ -60,6 +61,7 @@ EXPLANATIONS: Final = MappingProxyType(
         Invariant.OUTBOX: "What a purchase became is told by one event, and no event waits for over an hour.",
         Invariant.INBOX: "No payment waits for a human (a full refund settles one), and none was applied in vain.",
         Invariant.CHECKOUTS: "What Stripe is to be asked was asked in time: how a checkout ended, and to end no more.",
+        Invariant.PAYMENTS: "What was refunded fits payment and order, and no dispute waits for anybody.",
     }
 )
 """One sentence each, for people and for the docs."""

@@ -1,11 +1,14 @@
 -- Purchases that wait for a payment and have not been looked at for a while, the longest-waiting first, and those that have
 -- ended and are due for a look; now they have been. Of what is completed, the next look comes when it is twice as old, for
--- as long as refunds are usual. One that somebody holds at this moment is left to the next look.
+-- as long as refunds are usual. One that somebody holds at this moment is left to the next look, and one that only a newer
+-- version understands to that version (ledger/purchase_rows.py).
 WITH open AS MATERIALIZED (
     SELECT p.key
     FROM vouchers.purchase AS p
     WHERE p.state = 'awaiting_payment'
       AND greatest(p.checked_at, p.placed_at) < clock_timestamp() - make_interval(secs => %(seconds)s)
+      AND p.state = ANY (%(states)s::text[]) AND (p.reason IS NULL OR p.reason = ANY (%(reasons)s::text[]))
+      AND jsonb_path_query_array(p.lines, '$[*].keyvalue().key', silent => true) <@ to_jsonb(%(line_fields)s::text[])
     ORDER BY greatest(p.checked_at, p.placed_at)
     LIMIT %(limit)s
     FOR NO KEY UPDATE SKIP LOCKED
@@ -14,6 +17,8 @@ ended AS MATERIALIZED (
     SELECT p.key
     FROM vouchers.purchase AS p
     WHERE p.look_at < clock_timestamp()
+      AND p.state = ANY (%(states)s::text[]) AND (p.reason IS NULL OR p.reason = ANY (%(reasons)s::text[]))
+      AND jsonb_path_query_array(p.lines, '$[*].keyvalue().key', silent => true) <@ to_jsonb(%(line_fields)s::text[])
     ORDER BY p.look_at
     LIMIT %(limit)s
     FOR NO KEY UPDATE SKIP LOCKED

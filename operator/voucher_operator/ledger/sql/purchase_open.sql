@@ -1,6 +1,9 @@
--- Keys of purchases whose customer has no checkout URL yet, the oldest first.
+-- Keys of purchases whose customer has no checkout URL yet, the oldest first; those that only a newer version understands
+-- take no place among them (ledger/purchase_rows.py).
 SELECT p.key
 FROM vouchers.purchase AS p
 WHERE p.state = 'pending'
+  AND p.state = ANY (%(states)s::text[]) AND (p.reason IS NULL OR p.reason = ANY (%(reasons)s::text[]))
+  AND jsonb_path_query_array(p.lines, '$[*].keyvalue().key', silent => true) <@ to_jsonb(%(line_fields)s::text[])
 ORDER BY p.placed_at
 LIMIT %(limit)s

@@ -1,0 +1,44 @@
+-- No payment has given back more than was paid; one that was refunded in full is so still, is not what keeps an order, and
+-- waits for nobody. (Of a payment that the processor was not asked about, nothing is known.) No dispute waits for an answer,
+-- and a lost one was looked at.
+SELECT NULL::text AS code, p.customer_id, p.key,
+       CASE
+           WHEN y.refunded_minor > y.amount_minor
+               THEN format('payment %s of session %s was of %s minor units, of which %s were refunded',
+                           coalesce(y.payment_intent, 'unknown'), y.session_id, y.amount_minor, y.refunded_minor)
+           WHEN y.refunded_at IS NOT NULL AND NOT y.refunded
+               THEN format('payment %s of session %s was refunded in full, and a refund has failed since: of %s minor units '
+                           '%s are refunded; give the rest back in another way', coalesce(y.payment_intent, 'unknown'),
+                           y.session_id, coalesce(y.amount_minor::text, 'unknown'), y.refunded_minor)
+           WHEN p.session_id = y.session_id AND p.state = 'refunded'
+               THEN format('is refunded, but of its payment %s (session %s) only %s of %s minor units are',
+                           coalesce(y.payment_intent, 'unknown'), y.session_id, y.refunded_minor,
+                           coalesce(y.amount_minor::text, 'unknown'))
+           WHEN p.session_id = y.session_id AND p.state IN ('pending', 'awaiting_payment', 'completed')
+               THEN format('is %s, but its payment %s (session %s) is refunded in full', p.state,
+                           coalesce(y.payment_intent, 'unknown'), y.session_id)
+           ELSE format('event %s waits for a human, but its payment %s (session %s) is refunded in full: say that it is '
+                       'settled', m.event_id, coalesce(y.payment_intent, 'unknown'), y.session_id)
+       END AS detail
+FROM vouchers.payment AS y
+LEFT JOIN vouchers.purchase AS p ON p.order_id = y.order_id
+LEFT JOIN vouchers.inbox AS m ON m.order_id = y.order_id::text AND m.session_id = y.session_id AND m.outcome = 'mismatch'
+WHERE y.refunded_minor > y.amount_minor
+   OR y.refunded_at IS NOT NULL AND NOT y.refunded
+   OR p.session_id = y.session_id AND p.state = 'refunded' AND NOT y.refunded AND y.seen_at IS NOT NULL
+   OR p.session_id = y.session_id AND p.state IN ('pending', 'awaiting_payment', 'completed') AND y.refunded
+   OR y.refunded AND m.event_id IS NOT NULL
+UNION ALL
+SELECT NULL, p.customer_id, p.key,
+       CASE WHEN d.status = 'lost'
+            THEN format('dispute %s of payment %s is lost (%s minor units): decide what becomes of the order, which is %s',
+                        d.dispute_id, coalesce(d.payment_intent, 'unknown'), coalesce(d.amount_minor::text, 'unknown'),
+                        coalesce(p.state, 'missing'))
+            ELSE format('dispute %s of payment %s is %s (%s minor units): answer it at Stripe', d.dispute_id,
+                        coalesce(d.payment_intent, 'unknown'), d.status, coalesce(d.amount_minor::text, 'unknown')) END
+FROM vouchers.dispute AS d
+JOIN vouchers.payment AS y ON y.session_id = d.session_id
+LEFT JOIN vouchers.purchase AS p ON p.order_id = y.order_id
+WHERE d.settled_at IS NULL AND d.status NOT IN ('won', 'warning_closed', 'prevented')
+  AND NOT (d.status = 'lost' AND p.state = 'refunded')
+ORDER BY key, detail
