@@ -15,10 +15,10 @@
 
 ALTER TABLE credit_ledger ADD COLUMN IF NOT EXISTS balance_minor bigint;
 
--- Minor units in whole ones, as the column type of amount_omr; for sums that no column holds.
+-- Minor units in whole ones, rounded towards less credit, also where no column is wide enough; `scale` as vouchers.scale().
 CREATE OR REPLACE FUNCTION vouchers.whole_units(minor bigint, scale bigint) RETURNS bigint
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN floor(minor::numeric / scale)::bigint;
+    RETURN (minor - (minor % scale + scale) % scale) / scale;
 
 -- Makes the account of a customer who has none yet from the entries there are; true when this call did it. The new row is
 -- locked before the entries are summed, by a statement whose snapshot is younger: whoever wrote an entry meanwhile has

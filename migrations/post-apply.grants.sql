@@ -35,6 +35,7 @@ DECLARE
         "vouchers.normal_code(text)": "everybody",
         "vouchers.scale()": "granted",
         "vouchers.whole(bigint)": "granted",
+        "vouchers.whole_units(bigint,bigint)": "granted",
         "vouchers.take_back_redemption(text)": "runtime",
         "vouchers.open_account(uuid)": "runtime",
         "vouchers.lock_account(uuid)": "runtime"

@@ -202,7 +202,7 @@ async def test_rights_on_functions_are_taken_back_from_everybody(
             *(("normal_code", who) for who in ("-", RUNTIME, role)),
             *(("scale", who) for who in (RUNTIME, role)),
             ("take_back_redemption", RUNTIME),
-            *(("whole", who) for who in (RUNTIME, role)),
+            *((name, who) for name in ("whole", "whole_units") for who in (RUNTIME, role)),
         ]
     )
     admin.execute("DROP FUNCTION vouchers.later")

@@ -136,9 +136,7 @@ posted AS (
 ),
 -- The balance after each entry, counted back from the customer's last one.
 balanced AS MATERIALIZED (
-    SELECT e.*, max(e.posted) OVER (PARTITION BY e.payee)
-                - coalesce(sum(e.credit) OVER (PARTITION BY e.payee ORDER BY e.n DESC
-                                               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS balance
+    SELECT e.*, first_value(e.posted) OVER customer - (sum(e.credit) OVER customer)::bigint + e.credit AS balance
     FROM (
         SELECT j.payee, j.n, j.entry_id, j.code, j.credit, j.instant, j.scale, NULL::bigint AS posted
         FROM judged AS j
@@ -146,6 +144,7 @@ balanced AS MATERIALIZED (
         UNION ALL
         SELECT p.customer_id, NULL, NULL, NULL, NULL, NULL, NULL, p.balance_minor FROM posted AS p
     ) AS e
+    WINDOW customer AS (PARTITION BY e.payee ORDER BY e.n DESC NULLS FIRST)
 ),
 used AS (
     INSERT INTO promo_redemptions (customer_id, code, created_at)
@@ -154,7 +153,7 @@ used AS (
 credited AS (
     INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, balance_minor, reason, created_at)
     SELECT e.entry_id, e.payee,
-           floor(e.balance::numeric / e.scale) - floor((e.balance - e.credit)::numeric / e.scale),
+           vouchers.whole_units(e.balance, e.scale) - vouchers.whole_units(e.balance - e.credit, e.scale),
            e.credit, e.balance, 'promo:' || e.code, e.instant
     FROM balanced AS e
     WHERE e.entry_id IS NOT NULL AND e.balance IS NOT NULL
