@@ -27,6 +27,12 @@ ALL = [
     "0006.promo-codes-index",
     "0007.credit-ledger-index",
     "0008.purchases",
+    "0050.purchase-owed-index",
+    "0051.purchase-undelivered-index",
+    "0052.outbox-published-index",
+    "0053.inbox-received-index",
+    "0054.credit-ledger-newest-index",
+    "0055.credit-ledger-customer-index",
 ]
 
 
