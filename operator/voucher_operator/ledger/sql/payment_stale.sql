@@ -5,7 +5,7 @@ WITH open AS MATERIALIZED (
     SELECT p.key
     FROM vouchers.purchase AS p
     WHERE p.state = 'awaiting_payment'
-      AND greatest(p.checked_at, p.placed_at) < clock_timestamp() - make_interval(secs => %(seconds)s)
+      AND greatest(p.checked_at, p.placed_at) < statement_timestamp() - make_interval(secs => %(seconds)s)
     ORDER BY greatest(p.checked_at, p.placed_at)
     LIMIT %(limit)s
     FOR NO KEY UPDATE SKIP LOCKED
@@ -13,7 +13,7 @@ WITH open AS MATERIALIZED (
 ended AS MATERIALIZED (
     SELECT p.key
     FROM vouchers.purchase AS p
-    WHERE p.look_at < clock_timestamp()
+    WHERE p.look_at < statement_timestamp()
     ORDER BY p.look_at
     LIMIT %(limit)s
     FOR NO KEY UPDATE SKIP LOCKED
