@@ -199,6 +199,26 @@ async def test_slow_reader_keeps_nobody_waiting(database: Database) -> None:
         assert await export(database.runtime_url, what, "jsonl", Reader()) > 2
 
 
+SLOW_SCALE = """
+CREATE OR REPLACE FUNCTION vouchers.scale() RETURNS bigint LANGUAGE plpgsql STABLE AS
+    'BEGIN PERFORM pg_sleep(600); RETURN 1000; END'
+"""
+
+
+async def test_gathering_that_takes_too_long_is_stopped(database: Database) -> None:
+    """PostgreSQL's own limit does not stop what it does at the end of a transaction. No lock stays."""
+    await fill(database)
+    with psycopg.connect(database.admin_url, autocommit=True) as admin:
+        admin.execute("UPDATE credit_ledger SET amount_minor = NULL WHERE amount_omr < 0")
+        admin.execute(SLOW_SCALE)
+        out = io.StringIO()
+        with pytest.raises(LedgerUnavailableError, match=r"longer than 0\.5 s and was stopped: .*--statement-limit"):
+            await export(database.runtime_url, "entries", "jsonl", out, statement_limit=0.5)
+        assert out.getvalue() == ""
+        admin.execute("SET lock_timeout = '5s'")
+        admin.execute("ALTER TABLE credit_ledger ADD COLUMN IF NOT EXISTS status text")
+
+
 MEASURE = """
 import asyncio, resource, sys
 from voucher_operator.ledger.export import export

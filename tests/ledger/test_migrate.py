@@ -36,6 +36,12 @@ ALL = [
     "0015.rights",
     "0016.ownership",
     "0017.payments",
+    "0018.purchase-owed-index",
+    "0019.purchase-undelivered-index",
+    "0020.outbox-published-index",
+    "0021.inbox-received-index",
+    "0022.credit-ledger-newest-index",
+    "0023.credit-ledger-customer-index",
 ]
 
 

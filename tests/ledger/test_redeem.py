@@ -51,6 +51,20 @@ async def test_balance_and_entries(ledger: Ledger, database: Database) -> None:
     assert [e.reason for e in await ledger.entries("ahmed", limit=1)] == ["promo:TWO"]
 
 
+async def test_entries_of_one_moment_come_in_one_order(ledger: Ledger, database: Database) -> None:
+    await issue(database)
+    await ledger.redeem(ask(user="ahmed"))
+    await rows(
+        database,
+        "INSERT INTO credit_ledger (customer_id, amount_omr, reason, created_at) "
+        "SELECT c.id, 1, 'gift', now() + interval '1 hour' FROM customers AS c, generate_series(1, 9)",
+    )
+    found = [e.id for e in await ledger.entries("ahmed", limit=20)]
+    assert found[:9] == sorted(found[:9])
+    for limit in (1, 5, 9, 10):
+        assert [e.id for e in await ledger.entries("ahmed", limit)] == found[:limit]
+
+
 async def test_a_customer_keeps_tenant_and_email(ledger: Ledger, database: Database) -> None:
     await rows(database, "INSERT INTO customers (user_id, tenant_id, email) VALUES ('ahmed', 'first', 'a@example.com')")
     await issue(database)

@@ -3,7 +3,7 @@
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import opened, rows
+from tests.ledger.drive import holding, opened, rows
 from tests.ledger.purchase_rows import place
 from voucher_operator.ledger import outbox
 from voucher_operator.ledger.purchase_types import PaymentEffect, PurchaseState, Received
@@ -48,14 +48,38 @@ async def test_what_was_told_long_ago_and_needs_nobody(database18: Database) -> 
     assert left == young | {"mismatch 91 days"}
 
 
-async def test_some_at_a_time(database18: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much there is, nothing is held for long; the next turn goes on."""
+async def test_nothing_old_is_left_after_one_pass(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much there is, each transaction is small."""
+    monkeypatch.setattr(outbox, "_AT_ONCE", 2)
+    await rows(database, EVENT, list(range(6)), ["31 days", "40 days", "35 days", "29 days", None, "40 days"])
+    await rows(database, TOLD, ["applied", "mismatch", "unknown"], [f"{days} days" for days in (89, 91, 92, 93)])
+    async with opened(database.runtime_url) as ledger:
+        await ledger.tidy()
+    assert await _left(database) == [3, 4]
+    told = await rows(database, "SELECT count(*) FROM vouchers.inbox")
+    assert told == [(6,)]
+
+
+async def test_a_pass_ends_in_time_and_the_next_goes_on(database18: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "_AT_ONCE", 2)
     await rows(database18, EVENT, list(range(5)), ["40 days"] * 5)
     async with opened(database18.runtime_url) as ledger:
-        for left in ([2, 3, 4], [4], []):
+        for number in (3, 1, 0):
+            await ledger.tidy(0)
+            assert len(await _left(database18)) == number
+
+
+async def test_an_old_event_that_somebody_holds_is_left_to_the_next_pass(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_AT_ONCE", 2)
+    await rows(database, EVENT, list(range(5)), [f"{days} days" for days in (50, 49, 48, 47, 46)])
+    async with opened(database.runtime_url) as ledger:
+        async with holding(database, "SELECT 1 FROM vouchers.outbox WHERE data ->> 'n' IN ('0', '2') FOR UPDATE"):
             await ledger.tidy()
-            assert await _left(database18) == left
+            assert await _left(database) == [0, 2]
+        await ledger.tidy()
+        assert await _left(database) == []
 
 
 async def test_the_ledger_stays_sound(database18: Database) -> None:

@@ -208,12 +208,15 @@ class Ledger:
         await self._pool.run(lambda conn: outbox.published(conn, ids))
 
     async def outbox_backlog(self) -> OutboxBacklog:
-        """Count the events that wait to be published."""
+        """Count the events that wait to be published, up to 100,000."""
         return await self._pool.run(outbox.backlog)
 
-    async def tidy(self) -> None:
-        """Take out events that were published, and payment events that came, long ago; some at a time."""
-        await self._pool.run(outbox.tidy)
+    async def tidy(self, seconds: float = 30.0) -> None:
+        """Take out events that were published, and payment events that came, long ago.
+
+        Until nothing old is left, or for so many seconds: the next call goes on. Finding nothing costs two look-ups.
+        """
+        await outbox.tidy(self._pool, seconds)
 
     async def end_stuck(self) -> None:
         """End the operator's sessions that nobody waits for any more, and with them their row locks.

@@ -16,7 +16,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from voucher_operator.ledger.reader import STATEMENT_LIMIT, CodeMask, read_only
+from voucher_operator.ledger.reader import STATEMENT_LIMIT, CodeMask, limited, read_only
 from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.errors import LedgerUnavailableError
 from voucher_operator.resources.money import format_amount
@@ -46,7 +46,8 @@ async def export(
         currency = await _currency(connection)
         async with connection.cursor("export", row_factory=dict_row, withhold=True) as cursor:
             cursor.itersize = _PORTION
-            await cursor.execute(statement(f"export_{what}"))
+            async with limited(statement_limit):
+                await cursor.execute(statement(f"export_{what}"))
             write = _writer(fmt, out, _header(column.name for column in cursor.description or ()))
             number = 0
             async for row in cursor:

@@ -6,7 +6,7 @@ The plain SQL files in `migrations/` (linked into this package) are applied by y
 - yoyo's lock is a row that outlives its process. Ours is a session's advisory lock, on a connection of its own, which
   ends with the process;
 - yoyo's tables live in the schema `vouchers`, while the migrations speak to the Go billing service's, in `public`;
-- no file does what takes longer the larger the ledger is, but for two indexes: `backfill` sums up afterwards.
+- no file does what takes longer the larger the ledger is, but for the indexes: `backfill` sums up afterwards.
 
 yoyo splits the files with sqlparse, which keeps dollar-quoted bodies whole; a test holds it to that.
 
@@ -132,8 +132,8 @@ def _apply(backend: "_Backend", migration: Any, plan: Plan, *, mark: bool) -> No
 
 def _way_out(migration: Any) -> str:
     """What to do about a file that is too slow. An index may be built by hand, without keeping anybody from writing."""
-    code = re.sub(r"^--.*\n", "", Path(migration.path).read_text(encoding="utf-8"), flags=re.MULTILINE).strip()
-    index = re.fullmatch(r"CREATE INDEX IF NOT EXISTS ([^;]*);", code)
+    code = re.sub(r"^--.*\n", "", Path(migration.path).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    index = re.fullmatch(r"CREATE INDEX IF NOT EXISTS ([^;]*);", " ".join(code.split()))
     if index is None:
         return "migrate again when PostgreSQL has less to do"
     return (

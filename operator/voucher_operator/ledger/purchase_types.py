@@ -260,6 +260,7 @@ class OutboxBacklog:
     """What waits to be published."""
 
     waiting: int
+    """Events, counted up to 100,000."""
     oldest_seconds: float
 
 

@@ -4,9 +4,10 @@ A command must never stop the Go service's start-up, which needs each table to i
 ten seconds: nothing here keeps a transaction open, and every statement has a limit. The session is read-only, so that a
 command cannot change a live ledger by mistake.
 
-Neighbours: `verify` and `export` are the commands; `errors` words what goes wrong; `pool` has the operator's sessions.
+See also: `verify` and `export`, the commands; `errors`, which words what goes wrong; `pool`, the operator's sessions.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -45,14 +46,32 @@ async def read_only(
             await connection.execute(statement("command_session"), {"settings": json.dumps(settings)})
             yield connection
     except errors.QueryCanceled as error:
-        raise LedgerUnavailableError(
-            f"a statement took longer than {statement_limit:g} s and was stopped: give it longer with "
-            "--statement-limit SECONDS while no other service is about to start, or use a replica"
-        ) from error
+        raise _too_slow(statement_limit) from error
     except psycopg.Error as error:
         raise (translate(error) if error.sqlstate else no_connection(error)) from error
     except UnicodeError as error:
         raise no_connection(error) from None
+
+
+@asynccontextmanager
+async def limited(statement_limit: float) -> AsyncIterator[None]:
+    """Stop a statement after so many seconds from here, too.
+
+    For a cursor WITH HOLD: PostgreSQL gathers its rows at the end of the transaction, when `statement_timeout` does not
+    count any more; the locks are still held. Raises LedgerUnavailableError.
+    """
+    try:
+        async with asyncio.timeout(statement_limit):
+            yield
+    except TimeoutError:
+        raise _too_slow(statement_limit) from None
+
+
+def _too_slow(statement_limit: float) -> LedgerUnavailableError:
+    return LedgerUnavailableError(
+        f"a statement took longer than {statement_limit:g} s and was stopped: give it longer with "
+        "--statement-limit SECONDS while no other service is about to start, or use a replica"
+    )
 
 
 class CodeMask:

@@ -47,7 +47,8 @@ _LEADING = 30.0
 _CRD_PAUSE = 2.0
 _CRD_CHECK = 30.0
 _SECRET_CHECK = 2.0
-_TIDY = 3600.0
+_TIDY = 60.0
+"""Seconds between two passes of `Ledger.tidy`, which takes half a minute at most and finds nothing by two look-ups."""
 _STUCK = 5.0
 
 

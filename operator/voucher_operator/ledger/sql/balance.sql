@@ -2,9 +2,8 @@
 -- service; 0 for an unknown user.
 SELECT coalesce((
     SELECT coalesce(a.balance_minor, (
-        SELECT sum(coalesce(e.amount_minor, e.amount_omr * s.scale))
+        SELECT sum(coalesce(e.amount_minor, e.amount_omr * (SELECT vouchers.scale())))
         FROM credit_ledger AS e
-        CROSS JOIN (SELECT vouchers.scale() AS scale) AS s
         WHERE e.customer_id = c.id
     ))
     FROM customers AS c

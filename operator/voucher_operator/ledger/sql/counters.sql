@@ -12,13 +12,12 @@ SELECT t.owner_uid, t.owner_namespace, t.owner_name, t.generation,
            ELSE 'Active'
        END,
        p.code IS NULL OR p.deleted_at IS NOT NULL
-           OR coalesce(p.credit_minor, p.credit_omr * s.scale) <> t.credit_minor
+           OR coalesce(p.credit_minor, p.credit_omr * (SELECT vouchers.scale())) <> t.credit_minor
            OR p.description <> t.description OR p.active <> t.active
            OR greatest(p.max_redemptions, 0) <> t.max_redemptions
            OR (t.code <> vouchers.normal_code(t.code)
                AND EXISTS (SELECT FROM promo_codes AS n WHERE n.code = vouchers.normal_code(t.code)))
 FROM vouchers.terms AS t
-CROSS JOIN (SELECT vouchers.scale() AS scale) AS s
 LEFT JOIN promo_codes AS p ON p.code = t.code
 CROSS JOIN LATERAL (
     SELECT sum(q.times_redeemed)::integer AS times, sum(q.granted_minor)::bigint AS granted_minor,

@@ -1,10 +1,16 @@
--- A customer's newest entries. A code that came from a Secret is not shown; the Voucher that it belongs to is.
-SELECT e.id::text, coalesce(e.amount_minor, e.amount_omr * s.scale),
+-- A customer's newest entries, read by index: as many as are asked for, and those of the same moment as the last. A code
+-- that came from a Secret is not shown; the Voucher that it belongs to is.
+SELECT e.id::text, coalesce(e.amount_minor, e.amount_omr * (SELECT vouchers.scale())),
        CASE WHEN t.from_secret THEN 'promo:<secret ' || t.owner_namespace || '/' || t.owner_name || '>' ELSE e.reason END,
        e.order_id, e.created_at
 FROM customers AS c
-JOIN credit_ledger AS e ON e.customer_id = c.id
-CROSS JOIN (SELECT vouchers.scale() AS scale) AS s
+CROSS JOIN LATERAL (
+    SELECT l.id, l.amount_minor, l.amount_omr, l.reason, l.order_id, l.created_at
+    FROM credit_ledger AS l
+    WHERE l.customer_id = c.id
+    ORDER BY l.created_at DESC
+    FETCH FIRST (%(limit)s) ROWS WITH TIES
+) AS e
 LEFT JOIN vouchers.terms AS t ON t.code = substr(e.reason, 7) AND e.reason LIKE 'promo:%%'
 WHERE c.user_id = %(user)s
 ORDER BY e.created_at DESC, e.id

@@ -6,7 +6,7 @@ WITH open AS MATERIALIZED (
     SELECT p.key
     FROM vouchers.purchase AS p
     WHERE p.state = 'awaiting_payment'
-      AND greatest(p.checked_at, p.placed_at) < clock_timestamp() - make_interval(secs => %(seconds)s)
+      AND greatest(p.checked_at, p.placed_at) < statement_timestamp() - make_interval(secs => %(seconds)s)
       AND p.state = ANY (%(states)s::text[]) AND (p.reason IS NULL OR p.reason = ANY (%(reasons)s::text[]))
       AND jsonb_path_query_array(p.lines, '$[*].keyvalue().key', silent => true) <@ to_jsonb(%(line_fields)s::text[])
     ORDER BY greatest(p.checked_at, p.placed_at)
@@ -16,7 +16,7 @@ WITH open AS MATERIALIZED (
 ended AS MATERIALIZED (
     SELECT p.key
     FROM vouchers.purchase AS p
-    WHERE p.look_at < clock_timestamp()
+    WHERE p.look_at < statement_timestamp()
       AND p.state = ANY (%(states)s::text[]) AND (p.reason IS NULL OR p.reason = ANY (%(reasons)s::text[]))
       AND jsonb_path_query_array(p.lines, '$[*].keyvalue().key', silent => true) <@ to_jsonb(%(line_fields)s::text[])
     ORDER BY p.look_at

@@ -5,14 +5,13 @@ SELECT NULL::text AS code, e.customer_id, NULL::text AS key,
             THEN format('the account says %s minor units, but its entries sum to %s', a.balance_minor, e.minor)
             ELSE format('the whole units sum to %s, but the exact balance is %s minor units', e.whole, e.minor) END AS detail
 FROM (
-    SELECT l.customer_id, sum(coalesce(l.amount_minor, l.amount_omr * s.scale)) AS minor, sum(l.amount_omr) AS whole,
-           min(s.scale) AS scale
+    SELECT l.customer_id, sum(l.amount_omr) AS whole,
+           sum(coalesce(l.amount_minor, l.amount_omr * (SELECT vouchers.scale()))) AS minor
     FROM credit_ledger AS l
-    CROSS JOIN (SELECT vouchers.scale() AS scale) AS s
     GROUP BY l.customer_id
 ) AS e
 LEFT JOIN vouchers.account AS a ON a.customer_id = e.customer_id
-WHERE a.balance_minor <> e.minor OR e.whole <> floor(e.minor / e.scale)
+WHERE a.balance_minor <> e.minor OR e.whole <> floor(e.minor / (SELECT vouchers.scale()))
 UNION ALL
 SELECT NULL, a.customer_id, NULL, format('the account says %s minor units, but there is no entry', a.balance_minor)
 FROM vouchers.account AS a

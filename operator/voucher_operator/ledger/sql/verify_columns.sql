@@ -3,6 +3,5 @@
 SELECT p.code, NULL::uuid AS customer_id, NULL::text AS key,
        format('credit_omr is %s, but credit_minor is %s', p.credit_omr, p.credit_minor) AS detail
 FROM promo_codes AS p
-CROSS JOIN (SELECT vouchers.scale() AS scale) AS s
-WHERE abs(p.credit_omr * s.scale - p.credit_minor) >= s.scale
+WHERE abs(p.credit_omr * (SELECT vouchers.scale()) - p.credit_minor) >= (SELECT vouchers.scale())
 ORDER BY p.code

@@ -11,7 +11,7 @@ SELECT d.code, d.customer_id, d.key,
 FROM vouchers.redemption AS d
 LEFT JOIN credit_ledger AS e ON e.id = d.grant_entry_id
 LEFT JOIN promo_redemptions AS r ON r.customer_id = d.customer_id AND r.code = d.code
-CROSS JOIN LATERAL (SELECT coalesce(e.amount_minor, e.amount_omr * vouchers.scale()) AS minor) AS a
+CROSS JOIN LATERAL (SELECT coalesce(e.amount_minor, e.amount_omr * (SELECT vouchers.scale())) AS minor) AS a
 WHERE d.outcome = 'redeemed'
   AND (e.id IS NULL OR r.code IS NULL OR e.customer_id IS DISTINCT FROM d.customer_id
        OR e.reason IS DISTINCT FROM 'promo:' || d.code OR a.minor <> d.credit_minor)

@@ -6,7 +6,7 @@ SELECT p.code, NULL::uuid AS customer_id, NULL::text AS key,
 FROM promo_codes AS p
 LEFT JOIN vouchers.summed AS w ON w.code = p.code
 LEFT JOIN (
-    SELECT substr(l.reason, 7) AS code, sum(coalesce(l.amount_minor, l.amount_omr * vouchers.scale())) AS total
+    SELECT substr(l.reason, 7) AS code, sum(coalesce(l.amount_minor, l.amount_omr * (SELECT vouchers.scale()))) AS total
     FROM credit_ledger AS l
     CROSS JOIN vouchers.summing AS s
     WHERE l.reason LIKE 'promo:%' AND coalesce(l.order_id, '') = ''

@@ -2,17 +2,14 @@
 SELECT NULL::text AS code, p.customer_id, p.key,
        CASE WHEN p.state IN ('pending', 'awaiting_payment')
             THEN format('is %s and holds %s minor units in %s entries instead of %s in %s', p.state,
-                        -coalesce(h.minor, 0), coalesce(h.standing, 0), p.held_minor, (p.held_minor > 0)::integer)
-            ELSE format('is %s and still holds %s minor units', p.state, -coalesce(h.minor, 0)) END AS detail
+                        -coalesce(sum(a.minor), 0), count(e.id), p.held_minor, (p.held_minor > 0)::integer)
+            ELSE format('is %s and still holds %s minor units', p.state, -coalesce(sum(a.minor), 0)) END AS detail
 FROM vouchers.purchase AS p
-LEFT JOIN (
-    SELECT e.order_id, e.customer_id, sum(coalesce(e.amount_minor, e.amount_omr * vouchers.scale())) AS minor,
-           count(*) AS standing
-    FROM credit_ledger AS e
-    WHERE e.order_id <> ''
-    GROUP BY e.order_id, e.customer_id
-) AS h ON h.order_id = p.order_id::text AND h.customer_id = p.customer_id
-WHERE p.state IN ('pending', 'awaiting_payment')
-      AND (coalesce(h.minor, 0) <> -p.held_minor OR coalesce(h.standing, 0) <> (p.held_minor > 0)::integer)
-   OR p.state IN ('cancelled', 'rolled_back', 'refunded') AND coalesce(h.minor, 0) <> 0
+LEFT JOIN credit_ledger AS e ON e.order_id = p.order_id::text AND e.customer_id = p.customer_id
+CROSS JOIN LATERAL (SELECT coalesce(e.amount_minor, e.amount_omr * (SELECT vouchers.scale())) AS minor) AS a
+WHERE p.state <> 'completed'
+GROUP BY p.key
+HAVING CASE WHEN p.state IN ('pending', 'awaiting_payment')
+            THEN coalesce(sum(a.minor), 0) <> -p.held_minor OR count(e.id) <> (p.held_minor > 0)::integer
+            ELSE coalesce(sum(a.minor), 0) <> 0 END
 ORDER BY p.key

@@ -9,6 +9,6 @@ LEFT JOIN credit_ledger AS v ON v.id = d.reversal_entry_id
 WHERE d.outcome = 'undone'
   AND (g.id IS NOT NULL OR v.id IS NOT NULL)
   AND (g.id IS NULL OR v.id IS NULL OR v.customer_id <> g.customer_id OR v.reason <> g.reason
-       OR coalesce(v.amount_minor, v.amount_omr * vouchers.scale())
-          <> -coalesce(g.amount_minor, g.amount_omr * vouchers.scale()))
+       OR coalesce(v.amount_minor, v.amount_omr * (SELECT vouchers.scale()))
+          <> -coalesce(g.amount_minor, g.amount_omr * (SELECT vouchers.scale())))
 ORDER BY d.key
