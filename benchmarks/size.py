@@ -16,6 +16,7 @@ from testbed.cluster import migrate
 from testbed.large_ledger import BUSY, SERVED, Size, fill
 from testbed.postgres import Database, PostgresServer, Version
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_rows import UNDERSTOOD
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.verify import Invariant
 
@@ -24,8 +25,8 @@ _FLOOR: Final = "SELECT count(*), sum(amount_omr), max(reason) FROM credit_ledge
 _AGE: Final = "UPDATE vouchers.outbox SET published_at = published_at - interval '60 days'"
 _EXPORTS: Final = ("vouchers", "redemptions", "entries", "purchases")
 _READS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "payment_stale": {"seconds": 3600.0, "limit": 100},
-    "purchase_undelivered": {"namespaces": [SERVED, "shop"], "seconds": 300.0, "limit": 500},
+    "payment_stale": {"seconds": 3600.0, "limit": 100, **UNDERSTOOD},
+    "purchase_undelivered": {"namespaces": [SERVED, "shop"], "seconds": 300.0, "limit": 500, **UNDERSTOOD},
     "tidy_outbox": {"after": None, "limit": 2000},
     "tidy_inbox": {"after": None, "limit": 2000},
     "outbox_backlog": {},

@@ -1,4 +1,12 @@
--- credit_ledger_newest begins with the same column: an entry is written into one index by customer, as before.
+-- credit_ledger_newest begins with the same column: an entry is written into one index by customer, as before. An index that
+-- somebody else has given this name stays.
 -- depends: 0022.credit-ledger-newest-index
 
-DROP INDEX IF EXISTS credit_ledger_customer_id;
+DO $drop$
+BEGIN
+    IF pg_get_indexdef(to_regclass('public.credit_ledger_customer_id'))
+       = 'CREATE INDEX credit_ledger_customer_id ON public.credit_ledger USING btree (customer_id)' THEN
+        DROP INDEX public.credit_ledger_customer_id;
+    END IF;
+END
+$drop$;

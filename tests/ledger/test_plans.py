@@ -17,6 +17,7 @@ from psycopg import sql
 
 from testbed.large_ledger import BUSY, SERVED, UNSERVED, Size, fill
 from testbed.postgres import Database
+from voucher_operator.ledger.purchase_rows import UNDERSTOOD
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.verify import Invariant, verify
 
@@ -33,6 +34,7 @@ TYPES = {
     "user": "text",
     "uids": "text[]",
     "without": "text[]",
+    **dict.fromkeys(UNDERSTOOD, "text[]"),
 }
 
 pytestmark = pytest.mark.xdist_group("large-ledger")
@@ -70,6 +72,7 @@ def run(conn: psycopg.Connection[Any], name: str, **values: Any) -> Ran:
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement(name))))
     text = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", statement(name)).replace("%%", "%")
     types = f"({', '.join(TYPES[one] for one in names)})" if names else ""
+    values = UNDERSTOOD | values
     arguments = sql.SQL(", ").join(sql.SQL("{}::" + TYPES[one]).format(values[one]) for one in names)
     conn.execute("DEALLOCATE ALL")
     conn.execute(f"PREPARE tried {types} AS {text}".encode())
