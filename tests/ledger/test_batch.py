@@ -9,6 +9,7 @@ import pytest
 
 from testbed.postgres import Database, PostgresServer
 from tests.ledger.drive import ask, holding, issue, rows, says, until
+from tests.ledger.purchase_drive import buy, give
 from voucher_operator import telemetry
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.batch import MAX_BATCH, Batcher
@@ -176,6 +177,26 @@ async def test_a_locked_customer_stops_nobody_else(ledger: Ledger, database: Dat
         assert [says(a) for a in answers if isinstance(a, RedeemResult)] == ["redeemed", "redeemed"]
     assert says(await ledger.redeem(requests[1])) == "redeemed"
     assert ledger._batcher._apart == {}
+
+
+@pytest.mark.parametrize("buying", [False, True])
+async def test_a_locked_account_stops_nobody_else(ledger: Ledger, database: Database, buying: bool) -> None:
+    """As the Go service holds it while its checkout is not committed."""
+    await issue(database)
+    await give(database, "stuck", 1_000)
+
+    def asked(request: RedeemRequest) -> asyncio.Future[object]:
+        work = ledger.purchase(buy(1_000, redeem=request)) if buying else ledger.redeem(request)
+        return asyncio.ensure_future(work)
+
+    insert = "INSERT INTO credit_ledger (customer_id, amount_omr, reason) SELECT id, -1, 'order-payment' FROM customers"
+    async with holding(database, insert):
+        requests = [ask(), ask(user="stuck"), ask()]
+        answers = await asyncio.gather(*map(asked, requests), return_exceptions=True)
+        assert [isinstance(answer, LedgerBusyError) for answer in answers] == [False, True, False]
+    await asked(requests[1])
+    assert not ledger._batcher._apart
+    assert not ledger._purchaser._apart
 
 
 async def test_a_lock_that_nobody_sees(ledger: Ledger, database: Database) -> None:

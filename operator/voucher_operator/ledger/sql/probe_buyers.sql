@@ -1,8 +1,17 @@
--- Users of a batch whose row another session holds locked at this moment, however lightly: a purchase locks it itself.
--- The free ones are locked for the length of this statement only.
+-- Users of a batch whose row another session holds locked at this moment, however lightly, or whose account it holds: a
+-- purchase locks both itself. The free ones are locked for the length of this statement only.
 WITH free AS MATERIALIZED (
-    SELECT c.user_id FROM customers AS c WHERE c.user_id = ANY (%(users)s::text[]) FOR NO KEY UPDATE SKIP LOCKED
+    SELECT c.id FROM customers AS c WHERE c.user_id = ANY (%(users)s::text[]) FOR NO KEY UPDATE SKIP LOCKED
+),
+unlocked AS MATERIALIZED (
+    SELECT a.customer_id
+    FROM vouchers.account AS a
+    WHERE a.customer_id = ANY (ARRAY(SELECT free.id FROM free))
+    FOR NO KEY UPDATE SKIP LOCKED
 )
 SELECT c.user_id
 FROM customers AS c
-WHERE c.user_id = ANY (%(users)s::text[]) AND c.user_id NOT IN (SELECT free.user_id FROM free)
+LEFT JOIN vouchers.account AS a ON a.customer_id = c.id
+WHERE c.user_id = ANY (%(users)s::text[])
+  AND (c.id NOT IN (SELECT free.id FROM free)
+       OR a.customer_id IS NOT NULL AND c.id NOT IN (SELECT unlocked.customer_id FROM unlocked))
