@@ -30,7 +30,7 @@ async def test_cap_of_an_adopted_code_does_not_start_anew_in_the_normal_spelling
     assert says(await ledger.redeem(ask("abc"))) == "RedemptionLimitReached"
     await ledger.put(terms("ABC", max_redemptions=3, credit_minor=10_000, generation=2))
     assert [says(await ledger.redeem(ask("ABC"))) for _ in range(2)] == ["redeemed", "RedemptionLimitReached"]
-    assert await rows(database, 'SELECT code, times_redeemed FROM promo_codes ORDER BY 1 COLLATE "C"') == [
+    assert await rows(database, 'SELECT code, times_redeemed FROM promo_codes ORDER BY code COLLATE "C"') == [
         ("ABC", 1),
         ("abc", 2),
     ]
