@@ -49,6 +49,10 @@ check: venv ## lint, types, layers, locks
 test: venv ## run all tests on real parts (ARGS="-k cap": some of them)
 	$(PY) -m pytest --numprocesses=4 --dist=loadgroup $(ARGS)
 
+.PHONY: stress
+stress: venv ## run the mixed load and all interleavings (ARGS="--stress-seconds=600": the load's length)
+	$(PY) -m pytest tests/stress --numprocesses=2 $(ARGS)
+
 .PHONY: e2e
 e2e: venv ## run Flux, and image, chart and operator in a real kind cluster; needs Docker (ARGS="--kind-image=...": options)
 	$(PY) -m pytest tests/gitops tests/e2e $(ARGS)

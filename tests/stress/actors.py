@@ -1,0 +1,208 @@
+"""The actors of the mixed load: two operators, the Go service, webhooks, and an administrator who edits Vouchers.
+
+Each actor does one random thing at a time until the load ends. What it may be refused is named; any other error fails
+the test. See also: `test_mixed`.
+"""
+
+import asyncio
+import itertools
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from tests.ledger.drive import ask, terms
+from tests.ledger.go_service import GoService, Refused
+from tests.ledger.purchase_drive import buy
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase_types import Payment, PaymentEffect, PaymentEvent, Purchase, PurchaseState
+from voucher_operator.ledger.types import RedeemRequest, VoucherOwner, VoucherTerms
+from voucher_operator.resources.errors import CreditSpentError, LedgerUnavailableError
+from voucher_operator.resources.reasons import Reason
+
+USERS = [f"user-{n}" for n in range(40)]
+CODES = [f"CODE-{n}" for n in range(12)]
+RESPELLED = [f"OTHER-{n}" for n in range(400)]
+"""Issued by the Go service in lower case, adopted by a Voucher, and issued once more in their normal spelling."""
+
+
+@dataclass(slots=True)
+class World:
+    """What all actors share."""
+
+    doors: list[Ledger]
+    dice: random.Random
+    counts: Counter[str] = field(default_factory=Counter)
+    requests: list[RedeemRequest] = field(default_factory=list)
+    generations: Counter[str] = field(default_factory=Counter)
+    events: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    respelled: int = 0
+
+    @property
+    def door(self) -> Ledger:
+        """One of the two operators."""
+        return self.dice.choice(self.doors)
+
+    def code(self) -> str:
+        """A code that is often used, or one that is in two spellings or about to be."""
+        if self.respelled and self.dice.random() < 0.3:
+            return self.dice.choice(RESPELLED[max(0, self.respelled - 3) : self.respelled])
+        return self.dice.choice(CODES)
+
+    def terms(self, code: str) -> VoucherTerms:
+        """Make a Voucher's next spec, with a cap and a credit in fractions."""
+        self.generations[code] += 1
+        return terms(
+            code,
+            uid=f"uid-{code}",
+            name=code.lower(),
+            generation=self.generations[code],
+            credit_minor=self.dice.choice((900, 10_000, 10_500, 25_500)),
+            max_redemptions=self.dice.choice((0, 5, 20, 200)),
+        )
+
+
+Actor = Callable[[World], Awaitable[None]]
+
+
+async def run(world: World, actors: list[Actor], seconds: float) -> None:
+    """Have every actor act again and again. A ledger that is busy for a moment is no fault."""
+    end = asyncio.get_running_loop().time() + seconds
+
+    async def act(actor: Actor) -> None:
+        name = getattr(actor, "__name__", "go")
+        while asyncio.get_running_loop().time() < end:
+            try:
+                await actor(world)
+                world.counts[name] += 1
+            except LedgerUnavailableError as error:
+                world.counts[f"{name}: {error.message}"] += 1
+
+    async with asyncio.TaskGroup() as group:
+        for actor in actors:
+            group.create_task(act(actor))
+
+
+async def redeem(world: World) -> None:
+    """Redeem with a new key, or ask an old one again at any operator."""
+    if world.requests and world.dice.random() < 0.3:
+        await world.door.redeem(world.dice.choice(world.requests[-200:]))
+        return
+    request = ask(world.code(), world.dice.choice(USERS), provisional=world.dice.random() < 0.2)
+    world.requests.append(request)
+    await world.door.redeem(request)
+
+
+async def undo(world: World) -> None:
+    """Take a redemption back, as a compensation does."""
+    if world.requests and world.dice.random() < 0.2:
+        try:
+            await world.door.undo(world.dice.choice(world.requests[-50:]).key)
+        except CreditSpentError:
+            world.counts["undo: credit spent"] += 1
+    await asyncio.sleep(0)
+
+
+async def edit(world: World) -> None:
+    """Issue or edit a Voucher, or revoke it, or look at all counters."""
+    code = world.dice.choice(CODES)
+    choice = world.dice.random()
+    if choice < 0.6:
+        await world.door.put(world.terms(code))
+    elif choice < 0.7:
+        await world.door.revoke(VoucherOwner(f"uid-{code}", "billing", code.lower()))
+    else:
+        await world.door.counters()
+
+
+async def order(world: World) -> None:
+    """Buy with credit and, for the rest, a card; at two operators at once now and then."""
+    code = world.code() if world.dice.random() < 0.5 else ""
+    request = buy(
+        world.dice.choice((400, 9_000, 19_500, 40_000)),
+        redeem=ask(code, world.dice.choice(USERS)),
+        payable=world.dice.random() < 0.7,
+    )
+    both = [door.purchase(request) for door in world.doors[: world.dice.choice((1, 2))]]
+    results = await asyncio.gather(*both)
+    purchase = results[0].purchase
+    if purchase is not None and purchase.state is PurchaseState.PENDING:
+        await _pay(world, purchase)
+
+
+async def _pay(world: World, purchase: Purchase) -> None:
+    """Bring a checkout to one of its ends; events come twice, late, and in any order."""
+    if world.dice.random() < 0.2:
+        await world.door.compensate(purchase.key, Reason.PAYMENT_REJECTED)
+        return
+    session = f"cs_{purchase.order_id}"
+    await world.door.note_session(purchase.key, session, "https://pay", datetime.now(UTC) + timedelta(hours=1))
+    paid = _event(world, purchase, PaymentEffect.PAID)
+    second = replace(
+        paid, event_id=f"evt_{next(world.events)}", session_id=f"{session}_b", payment=Payment(f"pi_{session}_b")
+    )
+    ends: list[list[PaymentEvent]] = [
+        [paid, paid],
+        [_event(world, purchase, PaymentEffect.EXPIRED)],
+        [_event(world, purchase, PaymentEffect.FAILED)],
+        [paid, _event(world, purchase, PaymentEffect.REFUNDED)],
+        [paid, second, replace(second, event_id=f"evt_{next(world.events)}", effect=PaymentEffect.REFUNDED)],
+    ]
+    events = world.dice.choice(ends)
+    world.dice.shuffle(events)
+    for event in events:
+        await world.door.receive(event)
+
+
+def _event(world: World, purchase: Purchase, effect: PaymentEffect) -> PaymentEvent:
+    return PaymentEvent(
+        event_id=f"evt_{next(world.events)}",
+        type=f"test.{effect}",
+        effect=effect,
+        raw=b"{}",
+        session_id=f"cs_{purchase.order_id}",
+        order_id=purchase.order_id,
+        amount_minor=purchase.due_minor if effect is PaymentEffect.PAID else None,
+        payment=Payment(f"pi_{purchase.order_id}"),
+    )
+
+
+def go_service(go: GoService) -> Actor:
+    """Make one connection of the Go service: it redeems, undoes, spends what is there, edits and respells."""
+
+    async def act(world: World) -> None:
+        user, code, choice = world.dice.choice(USERS), world.dice.choice(CODES), world.dice.random()
+        customer = await go.customer(user)
+        try:
+            if choice < 0.4:
+                await go.redeem(customer, code)
+            elif choice < 0.55:
+                await go.undo(customer, code)
+            elif choice < 0.75:
+                if await go.balance(customer) >= 3:
+                    await go.spend(customer, 3)
+            elif choice < 0.8:
+                await go.issue(code, world.dice.choice((1, 7)), max_redemptions=world.dice.choice((0, 50)))
+            elif choice < 0.83:
+                await go.revoke(code)
+            elif choice < 0.86:
+                await _respell(world, go)
+        except Refused:
+            world.counts["go: refused"] += 1
+
+    return act
+
+
+async def _respell(world: World, go: GoService) -> None:
+    """Issue a code in lower case, have a Voucher adopt it, and issue it in normal spelling under everybody's hands."""
+    if world.respelled == len(RESPELLED):
+        return
+    code = RESPELLED[world.respelled]
+    await go.issue(code.lower(), 10, max_redemptions=2)
+    world.respelled += 1
+    voucher = replace(world.terms(code), max_redemptions=2)
+    await world.door.put(voucher)
+    await asyncio.sleep(0.05)
+    await go.issue(code, 10, max_redemptions=2)
+    await world.door.put(voucher)

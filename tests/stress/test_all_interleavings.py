@@ -1,0 +1,37 @@
+"""The orders of statements that take too long for every run: more preemptions, more operations, both versions.
+
+See also: tests/ledger/test_interleavings.py, which has the operations and runs the orders that find most.
+"""
+
+import pytest
+
+from testbed.postgres import Database
+from tests.ledger.test_interleavings import (
+    PAIRS,
+    TWO_GRANTS_AND_AN_ISSUE,
+    check,
+    issued_in_lower_case,
+    nothing,
+    try_all,
+)
+
+MORE = {
+    "buy-buy-issue": (nothing, ("buy", "buy", "issue")),
+    "redeem-buy-normal-spelling": (issued_in_lower_case, ("redeem", "buy", "issue")),
+    "redeem-put-respell": (nothing, ("redeem", "put", "respell")),
+    "buy-go_redeem-issue": (nothing, ("buy", "go_redeem", "issue")),
+}
+
+
+@pytest.mark.parametrize("name", TWO_GRANTS_AND_AN_ISSUE | MORE)
+async def test_cap_holds_in_every_order_of_two_grants_and_an_issue(database: Database, name: str) -> None:
+    given, operations = (TWO_GRANTS_AND_AN_ISSUE | MORE)[name]
+    assert await try_all(database, given, operations, preemptions=3) > 10
+    await check(database)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+async def test_invariants_hold_in_every_order_of_two_operations(database: Database, name: str) -> None:
+    given, operations = PAIRS[name]
+    assert await try_all(database, given, operations, preemptions=2) > 1
+    await check(database, operations)

@@ -1,0 +1,56 @@
+"""Everybody at once on one ledger, for as long as asked: afterwards, and meanwhile, `verify` finds nothing.
+
+Two operators, the Go service's own statements, webhooks in any order, undo, revoke and second spellings. What `verify`
+may say is what the Go service does by contract: it looks at no balance before it undoes or spends, and two spellings
+are its own admin page's. See also: `actors`; `test_all_interleavings` for races that are explored instead of awaited.
+"""
+
+import random
+from contextlib import AsyncExitStack
+
+import pytest
+
+from testbed.postgres import Database
+from tests.ledger.drive import opened, rows
+from tests.ledger.go_service import GoService
+from tests.stress import actors
+from voucher_operator.ledger.types import Violation
+from voucher_operator.ledger.verify import verify
+
+BY_CONTRACT = {"spelling", "balance"}
+GO_SERVICES = 3
+
+
+async def findings(database: Database) -> list[Violation]:
+    return [v for v in await verify(database.admin_url, statement_limit=60) if v.invariant not in BY_CONTRACT]
+
+
+async def test_mixed_load_leaves_a_sound_ledger(database: Database, request: pytest.FixtureRequest) -> None:
+    seconds, seed = request.config.getoption("stress_seconds"), request.config.getoption("stress_seed")
+    seed = random.SystemRandom().randrange(10**9) if seed is None else seed
+    print(f"seed {seed}, {seconds:g} s")
+    async with AsyncExitStack() as stack:
+        doors = [await stack.enter_async_context(opened(database.runtime_url)) for _ in range(2)]
+        gos = [await stack.enter_async_context(GoService.connect(database.owner_url)) for _ in range(GO_SERVICES)]
+        world = actors.World(doors, random.Random(seed))
+        for code in actors.CODES:
+            await world.door.put(world.terms(code))
+        crowd = [actors.redeem] * 24 + [actors.order] * 8 + [actors.undo, actors.edit, actors.edit]
+        left = seconds
+        while left > 0:
+            part = min(left, 20.0)
+            await actors.run(world, [*crowd, *map(actors.go_service, gos)], part)
+            left -= part
+            assert await findings(database) == [], seed
+    print(*sorted(world.counts.items()), sep="\n")
+    over = (
+        "SELECT n, uses FROM (SELECT vouchers.normal_code(code) AS n, sum(times_redeemed) AS uses FROM promo_codes "
+        "WHERE code ILIKE 'other-%%' GROUP BY 1) AS u WHERE uses > 2"
+    )
+    assert await rows(database, over) == []
+    for user in actors.USERS:
+        query = "SELECT floor(sum(amount_minor) / 1000.0), sum(amount_omr) FROM credit_ledger WHERE customer_id = %s"
+        ids = await rows(database, "SELECT id FROM customers WHERE user_id = %s", user)
+        if ids:
+            exact, whole = (await rows(database, query, ids[0][0]))[0]
+            assert exact == whole, user
