@@ -1,5 +1,5 @@
 -- Redemptions that somebody else undid and whose resource does not say so yet. Empty nearly always.
 -- depends: 0010.redemption-customer-index
 
-CREATE INDEX IF NOT EXISTS redemption_undo_unreported ON vouchers.redemption (undone_at)
+CREATE INDEX IF NOT EXISTS redemption_undo_unreported ON vouchers.redemption (coalesce(undo_checked_at, undone_at))
     WHERE outcome = 'undone' AND undone_by IS NOT NULL AND undo_reported_at IS NULL;

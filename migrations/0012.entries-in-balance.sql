@@ -7,7 +7,11 @@
 --                  service has read under the row's lock;
 --   amount_omr     what brings the sum of the customer's whole units to the floor of the exact balance.
 -- A DELETE or an UPDATE writes no entry that could take up a difference of whole units: an entry of reason 'rounding', exact
--- amount 0, does. Together with vouchers.open_account, which corrects what is found, the two sums never part.
+-- amount 0, does. vouchers.open_account corrects what it finds. Only what no trigger sees can part the two sums:
+-- `verify` says so, and vouchers.recompute_account brings them together.
+--
+-- The functions run as their owner: their search_path holds nothing that others may write into, and every name but
+-- PostgreSQL's own is qualified; nobody else may execute them (post-apply.grants.sql grants two to the runtime role).
 --
 -- Locks: promo_codes, then vouchers.account by customer, then vouchers.redemption. All of it is under ACCESS EXCLUSIVE for
 -- the length of a catalogue change, so that no entry is written between the old triggers and these.
@@ -24,7 +28,7 @@ CREATE OR REPLACE FUNCTION vouchers.whole_units(minor bigint, scale bigint) RETU
 -- locked before the entries are summed, by a statement whose snapshot is younger: whoever wrote an entry meanwhile has
 -- had to make or lock the same row, and has committed. Whole units that differ from the floor are corrected.
 CREATE OR REPLACE FUNCTION vouchers.open_account(customer uuid) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 DECLARE
     scale constant bigint := vouchers.scale();
     minor bigint;
@@ -33,17 +37,21 @@ BEGIN
     IF EXISTS (SELECT FROM vouchers.account AS a WHERE a.customer_id = customer) THEN
         RETURN false;
     END IF;
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'the account of a customer is opened in READ COMMITTED alone, whose snapshot is younger than a lock'
+            USING ERRCODE = 'serialization_failure';
+    END IF;
     INSERT INTO vouchers.account (customer_id) VALUES (customer) ON CONFLICT (customer_id) DO NOTHING;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     SELECT coalesce(sum(coalesce(e.amount_minor, e.amount_omr * scale)), 0), coalesce(sum(e.amount_omr), 0)
     INTO minor, whole
-    FROM credit_ledger AS e
+    FROM public.credit_ledger AS e
     WHERE e.customer_id = customer;
     UPDATE vouchers.account AS a SET balance_minor = minor WHERE a.customer_id = customer;
     IF whole <> vouchers.whole_units(minor, scale) THEN
-        INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, balance_minor, reason)
+        INSERT INTO public.credit_ledger (customer_id, amount_omr, amount_minor, balance_minor, reason)
         VALUES (customer, vouchers.whole_units(minor, scale) - whole, 0, minor, 'rounding');
     END IF;
     RETURN true;
@@ -52,7 +60,7 @@ $body$;
 
 -- Locks a customer's account, makes it where there is none, and returns the balance as of this lock.
 CREATE OR REPLACE FUNCTION vouchers.lock_account(customer uuid) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 DECLARE
     minor bigint;
 BEGIN
@@ -62,9 +70,31 @@ BEGIN
 END
 $body$;
 
+-- Sums an account up again, under its lock, and corrects the whole units: the way out where triggers did not see what was
+-- written (a restore of data alone, session_replication_role). For people, as the tables' owner.
+CREATE OR REPLACE FUNCTION vouchers.recompute_account(customer uuid) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
+DECLARE
+    scale constant bigint := vouchers.scale();
+    minor bigint := vouchers.lock_account(customer);
+    whole bigint;
+BEGIN
+    SELECT coalesce(sum(coalesce(e.amount_minor, e.amount_omr * scale)), 0), coalesce(sum(e.amount_omr), 0)
+    INTO minor, whole
+    FROM public.credit_ledger AS e
+    WHERE e.customer_id = customer;
+    UPDATE vouchers.account AS a SET balance_minor = minor WHERE a.customer_id = customer AND a.balance_minor <> minor;
+    IF whole <> vouchers.whole_units(minor, scale) THEN
+        INSERT INTO public.credit_ledger (customer_id, amount_omr, amount_minor, balance_minor, reason)
+        VALUES (customer, vouchers.whole_units(minor, scale) - whole, 0, minor, 'rounding');
+    END IF;
+    RETURN minor;
+END
+$body$;
+
 -- Adds to an account what has been changed in the customer's entries, in exact and in whole units.
 CREATE OR REPLACE FUNCTION vouchers.adjust_account(customer uuid, minor bigint, whole bigint) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 DECLARE
     scale constant bigint := vouchers.scale();
     balance bigint;
@@ -77,38 +107,43 @@ BEGIN
     RETURNING a.balance_minor INTO balance;
     difference := vouchers.whole_units(balance, scale) - vouchers.whole_units(balance - minor, scale) - whole;
     IF difference <> 0 THEN
-        INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, balance_minor, reason)
+        INSERT INTO public.credit_ledger (customer_id, amount_omr, amount_minor, balance_minor, reason)
         VALUES (customer, difference, 0, balance, 'rounding');
     END IF;
 END
 $body$;
 
 CREATE OR REPLACE FUNCTION vouchers.credit_ledger_before_insert() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 DECLARE
     scale constant bigint := vouchers.scale();
+    of_code boolean;
     granted bigint;
 BEGIN
     IF TG_TABLE_SCHEMA <> 'public' OR TG_TABLE_NAME <> 'credit_ledger' THEN
         RAISE EXCEPTION 'this trigger is for public.credit_ledger alone';
     END IF;
-    IF NEW.amount_minor IS NULL THEN
-        NEW.amount_minor := NEW.amount_omr * scale;
-        IF NEW.reason LIKE 'promo:%' AND coalesce(NEW.order_id, '') = '' THEN
-            SELECT CASE WHEN p.credit_omr = NEW.amount_omr THEN coalesce(p.credit_minor, NEW.amount_minor)
-                        ELSE NEW.amount_minor END
-            INTO granted
-            FROM promo_codes AS p
-            WHERE p.code = substr(NEW.reason, 7)
-            FOR NO KEY UPDATE;
-            UPDATE promo_codes AS p
-            SET granted_minor = p.granted_minor + granted,
-                last_redeemed_at = CASE WHEN granted > 0 THEN now() ELSE p.last_redeemed_at END
-            WHERE p.code = substr(NEW.reason, 7);
-            NEW.amount_minor := coalesce(granted, NEW.amount_minor);
-        END IF;
+    of_code := NEW.amount_minor IS NULL AND NEW.reason LIKE 'promo:%' AND coalesce(NEW.order_id, '') = '';
+    IF of_code THEN
+        SELECT CASE WHEN p.credit_omr = NEW.amount_omr THEN p.credit_minor END
+        INTO granted
+        FROM public.promo_codes AS p
+        WHERE p.code = substr(NEW.reason, 7)
+        FOR NO KEY UPDATE;
     END IF;
-    NEW.balance_minor := vouchers.lock_account(NEW.customer_id) + NEW.amount_minor;
+    NEW.balance_minor := vouchers.lock_account(NEW.customer_id);
+    -- ON CONFLICT DO NOTHING or DO UPDATE: this row is not inserted, and what is done instead is another trigger's.
+    IF EXISTS (SELECT FROM public.credit_ledger AS e WHERE e.id = NEW.id) THEN
+        RETURN NEW;
+    END IF;
+    NEW.amount_minor := coalesce(NEW.amount_minor, granted, NEW.amount_omr * scale);
+    IF of_code THEN
+        UPDATE public.promo_codes AS p
+        SET granted_minor = p.granted_minor + NEW.amount_minor,
+            last_redeemed_at = CASE WHEN NEW.amount_minor > 0 THEN now() ELSE p.last_redeemed_at END
+        WHERE p.code = substr(NEW.reason, 7);
+    END IF;
+    NEW.balance_minor := NEW.balance_minor + NEW.amount_minor;
     UPDATE vouchers.account AS a SET balance_minor = NEW.balance_minor WHERE a.customer_id = NEW.customer_id;
     NEW.amount_omr := vouchers.whole_units(NEW.balance_minor, scale)
         - vouchers.whole_units(NEW.balance_minor - NEW.amount_minor, scale);
@@ -120,7 +155,7 @@ $body$;
 -- counted it: 0005), and the request whose grant is deleted. That is the Go service's undo: it has deleted the row of
 -- promo_redemptions and lowered the counter itself.
 CREATE OR REPLACE FUNCTION vouchers.credit_ledger_after_delete() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 DECLARE
     scale constant bigint := vouchers.scale();
     counted_upto uuid;
@@ -131,10 +166,10 @@ BEGIN
     IF EXISTS (SELECT FROM removed AS r WHERE r.amount_minor IS NULL) THEN
         SELECT s.upto INTO counted_upto FROM vouchers.summing AS s WHERE NOT s.finished FOR SHARE;
     END IF;
-    UPDATE promo_codes AS p
+    UPDATE public.promo_codes AS p
     SET granted_minor = p.granted_minor - g.minor
     FROM (
-        SELECT substr(r.reason, 7) AS code, sum(coalesce(r.amount_minor, r.amount_omr * scale)) AS minor
+        SELECT substr(r.reason, 7) AS code, sum(coalesce(r.amount_minor, r.amount_omr * scale))::bigint AS minor
         FROM removed AS r
         WHERE r.reason LIKE 'promo:%' AND coalesce(r.order_id, '') = ''
           AND (r.amount_minor IS NOT NULL OR coalesce(r.id < counted_upto, true))
@@ -144,7 +179,7 @@ BEGIN
     PERFORM vouchers.adjust_account(c.customer_id, -c.minor, -c.whole)
     FROM (
         SELECT r.customer_id, sum(coalesce(r.amount_minor, r.amount_omr * scale))::bigint AS minor,
-               sum(r.amount_omr) AS whole
+               sum(r.amount_omr)::bigint AS whole
         FROM removed AS r
         GROUP BY r.customer_id
         ORDER BY r.customer_id
@@ -158,7 +193,7 @@ END
 $body$;
 
 CREATE OR REPLACE FUNCTION vouchers.credit_ledger_after_update() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 DECLARE
     scale constant bigint := vouchers.scale();
 BEGIN
@@ -167,7 +202,7 @@ BEGIN
     END IF;
     PERFORM vouchers.adjust_account(c.customer_id, c.minor, c.whole)
     FROM (
-        SELECT b.customer_id, sum(b.minor)::bigint AS minor, sum(b.whole) AS whole
+        SELECT b.customer_id, sum(b.minor)::bigint AS minor, sum(b.whole)::bigint AS whole
         FROM (
             SELECT n.customer_id, coalesce(n.amount_minor, n.amount_omr * scale) AS minor, n.amount_omr AS whole
             FROM changed AS n
@@ -182,6 +217,35 @@ BEGIN
     RETURN NULL;
 END
 $body$;
+
+-- A person corrects the whole units alone, the only column that the Go service shows: the exact amount moves as much.
+CREATE OR REPLACE FUNCTION vouchers.credit_ledger_before_update() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
+BEGIN
+    IF TG_TABLE_SCHEMA <> 'public' OR TG_TABLE_NAME <> 'credit_ledger' THEN
+        RAISE EXCEPTION 'this trigger is for public.credit_ledger alone';
+    END IF;
+    NEW.amount_minor := OLD.amount_minor + (NEW.amount_omr - OLD.amount_omr) * vouchers.scale();
+    RETURN NEW;
+END
+$body$;
+
+CREATE OR REPLACE FUNCTION vouchers.credit_ledger_after_truncate() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
+BEGIN
+    IF TG_TABLE_SCHEMA <> 'public' OR TG_TABLE_NAME <> 'credit_ledger' THEN
+        RAISE EXCEPTION 'this trigger is for public.credit_ledger alone';
+    END IF;
+    UPDATE vouchers.account AS a SET balance_minor = 0 WHERE a.balance_minor <> 0;
+    RETURN NULL;
+END
+$body$;
+
+-- In this very transaction: at no moment may anybody else execute them.
+REVOKE ALL ON FUNCTION vouchers.open_account(uuid), vouchers.lock_account(uuid), vouchers.recompute_account(uuid),
+    vouchers.adjust_account(uuid, bigint, bigint), vouchers.credit_ledger_before_insert(),
+    vouchers.credit_ledger_before_update(), vouchers.credit_ledger_after_delete(), vouchers.credit_ledger_after_update(),
+    vouchers.credit_ledger_after_truncate() FROM PUBLIC;
 
 DROP TRIGGER IF EXISTS vouchers_filled ON credit_ledger;
 
@@ -198,6 +262,13 @@ CREATE OR REPLACE TRIGGER vouchers_after_delete AFTER DELETE ON credit_ledger
 CREATE OR REPLACE TRIGGER vouchers_after_update AFTER UPDATE ON credit_ledger
     REFERENCING OLD TABLE AS original NEW TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION vouchers.credit_ledger_after_update();
+
+CREATE OR REPLACE TRIGGER vouchers_before_update BEFORE UPDATE ON credit_ledger
+    FOR EACH ROW WHEN (NEW.amount_omr <> OLD.amount_omr AND NEW.amount_minor = OLD.amount_minor)
+    EXECUTE FUNCTION vouchers.credit_ledger_before_update();
+
+CREATE OR REPLACE TRIGGER vouchers_after_truncate AFTER TRUNCATE ON credit_ledger
+    FOR EACH STATEMENT EXECUTE FUNCTION vouchers.credit_ledger_after_truncate();
 
 DROP FUNCTION IF EXISTS vouchers.credit_ledger_filled();
 

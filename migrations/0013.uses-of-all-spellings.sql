@@ -2,7 +2,7 @@
 -- depends: 0012.entries-in-balance
 
 CREATE OR REPLACE FUNCTION vouchers.promo_codes_in_step() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 DECLARE
     minor_given boolean := NEW.credit_minor IS NOT NULL;
     cap_set boolean := true;
@@ -23,9 +23,11 @@ BEGIN
     IF cap_set THEN
         SELECT NEW.times_redeemed + coalesce(sum(p.times_redeemed), 0)
         INTO NEW.uses_at_cap
-        FROM promo_codes AS p
+        FROM public.promo_codes AS p
         WHERE vouchers.normal_code(p.code) = vouchers.normal_code(NEW.code) AND p.code <> NEW.code;
     END IF;
     RETURN NEW;
 END
 $body$;
+
+REVOKE ALL ON FUNCTION vouchers.promo_codes_in_step() FROM PUBLIC;

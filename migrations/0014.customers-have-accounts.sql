@@ -2,7 +2,7 @@
 -- depends: 0013.uses-of-all-spellings
 
 CREATE OR REPLACE FUNCTION vouchers.customers_after_insert() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 BEGIN
     IF TG_TABLE_SCHEMA <> 'public' OR TG_TABLE_NAME <> 'customers' THEN
         RAISE EXCEPTION 'this trigger is for public.customers alone';
@@ -13,6 +13,8 @@ BEGIN
     RETURN NULL;
 END
 $body$;
+
+REVOKE ALL ON FUNCTION vouchers.customers_after_insert() FROM PUBLIC;
 
 CREATE OR REPLACE TRIGGER vouchers_after_insert AFTER INSERT ON customers
     REFERENCING NEW TABLE AS inserted

@@ -38,3 +38,5 @@ BEGIN
     RETURN FOUND;
 END
 $body$;
+
+REVOKE ALL ON FUNCTION vouchers.take_back_redemption(text) FROM PUBLIC;

@@ -110,7 +110,7 @@ def test_second_release(billing: Release, prepare: Prepare, runtime: Login) -> N
     kind.apply(*own, namespace=second.namespace)
     kind.wait("voucher/own", "condition=Ready", second.namespace)
     kind.wait("voucher/second", "condition=Stalled", second.namespace)
-    assert "older Voucher" in _ready(second, "voucher", "second")["message"]
+    assert "a Voucher of another namespace" in _ready(second, "voucher", "second")["message"]
     assert _ready(billing, "voucher", "first")["reason"] == "Issued"
     assert second.restarts() == 0
     second.uninstall()

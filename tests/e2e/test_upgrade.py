@@ -20,7 +20,8 @@ from tests.e2e.release import Release
 LEDGER = """
     SELECT key, outcome, reason, code, customer_id, credit_minor, grant_entry_id, decided_at FROM vouchers.redemption
     WHERE key NOT LIKE '%/upgrade-load-%' ORDER BY key;
-    SELECT e.* FROM credit_ledger AS e WHERE reason <> 'promo:UPGRADE-LOAD' ORDER BY id;
+    SELECT id, customer_id, amount_omr, amount_minor, reason, order_id, created_at, status
+    FROM credit_ledger WHERE reason <> 'promo:UPGRADE-LOAD' ORDER BY id;
 """
 
 

@@ -1,7 +1,16 @@
--- Requests of these namespaces whose redemption another writer has undone, and whose Redemption may not say so yet.
-SELECT d.key
-FROM vouchers.redemption AS d
-WHERE d.outcome = 'undone' AND d.undone_by IS NOT NULL AND d.undo_reported_at IS NULL
-  AND split_part(d.key, '/', 1) = ANY (%(namespaces)s::text[])
-ORDER BY d.undone_at
-LIMIT %(limit)s
+-- Requests of these namespaces whose redemption another writer has undone, and whose Redemption may not say so yet: those
+-- that nobody has looked at for longest; now somebody has. So none that stays keeps others waiting.
+WITH due AS MATERIALIZED (
+    SELECT d.key
+    FROM vouchers.redemption AS d
+    WHERE d.outcome = 'undone' AND d.undone_by IS NOT NULL AND d.undo_reported_at IS NULL
+      AND split_part(d.key, '/', 1) = ANY (%(namespaces)s::text[])
+    ORDER BY coalesce(d.undo_checked_at, d.undone_at)
+    LIMIT %(limit)s
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE vouchers.redemption AS d
+SET undo_checked_at = clock_timestamp()
+FROM due AS u
+WHERE d.key = u.key
+RETURNING d.key
