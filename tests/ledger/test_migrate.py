@@ -259,6 +259,6 @@ def statements() -> Iterator[str]:
 def test_files_are_split_between_statements() -> None:
     for part in statements():
         code = [line for line in part.splitlines() if line and not line.startswith("--")]
-        assert re.match("CREATE|INSERT|ALTER|LOCK|DROP|UPDATE|DO", code[0]), part
+        assert re.match("CREATE|INSERT|ALTER|LOCK|DROP|UPDATE|REVOKE|DO", code[0]), part
         assert part.endswith(";"), part
         assert part.count("$body$") in (0, 2), part
