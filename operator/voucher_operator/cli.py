@@ -7,6 +7,7 @@ ledger's commands.
 import argparse
 import asyncio
 import math
+import re
 import sys
 from collections.abc import Sequence
 
@@ -80,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         )
     commands.choices["balance"].add_argument("user", help="the customer's userID")
     commands.choices["release"].add_argument("voucher", type=_voucher, help="NAMESPACE/NAME of the deleted Voucher")
-    commands.choices["release"].add_argument("--to", required=True, metavar="NAMESPACE", help="who may issue its code")
+    commands.choices["release"].add_argument(
+        "--to", type=_namespace, required=True, metavar="NAMESPACE", help="who may issue its code"
+    )
     return parser
 
 
@@ -92,6 +95,12 @@ def _seconds(text: str) -> float:
     if not 0.001 <= seconds <= 86_400:
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds between 0.001 and 86400")
     return seconds
+
+
+def _namespace(text: str) -> str:
+    if re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", text) is None:
+        raise argparse.ArgumentTypeError(f"{text} is not the name of a namespace")
+    return text
 
 
 def _voucher(text: str) -> tuple[str, str]:
@@ -167,9 +176,10 @@ async def _release(settings: Settings, args: argparse.Namespace) -> int:
         await ledger.close()
     if not number:
         return _fail(
-            f"no code of a deleted Voucher {namespace}/{name}: check the name, and delete the Voucher first", 1
+            f"no code to release of Voucher {namespace}/{name}: check the name, and delete the Voucher if it is there",
+            1,
         )
-    print(f"codes of {namespace}/{name} that a Voucher in namespace {args.to} may issue now: {number}")
+    print(f"a Voucher in namespace {args.to} may issue the code of {namespace}/{name} now")
     return 0
 
 

@@ -35,6 +35,17 @@ async def test_finished_redemption_reports_the_undo_and_the_code_can_be_redeemed
     assert sovereign.books.balance(user) == 10_000
 
 
+async def test_undo_is_reported_although_the_secret_of_the_code_is_gone(sovereign: Sovereign) -> None:
+    voucher, user, name = issued(sovereign), unique("undone"), unique("code")
+    sovereign.shop.secret(name, code=voucher.code)
+    made = sovereign.shop.redeem(user=user, codeFrom={"secretKeyRef": {"name": name, "key": "code"}})
+    assert made.result() == ("Redeemed", "Redeemed")
+    sovereign.shop.delete_secret(name)
+    await undo(sovereign, user, voucher.code)
+    made.wait(state("RolledBack"))
+    until(lambda: reported(sovereign, made), "note of the report")
+
+
 async def test_paid_order_reports_that_its_code_was_undone(sovereign: Sovereign) -> None:
     voucher, user = issued(sovereign), unique("undone")
     bought = sovereign.shop.redeem(voucher.code, user=user, order=order("m", subdomain=unique("undone")))

@@ -135,7 +135,7 @@ def test_released_code_moves_to_the_other_namespace_with_its_counter(two: Two) -
     moved.wait(stalled("CodeReserved"))
     name = f"{two.victim.namespace}/{holder.name}"
     assert command(two.books.database.runtime_url, "release", name, "--to", two.other.namespace).strip() == (
-        f"codes of {name} that a Voucher in namespace {two.other.namespace} may issue now: 1"
+        f"a Voucher in namespace {two.other.namespace} may issue the code of {name} now"
     )
     moved.wait(lambda body: ready("Issued")(body) and body["status"]["timesRedeemed"] == 1)
     assert two.victim.redeem(holder.code, user="customer").result() == ("Rejected", "AlreadyRedeemed")

@@ -157,7 +157,7 @@ async def test_undone_requests_take_turns(ledger: Ledger, database: Database) ->
         for key in keys:
             await other.redeem(ask(user=key, key=key))
             assert await go.undo(await go.customer(key), "CODE")
-    seen = [await ledger.undone_elsewhere(["billing"], 1) for _ in range(6)]
+    seen = [await ledger.undone_elsewhere(["billing"], 0.0, 1) for _ in range(6)]
     assert [one for page in seen for one in page] == keys * 2
     assert await rows(database, "SELECT DISTINCT undone_by FROM vouchers.redemption") == [(OWNER,)]
     await asyncio.gather(*(ledger.note_undo_reported([key]) for key in keys))

@@ -62,10 +62,11 @@ async def test_undone_requests_are_listed_until_they_are_reported(ledger: Ledger
     await issue(database)
     request = ask(user="u", key="shop/one")
     await undone(ledger, database, request)
-    assert await ledger.undone_elsewhere(["billing"], 10) == []
-    assert await ledger.undone_elsewhere(["billing", "shop"], 10) == ["shop/one"]
+    assert not await ledger.undone_elsewhere(["billing"], 0.0, 10)
+    assert list(await ledger.undone_elsewhere(["billing", "shop"], 60.0, 10)) == ["shop/one"]
+    assert not await ledger.undone_elsewhere(["shop"], 60.0, 10)
     await ledger.note_undo_reported(["shop/one"])
-    assert await ledger.undone_elsewhere(["shop"], 10) == []
+    assert not await ledger.undone_elsewhere(["shop"], 0.0, 10)
 
 
 async def test_own_undo_needs_no_report(ledger: Ledger, database: Database) -> None:
@@ -73,7 +74,7 @@ async def test_own_undo_needs_no_report(ledger: Ledger, database: Database) -> N
     request = ask(user="u")
     await ledger.redeem(request)
     assert (await ledger.undo(request.key)).undone
-    assert await ledger.undone_elsewhere(["billing"], 10) == []
+    assert not await ledger.undone_elsewhere(["billing"], 0.0, 10)
     assert (await rows(database, REQUEST, request.key))[0][:2] == ("undone", True)
 
 

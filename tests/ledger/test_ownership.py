@@ -4,6 +4,7 @@ See also: test_put.py for what a put writes, and for Vouchers of one namespace.
 """
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -169,6 +170,21 @@ async def test_release_can_be_taken_back(ledger: Ledger) -> None:
     with pytest.raises(CodeReservedError):
         await ledger.put(foreign(namespace="sales"))
     assert (await ledger.put(terms())).outcome is PutOutcome.ISSUED
+
+
+async def test_release_is_of_the_last_code_of_a_name_and_of_none_while_a_voucher_has_it(ledger: Ledger) -> None:
+    """A Voucher of this name had another code long ago, which may have leaked: it stays where it is."""
+    old, new = terms("OLD-CODE"), terms("NEW-CODE", uid="voucher-2")
+    await ledger.put(old)
+    await ledger.revoke(VoucherOwner(old.uid, old.namespace, old.name))
+    await ledger.put(new)
+    assert await ledger.release(new.namespace, new.name, "sales") == 0
+    await ledger.revoke(VoucherOwner(new.uid, new.namespace, new.name))
+    assert await ledger.release(new.namespace, new.name, "sales") == 1
+    sales = replace(new, uid="voucher-3", namespace="sales")
+    assert (await ledger.put(sales)).outcome is PutOutcome.ISSUED
+    with pytest.raises(CodeReservedError):
+        await ledger.put(replace(sales, uid="voucher-4", name="other", code="OLD-CODE"))
 
 
 async def test_code_of_a_live_voucher_is_not_released(ledger: Ledger) -> None:

@@ -201,7 +201,7 @@ def _of_money(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _created(event: Mapping[str, Any]) -> datetime:
-    """Stripe's time of an event; the beginning of time where it says none."""
+    """Stripe's time of an event; 1970 where it says none."""
     try:
         return datetime.fromtimestamp(event["created"], UTC)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):

@@ -18,7 +18,7 @@ from voucher_operator.resources.errors import (
 _KEY: Final = "Stripe refuses our key: put a valid secret key into VOUCHER_OPERATOR_STRIPE_API_KEY_FILE."
 _RIGHTS: Final = (
     "Stripe's key may not do this: it needs to write customers, coupons, checkout sessions and subscriptions, and to "
-    "read invoices and charges."
+    "read invoices, payment intents and charges."
 )
 _UNREACHABLE: Final = "Stripe cannot be reached or did not answer in time: this is tried again."
 _BUSY: Final = "Stripe is busy: this is tried again."

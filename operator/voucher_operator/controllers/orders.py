@@ -75,6 +75,9 @@ class OrderController:
         try:
             redemption = parse(body)
         except InvalidSpecError as error:
+            if body["status"].get("finished"):
+                self.cache.drop_object(body)
+                return self._forget(key)
             return await self.answers.invalid(key, body, error)
         try:
             answer = await self._answer(redemption)

@@ -30,7 +30,7 @@ ORDER_REFUSALS: Final[Mapping[Reason, str]] = {
     Reason.INVALID_ORDER: "The order cannot be bought as it is: choose from the catalog, and create it again.",
     Reason.CURRENCY_MISMATCH: "The code was issued in another currency than the plan's: use another code.",
     Reason.CUSTOMER_MISMATCH: "customer.tenantID is not the tenant that the ledger has for this user: nothing was used "
-    "up; order for that tenant, or without credit.",
+    "up; order for that tenant, for while the user has credit, no other tenant's order is taken.",
     Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED: "The credit does not cover the order and this Sovereign takes no cards: "
     "nothing was used up; create the Redemption again with more credit, or once cards are taken.",
 }

@@ -61,6 +61,13 @@ class PurchasePasses:
 
     async def run(self) -> None:
         """Run all passes until cancelled."""
+        try:
+            await self._run()
+        finally:
+            # Another replica counts them from here on.
+            telemetry.NEWER_PURCHASES.set(0)
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(every(self.settings.project_interval, self.deliver))
             group.create_task(every(self.settings.project_interval, self.sweep))

@@ -6,6 +6,7 @@ again. Neighbours: `queue` calls `reconcile`, `requests` knows what to ask, `red
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from pydantic import ValidationError
 
@@ -30,25 +31,27 @@ class RedemptionController:
     cache: Cache
     requests: Requests
     answers: Answers
-    _reopened: set[str] = field(default_factory=set)
+    _undone: dict[str, datetime] = field(default_factory=dict)
+    """Finished Redemptions that another writer has undone, and when."""
     _info: LedgerInfo | None = None
 
-    def reopen(self, body: Body, key: str) -> None:
+    def reopen(self, body: Body, key: str, undone_at: datetime) -> None:
         """Reconcile a Redemption although it is finished: another writer has undone it."""
         self.cache.put(body)
-        self._reopened.add(key)
+        self._undone[key] = undone_at
 
     async def reconcile(self, key: str) -> Result:
         """Bring one Redemption to its end; raises what may pass and could not be told."""
         body = self.cache.get(key)
-        if body is None or (body["status"].get("finished") and key not in self._reopened):
+        finished = body is not None and bool(body["status"].get("finished"))
+        if body is None or (finished and key not in self._undone):
             return self._forget(key)
         try:
             redemption = parse(body)
         except InvalidSpecError as error:
-            return await self.answers.invalid(key, body, error)
+            return self._drop(key, body) if finished else await self.answers.invalid(key, body, error)
         try:
-            answer = await self._redeem(redemption)
+            answer = await self._answer(redemption, finished=finished)
         except GoneError:
             return self._forget(key)
         except TransientError as error:
@@ -59,6 +62,13 @@ class RedemptionController:
         if answer.finished and result is Result.DONE:
             self._forget(key)
         return result
+
+    async def _answer(self, redemption: Redemption, *, finished: bool) -> Answer:
+        if finished:
+            # The ledger is not asked again: where the code came from may be gone.
+            result = RedeemResult(redemption.key, Outcome.UNDONE, self._undone[redemption.key], replayed=True)
+            return redeemed(redemption, result, await self._currency())
+        return await self._redeem(redemption)
 
     async def _redeem(self, redemption: Redemption) -> Answer:
         request = await self.requests.of(redemption)
@@ -71,8 +81,12 @@ class RedemptionController:
             self._info = await self.ledger.info()
         return self._info.currency
 
+    def _drop(self, key: str, body: Body) -> Result:
+        self.cache.drop_object(body)
+        return self._forget(key)
+
     def _forget(self, key: str) -> Result:
-        self._reopened.discard(key)
+        self._undone.pop(key, None)
         self.requests.forget(key)
         return Result.DONE
 

@@ -1,14 +1,15 @@
 """Reports redemptions that another writer has undone: the Go service takes a redemption of ours back with its own undo.
 
 A finished Redemption is not watched, so its status would say Redeemed for ever. The ledger remembers what was undone
-and not reported (a trigger notices the undo: migrations/0012); here each such Redemption is reconciled once more, and
-the ledger notes it as reported when the status no longer says Redeemed, or when the Redemption is gone.
+and not reported (a trigger notices the undo: migrations/0012); here the status of each such Redemption is written
+again, and the ledger notes it as reported when the status no longer says Redeemed, or when the Redemption is gone.
 
 See also: `redemptions` and `orders` write the status; `process.runner` runs this while this replica leads.
 """
 
 import logging
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from voucher_operator.controllers import kube
@@ -50,12 +51,12 @@ class UndoReporter:
         """Reconcile what still says Redeemed, and note what does not."""
         if self.outage.lasts:
             return
-        keys = await self.ledger.undone_elsewhere(self.settings.namespaces, _AT_ONCE)
-        reported = [key for key in keys if await self._is_reported(key)]
+        undone = await self.ledger.undone_elsewhere(self.settings.namespaces, self.settings.backoff_max, _AT_ONCE)
+        reported = [key for key, at in undone.items() if await self._is_reported(key, at)]
         if reported:
             await self.ledger.note_undo_reported(reported)
 
-    async def _is_reported(self, key: str) -> bool:
+    async def _is_reported(self, key: str, undone_at: datetime) -> bool:
         namespace, name = key.split("/")
         try:
             body = await self.api.get(kube.REDEMPTIONS, namespace, name)
@@ -66,15 +67,17 @@ class UndoReporter:
             return False
         if body is None or not _says_redeemed(body):
             return True
-        self._reconcile(body, key)
+        self._reconcile(body, key, undone_at)
         return False
 
-    def _reconcile(self, body: Body, key: str) -> None:
+    def _reconcile(self, body: Body, key: str, undone_at: datetime) -> None:
+        if self.order_queue.knows(key) or self.redemption_queue.knows(key):
+            return
         if "order" in body["spec"]:
             self.orders.reopen(body, key)
             self.order_queue.add(key)
         else:
-            self.redemptions.reopen(body, key)
+            self.redemptions.reopen(body, key, undone_at)
             self.redemption_queue.add(key)
 
 

@@ -4,6 +4,7 @@ Locks of an undo: promo_codes, then customers, the one order for all. Neighbour:
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from voucher_operator.ledger.errors import schema_missing
@@ -43,10 +44,13 @@ async def entries(conn: Connection, user_id: str, limit: int) -> list[Entry]:
     return [Entry(*row) for row in await cursor.fetchall()]
 
 
-async def undone_elsewhere(conn: Connection, namespaces: Sequence[str], limit: int) -> list[str]:
-    """Keys whose redemption another writer has undone, and whose end is not noted. Raises psycopg's errors."""
-    cursor = await conn.execute(_UNDO_UNREPORTED, {"namespaces": list(namespaces), "limit": limit})
-    return [row[0] for row in await cursor.fetchall()]
+async def undone_elsewhere(
+    conn: Connection, namespaces: Sequence[str], older_than_seconds: float, limit: int
+) -> dict[str, datetime]:
+    """Keys whose redemption another writer has undone, and when; now they are looked at. Raises psycopg's errors."""
+    values = {"namespaces": list(namespaces), "seconds": older_than_seconds, "limit": limit}
+    cursor = await conn.execute(_UNDO_UNREPORTED, values)
+    return {row[0]: row[1] for row in await cursor.fetchall()}
 
 
 async def note_undo_reported(conn: Connection, keys: Sequence[str]) -> None:

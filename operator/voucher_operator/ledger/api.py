@@ -88,7 +88,7 @@ class Ledger:
         return await self._pool.run(lambda conn: vouchers.revoke(conn, owner))
 
     async def release(self, namespace: str, name: str, to: str) -> int:
-        """Let namespace `to` issue the codes that deleted Vouchers of this name had. How many. Idempotent."""
+        """Let namespace `to` issue the code that the last deleted Voucher of this name had; 0 or 1. Idempotent."""
         return await self._pool.run(lambda conn: vouchers.release(conn, namespace, name, to))
 
     async def counters(self, uids: Sequence[str] | None = None) -> list[VoucherCounters]:
@@ -106,9 +106,14 @@ class Ledger:
         """
         return await self._pool.run(lambda conn: accounts.undo(conn, key))
 
-    async def undone_elsewhere(self, namespaces: Sequence[str], limit: int) -> list[str]:
-        """List keys in `namespaces` whose redemption another writer has undone, until `note_undo_reported`."""
-        return await self._pool.run(lambda conn: accounts.undone_elsewhere(conn, namespaces, limit))
+    async def undone_elsewhere(
+        self, namespaces: Sequence[str], older_than_seconds: float, limit: int
+    ) -> dict[str, datetime]:
+        """Take keys in `namespaces` whose redemption another writer has undone, and when, until `note_undo_reported`.
+
+        Each is given at once, and again when nobody has looked at it for so long.
+        """
+        return await self._pool.run(lambda conn: accounts.undone_elsewhere(conn, namespaces, older_than_seconds, limit))
 
     async def note_undo_reported(self, keys: Sequence[str]) -> None:
         """Note that the Redemptions of these keys say that they are undone, or are gone. Idempotent."""

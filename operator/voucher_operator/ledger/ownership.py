@@ -100,8 +100,8 @@ def decide(terms: VoucherTerms, found: Found) -> Decision:
     issued = found.own is not None and not found.own.revoked
     if found.holder is None and not issued and found.reserved_for not in (None, terms.namespace):
         raise CodeReservedError(
-            "The code was issued in another namespace, whose Voucher is deleted: choose another code, or ask the "
-            "sovereign-admin to release it to this namespace."
+            "The code was issued in another namespace, whose Voucher is deleted: choose another code, or ask "
+            "the operator's administrators to release it to this namespace."
         )
     code = found.promo.code if found.promo is not None else found.norm
     if found.own is None or found.own.revoked or found.holder is not None:

@@ -138,7 +138,7 @@ def _broken(found: Mapping[Name, Found]) -> Iterator[tuple[str, str]]:
 
 
 def _drop(connection: psycopg.Connection[Any], name: str, shape: str) -> None:
-    """Drop an INVALID index, unless somebody is building it at this moment: then wait, in nobody's way."""
+    """Drop an INVALID index, unless somebody is building it at this moment: then wait, without a lock."""
     with connection.transaction():
         table = shape.partition(" ON ")[2].partition(" USING ")[0]
         _run(connection, f"LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE")

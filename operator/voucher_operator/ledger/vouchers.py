@@ -69,7 +69,7 @@ async def revoke(conn: Connection, owner: VoucherOwner) -> bool:
 
 
 async def release(conn: Connection, namespace: str, name: str, to: str) -> int:
-    """Let namespace `to` issue the codes that deleted Vouchers of this name had; how many. Raises psycopg's errors."""
+    """Let namespace `to` issue the code of the last deleted Voucher of this name; 0 or 1. Raises psycopg's errors."""
     cursor = await conn.execute(_RELEASE, {"namespace": namespace, "name": name, "to": to})
     return cursor.rowcount
 

@@ -1,4 +1,11 @@
--- Lets another namespace issue the codes of deleted Vouchers of one name. What is issued again meanwhile stays as it is.
+-- Lets another namespace issue the code that the last deleted Voucher of a name had; nothing while a live one has that name.
 UPDATE vouchers.terms AS t
 SET released_to = %(to)s
-WHERE t.owner_namespace = %(namespace)s AND t.owner_name = %(name)s AND t.revoked_at IS NOT NULL
+WHERE t.revoked_at IS NOT NULL
+  AND t.code = (
+      SELECT l.code
+      FROM vouchers.terms AS l
+      WHERE l.owner_namespace = %(namespace)s AND l.owner_name = %(name)s
+      ORDER BY l.revoked_at IS NOT NULL, l.revoked_at DESC
+      LIMIT 1
+  )

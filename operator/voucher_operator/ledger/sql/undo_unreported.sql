@@ -1,10 +1,13 @@
 -- Requests of these namespaces whose redemption another writer has undone, and whose Redemption may not say so yet: those
--- that nobody has looked at for longest; now somebody has. So none that stays keeps others waiting.
+-- that nobody has looked at for longest, each at once and then after every pause; now somebody has. So none that stays keeps
+-- others waiting.
 WITH due AS MATERIALIZED (
     SELECT d.key
     FROM vouchers.redemption AS d
     WHERE d.outcome = 'undone' AND d.undone_by IS NOT NULL AND d.undo_reported_at IS NULL
       AND split_part(d.key, '/', 1) = ANY (%(namespaces)s::text[])
+      AND (d.undo_checked_at IS NULL
+           OR d.undo_checked_at < statement_timestamp() - make_interval(secs => %(seconds)s))
     ORDER BY coalesce(d.undo_checked_at, d.undone_at)
     LIMIT %(limit)s
     FOR NO KEY UPDATE SKIP LOCKED
@@ -13,4 +16,4 @@ UPDATE vouchers.redemption AS d
 SET undo_checked_at = clock_timestamp()
 FROM due AS u
 WHERE d.key = u.key
-RETURNING d.key
+RETURNING d.key, d.undone_at
