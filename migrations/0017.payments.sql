@@ -6,7 +6,7 @@
 -- others are the payment processor's names for the same money, as far as they are known. The payment of a purchase is the
 -- one whose session is the purchase's. Amounts in minor units; amount_minor is NULL where another currency was paid.
 -- `refunded`: in full. `refunded_at`: since when, and kept when a refund fails afterwards. `paid_at` is NULL while only a
--- refund or a dispute has told of it. `seen_at`: when the processor was asked how much was refunded.
+-- refund or a dispute has named it. `seen_at`: when the processor was asked how much was refunded.
 CREATE TABLE IF NOT EXISTS vouchers.payment (
     session_id text PRIMARY KEY,
     order_id uuid NOT NULL,

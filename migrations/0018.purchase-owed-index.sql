@@ -1,4 +1,4 @@
--- Ended purchases that somebody is still to be told of, by namespace: an operator reads those of its own namespaces alone.
+-- Ended purchases that are still to be delivered, by namespace: an operator reads those of its own namespaces alone.
 -- The second column is when a purchase was last looked at; one that has ended since then comes first. Delivered ones are not
 -- in it. On a ledger so large that this takes longer than `migrate` allows, build it by hand first, with CREATE INDEX
 -- CONCURRENTLY and this very name.

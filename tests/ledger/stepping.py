@@ -20,10 +20,11 @@ Connection = psycopg.AsyncConnection[TupleRow]
 
 
 class _Connection(Connection):
-    """Without pipelines: every statement is sent when its turn comes."""
+    """Every statement is sent when its turn comes; a pipeline is one transaction, as PostgreSQL runs it."""
 
     def pipeline(self) -> Any:
-        return nullcontext()
+        idle = self.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+        return self.transaction() if idle else nullcontext()
 
 
 class Session:

@@ -82,5 +82,5 @@ class UndoReporter:
 
 
 def _says_redeemed(body: Body) -> bool:
-    told: list[dict[str, str]] = body.get("status", {}).get("conditions", [])
-    return any(one["type"] == conditions.REDEEMED and one["status"] == "True" for one in told)
+    found: list[dict[str, str]] = body.get("status", {}).get("conditions", [])
+    return any(one["type"] == conditions.REDEEMED and one["status"] == "True" for one in found)
