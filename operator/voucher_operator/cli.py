@@ -176,7 +176,7 @@ async def _release(settings: Settings, args: argparse.Namespace) -> int:
         await ledger.close()
     if not number:
         return _fail(
-            f"no code to release of Voucher {namespace}/{name}: check the name, and delete the Voucher if it is there",
+            f"no code to release of Voucher {namespace}/{name}: check the name; delete the Voucher first",
             1,
         )
     print(f"a Voucher in namespace {args.to} may issue the code of {namespace}/{name} now")

@@ -119,7 +119,6 @@ async def used(case: Case) -> None:
 
 TWO_GRANTS_AND_AN_ISSUE = {
     "redeem-redeem-issue": (nothing, ("redeem", "redeem", "issue")),
-    "redeem-buy-issue": (nothing, ("redeem", "buy", "issue")),
     "redeem-go_redeem-issue": (nothing, ("redeem", "go_redeem", "issue")),
     "redeem-redeem-normal-spelling": (issued_in_lower_case, ("redeem", "redeem", "issue")),
     "redeem-redeem-respell": (nothing, ("redeem", "redeem", "respell")),

@@ -16,6 +16,7 @@ from tests.ledger.test_interleavings import (
 )
 
 MORE = {
+    "redeem-buy-issue": (nothing, ("redeem", "buy", "issue")),
     "buy-buy-issue": (nothing, ("buy", "buy", "issue")),
     "redeem-buy-normal-spelling": (issued_in_lower_case, ("redeem", "buy", "issue")),
     "redeem-put-respell": (nothing, ("redeem", "put", "respell")),
