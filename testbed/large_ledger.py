@@ -166,4 +166,10 @@ def fill(database: Database, size: Size) -> None:
             for statement in part.format(**values).split(";\n"):
                 admin.execute(statement.encode())
         admin.execute("UPDATE vouchers.summing SET finished = true")
+        # As `migrate` does for the customers of before.
+        admin.execute(
+            "INSERT INTO vouchers.account SELECT customer_id, sum(coalesce(amount_minor, amount_omr * 1000)) "
+            "FROM credit_ledger GROUP BY customer_id ON CONFLICT (customer_id) DO UPDATE "
+            "SET balance_minor = excluded.balance_minor"
+        )
         admin.execute("VACUUM (ANALYZE)")
