@@ -3,11 +3,15 @@
 See also: migrations/0012.entries-in-balance.sql; tests/ledger/test_go_service.py has the rest of what the two share.
 """
 
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from testbed.postgres import OWNER, Database
 from tests.ledger.drive import ask, issue, opened, rows, says, terms
 from tests.ledger.go_service import GoService
+from voucher_operator.controllers.undone import UndoReporter
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import Outcome, RedeemRequest
 
@@ -85,3 +89,29 @@ async def test_undo_by_both_takes_back_once(ledger: Ledger, database: Database) 
     async with opened(database.runtime_url) as other:
         assert not (await other.undo(request.key)).undone
     assert await rows(database, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(0, 0)]
+
+
+class OneRedemption:
+    """An API server that has one Redemption, with this status."""
+
+    def __init__(self, status: dict[str, Any]) -> None:
+        self._body = {"metadata": {"namespace": "billing", "name": "u"}, "spec": {}, "status": status}
+
+    async def get(self, plural: str, namespace: str, name: str) -> dict[str, Any]:
+        assert (plural, namespace, name) == ("redemptions", "billing", "u")
+        return self._body
+
+
+@pytest.mark.parametrize("finished", [False, True])
+async def test_undo_is_reported_only_when_the_status_is_final(
+    ledger18: Ledger, database18: Database, finished: bool
+) -> None:
+    """The ledger answered `redeemed` before the undo, and that status may still be written: it is looked at again."""
+    await issue(database18)
+    await undone(ledger18, database18, ask(user="u", key="billing/u"))
+    nobody: Any = None
+    settings: Any = SimpleNamespace(namespaces=("billing",), backoff_max=0.0)
+    api: Any = OneRedemption({"finished": finished, "conditions": []})
+    outage: Any = SimpleNamespace(lasts=False)
+    await UndoReporter(ledger18, api, nobody, nobody, nobody, nobody, outage, settings).report()
+    assert bool(await ledger18.undone_elsewhere(["billing"], 0.0, 10)) is not finished

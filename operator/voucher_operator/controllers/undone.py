@@ -65,10 +65,11 @@ class UndoReporter:
         except ApiUnavailableError as error:
             log.info("will be tried again", extra={"resource": "redemption", "key": key, "reason": str(error)})
             return False
-        if body is None or not _says_redeemed(body):
-            return True
-        self._reconcile(body, key, undone_at)
-        return False
+        if body is not None and _says_redeemed(body):
+            self._reconcile(body, key, undone_at)
+            return False
+        # An unfinished one may yet say Redeemed: the ledger answered before the undo, and the PATCH is under way.
+        return body is None or bool(body.get("status", {}).get("finished"))
 
     def _reconcile(self, body: Body, key: str, undone_at: datetime) -> None:
         if self.order_queue.knows(key) or self.redemption_queue.knows(key):
