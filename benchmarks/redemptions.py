@@ -20,7 +20,8 @@ from testbed.cluster import Installation, Stack, install_rights
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Version
 from testbed.processes import TestbedError, wait_until
-from voucher_operator.controllers import kube, redemption_status
+from voucher_operator.controllers.redemption import status as redemption_status
+from voucher_operator.kube import client as kube
 from voucher_operator.ledger.types import Outcome, RedeemResult
 from voucher_operator.resources.redemption import Redemption
 

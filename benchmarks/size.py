@@ -15,10 +15,10 @@ from benchmarks.report import line, ratios, title
 from testbed.cluster import migrate
 from testbed.large_ledger import BUSY, SERVED, Size, fill
 from testbed.postgres import Database, PostgresServer, Version
+from voucher_operator.ledger.admin.verify import Invariant
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_rows import UNDERSTOOD
+from voucher_operator.ledger.purchase.rows import UNDERSTOOD
 from voucher_operator.ledger.statements import statement
-from voucher_operator.ledger.verify import Invariant
 
 _SMALLER: Final = 100
 _FLOOR: Final = "SELECT count(*), sum(amount_omr), max(reason) FROM credit_ledger"

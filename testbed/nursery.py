@@ -168,8 +168,8 @@ class _Child:
 def main(address: str) -> None:
     """Read the modules, then give birth to whatever is ordered at a socket."""
     # The operator reads some of these late, or never: here they are to cost nothing more.
-    import voucher_operator.checkout.stripe_gateway
-    import voucher_operator.process.runner
+    import voucher_operator.payments.stripe_gateway
+    import voucher_operator.process.run
     import voucher_operator.web.server  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

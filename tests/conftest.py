@@ -22,7 +22,7 @@ from testbed.nursery import Nursery
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import RUNTIME, Database, PostgresServer
 from testbed.processes import TestbedError, temporary_folder, wait_until
-from voucher_operator.ledger.migrate import migrate
+from voucher_operator.ledger.schema.migrate import migrate
 
 _CLUSTER, _OUTCOME, _NURSERY = "cluster", "outcome", "nursery"
 # For etcd and the API server, whom nobody measures here: processors are scarcer than memory.

@@ -1,6 +1,6 @@
 """The command line: `voucher-operator run | migrate | verify | export | balance | release | version`.
 
-The only place that turns exceptions into exit codes and one line for people. Neighbours: `process.runner` and the
+The only place that turns exceptions into exit codes and one line for people. See also: `process.run` and the
 ledger's commands.
 """
 
@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from voucher_operator import __version__, telemetry
+from voucher_operator.ledger.admin.export import export
+from voucher_operator.ledger.admin.reader import STATEMENT_LIMIT
+from voucher_operator.ledger.admin.verify import ungranted, verify
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.export import export
-from voucher_operator.ledger.reader import STATEMENT_LIMIT
 from voucher_operator.ledger.types import Violation
-from voucher_operator.ledger.verify import ungranted, verify
-from voucher_operator.process.migration import DEFER, migrate_patiently, seconds
+from voucher_operator.process.migrate import DEFER, migrate_patiently, seconds
 from voucher_operator.resources.errors import OperatorError, ProcessError
 from voucher_operator.resources.money import format_amount
 from voucher_operator.settings import Settings
@@ -112,7 +112,7 @@ def _voucher(text: str) -> tuple[str, str]:
 
 async def _run(settings: Settings, _: argparse.Namespace) -> int:
     # Here, for the other commands need none of its libraries: they start in half the time. `_ungranted` does the same.
-    from voucher_operator.process.runner import run
+    from voucher_operator.process.run import run
 
     await run(settings)
     return 0
@@ -139,7 +139,7 @@ async def _verify(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def _ungranted(conninfo: str, namespaces: Sequence[str], limit: float) -> list[Violation]:
-    from voucher_operator.controllers.audit import redeemed_keys
+    from voucher_operator.controllers.redemption.resource_claims import redeemed_keys
 
     broken = []
     async for keys in redeemed_keys(namespaces):

@@ -1,6 +1,6 @@
 """All settings of the process, from the environment, in one class.
 
-Neighbours: `cli` reads them once and hands them down; the chart's Deployment sets them from its values.
+See also: `cli` reads them once and hands them down; the chart's Deployment sets them from its values.
 """
 
 from pathlib import Path

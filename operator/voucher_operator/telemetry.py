@@ -2,7 +2,7 @@
 
 JSON lines on standard error, Prometheus counters; never a code, a credential or a customer in either.
 
-Neighbours: `cli` calls `configure_logging` once; every layer above `resources` may count; `process.http` serves the
+See also: `cli` calls `configure_logging` once; every layer above `resources` may count; `web.probes` serves the
 metrics.
 """
 
@@ -97,7 +97,7 @@ _HANDLED = ("failed temporarily", "Unprocessed streams left")
 
 
 class _Retried(logging.Filter):
-    """Drops what kopf says at ERROR of each try of a call that it repeats: `controllers.kube` says it once.
+    """Drops what kopf says at ERROR of each try of a call that it repeats: `kube.client` says it once.
 
     A call that stays forbidden is another matter: it is said once for each call, for somebody must give the right. An
     API server that has just started forbids everything for a moment.

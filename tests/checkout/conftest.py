@@ -8,9 +8,9 @@ from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
 from testbed.stripe import StripeMock
 from tests.checkout.drive import SOVEREIGN, checking_out, settings
-from voucher_operator.checkout.saga import Checkout
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.verify import verify
+from voucher_operator.payments.purchase_saga import Checkout
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from testbed.postgres import Database
 from testbed.scripted_stripe import KEY, Pause
 from tests.ledger.drive import ask, rows
 from tests.ledger.purchase_drive import bought, buy, give
-from voucher_operator.checkout.saga import Checkout
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import Line, Purchase
+from voucher_operator.ledger.purchase.types import Line, Purchase
+from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.settings import Settings
 
 SOVEREIGN = "omantel.example.com"

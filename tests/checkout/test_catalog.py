@@ -12,11 +12,11 @@ from aiohttp import web
 
 from testbed.processes import free_port
 from tests.checkout.drive import settings
-from voucher_operator.checkout import catalog_service
-from voucher_operator.checkout.catalog import Catalog
-from voucher_operator.checkout.catalog_service import CatalogService
-from voucher_operator.checkout.catalog_source import CatalogFile, NoCatalog, source
-from voucher_operator.ledger.purchase_types import Line
+from voucher_operator.ledger.purchase.types import Line
+from voucher_operator.payments import catalog_service
+from voucher_operator.payments.catalog import Catalog
+from voucher_operator.payments.catalog_service import CatalogService
+from voucher_operator.payments.catalog_source import CatalogFile, NoCatalog, source
 from voucher_operator.resources.errors import (
     CatalogUnavailableError,
     CurrencyMismatchError,
@@ -246,7 +246,7 @@ async def test_what_is_new_is_not_refused_by_an_old_list(
 ) -> None:
     await price(catalog)
     shop.lists["plans"].append({"id": "p-9", "slug": "xxl", "price_omr": 90})
-    monkeypatch.setattr("voucher_operator.checkout.catalog._JUST_NOW", 0.0)
+    monkeypatch.setattr("voucher_operator.payments.catalog._JUST_NOW", 0.0)
     assert await price(catalog, "xxl") == [90_000]
 
 

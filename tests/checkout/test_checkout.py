@@ -7,9 +7,9 @@ from testbed.scripted_stripe import ScriptedStripe
 from tests.checkout.drive import COUPONS, CUSTOMERS, LINES, SESSIONS, checking_out, place, settings, standing
 from tests.ledger.drive import issue
 from tests.ledger.purchase_drive import bought, buy
-from voucher_operator.checkout.saga import Checkout
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import PurchaseState, Received
+from voucher_operator.ledger.purchase.types import PurchaseState, Received
+from voucher_operator.payments.purchase_saga import Checkout
 
 
 async def test_card_pays_exactly_what_credit_does_not(

@@ -22,9 +22,9 @@ from tests.checkout.drive import (
 )
 from tests.ledger.drive import issue, rows
 from tests.ledger.purchase_drive import bought, buy
-from voucher_operator.checkout.saga import Checkout
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import PurchaseState, Received
+from voucher_operator.ledger.purchase.types import PurchaseState, Received
+from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.resources.errors import PaymentProcessorUnavailableError
 from voucher_operator.resources.reasons import Reason
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voucher_operator.checkout.currency import rules
+from voucher_operator.payments.currency import rules
 from voucher_operator.resources.errors import PaymentRejectedError
 from voucher_operator.resources.money import MINOR_DIGITS
 

@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from testbed.interpreter import environment
-from voucher_operator.checkout.effects import VARIABLE, Effect, effect
+from voucher_operator.failpoints import VARIABLE, Effect, effect
 
 SCRIPT = """
 import asyncio
-from voucher_operator.checkout.effects import Effect, effect
+from voucher_operator.failpoints import Effect, effect
 async def main():
     async with effect(Effect.STRIPE_COUPON):
         print("coupon", flush=True)

@@ -8,9 +8,9 @@ from testbed.postgres import Database
 from testbed.scripted_stripe import Fault, ScriptedStripe
 from tests.checkout.drive import place, standing
 from tests.ledger.drive import rows
-from voucher_operator.checkout.saga import Checkout
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import Purchase, PurchaseState, Received
+from voucher_operator.ledger.purchase.types import Purchase, PurchaseState, Received
+from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.resources.errors import PaymentProcessorUnavailableError, PaymentRejectedError
 
 SUBSCRIPTIONS = "/v1/subscriptions"

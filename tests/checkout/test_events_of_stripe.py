@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voucher_operator.checkout.events_of_stripe import (
+from voucher_operator.ledger.purchase.types import Payment, PaymentEffect
+from voucher_operator.payments.stripe_events import (
     dispute,
     intent_of,
     is_failed_refund,
@@ -16,7 +17,6 @@ from voucher_operator.checkout.events_of_stripe import (
     refund,
     refunded_charge,
 )
-from voucher_operator.ledger.purchase_types import Payment, PaymentEffect
 
 TYPES = (
     "checkout.session.completed",

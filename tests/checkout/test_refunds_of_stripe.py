@@ -10,10 +10,10 @@ from testbed.scripted_stripe import Fault, ScriptedStripe
 from tests.checkout.drive import SESSIONS, checking_out, place, settings, standing
 from tests.ledger.drive import rows
 from voucher_operator import telemetry
-from voucher_operator.checkout.saga import Checkout
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import PaymentEffect, Purchase, PurchaseState, Received
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.purchase.types import PaymentEffect, Purchase, PurchaseState, Received
+from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.resources.errors import PaymentProcessorUnavailableError
 
 INVOICE_PAYMENTS = "/v1/invoice_payments"

@@ -9,10 +9,10 @@ import pytest
 
 from testbed.stripe import StripeMock
 from tests.checkout.drive import LINES, settings
-from voucher_operator.checkout import stripe_gateway, stripe_requests
-from voucher_operator.checkout.currency import rules
-from voucher_operator.checkout.stripe_gateway import StripeGateway
-from voucher_operator.ledger.purchase_types import Purchase, PurchaseState
+from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
+from voucher_operator.payments import stripe_gateway, stripe_requests
+from voucher_operator.payments.currency import rules
+from voucher_operator.payments.stripe_gateway import StripeGateway
 from voucher_operator.resources.errors import PaymentRejectedError
 
 OMR = rules("OMR")

@@ -25,7 +25,7 @@ from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
 from testbed.processes import Daemon, free_port, wait_until
 from testbed.tools import ensure
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.admin.verify import verify
 
 Body = dict[str, Any]
 

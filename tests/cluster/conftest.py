@@ -25,8 +25,8 @@ from tests.cluster.desk import Desk
 from tests.cluster.desk import opened as opened_desk
 from tests.cluster.market import Market
 from tests.cluster.resources import CLOSED_SECRET, FAST, Books, Shop
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.types import Violation
-from voucher_operator.ledger.verify import verify
 
 
 @dataclass

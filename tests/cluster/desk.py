@@ -18,15 +18,15 @@ from testbed.scripted_stripe import ScriptedStripe
 from tests.cluster.market import SOVEREIGN, Market, order
 from tests.cluster.resources import Object, unique
 from tests.ledger.drive import rows, terms
-from voucher_operator.checkout.catalog import Catalog
-from voucher_operator.checkout.catalog_source import source
-from voucher_operator.checkout.saga import Checkout
-from voucher_operator.controllers.assembly import Controllers, Process, assemble
-from voucher_operator.controllers.events import Recorder
-from voucher_operator.controllers.kube import KubeApi
-from voucher_operator.controllers.queue import Result
+from voucher_operator.controllers.wiring import Controllers, Process, assemble
+from voucher_operator.kube.client import KubeApi
+from voucher_operator.kube.event_recorder import Recorder
+from voucher_operator.kube.work_queue import Result
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import Purchase
+from voucher_operator.ledger.purchase.types import Purchase
+from voucher_operator.payments.catalog import Catalog
+from voucher_operator.payments.catalog_source import source
+from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.settings import Settings
 
 _ORGANIZATIONS: Final = "/apis/catalyst.openova.io/v1alpha1"

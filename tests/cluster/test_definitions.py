@@ -14,7 +14,7 @@ from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
 from testbed.processes import wait_until
-from voucher_operator.controllers.definitions import lacks
+from voucher_operator.kube.crd_check import lacks
 
 Document = dict[str, Any]
 

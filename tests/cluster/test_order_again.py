@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.desk import Desk, reason, settle, spec
 from tests.cluster.market import ADDONS, PLANS, order
-from voucher_operator.controllers.writer import StatusWriter
+from voucher_operator.kube.status_writer import StatusWriter
 
 SAID = ("state", "orderID", "checkoutURL", "credit", "finished")
 

@@ -23,7 +23,7 @@ from tests.cluster.order_storm import Storm
 from tests.cluster.resources import FAST
 from tests.conftest import Operators
 from tests.events.drive import Streams
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.admin.verify import verify
 
 SEED = "CHAOS_SEED"
 """The environment variable that brings back a run's dice; what they meet differs all the same."""

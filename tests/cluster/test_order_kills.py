@@ -33,7 +33,7 @@ from tests.cluster.market import ADDONS, PLANS, Market, awaiting, order, told
 from tests.cluster.resources import FAST, Books, Made, Object, Shop, ready, status, until
 from tests.cluster.test_order_organization import GROUP, Registry
 from tests.events.drive import Message, Streams
-from voucher_operator.checkout.effects import VARIABLE, Effect
+from voucher_operator.failpoints import VARIABLE, Effect
 
 pytestmark = pytest.mark.xdist_group("own-cluster")
 

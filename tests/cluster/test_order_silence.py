@@ -7,7 +7,7 @@ import pytest
 from testbed.scripted_stripe import Fault
 from tests.cluster.desk import Desk, reason, spec
 from tests.cluster.market import order
-from voucher_operator.controllers import purchases
+from voucher_operator.controllers.purchase import periodic as purchases
 
 CUSTOMERS, SESSIONS = "/v1/customers", "/v1/checkout/sessions"
 

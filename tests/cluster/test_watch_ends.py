@@ -13,7 +13,7 @@ import pytest
 
 from testbed.cluster import Installation
 from voucher_operator.controllers import watch
-from voucher_operator.process.runner import _end
+from voucher_operator.process.run import _end
 
 
 async def test_cancelled_while_kopf_asks_what_is_served(

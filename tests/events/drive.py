@@ -15,7 +15,7 @@ from nats.js.errors import NotFoundError
 from testbed.nats import NatsServer
 from testbed.postgres import Database
 from tests.ledger.drive import rows
-from voucher_operator.events.relay import Outbox, Relay
+from voucher_operator.messaging.outbox_relay import Outbox, Relay
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import asyncio
 import sys
 
-from voucher_operator.events.relay import Relay
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.messaging.outbox_relay import Relay
 
 
 async def main(database: str, url: str, stream: str, prefix: str) -> None:

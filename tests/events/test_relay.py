@@ -9,7 +9,7 @@ from tests.events.drive import Streams, drained, in_order, running, waiting, wri
 from tests.ledger.drive import rows, until
 from voucher_operator import telemetry
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import OutboxEvent
+from voucher_operator.ledger.purchase.types import OutboxEvent
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 MANY = [f"tenant-{n % 7}" for n in range(280)]

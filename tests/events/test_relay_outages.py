@@ -16,8 +16,8 @@ from testbed.postgres import Database
 from testbed.processes import Daemon
 from tests.events.drive import Streams, drained, in_order, running, waiting, write, written
 from tests.ledger.drive import until
-from voucher_operator.events import bus
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.messaging import nats_connection as bus
 
 MANY = [f"tenant-{n % 5}" for n in range(1500)]
 

@@ -9,9 +9,10 @@ from testbed.postgres import Database
 from tests.events.drive import Streams, drained, in_order, running, waiting, write, written
 from tests.ledger.drive import rows, until
 from voucher_operator import telemetry
-from voucher_operator.events import bus, relay
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import OutboxEvent
+from voucher_operator.ledger.purchase.types import OutboxEvent
+from voucher_operator.messaging import nats_connection as bus
+from voucher_operator.messaging import outbox_relay as relay
 
 MANY = [f"tenant-{n % 50}" for n in range(500)]
 

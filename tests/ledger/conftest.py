@@ -6,8 +6,8 @@ import pytest
 
 from testbed.postgres import Database
 from tests.ledger.drive import opened
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.verify import verify
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from testbed.postgres import Database
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.redeem import redeem_batch
+from voucher_operator.ledger.redemption.redeem import redeem_batch
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import RedeemRequest, RedeemResult, VoucherTerms
 

@@ -6,7 +6,7 @@ from typing import Any
 from testbed.postgres import Database
 from tests.ledger.drive import ask, rows
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import Line, Purchase, PurchaseRequest, PurchaseResult
+from voucher_operator.ledger.purchase.types import Line, Purchase, PurchaseRequest, PurchaseResult
 from voucher_operator.ledger.types import RedeemRequest
 
 

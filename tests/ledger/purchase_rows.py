@@ -9,8 +9,8 @@ from psycopg import AsyncConnection
 
 from testbed.postgres import Database
 from tests.ledger.drive import rows
-from voucher_operator.ledger.purchase_types import PaymentEffect, PaymentEvent, PurchaseState
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.admin.verify import verify
+from voucher_operator.ledger.purchase.types import PaymentEffect, PaymentEvent, PurchaseState
 
 _numbers = itertools.count(1)
 _HOLDS = (PurchaseState.PENDING, PurchaseState.AWAITING_PAYMENT, PurchaseState.COMPLETED)

@@ -16,11 +16,11 @@ from testbed.postgres import OWNER, RUNTIME, Database
 from tests.ledger.drive import ask, issue, opened, rows, says
 from tests.ledger.go_service import GoService
 from tests.ledger.test_migrate_backfill import SLOW_INDEX
-from voucher_operator.ledger import migrate_session
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.migrate import migrate
-from voucher_operator.ledger.migrate_session import MigrationError
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.schema import session as migrate_session
+from voucher_operator.ledger.schema.migrate import migrate
+from voucher_operator.ledger.schema.session import MigrationError
 
 SUMS = (
     "SELECT a.balance_minor, coalesce(sum(e.amount_minor), 0)::bigint, coalesce(sum(e.amount_omr), 0)::bigint "

@@ -17,8 +17,8 @@ from testbed.postgres import Database
 from tests.ledger.go_service import GoService
 from tests.ledger.ledger_rows import FIRST, SECOND, SECRET, fill
 from tests.ledger.purchase_rows import place
-from voucher_operator.ledger.export import Format, What, export
-from voucher_operator.ledger.purchase_types import PurchaseState
+from voucher_operator.ledger.admin.export import Format, What, export
+from voucher_operator.ledger.purchase.types import PurchaseState
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 ROOT = Path(__file__).parents[2]
@@ -221,7 +221,7 @@ async def test_gathering_that_takes_too_long_is_stopped(database: Database) -> N
 
 MEASURE = """
 import asyncio, resource, sys
-from voucher_operator.ledger.export import export
+from voucher_operator.ledger.admin.export import export
 with open("/dev/null", "w") as out:
     print(asyncio.run(export(sys.argv[1], "entries", "csv", out)))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

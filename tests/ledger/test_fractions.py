@@ -15,11 +15,11 @@ from testbed.postgres import RUNTIME, Database
 from tests.ledger.drive import ask, issue, opened, rows, says, terms
 from tests.ledger.go_service import STARTUP, GoService, Refused
 from tests.ledger.purchase_drive import bought, buy
-from voucher_operator.ledger.account_backfill import open_accounts
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.migrate import migrate
-from voucher_operator.ledger.migrate_session import Plan
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.schema.account_backfill import open_accounts
+from voucher_operator.ledger.schema.migrate import migrate
+from voucher_operator.ledger.schema.session import Plan
 from voucher_operator.resources.reasons import Reason
 
 

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService, PromoCode, Refused
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.admin.verify import verify
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from testbed.postgres import OWNER, Database
 from tests.ledger.drive import ask, issue, opened, rows, says, terms
 from tests.ledger.go_service import GoService
-from voucher_operator.controllers.undone import UndoReporter
+from voucher_operator.controllers.redemption.undo_reporter import UndoReporter
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import Outcome, RedeemRequest
 

@@ -20,13 +20,14 @@ from tests.ledger.drive import ask, opened, rows, terms
 from tests.ledger.go_service import GoService
 from tests.ledger.interleaving import Operation, Run, Scheduler, SteppedConnection, explore
 from tests.ledger.purchase_drive import buy
-from voucher_operator.ledger import accounts, vouchers
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.credit import accounts
 from voucher_operator.ledger.pool import _configure
-from voucher_operator.ledger.purchase_batch import purchase_batch
-from voucher_operator.ledger.redeem import redeem_batch
+from voucher_operator.ledger.purchase.batch import purchase_batch
+from voucher_operator.ledger.redemption.redeem import redeem_batch
 from voucher_operator.ledger.types import VoucherOwner, VoucherTerms
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.voucher import vouchers
 
 _numbers = itertools.count(1)
 

@@ -13,8 +13,8 @@ from yoyo import read_migrations
 
 from testbed.postgres import OWNER, RUNTIME, Database, PostgresServer
 from tests.ledger.go_service import GoService
-from voucher_operator.ledger.migrate import migrate
-from voucher_operator.ledger.migrate_session import MigrationError
+from voucher_operator.ledger.schema.migrate import migrate
+from voucher_operator.ledger.schema.session import MigrationError
 from voucher_operator.resources.errors import CurrencyMismatchError, LedgerUnavailableError
 
 GO_TABLES = ("customers", "subscriptions", "orders", "promo_codes", "promo_redemptions", "credit_ledger")

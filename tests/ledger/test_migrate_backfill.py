@@ -20,18 +20,18 @@ from testbed.processes import wait_until
 from tests.ledger.drive import ask, opened, says
 from tests.ledger.go_service import STARTUP, GoService
 from tests.ledger.test_migrate import ALL
-from voucher_operator.ledger import migrate_session
-from voucher_operator.ledger.backfill import backfill, hand_over, sum_portion
-from voucher_operator.ledger.migrate import migrate
-from voucher_operator.ledger.migrate_session import APPLICATION_NAME, MigrationError, Plan
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.admin.verify import verify
+from voucher_operator.ledger.schema import session as migrate_session
+from voucher_operator.ledger.schema.backfill import backfill, hand_over, sum_portion
+from voucher_operator.ledger.schema.migrate import migrate
+from voucher_operator.ledger.schema.session import APPLICATION_NAME, MigrationError, Plan
 
 ROOT = Path(__file__).parents[2]
 CODES = ("SPRING", "lower", "  padded ")
 SCRIPT = """
 import sys
-from voucher_operator.ledger.backfill import backfill
-from voucher_operator.ledger.migrate_session import Plan
+from voucher_operator.ledger.schema.backfill import backfill
+from voucher_operator.ledger.schema.session import Plan
 backfill(Plan(sys.argv[1], "OMR", 3, "nobody", 60.0), portion=1, codes=1)
 """
 # What a ledger looks like right after the last file was applied: nothing that was there before is summed up.

@@ -12,13 +12,13 @@ from testbed.postgres import OWNER, RUNTIME, Database
 from testbed.processes import wait_until
 from tests.ledger.go_service import STARTUP, GoService
 from tests.ledger.ledger_rows import fill
-from voucher_operator.ledger import migrate as migration
-from voucher_operator.ledger.backfill import backfill
-from voucher_operator.ledger.export import export
-from voucher_operator.ledger.migrate import migrate
-from voucher_operator.ledger.migrate_preflight import prepare
-from voucher_operator.ledger.migrate_session import APPLICATION_NAME, MigrationError, Plan
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.admin.export import export
+from voucher_operator.ledger.admin.verify import verify
+from voucher_operator.ledger.schema import migrate as migration
+from voucher_operator.ledger.schema.backfill import backfill
+from voucher_operator.ledger.schema.migrate import migrate
+from voucher_operator.ledger.schema.preflight import prepare
+from voucher_operator.ledger.schema.session import APPLICATION_NAME, MigrationError, Plan
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 DEFAULTS = {

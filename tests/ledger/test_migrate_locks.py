@@ -18,14 +18,14 @@ from testbed.postgres import RUNTIME, Database
 from testbed.processes import wait_until
 from tests.ledger.go_service import STARTUP_LIMIT, GoService, Refused
 from tests.ledger.test_migrate import ALL
-from voucher_operator.ledger.migrate import ADVISORY_LOCK, migrate
-from voucher_operator.ledger.migrate_session import APPLICATION_NAME, MigrationError
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.admin.verify import verify
+from voucher_operator.ledger.schema.migrate import ADVISORY_LOCK, migrate
+from voucher_operator.ledger.schema.session import APPLICATION_NAME, MigrationError
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import asyncio, sys
-from voucher_operator.ledger.migrate import migrate
+from voucher_operator.ledger.schema.migrate import migrate
 print(asyncio.run(migrate(sys.argv[1], currency="OMR", runtime_role=sys.argv[2])))
 """
 

@@ -10,9 +10,9 @@ from testbed.interpreter import environment
 from testbed.nursery import Nursery
 from testbed.postgres import RUNTIME, Database
 from tests.ledger.ledger_rows import fill
-from voucher_operator.ledger.migrate import migrate
-from voucher_operator.ledger.migrate_session import MigrationError
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.admin.verify import verify
+from voucher_operator.ledger.schema.migrate import migrate
+from voucher_operator.ledger.schema.session import MigrationError
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 COMMANDS = (["migrate"], ["verify"], ["export", "entries"], ["balance", "somebody"])

@@ -10,9 +10,9 @@ import pytest
 
 from testbed.postgres import OWNER, RUNTIME, Database
 from tests.ledger.go_service import STARTUP, GoService
-from voucher_operator.ledger.migrate import migrate
-from voucher_operator.ledger.migrate_session import MigrationError
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.admin.verify import verify
+from voucher_operator.ledger.schema.migrate import migrate
+from voucher_operator.ledger.schema.session import MigrationError
 
 OWNERS = """
 SELECT DISTINCT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'vouchers'

@@ -9,8 +9,8 @@ from psycopg import AsyncConnection
 
 from testbed.postgres import OWNER, RUNTIME, Database
 from tests.ledger.drive import ask, issue, opened
-from voucher_operator.ledger.migrate import migrate
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.admin.verify import verify
+from voucher_operator.ledger.schema.migrate import migrate
 
 CUSTOMER = "00000000-0000-4000-8000-000000000001"
 

@@ -11,12 +11,12 @@ import pytest
 
 from testbed.postgres import RUNTIME, Database
 from tests.ledger.go_service import STARTUP
-from voucher_operator.ledger import migrate_session
-from voucher_operator.ledger.migrate import migrate
-from voucher_operator.ledger.migrate_session import MigrationError
-from voucher_operator.ledger.shapes import Found, expected, read
+from voucher_operator.ledger.admin.verify import verify
+from voucher_operator.ledger.schema import session as migrate_session
+from voucher_operator.ledger.schema.migrate import migrate
+from voucher_operator.ledger.schema.session import MigrationError
+from voucher_operator.ledger.schema.shapes import Found, expected, read
 from voucher_operator.ledger.statements import statement
-from voucher_operator.ledger.verify import verify
 
 INDEXES = {
     "credit_ledger_newest": "credit_ledger (customer_id, created_at)",
@@ -51,7 +51,7 @@ def lines(shapes: dict[tuple[str, str], str]) -> set[str]:
 
 
 async def test_what_the_migrations_make_is_what_is_expected(database: Database) -> None:
-    """A line that differs belongs into, or out of, ledger/sql/shapes.txt, in these very words."""
+    """A line that differs belongs into, or out of, ledger/schema/shapes.txt, in these very words."""
     made = shapes(database)
     assert sorted(lines({name: found.shape for name, found in made.items()})) == sorted(lines(dict(expected())))
     assert all(found.working for found in made.values())

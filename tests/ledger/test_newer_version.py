@@ -9,11 +9,11 @@ from testbed.postgres import Database
 from tests.ledger.drive import rows
 from tests.ledger.purchase_rows import Placed, place
 from voucher_operator import telemetry
-from voucher_operator.controllers.outage import Outage
-from voucher_operator.controllers.purchases import PurchasePasses
+from voucher_operator.controllers.purchase.periodic import PurchasePasses
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.errors import NewerVersionError
-from voucher_operator.ledger.purchase_types import PaymentEffect, Purchase, PurchaseState, Received
+from voucher_operator.ledger.health import Outage
+from voucher_operator.ledger.purchase.types import PaymentEffect, Purchase, PurchaseState, Received
 from voucher_operator.settings import Settings
 
 NEWER = {

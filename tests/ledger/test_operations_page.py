@@ -13,7 +13,7 @@ from testbed.postgres import Database
 from tests.ledger.drive import ask, holding, issue, rows
 from tests.ledger.purchase_rows import broken, place
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import Dispute, Payment, PaymentEffect, PurchaseState, Received
+from voucher_operator.ledger.purchase.types import Dispute, Payment, PaymentEffect, PurchaseState, Received
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "operations.md"

@@ -8,7 +8,7 @@ from psycopg import AsyncConnection
 from testbed.postgres import Database
 from tests.ledger.drive import holding, opened, rows
 from tests.ledger.purchase_rows import place
-from voucher_operator.ledger.purchase_types import OutboxBacklog, PurchaseState
+from voucher_operator.ledger.purchase.types import OutboxBacklog, PurchaseState
 
 WRITE = "INSERT INTO vouchers.outbox (type, tenant_id, data) VALUES ('test', %s, %s)"
 

@@ -14,9 +14,9 @@ from testbed.postgres import Database
 from tests.ledger.drive import ask, issue, opened, rows, says, terms
 from tests.ledger.go_service import GoService
 from tests.ledger.stepping import Connection, stepped
-from voucher_operator.ledger import vouchers
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutOutcome, VoucherOwner, VoucherTerms
+from voucher_operator.ledger.voucher import vouchers
 from voucher_operator.resources.errors import CodeConflictError, CodeReservedError, OperatorError
 
 FIRST = VoucherOwner("voucher-1", "billing", "first")

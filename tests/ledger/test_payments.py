@@ -9,9 +9,9 @@ import pytest
 from testbed.postgres import Database
 from tests.ledger.drive import opened, rows
 from tests.ledger.purchase_rows import broken, entries, look, outcomes, place, settle_by_hand
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import PaymentEffect, PurchaseState, Received
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.purchase.types import PaymentEffect, PurchaseState, Received
 from voucher_operator.resources.errors import RequestRejectedError
 
 PENDING, AWAITING, COMPLETED, CANCELLED, ROLLED_BACK, REFUNDED = PurchaseState

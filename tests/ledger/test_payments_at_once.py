@@ -10,8 +10,8 @@ from testbed.postgres import Database
 from tests.ledger.drive import holding, issue, opened, rows
 from tests.ledger.purchase_drive import bought, buy, give
 from tests.ledger.purchase_rows import look, outcomes, place
-from voucher_operator.ledger.purchase_types import PaymentEffect, PaymentEvent, PurchaseState, Received
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.admin.verify import verify
+from voucher_operator.ledger.purchase.types import PaymentEffect, PaymentEvent, PurchaseState, Received
 from voucher_operator.resources.errors import LedgerUnavailableError
 from voucher_operator.resources.reasons import Reason
 

@@ -6,7 +6,7 @@ from tests.ledger.go_service import GoService
 from tests.ledger.purchase_drive import give
 from tests.ledger.purchase_rows import broken, entries, look, place, settle_by_hand
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import PaymentEffect, PurchaseState, Received
+from voucher_operator.ledger.purchase.types import PaymentEffect, PurchaseState, Received
 
 PENDING, AWAITING, CANCELLED, ROLLED_BACK = (
     PurchaseState.PENDING,

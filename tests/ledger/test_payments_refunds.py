@@ -10,8 +10,9 @@ import pytest
 from testbed.postgres import Database
 from tests.ledger.drive import rows
 from tests.ledger.purchase_rows import Placed, broken, look, outcomes, place
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import (
+from voucher_operator.ledger.purchase.types import (
     Dispute,
     Payment,
     PaymentEffect,
@@ -19,7 +20,6 @@ from voucher_operator.ledger.purchase_types import (
     PurchaseState,
     Received,
 )
-from voucher_operator.ledger.verify import verify
 
 AWAITING, COMPLETED, ROLLED_BACK = PurchaseState.AWAITING_PAYMENT, PurchaseState.COMPLETED, PurchaseState.ROLLED_BACK
 PAID, REFUNDED, PARTLY = PaymentEffect.PAID, PaymentEffect.REFUNDED, PaymentEffect.PARTLY_REFUNDED

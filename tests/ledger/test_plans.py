@@ -17,9 +17,9 @@ from psycopg import sql
 
 from testbed.large_ledger import BUSY, SERVED, UNSERVED, Size, fill
 from testbed.postgres import Database
-from voucher_operator.ledger.purchase_rows import UNDERSTOOD
+from voucher_operator.ledger.admin.verify import Invariant, verify
+from voucher_operator.ledger.purchase.rows import UNDERSTOOD
 from voucher_operator.ledger.statements import statement
-from voucher_operator.ledger.verify import Invariant, verify
 
 SIZE = Size.of(10_000)
 LIMIT = 10

@@ -13,10 +13,10 @@ from psycopg.conninfo import make_conninfo
 from testbed.postgres import RUNTIME, Database, PostgresServer, StopMode
 from testbed.processes import free_port
 from tests.ledger.drive import ask, issue, opened, rows, says, terms
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.migrate import migrate
+from voucher_operator.ledger.schema.migrate import migrate
 from voucher_operator.ledger.types import RedeemRequest
-from voucher_operator.ledger.verify import verify
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 

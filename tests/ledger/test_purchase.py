@@ -9,7 +9,7 @@ from tests.ledger.drive import ask, issue, opened, rows, terms
 from tests.ledger.go_service import GoService
 from tests.ledger.purchase_drive import again, bought, buy, counted, events, give, told
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import PurchaseState
+from voucher_operator.ledger.purchase.types import PurchaseState
 from voucher_operator.ledger.types import Outcome
 from voucher_operator.resources.errors import RequestRejectedError
 from voucher_operator.resources.reasons import Reason

@@ -13,11 +13,11 @@ from testbed.postgres import Database
 from tests.ledger.drive import holding, issue, opened, rows
 from tests.ledger.go_service import GoService
 from tests.ledger.purchase_drive import buy, give, told
-from voucher_operator.ledger import purchase_batch
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import PurchaseResult
-from voucher_operator.ledger.redeem import held
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.purchase import batch as purchase_batch
+from voucher_operator.ledger.purchase.types import PurchaseResult
+from voucher_operator.ledger.redemption.redeem import held
 
 
 async def test_the_same_credit_is_never_spent_twice(ledger18: Ledger, database18: Database) -> None:

@@ -10,9 +10,9 @@ from testbed.postgres import Database
 from tests.ledger.drive import issue, opened, rows, terms
 from tests.ledger.go_service import GoService
 from tests.ledger.purchase_drive import again, bought, buy, counted, events, give, told
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import Purchase, PurchaseState
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
 from voucher_operator.resources.errors import RequestRejectedError
 from voucher_operator.resources.reasons import Reason
 

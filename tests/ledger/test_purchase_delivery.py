@@ -6,7 +6,7 @@ See also: `test_purchase_compensate`, where one end is followed until it is deli
 from testbed.postgres import Database
 from tests.ledger.drive import holding, opened, rows
 from tests.ledger.purchase_rows import place
-from voucher_operator.ledger.purchase_types import PurchaseState
+from voucher_operator.ledger.purchase.types import PurchaseState
 
 
 async def test_namespaces_take_turns(database: Database) -> None:

@@ -18,9 +18,9 @@ from testbed.postgres import Database
 from tests.ledger.drive import ask, opened, rows
 from tests.ledger.go_service import GoService
 from tests.ledger.purchase_drive import buy, give
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import PaymentEffect, PaymentEvent, Purchase, PurchaseState
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.purchase.types import PaymentEffect, PaymentEvent, Purchase, PurchaseState
 from voucher_operator.resources.reasons import Reason
 
 USERS = ("ann", "ben")

@@ -15,9 +15,9 @@ from testbed.postgres import Database
 from tests.ledger.drive import ask, issue, rows, says
 from tests.ledger.go_service import GoService
 from tests.ledger.purchase_drive import again, bought, buy, counted, give, told
-from voucher_operator.ledger import purchase_batch
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import PurchaseRequest, PurchaseState
+from voucher_operator.ledger.purchase import batch as purchase_batch
+from voucher_operator.ledger.purchase.types import PurchaseRequest, PurchaseState
 from voucher_operator.resources.reasons import Reason
 
 MISMATCH = Reason.CUSTOMER_MISMATCH.value

@@ -16,9 +16,9 @@ from tests.ledger.drive import issue, opened, rows, says
 from tests.ledger.purchase_drive import again, buy, counted, told
 from tests.ledger.stepping import Connection, Session, stepped
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_batch import purchase_batch
-from voucher_operator.ledger.purchase_types import PurchaseRequest, PurchaseResult
-from voucher_operator.ledger.redeem import redeem_batch
+from voucher_operator.ledger.purchase.batch import purchase_batch
+from voucher_operator.ledger.purchase.types import PurchaseRequest, PurchaseResult
+from voucher_operator.ledger.redemption.redeem import redeem_batch
 from voucher_operator.ledger.types import RedeemResult
 from voucher_operator.resources.reasons import Reason
 

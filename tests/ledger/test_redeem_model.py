@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from testbed.postgres import Database
 from tests.ledger.drive import in_one_batch, opened, says
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.types import RedeemRequest
-from voucher_operator.ledger.verify import verify
 
 CODES = ("OPEN", "CAP-1", "CAP-2", "OFF", "GONE", "NONE", "summer")
 USERS = ("ann", "ben", "cat")

@@ -7,9 +7,9 @@ row a code means.
 from testbed.postgres import Database
 from tests.ledger.drive import ask, issue, rows, says, terms
 from tests.ledger.go_service import GoService
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutOutcome, VoucherState
-from voucher_operator.ledger.verify import verify
 
 
 async def test_cap_of_an_adopted_code_does_not_start_anew_in_the_normal_spelling(

@@ -10,7 +10,7 @@ from psycopg.conninfo import make_conninfo
 
 from testbed.postgres import Database, PostgresServer
 from tests.ledger.drive import ask, frozen_session, issue, lives, opened, says, session
-from voucher_operator.ledger.stuck import end_stuck
+from voucher_operator.ledger.admin.stale_sessions import end_stuck
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 CODE = "OMANTEL-MUSCAT-200"

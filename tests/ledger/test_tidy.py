@@ -5,9 +5,9 @@ import pytest
 from testbed.postgres import Database
 from tests.ledger.drive import holding, opened, rows
 from tests.ledger.purchase_rows import place
-from voucher_operator.ledger import outbox
-from voucher_operator.ledger.purchase_types import PaymentEffect, PurchaseState, Received
-from voucher_operator.ledger.verify import verify
+from voucher_operator.ledger.admin.verify import verify
+from voucher_operator.ledger.outbox import events as outbox
+from voucher_operator.ledger.purchase.types import PaymentEffect, PurchaseState, Received
 
 EVENT = """
 INSERT INTO vouchers.outbox (type, tenant_id, data, at, published_at)

@@ -9,9 +9,9 @@ from testbed.postgres import Database
 from tests.ledger.go_service import GoService
 from tests.ledger.ledger_rows import FIRST, SECOND, SECRET, fill
 from tests.ledger.test_verify_purchases import BREAKS as PURCHASE_BREAKS
+from voucher_operator.ledger.admin.verify import EXPLANATIONS, Invariant, ungranted, verify
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Violation
-from voucher_operator.ledger.verify import EXPLANATIONS, Invariant, ungranted, verify
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 

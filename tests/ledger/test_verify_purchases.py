@@ -8,10 +8,10 @@ from testbed.postgres import Database
 from tests.ledger.drive import rows
 from tests.ledger.go_service import GoService
 from tests.ledger.purchase_rows import Placed, place
-from voucher_operator.ledger.purchase_types import PurchaseState
+from voucher_operator.ledger.admin.verify import Invariant, verify
+from voucher_operator.ledger.purchase.types import PurchaseState
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Violation
-from voucher_operator.ledger.verify import Invariant, verify
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tests.ledger.drive import ask, terms
 from tests.ledger.go_service import GoService, Refused
 from tests.ledger.purchase_drive import buy
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import Payment, PaymentEffect, PaymentEvent, Purchase, PurchaseState
+from voucher_operator.ledger.purchase.types import Payment, PaymentEffect, PaymentEvent, Purchase, PurchaseState
 from voucher_operator.ledger.types import RedeemRequest, VoucherOwner, VoucherTerms
 from voucher_operator.resources.errors import CreditSpentError, LedgerUnavailableError
 from voucher_operator.resources.reasons import Reason

@@ -14,8 +14,8 @@ from testbed.postgres import Database
 from tests.ledger.drive import opened, rows
 from tests.ledger.go_service import GoService
 from tests.stress import actors
+from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.types import Violation
-from voucher_operator.ledger.verify import verify
 
 BY_CONTRACT = {"spelling", "balance"}
 GO_SERVICES = 3

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from voucher_operator.controllers.cache import Cache
+from voucher_operator.kube.cache import Cache
 
 
 def body(generation: int, uid: str = "u") -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from voucher_operator import telemetry
-from voucher_operator.checkout.effects import Effect
-from voucher_operator.ledger.purchase_types import PurchaseState, Received
+from voucher_operator.failpoints import Effect
+from voucher_operator.ledger.purchase.types import PurchaseState, Received
 from voucher_operator.resources.conditions import REDEMPTION_CONDITIONS, VOUCHER_CONDITIONS
 from voucher_operator.resources.errors import OperatorError
 from voucher_operator.resources.reasons import Reason

@@ -9,8 +9,8 @@ from kubernetes.aio.client import ApiClient
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
-from voucher_operator.process.leader import PatientLock
-from voucher_operator.process.runner import _end
+from voucher_operator.kube.leader_election import PatientLock
+from voucher_operator.process.run import _end
 
 if TYPE_CHECKING:
     from voucher_operator.settings import Settings

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from voucher_operator.controllers.pace import Pace
+from voucher_operator.controllers.redemption.backpressure import Pace
 
 
 async def write(pace: Pace, begun: list[int], end: asyncio.Event) -> None:

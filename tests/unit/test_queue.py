@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from voucher_operator.controllers.queue import Result, WorkQueue
+from voucher_operator.kube.work_queue import Result, WorkQueue
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from voucher_operator.controllers.transitions import ENDS, TRANSITIONS, Cause, cause_of, diagram, target
-from voucher_operator.ledger.payments import TRANSITIONS as PAYMENTS
-from voucher_operator.ledger.purchase_types import Purchase, PurchaseState
+from voucher_operator.controllers.redemption.transitions import ENDS, TRANSITIONS, Cause, cause_of, diagram, target
+from voucher_operator.ledger.payment.payments import TRANSITIONS as PAYMENTS
+from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
 from voucher_operator.resources.redemption import State
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from voucher_operator.controllers.cache import Cache
-from voucher_operator.controllers.kube import REDEMPTIONS, KubeApi
-from voucher_operator.controllers.writer import StatusWriter
+from voucher_operator.kube.cache import Cache
+from voucher_operator.kube.client import REDEMPTIONS, KubeApi
+from voucher_operator.kube.status_writer import StatusWriter
 
 
 def body(version: str, reason: str) -> dict[str, Any]:

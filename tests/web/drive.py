@@ -11,8 +11,8 @@ import httpx
 import stripe
 
 from voucher_operator import telemetry
-from voucher_operator.checkout import events_of_stripe
-from voucher_operator.ledger.purchase_types import PaymentEvent
+from voucher_operator.ledger.purchase.types import PaymentEvent
+from voucher_operator.payments import stripe_events as events_of_stripe
 from voucher_operator.web.server import WebServer
 from voucher_operator.web.webhook import Reader, Receiver, Webhook, application
 

@@ -12,7 +12,7 @@ from testbed.postgres import Database
 from tests.ledger.drive import rows
 from tests.web.drive import PATH, SECRET, Caller, counted, session_event, sign, webhook
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import PaymentEvent, Received
+from voucher_operator.ledger.purchase.types import PaymentEvent, Received
 from voucher_operator.resources.errors import PaymentProcessorUnavailableError
 from voucher_operator.settings import Settings
 

@@ -12,7 +12,7 @@ from testbed.postgres import Database
 from tests.ledger.drive import rows, until
 from tests.web.drive import PATH, Caller, counted, read, session_event, sign, webhook
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase_types import PaymentEvent
+from voucher_operator.ledger.purchase.types import PaymentEvent
 from voucher_operator.resources.errors import AddressTakenError
 from voucher_operator.web import webhook as module
 from voucher_operator.web.server import WebServer

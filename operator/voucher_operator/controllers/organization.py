@@ -1,7 +1,7 @@
 """The Organization that a completed order pays for: created, or taken as it is when it is there, and never deleted.
 
 Its CRD belongs to the platform and may be absent, be of either scope, and want other fields than we know: where it is
-absent the event order.placed is the hand-over, and what is refused is said and tried again. Neighbours: `orders` asks
+absent the event order.placed is the hand-over, and what is refused is said and tried again. See also: `orders` asks
 for it, `purchases` for an order whose Redemption is gone; `purchase_status` says how it stands.
 """
 
@@ -9,9 +9,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
-from voucher_operator.checkout.effects import Effect, effect
-from voucher_operator.controllers.kube import Body, ConflictError, KubeApi, RefusedError
-from voucher_operator.ledger.purchase_types import Purchase
+from voucher_operator.failpoints import Effect, effect
+from voucher_operator.kube.client import Body, ConflictError, KubeApi, RefusedError
+from voucher_operator.ledger.purchase.types import Purchase
 from voucher_operator.resources.conditions import READY
 from voucher_operator.resources.errors import ApiUnavailableError
 from voucher_operator.resources.reasons import Reason

@@ -6,7 +6,7 @@ Its handlers only put keys into the work queues: a kopf handler that fails sleep
 it would take fifty waiting resources to stop all others. The generation in `status.observedGeneration` is the only
 mark, and it is written by `status` together with the conditions: kopf itself writes nothing but the finalizer, and its
 count of tries (`status.kopf`) while a deleted Voucher cannot be revoked.
-Neighbours: `queue`, `cache`, `vouchers.VoucherController.revoke`; `process.runner` runs what `build` returns.
+See also: `queue`, `cache`, `vouchers.VoucherController.revoke`; `process.run` runs what `build` returns.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ import kopf
 from kopf._cogs.clients.scanning import scan_resources
 from kopf._cogs.clients.watching import infinite_watch
 
-from voucher_operator.controllers import kube
-from voucher_operator.controllers.cache import Cache, key_of
-from voucher_operator.controllers.queue import WorkQueue
-from voucher_operator.controllers.vouchers import FINALIZER, VoucherController
+from voucher_operator.controllers.voucher.controller import FINALIZER, VoucherController
+from voucher_operator.kube import client as kube
+from voucher_operator.kube.cache import Cache, key_of
+from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.resources.errors import TransientError
 
 _REVOKE_RETRY = 3.0

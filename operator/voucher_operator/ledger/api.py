@@ -1,6 +1,6 @@
 """The ledger's only door. Controllers know `Ledger`, `types` and the errors of `resources.errors`; SQL stays behind it.
 
-Neighbours: `batch` gathers redemptions, `vouchers` and `accounts` do the rest, `pool` keeps the connections.
+See also: `batch` gathers redemptions, `vouchers` and `accounts` do the rest, `pool` keeps the connections.
 """
 
 import asyncio
@@ -8,11 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from voucher_operator import telemetry
-from voucher_operator.ledger import accounts, outbox, payments, purchases, redeem, stuck, vouchers
+from voucher_operator.ledger.admin import stale_sessions as stuck
 from voucher_operator.ledger.batch import Batcher, Request
+from voucher_operator.ledger.credit import accounts
+from voucher_operator.ledger.outbox import events as outbox
+from voucher_operator.ledger.payment import payments
 from voucher_operator.ledger.pool import Pool
-from voucher_operator.ledger.purchase_batch import MAX_PURCHASES, purchase_batch
-from voucher_operator.ledger.purchase_types import (
+from voucher_operator.ledger.purchase import purchases
+from voucher_operator.ledger.purchase.batch import MAX_PURCHASES, purchase_batch
+from voucher_operator.ledger.purchase.types import (
     OutboxBacklog,
     OutboxEvent,
     PaymentEvent,
@@ -21,6 +25,7 @@ from voucher_operator.ledger.purchase_types import (
     PurchaseResult,
     Received,
 )
+from voucher_operator.ledger.redemption import redeem
 from voucher_operator.ledger.types import (
     Entry,
     LedgerInfo,
@@ -32,6 +37,7 @@ from voucher_operator.ledger.types import (
     VoucherOwner,
     VoucherTerms,
 )
+from voucher_operator.ledger.voucher import vouchers
 from voucher_operator.resources.errors import OperatorError
 from voucher_operator.resources.reasons import Reason
 

@@ -3,7 +3,7 @@
 A lone request starts at once; those that arrive while a commit is under way form the next batch. Requests run in
 arrival order in one lane. When somebody holds a row locked, the requests that need that row move to a lane of their
 own, on another connection, until it succeeds there: their neighbours wait no more. A batch with a value that PostgreSQL
-cannot store is halved until the bad request stands alone. Neighbours: `redeem` and
+cannot store is halved until the bad request stands alone. See also: `redeem` and
 `purchase_batch` speak to PostgreSQL, `api` is the door.
 """
 

@@ -1,7 +1,7 @@
 """The ledger's own errors, and how PostgreSQL's become them: by SQLSTATE, never by text.
 
 PostgreSQL's messages may hold codes, names and addresses, and differ from one try to the next, so none is passed on:
-each message here is one constant line that says what to do. Neighbours: `pool` translates, `batch` tells busy from
+each message here is one constant line that says what to do. See also: `pool` translates, `batch` tells busy from
 refused.
 """
 

@@ -2,7 +2,7 @@
 
 `Pool.run` and `Pool.run_unnoted` are the only ways to a connection. The work they are given must be safe to repeat, for
 a commit whose answer was lost is repeated: every write of the ledger is idempotent, by its key or by its owner.
-Neighbour: `errors` words what went wrong.
+See also: `errors` words what went wrong.
 """
 
 import asyncio

@@ -1,17 +1,40 @@
-"""Loads SQL from `ledger/sql/`: one statement a file, named by its use.
+"""The registry of SQL statements: one statement a file, named by its use, beside the module that runs it.
 
-SQL lives in files of its own so that editors, reviewers and `psql -f` can read it. Every module of this package takes
-its statements from here.
+SQL lives in files of its own so that editors, reviewers and `psql -f` can read it. A name is unique in the whole
+`ledger` package. See also: `locks`, which says what each statement locks.
 """
 
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from types import MappingProxyType
 
 
 @cache
 def statement(name: str) -> str:
-    """Return the text of `sql/<name>.sql`.
+    """Return the text of `<name>.sql`.
 
-    Raises FileNotFoundError if there is none: a fault of packaging, not of a user.
+    Raises KeyError if there is none: a fault of packaging, not of a user.
     """
-    return files("voucher_operator.ledger").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+    return registry()[name].read_text(encoding="utf-8")
+
+
+@cache
+def registry() -> Mapping[str, Traversable]:
+    """Return all statements: name -> file. Raises ValueError when two files have one name."""
+    found: dict[str, Traversable] = {}
+    for file in _sql_files(files("voucher_operator.ledger")):
+        name = file.name.removesuffix(".sql")
+        if name in found:
+            raise ValueError(f"two statements are named {name}")
+        found[name] = file
+    return MappingProxyType(found)
+
+
+def _sql_files(folder: Traversable) -> Iterator[Traversable]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _sql_files(entry)
+        elif entry.name.endswith(".sql"):
+            yield entry

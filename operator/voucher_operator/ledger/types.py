@@ -1,7 +1,7 @@
 """What goes into the ledger and what comes out: plain frozen values, no SQL, no Kubernetes.
 
 Amounts are integers of minor units of the ledger's one currency; times are aware datetimes from PostgreSQL's clock.
-Neighbours: `voucher_operator.ledger.api` takes and returns them, the controllers build and read them.
+See also: `voucher_operator.ledger.api` takes and returns them, the controllers build and read them.
 """
 
 from dataclasses import dataclass

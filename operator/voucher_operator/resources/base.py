@@ -1,6 +1,6 @@
 """What the models of both kinds share: configuration, metadata, a code in a Secret, how a status becomes a patch.
 
-Neighbours: `voucher` and `redemption` build on it; the CRDs in `crds/` say the same to the API server, which a test
+See also: `voucher` and `redemption` build on it; the CRDs in `crds/` say the same to the API server, which a test
 holds field by field.
 """
 

@@ -1,6 +1,6 @@
 """A voucher code's normal form, and what counts as a code at all.
 
-A code is a bearer secret: no message made here contains it. Neighbours: the CRDs check plain codes at apply by the same
+A code is a bearer secret: no message made here contains it. See also: the CRDs check plain codes at apply by the same
 rule, the controllers check what a Secret holds with `validate_code`, `vouchers.normal_code` is the normal form in SQL.
 """
 

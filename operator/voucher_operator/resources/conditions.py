@@ -2,7 +2,7 @@
 
 kstatus, as Flux and `kubectl wait` read it: Reconciling or Stalled are present only while True; something that may pass
 is Ready=False with Reconciling=True, something that a user must change is Ready=False with Stalled=True.
-Neighbours: the controllers decide which conditions they want, `reasons` names why; docs/voucher.md and
+See also: the controllers decide which conditions they want, `reasons` names why; docs/voucher.md and
 docs/redemption.md explain each to people.
 """
 

@@ -1,6 +1,6 @@
 """Money: an integer of minor units plus an ISO 4217 currency; decimals of major units only where people read and write.
 
-Neighbours: the CRDs in `crds/` refuse at apply what `parse_amount` refuses here (a test holds the two together);
+See also: the CRDs in `crds/` refuse at apply what `parse_amount` refuses here (a test holds the two together);
 the model `voucher` and the ledger count in minor units. No float comes near.
 
 The table is "List one: current currency and funds code list" of ISO 4217 (published by SIX Financial Information),

@@ -1,6 +1,6 @@
 """Every reason that a condition or an event may carry, in one enum, so that docs and tests can hold the list.
 
-Neighbours: `conditions` puts them into a status, `errors` carries them, the pages docs/voucher.md and
+See also: `conditions` puts them into a status, `errors` carries them, the pages docs/voucher.md and
 docs/redemption.md explain each one to people.
 """
 

@@ -1,7 +1,7 @@
 """Redemption: one customer's request to redeem one code, to buy something, or both, as frozen models.
 
-Neighbours: `crds/redemptions.billing.openova.io.yaml` says the same to the API server (a test compares them field by
-field), `controllers.redemptions` asks the ledger, docs/redemption.md explains it to people.
+See also: `crds/redemptions.billing.openova.io.yaml` says the same to the API server (a test compares them field by
+field), `controllers.redemption.controller` asks the ledger, docs/redemption.md explains it to people.
 """
 
 import hashlib

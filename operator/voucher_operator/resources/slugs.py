@@ -1,6 +1,6 @@
 """What an Organization may be called: one rule for subdomain and slug, so that what was paid can also be provisioned.
 
-Neighbours: `crds/redemptions.billing.openova.io.yaml` asks the same at apply (a test holds the two together), the model
+See also: `crds/redemptions.billing.openova.io.yaml` asks the same at apply (a test holds the two together), the model
 `redemption` uses it, `controllers.organization` names an Organization by it.
 """
 

@@ -1,7 +1,7 @@
 """Voucher: what a sovereign-admin commits, as frozen models of spec and status.
 
-Neighbours: `crds/vouchers.billing.openova.io.yaml` says the same to the API server (a test compares them field by
-field), `money` counts its credit, `controllers.vouchers` puts it into the ledger, docs/voucher.md is for people.
+See also: `crds/vouchers.billing.openova.io.yaml` says the same to the API server (a test compares them field by
+field), `money` counts its credit, `services.issue` puts it into the ledger, docs/voucher.md is for people.
 """
 
 from datetime import datetime

@@ -2,7 +2,7 @@
 
 Whoever calls may be anybody, and connections are few. uvicorn gives those that say nothing, or say it slowly, all the
 time in the world, and counts them against its limit; here they have seconds, and one too many is turned away before it
-costs anything. Neighbour: `server`, which listens.
+costs anything. See also: `server`, which listens.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""A uvicorn inside our event loop: it leaves signals, logs and the process' end to `process.runner`.
+"""A uvicorn inside our event loop: it leaves signals, logs and the process' end to `process.run`.
 
-Neighbours: `webhook` is what it serves, `connection` bounds what a caller may hold.
+See also: `webhook` is what it serves, `connection` bounds what a caller may hold.
 """
 
 import asyncio

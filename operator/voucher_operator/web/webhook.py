@@ -2,7 +2,7 @@
 
 An event is answered 200 only after the ledger has committed it together with its effect; neither a crash nor a second
 delivery changes anything then. Duplicates, unknown sessions and other Sovereigns' events are kept and answered 200 too.
-Neighbours: `server` listens, `checkout.saga` reads events, `ledger.api` keeps them; docs/architecture.md has the whole.
+See also: `server` listens, `payments.purchase_saga` reads events, `ledger.api` keeps them; docs/architecture.md.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from voucher_operator import telemetry
-from voucher_operator.ledger.purchase_types import PaymentEvent, Received
+from voucher_operator.ledger.purchase.types import PaymentEvent, Received
 from voucher_operator.resources.errors import OperatorError, TransientError
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,24 @@
+"""Reads what the resources claim, for `voucher-operator verify --namespace`.
+
+The ledger's own invariants are `ledger.admin.verify`'s.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+
+from voucher_operator.kube import client as kube
+from voucher_operator.kube.cache import key_of
+from voucher_operator.kube.client import KubeApi
+
+_REDEEMED = "status.state=Redeemed"
+
+
+async def redeemed_keys(namespaces: Sequence[str]) -> AsyncIterator[list[str]]:
+    """Yield the keys of the Redemptions that say Redeemed, page by page; raises ApiUnavailableError."""
+    api = KubeApi()
+    await api.open()
+    try:
+        for namespace in namespaces:
+            async for page in api.pages(kube.REDEMPTIONS, namespace, _REDEEMED):
+                yield [key_of(body) for body in page]
+    finally:
+        await api.close()

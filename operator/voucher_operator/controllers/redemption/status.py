@@ -1,0 +1,112 @@
+"""From the ledger's answer to a Redemption's status: pure functions, one for each kind of answer.
+
+See also: `redemptions` asks, `transitions` has the states, `purchase_status` does the same for an order,
+`resources.conditions` merges, docs/redemption.md explains the reasons to people.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from voucher_operator.controllers.redemption.transitions import Cause, target
+from voucher_operator.ledger.types import Outcome, RedeemResult
+from voucher_operator.resources import conditions
+from voucher_operator.resources.base import Status
+from voucher_operator.resources.conditions import Condition
+from voucher_operator.resources.errors import TerminalError, TransientError
+from voucher_operator.resources.money import format_amount
+from voucher_operator.resources.reasons import Reason
+from voucher_operator.resources.redemption import Redemption, RedemptionStatus
+
+REFUSALS: Final[Mapping[Reason, str]] = {
+    Reason.VOUCHER_NOT_FOUND: "This code is not valid: check it, then create the Redemption again.",
+    Reason.VOUCHER_INACTIVE: "Redemptions of this voucher are stopped: ask who issued it.",
+    Reason.VOUCHER_NOT_YET_VALID: "This voucher is not valid yet: create the Redemption again from validFrom on.",
+    Reason.VOUCHER_EXPIRED: "This voucher has expired: ask who issued it for another one.",
+    Reason.REDEMPTION_LIMIT_REACHED: "This voucher is used up: ask who issued it for another one.",
+    Reason.ALREADY_REDEEMED: "This customer has redeemed this voucher before: use another voucher.",
+    Reason.IDEMPOTENCY_CONFLICT: "A Redemption of this name was redeemed with another spec: use another name.",
+}
+UNDONE: Final = "The redemption was undone: create another Redemption, under another name, to redeem again."
+
+
+def is_ready(voucher: Mapping[str, Any]) -> bool:
+    """Whether a Voucher's body says that the ledger holds what its spec says."""
+    status = voucher.get("status", {})
+    holds = any(one["type"] == conditions.READY and one["status"] == "True" for one in status.get("conditions", ()))
+    return holds and status.get("observedGeneration", -1) > 0
+
+
+def waiting(redemption: Redemption, error: TransientError) -> Status:
+    """Something that may pass keeps the ledger from answering."""
+    return _undecided(
+        redemption, conditions.retrying(error.reason, error.message, generation=redemption.metadata.generation)
+    )
+
+
+def stalled(redemption: Redemption, error: TerminalError) -> Status:
+    """The ledger cannot take it as it is; nothing was decided, and it is not finished."""
+    return _undecided(
+        redemption, conditions.stalled(error.reason, error.message, generation=redemption.metadata.generation)
+    )
+
+
+def _undecided(redemption: Redemption, wanted: tuple[Condition, ...]) -> Status:
+    """Say what keeps the ledger from answering; what it answered before stands: order, checkout and state with it."""
+    generation, now = redemption.metadata.generation, datetime.now(UTC)
+    if redemption.status.get("finished"):
+        return Status(observed_generation=generation, conditions=tuple(redemption.conditions))
+    if redemption.status.get("orderID"):
+        kept = conditions.merge(redemption.conditions, wanted, owned=conditions.OVERALL_CONDITIONS, now=now)
+        return Status(observed_generation=generation, conditions=tuple(kept))
+    return RedemptionStatus(
+        observed_generation=generation, conditions=merged(redemption, wanted, now), state=target(Cause.WAITS)
+    )
+
+
+def finished(redemption: Redemption, result: RedeemResult, currency: str) -> RedemptionStatus:
+    """The ledger has answered; times are the ledger's."""
+    if result.outcome is Outcome.REDEEMED:
+        return _redeemed(redemption, result, currency)
+    if result.refusal is not None:
+        return _ended(redemption, result, Cause.REFUSED, result.refusal, REFUSALS[result.refusal])
+    return _ended(redemption, result, Cause.UNDONE, Reason.ROLLED_BACK, UNDONE)
+
+
+def _redeemed(redemption: Redemption, result: RedeemResult, currency: str) -> RedemptionStatus:
+    generation, message = redemption.metadata.generation, "The credit is on the customer's ledger."
+    wanted = (
+        *conditions.ready(Reason.REDEEMED, message, generation=generation),
+        conditions.condition(conditions.REDEEMED, True, Reason.REDEEMED, message, generation=generation),
+    )
+    return RedemptionStatus(
+        observed_generation=generation,
+        conditions=merged(redemption, wanted, result.decided_at),
+        state=target(Cause.CREDITED),
+        finished=True,
+        finished_at=result.decided_at,
+        credit=f"{format_amount(result.credit_minor, currency)} {currency}",
+        redeemed_at=result.decided_at,
+    )
+
+
+def _ended(
+    redemption: Redemption, result: RedeemResult, cause: Cause, reason: Reason, message: str
+) -> RedemptionStatus:
+    generation = redemption.metadata.generation
+    wanted = (
+        *conditions.stalled(reason, message, generation=generation),
+        conditions.condition(conditions.REDEEMED, False, reason, message, generation=generation),
+    )
+    return RedemptionStatus(
+        observed_generation=generation,
+        conditions=merged(redemption, wanted, result.decided_at),
+        state=target(cause),
+        finished=True,
+        finished_at=result.decided_at,
+    )
+
+
+def merged(redemption: Redemption, wanted: tuple[Condition, ...], now: datetime) -> tuple[dict[str, Any], ...]:
+    """Return the whole next list of conditions."""
+    return tuple(conditions.merge(redemption.conditions, wanted, owned=conditions.REDEMPTION_CONDITIONS, now=now))

@@ -1,0 +1,87 @@
+"""Reports redemptions that another writer has undone: the Go service takes a redemption of ours back with its own undo.
+
+A finished Redemption is not watched, so its status would say Redeemed for ever. The ledger remembers what was undone
+and not reported (a trigger notices the undo: migrations/0012); here the status of each such Redemption is written
+again, and the ledger notes it as reported when the status no longer says Redeemed, or when the Redemption is gone.
+
+See also: `redemptions` and `orders` write the status; `process.run` runs this while this replica leads.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from voucher_operator.controllers.purchase.controller import OrderController
+from voucher_operator.controllers.redemption.controller import RedemptionController
+from voucher_operator.kube import client as kube
+from voucher_operator.kube.client import Body, KubeApi, RefusedError
+from voucher_operator.kube.periodic import every
+from voucher_operator.kube.work_queue import WorkQueue
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.health import Outage
+from voucher_operator.resources import conditions
+from voucher_operator.resources.errors import ApiUnavailableError
+from voucher_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 200
+"""Redemptions that one pass looks at, the first undone first."""
+
+
+@dataclass(slots=True)
+class UndoReporter:
+    """One instance for each time of leading."""
+
+    ledger: Ledger
+    api: KubeApi
+    redemptions: RedemptionController
+    redemption_queue: WorkQueue
+    orders: OrderController
+    order_queue: WorkQueue
+    outage: Outage
+    settings: Settings
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        await every(self.settings.project_interval, self.report)
+
+    async def report(self) -> None:
+        """Reconcile what still says Redeemed, and note what does not."""
+        if self.outage.lasts:
+            return
+        undone = await self.ledger.undone_elsewhere(self.settings.namespaces, self.settings.backoff_max, _AT_ONCE)
+        reported = [key for key, at in undone.items() if await self._is_reported(key, at)]
+        if reported:
+            await self.ledger.note_undo_reported(reported)
+
+    async def _is_reported(self, key: str, undone_at: datetime) -> bool:
+        namespace, name = key.split("/")
+        try:
+            body = await self.api.get(kube.REDEMPTIONS, namespace, name)
+        except RefusedError:
+            return False
+        except ApiUnavailableError as error:
+            log.info("will be tried again", extra={"resource": "redemption", "key": key, "reason": str(error)})
+            return False
+        if body is not None and _says_redeemed(body):
+            self._reconcile(body, key, undone_at)
+            return False
+        # An unfinished one may yet say Redeemed: the ledger answered before the undo, and the PATCH is under way.
+        return body is None or bool(body.get("status", {}).get("finished"))
+
+    def _reconcile(self, body: Body, key: str, undone_at: datetime) -> None:
+        if self.order_queue.knows(key) or self.redemption_queue.knows(key):
+            return
+        if "order" in body["spec"]:
+            self.orders.reopen(body, key)
+            self.order_queue.add(key)
+        else:
+            self.redemptions.reopen(body, key, undone_at)
+            self.redemption_queue.add(key)
+
+
+def _says_redeemed(body: Body) -> bool:
+    found: list[dict[str, str]] = body.get("status", {}).get("conditions", [])
+    return any(one["type"] == conditions.REDEEMED and one["status"] == "True" for one in found)

@@ -1,0 +1,1 @@
+"""Voucher: reconcile a resource with the ledger, and bring its counters into the status."""

@@ -1,0 +1,75 @@
+"""From what the ledger said to a Voucher's status: pure functions, one for each kind of answer.
+
+See also: `vouchers` and `projection` ask, `resources.conditions` merges, docs/voucher.md explains the reasons to
+people.
+"""
+
+from datetime import datetime
+from typing import Any, Final
+
+from voucher_operator.ledger.types import VoucherCounters, VoucherState
+from voucher_operator.resources import conditions
+from voucher_operator.resources.conditions import Condition
+from voucher_operator.resources.errors import CodeConflictError, CodeReservedError, OperatorError, TerminalError
+from voucher_operator.resources.money import format_amount
+from voucher_operator.resources.reasons import Reason
+from voucher_operator.resources.voucher import State, Voucher, VoucherStatus
+
+_REDEEMABLE: Final = {
+    VoucherState.ACTIVE: (True, Reason.ACTIVE, "A customer can redeem it now."),
+    VoucherState.SCHEDULED: (False, Reason.SCHEDULED, "validFrom is still to come."),
+    VoucherState.INACTIVE: (False, Reason.INACTIVE, "active is false: set it to true to allow redemptions."),
+    VoucherState.EXHAUSTED: (False, Reason.EXHAUSTED, "The cap is used up: raise maxRedemptions to allow more."),
+    VoucherState.EXPIRED: (False, Reason.EXPIRED, "validUntil has passed: move it to allow redemptions again."),
+}
+
+
+def issued(voucher: Voucher, counters: VoucherCounters, now: datetime) -> dict[str, Any]:
+    """The ledger holds the voucher: a merge patch of the status; `now` stamps conditions that changed."""
+    generation = voucher.metadata.generation
+    holds, reason, message = _REDEEMABLE[counters.state]
+    wanted = (
+        *conditions.ready(Reason.ISSUED, "The ledger holds this voucher.", generation=generation),
+        conditions.condition(conditions.REDEEMABLE, holds, reason, message, generation=generation),
+    )
+    currency = voucher.spec.credit.currency
+    cap, used = counters.max_redemptions, counters.times_redeemed
+    return VoucherStatus(
+        observed_generation=generation,
+        conditions=_merged(voucher, wanted, now),
+        state=State(counters.state.value),
+        credit=f"{format_amount(voucher.credit_minor, currency)} {currency}",
+        redeemed=f"{used}/{cap}" if cap > 0 else str(used),
+        times_redeemed=used,
+        remaining=max(cap - used, 0) if cap > 0 else None,
+        credit_granted=format_amount(counters.granted_minor, currency),
+        last_redemption_time=counters.last_redeemed_at,
+    ).to_patch()
+
+
+def failed(voucher: Voucher, error: OperatorError, now: datetime) -> dict[str, Any]:
+    """The ledger could not be brought in line: a merge patch that leaves standing what the ledger said last."""
+    generation = voucher.metadata.generation
+    terminal = isinstance(error, TerminalError)
+    build = conditions.stalled if terminal else conditions.retrying
+    wanted = (
+        *build(error.reason, error.message, generation=generation),
+        conditions.condition(conditions.REDEEMABLE, *_redeemable(voucher, error), generation=generation),
+    )
+    conflict = isinstance(error, CodeConflictError | CodeReservedError)
+    return {
+        "observedGeneration": generation,
+        "conditions": list(_merged(voucher, wanted, now)),
+        "state": State.CONFLICT.value if conflict else voucher.status.get("state", State.PENDING.value),
+    }
+
+
+def _redeemable(voucher: Voucher, error: OperatorError) -> tuple[bool | None, Reason, str]:
+    """A voucher that was never issued is surely not redeemable; of one that was, nobody knows now."""
+    if isinstance(error, CodeConflictError | CodeReservedError) or "timesRedeemed" not in voucher.status:
+        return False, Reason.NOT_ISSUED, "The code is not in the ledger for this Voucher."
+    return None, error.reason, "What the ledger holds for this Voucher is not known now."
+
+
+def _merged(voucher: Voucher, wanted: tuple[Condition, ...], now: datetime) -> tuple[dict[str, Any], ...]:
+    return tuple(conditions.merge(voucher.conditions, wanted, owned=conditions.VOUCHER_CONDITIONS, now=now))

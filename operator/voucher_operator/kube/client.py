@@ -1,0 +1,274 @@
+"""What the controllers ask of the API server besides watching: read, list, patch a status, delete, Secrets, Events.
+
+One thin class over the `kubernetes` client's `ApiClient` (configuration, TLS, token rotation, connections). Its per-
+API classes validate each argument of each call and parse each answer into models; here everything is JSON already,
+every call has a time limit, and every failure is one of two exceptions. kopf watches (`watch`); the Lease belongs to
+`voucher_operator.kube.leader_election`.
+"""
+
+import base64
+import binascii
+import json
+import logging
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import client, config
+from kubernetes.aio.client.exceptions import ApiException
+
+from voucher_operator.resources.errors import (
+    ApiUnavailableError,
+    InvalidCodeError,
+    SecretNotFoundError,
+    SecretUnreadableError,
+)
+
+log = logging.getLogger(__name__)
+
+GROUP = "billing.openova.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+VOUCHERS = "vouchers"
+REDEMPTIONS = "redemptions"
+
+Body = dict[str, Any]
+
+_JSON = "application/json"
+_MERGE_PATCH = "application/merge-patch+json"
+_PAGE = 500
+_ERROR, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE, _INVALID, _BROKEN = (
+    400,
+    401,
+    403,
+    404,
+    409,
+    410,
+    422,
+    500,
+)
+
+
+class RefusedError(ApiUnavailableError):
+    """The API server has understood and refused: a right is missing, or an object is not as it should be.
+
+    `detail` is what it said, in one line.
+    """
+
+    def __init__(self, message: str, detail: str) -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class ConflictError(Exception):
+    """The object is gone or has changed since it was read; read it again."""
+
+
+class KubeApi:
+    """The calls that the controllers need; `open` before use. Always within a namespace."""
+
+    client: client.ApiClient
+
+    def __init__(self, *, closed: Collection[str] = (), timeout: float = 10.0, connections: int = 32) -> None:
+        """Secrets whose name is in `closed` are never read, in any namespace."""
+        self._closed = frozenset(closed)
+        self._timeout = timeout
+        self._connections = connections
+        self._down = False
+        self._refused: set[tuple[str, str]] = set()
+
+    async def open(self) -> None:
+        """Load the in-cluster configuration or the KUBECONFIG file; raises ApiUnavailableError without either."""
+        configuration = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            await _load_kubeconfig(configuration)
+        configuration.connection_pool_maxsize = self._connections
+        # As kopf does. Otherwise aiohttp looks for ~/.netrc and proxies in two other threads, at every call.
+        configuration.client_session_kwargs = {"trust_env": False}
+        self.client = client.ApiClient(configuration)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.close()
+
+    async def served(self) -> bool:
+        """Whether the API server knows both of our resources."""
+        try:
+            found = await self._request("GET", f"/apis/{API_VERSION}")
+        except ConflictError:
+            return False
+        return {VOUCHERS, REDEMPTIONS} <= {resource["name"] for resource in found["resources"]}
+
+    async def description(self) -> Body:
+        """Read the OpenAPI document of our resources' group; raises ConflictError when there is none yet."""
+        return await self._request("GET", f"/openapi/v3/apis/{API_VERSION}")
+
+    async def get(self, plural: str, namespace: str, name: str) -> Body | None:
+        """Read one object; None when there is no such object."""
+        try:
+            return await self._request("GET", _path(plural, namespace, name))
+        except ConflictError:
+            return None
+
+    async def pages(self, plural: str, namespace: str, field_selector: str = "") -> AsyncIterator[list[Body]]:
+        """Yield the objects of a namespace page by page, so that memory stays flat however many there are."""
+        token = ""
+        while True:
+            query = [("limit", str(_PAGE)), ("fieldSelector", field_selector), ("continue", token)]
+            listing = await self._request("GET", _path(plural, namespace), query=[pair for pair in query if pair[1]])
+            yield listing["items"]
+            token = listing["metadata"].get("continue", "")
+            if not token:
+                return
+
+    async def patch_status(self, plural: str, body: Body, status: Mapping[str, Any]) -> None:
+        """Merge `status` into the object's, provided that it is still the very object that was read.
+
+        Raises ConflictError when it has changed or gone, ApiUnavailableError when the call failed.
+        """
+        metadata = body["metadata"]
+        preconditions = {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
+        path = _path(plural, metadata["namespace"], metadata["name"], "status")
+        await self._request("PATCH", path, {"metadata": preconditions, "status": status}, parse=False)
+
+    async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
+        """Delete the very object with this uid; raises ConflictError when it is gone already or another one."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        await self._request("DELETE", _path(plural, namespace, name), options, parse=False)
+
+    async def resource(self, group_version: str, plural: str) -> Body | None:
+        """Read what the API server tells of a resource: `namespaced`, `verbs`…; None when it does not serve it."""
+        try:
+            found = await self._request("GET", f"/apis/{group_version}")
+        except ConflictError:
+            return None
+        return next((one for one in found["resources"] if one["name"] == plural), None)
+
+    async def read(self, path: str) -> Body | None:
+        """Read an object of any kind by its path; None when there is none. Raises RefusedError without the right."""
+        try:
+            return await self._request("GET", path)
+        except ConflictError:
+            return None
+
+    async def create(self, path: str, body: Body) -> Body:
+        """Create an object of any kind in the collection at `path`.
+
+        Raises ConflictError when it is there already (or its kind is not), RefusedError when it is not allowed.
+        """
+        return await self._request("POST", path, body)
+
+    async def secret_value(self, namespace: str, name: str, key: str) -> str:
+        """Read one key of a Secret as text; raises SecretNotFoundError or SecretUnreadableError.
+
+        Raises InvalidCodeError for a closed one: who may write a Voucher may not for that see what it holds.
+        """
+        if name in self._closed:
+            raise InvalidCodeError(
+                f"Secret {name} holds credentials of the operator: put the code into another Secret."
+            )
+        try:
+            secret = await self._request("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        except ConflictError:
+            raise SecretNotFoundError(f"Secret {name} does not exist: create it with the key {key}.") from None
+        except ApiUnavailableError as error:
+            raise SecretUnreadableError(f"Secret {name} cannot be read: {error}.") from None
+        encoded = (secret.get("data") or {}).get(key)
+        if encoded is None:
+            raise SecretNotFoundError(f"Secret {name} has no key {key}: add it.")
+        return _decode(encoded)
+
+    async def create_event(self, namespace: str, event: Body) -> None:
+        """Post an events.k8s.io/v1 Event."""
+        await self._request("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", event, parse=False)
+
+    async def patch_event(self, namespace: str, name: str, patch: Body) -> None:
+        """Merge into an Event (its series)."""
+        path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events/{name}"
+        await self._request("PATCH", path, patch, parse=False)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Body | None = None,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        parse: bool = True,
+    ) -> Body:
+        """Make one call; raises ConflictError or ApiUnavailableError."""
+        headers = {"Accept": _JSON, "Content-Type": _MERGE_PATCH if method == "PATCH" else _JSON}
+        try:
+            call = await self.client.param_serialize(
+                method, path, header_params=headers, query_params=list(query), auth_settings=["BearerToken"]
+            )
+            # Handed over here, for it is JSON already: `param_serialize` would copy it piece by piece.
+            response = await self.client.call_api(*call[:3], body, _request_timeout=self._timeout)
+            data = await response.read()
+        except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._note(type(error).__name__)
+            raise ApiUnavailableError(f"the API server cannot be reached ({type(error).__name__})") from None
+        self._note(f"{response.status}" if response.status >= _BROKEN else None)
+        if response.status >= _ERROR:
+            raise self._refusal(method, path, response.status, str(response.reason), data)
+        if self._refused:
+            self._refused.discard((method, _collection(path)))
+        return json.loads(data) if parse else {}
+
+    def _note(self, fault: str | None) -> None:
+        """Log each change between up and down, once, rather than every call that fails."""
+        if fault is not None and not self._down:
+            log.warning("the API server cannot be used", extra={"resource": "api", "reason": fault})
+        elif fault is None and self._down:
+            log.info("the API server can be used again", extra={"resource": "api", "reason": "Answered"})
+        self._down = fault is not None
+
+    def _refusal(self, method: str, path: str, status: int, reason: str, data: bytes) -> Exception:
+        """Return the error for an answer; a right that is missing is logged once for each kind of call."""
+        if status == _FORBIDDEN and b"NamespaceTerminating" in data:
+            return ConflictError("the namespace is being deleted")
+        if status in (_UNAUTHORIZED, _FORBIDDEN) and (call := (method, _collection(path))) not in self._refused:
+            self._refused.add(call)
+            log.warning("the API server refuses a call", extra={"key": " ".join(call), "reason": f"{status} {reason}"})
+        return _named(status, reason, data)
+
+
+async def _load_kubeconfig(configuration: client.Configuration) -> None:
+    try:
+        await config.load_kube_config(client_configuration=configuration)
+    except config.ConfigException:
+        raise ApiUnavailableError("no cluster is configured: run in a pod, or set KUBECONFIG to a file") from None
+
+
+def _path(plural: str, namespace: str, *rest: str) -> str:
+    return "/".join((f"/apis/{API_VERSION}/namespaces/{namespace}/{plural}", *rest))
+
+
+def _collection(path: str) -> str:
+    """Return a path without an object's name: `/apis/<group>/<version>/namespaces/<namespace>/<resource>`."""
+    parts = path.split("/")
+    return "/".join(parts[: (7 if "namespaces" in parts else 5) - path.startswith("/api/")])
+
+
+def _named(status: int, reason: str, data: bytes) -> Exception:
+    if status in (_NOT_FOUND, _CONFLICT, _GONE):
+        return ConflictError(f"{status} {reason}")
+    if status in (_ERROR, _FORBIDDEN, _INVALID):
+        return RefusedError(f"the API server answered {status} {reason}", _message(data))
+    return ApiUnavailableError(f"the API server answered {status} {reason}")
+
+
+def _message(data: bytes) -> str:
+    try:
+        return " ".join(str(json.loads(data)["message"]).split())
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _decode(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,135 @@
+"""Our own recorder of Kubernetes events: few, for people, one per change of reason, repeats as a series.
+
+kopf would post one call for every log line, never aggregated, with a placeholder for the action. Events are best
+effort: they wait in a bounded queue beside the work, and what does not fit is counted and dropped; conditions and the
+ledger hold the truth. See also: the reconcilers call `record`; `kube` posts.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import uuid4
+
+from voucher_operator import telemetry
+from voucher_operator.kube.client import API_VERSION, Body, ConflictError, KubeApi
+from voucher_operator.resources.errors import ApiUnavailableError
+from voucher_operator.resources.reasons import Reason
+
+log = logging.getLogger(__name__)
+
+CONTROLLER = "billing.openova.io/voucher-operator"
+_SERIES_SECONDS = 600.0
+_REMEMBERED = 2000
+_PENDING = 1000
+_PER_SECOND = 20
+
+Kind = Literal["Voucher", "Redemption"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    kind: Kind
+    body: Body
+    type: Literal["Normal", "Warning"]
+    reason: Reason
+    action: str
+    message: str
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        return (self.body["metadata"]["uid"], self.reason, self.message)
+
+
+@dataclass(slots=True)
+class _Series:
+    namespace: str
+    name: str
+    count: int
+    started: float
+
+
+class Recorder:
+    """Posts events.k8s.io/v1 Events in the background, from `run`."""
+
+    def __init__(self, kube: KubeApi, instance: str) -> None:
+        self._kube = kube
+        self._instance = instance
+        self._pending: asyncio.Queue[_Note] = asyncio.Queue(_PENDING)
+        self._series: OrderedDict[tuple[str, str, str], _Series] = OrderedDict()
+
+    def record(
+        self, kind: Kind, body: Body, reason: Reason, action: str, message: str, *, warning: bool = False
+    ) -> None:
+        """Tell people that something happened to a resource; the message holds no secret and no moving number."""
+        note = _Note(kind, body, "Warning" if warning else "Normal", reason, action, message)
+        try:
+            self._pending.put_nowait(note)
+        except asyncio.QueueFull:
+            telemetry.EVENTS_DROPPED.inc()
+
+    async def run(self) -> None:
+        """Post what is recorded, at most so many a second, until cancelled."""
+        while True:
+            note = await self._pending.get()
+            try:
+                await self._post(note)
+            except (ApiUnavailableError, ConflictError) as error:
+                telemetry.EVENTS_DROPPED.inc()
+                log.info("event not posted", extra={"resource": note.kind, "reason": note.reason, "detail": str(error)})
+            await asyncio.sleep(1 / _PER_SECOND)
+
+    async def drain(self, seconds: float) -> None:
+        """Post what is left, for at most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._pending.empty():
+                    await self._post(self._pending.get_nowait())
+        except (TimeoutError, ApiUnavailableError, ConflictError):
+            telemetry.EVENTS_DROPPED.inc(self._pending.qsize())
+
+    async def _post(self, note: _Note) -> None:
+        series = self._series.get(note.identity)
+        if series is not None and time.monotonic() - series.started < _SERIES_SECONDS:
+            series.count += 1
+            await self._kube.patch_event(series.namespace, series.name, {"series": _repeat(series.count)})
+            return
+        event = self._event(note)
+        namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
+        await self._kube.create_event(namespace, event)
+        self._series[note.identity] = _Series(namespace, name, 1, time.monotonic())
+        if len(self._series) > _REMEMBERED:
+            self._series.popitem(last=False)
+
+    def _event(self, note: _Note) -> Body:
+        metadata = note.body["metadata"]
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"namespace": metadata["namespace"], "name": f"{metadata['name'][:200]}.{uuid4().hex[:16]}"},
+            "eventTime": _now(),
+            "reportingController": CONTROLLER,
+            "reportingInstance": self._instance[:128],
+            "action": note.action,
+            "reason": note.reason.value,
+            "type": note.type,
+            "note": note.message[:1024],
+            "regarding": {
+                "apiVersion": API_VERSION,
+                "kind": note.kind,
+                "namespace": metadata["namespace"],
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+            },
+        }
+
+
+def _repeat(count: int) -> Body:
+    return {"count": count, "lastObservedTime": _now()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,148 @@
+"""Leader election through a Lease, so that one replica watches and writes at a time.
+
+The election itself is the `kubernetes` client's. Two things are added: a failed call of any kind counts as "not
+renewed" instead of ending the election, and a leader that leaves in good order gives the Lease back, so that a
+standby takes over at once. The Lease saves work; it is not what keeps money right: two leaders at once are still
+correct, because the ledger decides. See also: `runner` supplies what to do while leading.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, V1Lease, V1ObjectMeta
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.leaderelection.electionconfig import Config
+from kubernetes.aio.leaderelection.leaderelection import LeaderElection
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
+from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+
+from voucher_operator import telemetry
+from voucher_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_FAILURES = (ApiException, aiohttp.ClientError, TimeoutError, asyncio.TimeoutError, OSError)
+
+
+class PatientLock(LeaseLock):
+    """A LeaseLock whose calls have a time limit and never raise.
+
+    Not by `asyncio.wait_for`: before Python 3.12 it loses a cancellation that comes together with the answer.
+    """
+
+    def __init__(self, settings: Settings, client: ApiClient) -> None:
+        super().__init__(settings.lease_name, settings.pod_namespace, settings.pod_name, client)
+        self._timeout = settings.renew_deadline / 2
+
+    async def get(self, name: str, namespace: str) -> Any:
+        """Read the Lease; a failure of the network is told like one of the API."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await super().get(name, namespace)
+        except _FAILURES as error:
+            return False, ApiException(status=0, reason=type(error).__name__)
+        telemetry.HEARD.now()
+        return answer
+
+    async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
+        """Create the Lease; False when that failed.
+
+        Not the library's: in 37.0.2 it passes `pretty=True`, which the library's own validation refuses.
+        """
+        body = V1Lease(metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record))
+        return await self._try(self._create(namespace, body))
+
+    async def _create(self, namespace: str, body: V1Lease) -> bool:
+        await self.api_instance.create_namespaced_lease(namespace, body)
+        return True
+
+    async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        """Renew or take the Lease; False when that failed."""
+        return await self._try(super().update(name, namespace, updated_record))
+
+    async def release(self) -> None:
+        """Give the Lease back, if it is still ours, so that a standby need not wait for it to expire."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                lease = await self.api_instance.read_namespaced_lease(self.name, self.namespace)
+                if lease.spec is not None and lease.spec.holder_identity == self.identity:
+                    lease.spec.holder_identity = ""
+                    await self.api_instance.replace_namespaced_lease(self.name, self.namespace, lease)
+        except _FAILURES as error:
+            log.info("lease not given back, it expires", extra={"key": self.name, "reason": type(error).__name__})
+
+    async def _try(self, call: Awaitable[bool]) -> bool:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await call
+        except _FAILURES:
+            return False
+
+
+class Leadership:
+    """Runs `work` while this replica holds the Lease, again and again until cancelled."""
+
+    def __init__(self, settings: Settings, client: ApiClient, work: Callable[[], Awaitable[None]]) -> None:
+        self._settings = settings
+        self._work = work
+        self._lock = PatientLock(settings, client)
+        self._leading: asyncio.Task[None] | None = None
+        # The library logs a traceback for each lost race; what matters is logged here.
+        logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica leads now."""
+        return self._leading is not None
+
+    async def run(self) -> None:
+        """Stand for election for ever; on cancellation stop the work first, then give the Lease back."""
+        try:
+            while True:
+                try:
+                    await self._stand()
+                except Exception:
+                    log.exception("election failed", extra={"resource": "lease", "key": self._lock.name})
+                    await self._stop_work()
+                    await asyncio.sleep(self._settings.retry_period)
+        finally:
+            await self._stop_work()
+            await self._lock.release()
+
+    async def _stand(self) -> None:
+        """Wait for the Lease, lead, and return when it is lost."""
+        config = Config(
+            self._lock,
+            lease_duration=self._settings.lease_duration,
+            renew_deadline=self._settings.renew_deadline,
+            retry_period=self._settings.retry_period,
+            onstarted_leading=self._lead,
+            onstopped_leading=self._stop_work,
+        )
+        await LeaderElection(config).run()
+
+    async def _lead(self) -> None:
+        log.info("leading", extra={"resource": "lease", "key": self._lock.name, "reason": "LeaseAcquired"})
+        telemetry.LEADER.set(1)
+        self._leading = asyncio.create_task(self._run_work(), name="leading")
+
+    async def _run_work(self) -> None:
+        """Keep the work going: a part of it that fails is started anew rather than the process."""
+        while True:
+            try:
+                await self._work()
+            except Exception:
+                log.exception("restarting the controllers", extra={"resource": "process", "reason": "InternalError"})
+            await asyncio.sleep(self._settings.retry_period)
+
+    async def _stop_work(self) -> None:
+        task, self._leading = self._leading, None
+        if task is None:
+            return
+        telemetry.LEADER.set(0)
+        task.cancel()
+        await asyncio.wait([task])
+        log.info("no longer leading", extra={"resource": "lease", "key": self._lock.name, "reason": "LeaseReleased"})

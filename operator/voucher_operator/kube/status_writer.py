@@ -1,0 +1,69 @@
+"""The one way in which a status gets written.
+
+Only when it says something new, and only onto the object that it was computed from.
+
+See also: both controllers write through it; `kube` sends the patch; `cache` is brought up to date when somebody was
+faster.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from voucher_operator import telemetry
+from voucher_operator.kube.cache import Cache
+from voucher_operator.kube.client import Body, ConflictError, KubeApi
+from voucher_operator.resources import conditions
+from voucher_operator.resources.errors import InvalidSpecError
+
+
+class StatusWriter:
+    """Writes the status of one kind (`plural`); `kind` names it in metrics."""
+
+    def __init__(self, api: KubeApi, plural: str, kind: str, cache: Cache) -> None:
+        self._kube = api
+        self._plural = plural
+        self._kind = kind
+        self._cache = cache
+
+    async def write(self, key: str, body: Body, patch: Mapping[str, Any]) -> bool:
+        """Merge `patch` into the status; False when the object has changed or gone meanwhile: reconcile it again.
+
+        Raises ApiUnavailableError when the API server could not take it.
+        """
+        if not is_news(body, patch):
+            return not self._has_changed(key, body)
+        try:
+            await self._kube.patch_status(self._plural, body, patch)
+        except ConflictError:
+            await self._refresh(key, body)
+            return False
+        telemetry.STATUS_WRITES.labels(self._kind).inc()
+        return True
+
+    async def write_invalid(self, key: str, body: Body, error: InvalidSpecError, owned: frozenset[str]) -> bool:
+        """Say that the spec cannot be read by this version; as `write`."""
+        generation = body["metadata"]["generation"]
+        wanted = conditions.stalled(error.reason, error.message, generation=generation)
+        previous = body["status"].get("conditions", [])
+        merged = conditions.merge(previous, wanted, owned=owned, now=datetime.now(UTC))
+        return await self.write(key, body, {"observedGeneration": generation, "conditions": merged})
+
+    def _has_changed(self, key: str, body: Body) -> bool:
+        """Whether the watch has told of another status while this one was computed: it may need this very patch."""
+        known = self._cache.get(key)
+        return known is not None and known["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]
+
+    async def _refresh(self, key: str, body: Body) -> None:
+        """Read the live object: what the watch has told so far is behind, or of another object by this name."""
+        namespace, name = key.split("/")
+        live = await self._kube.get(self._plural, namespace, name)
+        if live is None:
+            self._cache.drop_object(body)
+        else:
+            self._cache.read(live)
+
+
+def is_news(body: Body, patch: Mapping[str, Any]) -> bool:
+    """Whether merging `patch` into the status would change it."""
+    return any(body["status"].get(name) != value for name, value in patch.items())

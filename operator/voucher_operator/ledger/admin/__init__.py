@@ -1,0 +1,1 @@
+"""What administrators run: verify, export, and the end of stale sessions."""

@@ -1,0 +1,1 @@
+"""Customers' accounts: balance and entries."""

@@ -1,0 +1,75 @@
+"""What is on a customer's account, and taking a redemption back.
+
+Locks of an undo: promo_codes, then customers, the one order for all. See also: `redeem` puts the credit there.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from voucher_operator.ledger.errors import schema_missing
+from voucher_operator.ledger.pool import Connection
+from voucher_operator.ledger.statements import statement
+from voucher_operator.ledger.types import Entry, LedgerInfo, UndoResult
+from voucher_operator.resources.errors import CreditSpentError
+
+_INFO: Final = statement("info").encode()
+_BALANCE: Final = statement("balance").encode()
+_ENTRIES: Final = statement("entries").encode()
+_UNDO_READ: Final = statement("undo_read").encode()
+_UNDO_LOCK_PROMO: Final = statement("undo_lock_promo").encode()
+_UNDO_LOCK_CUSTOMER: Final = statement("undo_lock_customer").encode()
+_UNDO: Final = statement("undo").encode()
+_UNDO_UNREPORTED: Final = statement("undo_unreported").encode()
+_UNDO_REPORTED: Final = statement("undo_reported").encode()
+
+
+async def info(conn: Connection) -> LedgerInfo:
+    """Read the ledger's identity. Raises psycopg's errors and LedgerUnavailableError."""
+    row = await (await conn.execute(_INFO)).fetchone()
+    if row is None:
+        raise schema_missing()
+    return LedgerInfo(*row)
+
+
+async def balance(conn: Connection, user_id: str) -> int:
+    """Sum a customer's entries, in minor units. Raises psycopg's errors."""
+    row = await (await conn.execute(_BALANCE, {"user": user_id})).fetchone()
+    return int(row[0]) if row else 0
+
+
+async def entries(conn: Connection, user_id: str, limit: int) -> list[Entry]:
+    """List a customer's newest entries, the newest first. Raises psycopg's errors."""
+    cursor = await conn.execute(_ENTRIES, {"user": user_id, "limit": limit})
+    return [Entry(*row) for row in await cursor.fetchall()]
+
+
+async def undone_elsewhere(
+    conn: Connection, namespaces: Sequence[str], older_than_seconds: float, limit: int
+) -> dict[str, datetime]:
+    """Keys whose redemption another writer has undone, and when; now they are looked at. Raises psycopg's errors."""
+    values = {"namespaces": list(namespaces), "seconds": older_than_seconds, "limit": limit}
+    cursor = await conn.execute(_UNDO_UNREPORTED, values)
+    return {row[0]: row[1] for row in await cursor.fetchall()}
+
+
+async def note_undo_reported(conn: Connection, keys: Sequence[str]) -> None:
+    """Remember that these undone redemptions are reported. Idempotent. Raises psycopg's errors."""
+    await conn.execute(_UNDO_REPORTED, {"keys": list(keys)})
+
+
+async def undo(conn: Connection, key: str) -> UndoResult:
+    """Take back the redemption of `key`. Raises psycopg's errors, and CreditSpentError: then nothing has changed."""
+    async with conn.transaction():
+        found = await (await conn.execute(_UNDO_READ, {"key": key})).fetchone()
+        if found is None:
+            return UndoResult(False)
+        await conn.execute(_UNDO_LOCK_PROMO, {"code": found[0]})
+        await conn.execute(_UNDO_LOCK_CUSTOMER, {"customer": found[1]})
+        row = await (await conn.execute(_UNDO, {"key": key})).fetchone()
+        if row is None:
+            return UndoResult(False)
+        covered, standing, amount = row
+        if not covered:
+            raise CreditSpentError("The customer has spent this credit: the redemption cannot be undone.")
+    return UndoResult(standing, amount)

@@ -1,0 +1,1 @@
+"""The transactional outbox: events that wait to be published, and the end of old rows."""

@@ -1,0 +1,1 @@
+"""Purchases in the ledger: place, hold, capture, release, compensate."""

@@ -1,0 +1,282 @@
+"""What buying puts into the ledger and gets out of it: plain frozen values, no SQL, no Kubernetes, no Stripe.
+
+Amounts are integers of minor units of the ledger's one currency; times are aware datetimes from PostgreSQL's clock.
+See also: `types` has the same for redeeming, `voucher_operator.ledger.api` takes and returns them.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from voucher_operator.ledger.types import RedeemRequest, RedeemResult
+from voucher_operator.resources.reasons import Reason
+
+
+class PurchaseState(StrEnum):
+    """Where a purchase stands. `PENDING` and `AWAITING_PAYMENT` are open, the others are ends."""
+
+    PENDING = "pending"
+    """The order is written and the credit held; the customer has no checkout URL yet."""
+    AWAITING_PAYMENT = "awaiting_payment"
+    """The customer has a checkout URL."""
+    COMPLETED = "completed"
+    """Paid, by credit alone or by credit and card."""
+    CANCELLED = "cancelled"
+    """The checkout expired or its payment failed: the hold is released, the redeemed credit stays."""
+    ROLLED_BACK = "rolled_back"
+    """Compensated: hold released, redemption undone, order failed."""
+    REFUNDED = "refunded"
+    """Completed, then refunded in full: the credit is back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that is bought, priced by the catalog before anything was consumed. `kind` is plan or addon."""
+
+    kind: str
+    id: str
+    slug: str
+    name: str
+    price_minor: int
+    stripe_price_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PurchaseRequest:
+    """One request to buy, with or without a voucher.
+
+    `redeem.code` is "" when only the balance is to be spent. `payable`: Stripe is configured; without it what the
+    credit does not cover is refused before anything is consumed. `step_minor` and `minimum_minor` are Stripe's rules of
+    the currency: the card pays nothing, or a multiple of the one and at least the other. `deadline_seconds`: how long
+    what may pass is retried before the purchase is rolled back. `any_tenant`: whoever asks may spend the customer's
+    credit for another tenant than the one that the ledger has for the customer.
+    """
+
+    redeem: RedeemRequest
+    plan_id: str
+    apps: tuple[str, ...]
+    addons: tuple[str, ...]
+    lines: tuple[Line, ...]
+    total_minor: int
+    subdomain: str
+    payable: bool
+    step_minor: int
+    minimum_minor: int
+    deadline_seconds: int
+    any_tenant: bool
+
+    @property
+    def key(self) -> str:
+        """The idempotency key, as in `RedeemRequest`."""
+        return self.redeem.key
+
+    @property
+    def code(self) -> str:
+        """The code to redeem; "" for none."""
+        return self.redeem.code
+
+    @property
+    def user_id(self) -> str:
+        """Who buys."""
+        return self.redeem.user_id
+
+    def due_minor(self, balance_minor: int) -> int:
+        """Return what the card would pay beside this balance, in minor units, as `purchase_place.sql` reckons."""
+        rest = self.total_minor - max(min(self.total_minor, balance_minor), 0)
+        return -(-max(rest, self.minimum_minor) // self.step_minor) * self.step_minor if rest else 0
+
+    def refusal(self, balance_minor: int, *, mismatched: bool) -> Reason | None:
+        """Return why `purchase_place.sql` would refuse this order at this balance; None when it would place it.
+
+        `mismatched`: the customer is another tenant's, and the request may not spend for any tenant.
+        """
+        due = self.due_minor(balance_minor)
+        if due < self.total_minor and mismatched:
+            return Reason.CUSTOMER_MISMATCH
+        if due and not self.payable:
+            return Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED
+        return Reason.INVALID_ORDER if due > self.total_minor else None
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """One purchase as the ledger has it. `held_minor` of the total is paid by credit, `due_minor` by card."""
+
+    key: str
+    uid: str
+    order_id: str
+    state: PurchaseState
+    reason: Reason | None
+    user_id: str
+    customer_id: str
+    tenant_id: str
+    email: str
+    plan_id: str
+    apps: tuple[str, ...]
+    addons: tuple[str, ...]
+    lines: tuple[Line, ...]
+    subdomain: str
+    total_minor: int
+    held_minor: int
+    due_minor: int
+    granted_minor: int
+    """Credit that the redeemed code gave; 0 without one."""
+    stripe_customer_id: str | None
+    session_id: str | None
+    checkout_url: str | None
+    session_expires_at: datetime | None
+    placed_at: datetime
+    deadline_at: datetime
+    settled_at: datetime | None
+    overdue: bool
+    """Whether the deadline has passed, by PostgreSQL's clock."""
+    request_hash: str
+    """Of the request that made it: another object that asks for the very same has this purchase, too."""
+    redeemed: bool
+    """Whether a code was redeemed with it and that stands: a compensation cannot take back what was spent meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class PurchaseResult:
+    """The answer: `purchase` when there is one (also a rolled back one), else `refusal` says why there is none."""
+
+    key: str
+    decided_at: datetime
+    purchase: Purchase | None = None
+    redeemed: RedeemResult | None = None
+    refusal: Reason | None = None
+    replayed: bool = False
+
+
+class PaymentEffect(StrEnum):
+    """What an event of the payment processor means for a purchase."""
+
+    PAID = "paid"
+    """Session completed and paid (or nothing to pay), or an asynchronous payment succeeded."""
+    PROCESSING = "processing"
+    """Session completed, the money is on its way: nothing changes yet."""
+    EXPIRED = "expired"
+    FAILED = "failed"
+    """An asynchronous payment failed."""
+    REFUNDED = "refunded"
+    """This payment was refunded in full."""
+    PARTLY_REFUNDED = "partly_refunded"
+    """Something of this payment was refunded, or a refund of it failed: recorded."""
+    DISPUTED = "disputed"
+    """This payment is disputed, or its dispute has gone on: recorded."""
+    NONE = "none"
+    """Kept, without an effect: unknown types, payments of later months, other Sovereigns' sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What the payment processor says about the money of one checkout. None: it does not say.
+
+    `amount_minor` is what was paid and `refunded_minor` what of it was refunded until now, in all. `seen_at` is
+    PostgreSQL's time of just before the processor was asked: of two answers the later one counts, and refunds that fail
+    lower the amount. Without it (an event says how much was refunded when it was made) the greater amount counts.
+    """
+
+    payment_intent: str | None = None
+    charge_id: str | None = None
+    invoice_id: str | None = None
+    amount_minor: int | None = None
+    refunded_minor: int | None = None
+    seen_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A dispute of a payment, in the payment processor's words; `event_at` is its time of the event that says so.
+
+    `amount_minor` is None where another currency is disputed than the ledger's.
+    """
+
+    dispute_id: str
+    status: str
+    event_at: datetime
+    amount_minor: int | None = None
+    reason: str | None = None
+    charge_id: str | None = None
+    opened: bool = False
+    """Whether the event is the first one about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentEvent:
+    """One verified webhook event, or what a look at a session found out (`event_id` is then made up from its state).
+
+    `session_id` or `order_id` finds the purchase. `amount_minor` is what was paid, when the event says so. `looked`: it
+    is a look at what is, which means something each time, and no event, which means something once. A refund or a
+    dispute acts on the payment of `session_id`, or on the one that `payment` names, and never on the order alone.
+    """
+
+    event_id: str
+    type: str
+    effect: PaymentEffect
+    raw: bytes
+    session_id: str | None = None
+    order_id: str | None = None
+    subscription_id: str | None = None
+    amount_minor: int | None = None
+    sovereign: str | None = None
+    looked: bool = False
+    payment: Payment | None = None
+    dispute: Dispute | None = None
+
+
+class Received(StrEnum):
+    """What became of an event; a label of the metric that counts them."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    """This event id was received before; of a look: and it says no more than then."""
+    NO_CHANGE = "no_change"
+    """The purchase was already there (or further), or the event was recorded and changes no purchase."""
+    UNKNOWN = "unknown"
+    """No purchase has this session or order: kept."""
+    FOREIGN = "foreign"
+    """Another Sovereign's: kept."""
+    MISMATCH = "mismatch"
+    """What was paid is not what was due, or a rolled back order was paid: kept, for a human to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEvent:
+    """One event of the platform's envelope. `seq` orders, `id` deduplicates; `age_seconds` by PostgreSQL's clock."""
+
+    seq: int
+    id: str
+    type: str
+    tenant_id: str
+    at: datetime
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxBacklog:
+    """What waits to be published."""
+
+    waiting: int
+    """Events, counted up to 100,000."""
+    oldest_seconds: float
+
+
+__all__ = [
+    "Dispute",
+    "Line",
+    "OutboxBacklog",
+    "OutboxEvent",
+    "Payment",
+    "PaymentEffect",
+    "PaymentEvent",
+    "Purchase",
+    "PurchaseRequest",
+    "PurchaseResult",
+    "PurchaseState",
+    "Received",
+    "RedeemRequest",
+    "RedeemResult",
+]

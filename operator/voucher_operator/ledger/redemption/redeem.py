@@ -1,0 +1,99 @@
+"""One batch of redemptions: lock, judge and write in one round trip.
+
+The two statements travel in one pipeline without BEGIN: PostgreSQL runs everything up to the pipeline's end as one
+transaction, commits at its end, and rolls all of it back when a statement fails. See also: `batch` makes the batches.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import psycopg
+
+from voucher_operator.ledger.batch import Request
+from voucher_operator.ledger.pool import Connection
+from voucher_operator.ledger.statements import statement
+from voucher_operator.ledger.types import Outcome, RedeemRequest, RedeemResult
+from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError
+from voucher_operator.resources.reasons import Reason
+
+_LOCK: Final = statement("lock_promo").encode()
+_REDEEM: Final = statement("redeem").encode()
+_OPEN_ACCOUNTS: Final = statement("account_open").encode()
+_PROBE_PROMO: Final = statement("probe_promo").encode()
+_PROBE_CUSTOMERS: Final = statement("probe_customers").encode()
+_PROBE_BUYERS: Final = statement("probe_buyers").encode()
+_OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
+REASONS: Final[dict[str | None, Reason | None]] = {None: None, **{reason.value: reason for reason in Reason}}
+
+
+def text_array(values: Iterable[str]) -> str:
+    """Write a PostgreSQL array of texts: ten times as fast as psycopg's own, which matters at thousands a second.
+
+    Raises psycopg.DataError for a NUL character, which no text in PostgreSQL can hold.
+    """
+    listed = values if isinstance(values, list | tuple) else list(values)
+    if not listed:
+        return "{}"
+    joined = "\0".join(listed)
+    if joined.count("\0") != len(listed) - 1:
+        raise psycopg.DataError("a text holds a NUL character")
+    return '{"' + joined.replace("\\", "\\\\").replace('"', '\\"').replace("\0", '","') + '"}'
+
+
+async def redeem_batch(conn: Connection, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
+    """Redeem `requests`, no two of which have the same key; one result each, in their order.
+
+    An answer that a newer version gave to a key before is a LedgerUnavailableError in its place, and holds up no other.
+    Raises psycopg's errors; nothing is written then.
+    """
+    codes = text_array({request.code for request in requests})
+    values = parameters(requests)
+    cursor = conn.cursor(binary=True)
+    try:
+        async with conn.pipeline():
+            await conn.execute(_LOCK, {"codes": codes}, prepare=True)
+            await cursor.execute(_REDEEM, values, prepare=True)
+    except psycopg.errors.CheckViolation:
+        # The pool tries again; a customer's account that was missing is there by then.
+        await conn.execute(_OPEN_ACCOUNTS, {"users": values["users"]})
+        raise
+    results: list[Any] = [None] * len(requests)
+    for n, *answer in await cursor.fetchall():
+        results[n - 1] = result(requests[n - 1].key, *answer)
+    return results
+
+
+def result(
+    key: str, outcome: str, reason: str | None, code: str | None, credit: int, decided_at: datetime, replayed: bool
+) -> RedeemResult | OperatorError:
+    """Make an answer of a row of `redeem.sql`; one that only a newer version knows is an error."""
+    if outcome not in _OUTCOMES or reason not in REASONS:
+        return LedgerUnavailableError("A newer version of the operator has answered this Redemption: upgrade this one.")
+    return RedeemResult(key, _OUTCOMES[outcome], decided_at, REASONS[reason], code, credit, replayed)
+
+
+async def held(conn: Connection, requests: Sequence[Request], *, buying: bool = False) -> tuple[set[str], set[str]]:
+    """Codes (in normal form) and users among `requests` whose rows another session holds locked at this moment.
+
+    `buying`: with any lock that a purchase waits for, which are more than a redemption does.
+    """
+    codes = await conn.execute(_PROBE_PROMO, {"codes": text_array({r.code for r in requests} - {""})})
+    users = await conn.execute(
+        _PROBE_BUYERS if buying else _PROBE_CUSTOMERS, {"users": text_array({r.user_id for r in requests})}
+    )
+    return {row[0] for row in await codes.fetchall()}, {row[0] for row in await users.fetchall()}
+
+
+def parameters(requests: Sequence[RedeemRequest]) -> dict[str, str]:
+    """Write `requests` as the arrays of `redeem.sql`. Raises psycopg.DataError."""
+    return {
+        "keys": text_array([r.key for r in requests]),
+        "hashes": text_array([r.request_hash for r in requests]),
+        "uids": text_array([r.uid for r in requests]),
+        "codes": text_array([r.code for r in requests]),
+        "users": text_array([r.user_id for r in requests]),
+        "tenants": text_array([r.tenant_id for r in requests]),
+        "emails": text_array([r.email for r in requests]),
+        "provisional": "{" + ",".join(["t" if r.provisional else "f" for r in requests]) + "}",
+    }

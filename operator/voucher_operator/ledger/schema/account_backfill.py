@@ -1,0 +1,46 @@
+"""Opens the accounts of the customers of before, on a ledger of any size, while everybody goes on writing.
+
+An account that is missing is opened by whoever needs it first, which reads that customer's whole history once. This
+does it beforehand: some customers and a commit at a time, so that nobody waits long for a row that is held here. A kill
+costs one portion. Why no entry is missed: `migrations/0009.accounts.sql` and `0012.entries-in-balance.sql`.
+
+See also: `migrate` calls this after the files; `backfill` does the same for the sums of codes.
+"""
+
+import logging
+from functools import partial
+from typing import Any, Final
+
+import psycopg
+from psycopg import errors
+
+from voucher_operator.ledger.schema.session import TOO_SLOW, MigrationError, Plan, connect, until_free
+from voucher_operator.ledger.statements import statement
+
+log = logging.getLogger(__name__)
+
+PORTION: Final = 1000
+"""Customers whose accounts are opened in one transaction."""
+
+
+def open_accounts(plan: Plan, *, portion: int = PORTION) -> None:
+    """Open the accounts that are missing; one read when none is. Raises MigrationError, and psycopg's errors."""
+    size = portion
+    with connect(plan) as connection:
+        connection.prepare_threshold = None  # a plan for these very values, as in `backfill`
+        connection.execute(statement("backfill_session"))
+        while True:
+            try:
+                attempt = partial(open_portion, connection, size)
+                if until_free(plan, "opening the customers' accounts", attempt):
+                    return
+            except errors.QueryCanceled as error:
+                if size == 1:
+                    raise MigrationError(f"opening one customer's account {TOO_SLOW}: migrate again") from error
+                size = max(size // 8, 1)
+
+
+def open_portion(connection: psycopg.Connection[Any], size: int) -> bool:
+    """Open the next `size` accounts in one transaction; returns whether none is left. Raises psycopg's errors."""
+    row = connection.execute(statement("account_backfill"), {"size": size}).fetchone()
+    return row is None or bool(row[0])

@@ -1,0 +1,1 @@
+"""Vouchers in the ledger: issue, revoke, count; who owns a code."""

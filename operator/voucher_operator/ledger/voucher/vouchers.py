@@ -1,0 +1,92 @@
+"""Issue, change, revoke and count vouchers: these write what Git decides and leave the counters alone.
+
+Locks: a put takes the advisory lock of its code, then promo_codes, then vouchers.terms. See also: `ownership` decides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from voucher_operator.ledger.errors import schema_missing
+from voucher_operator.ledger.pool import Connection
+from voucher_operator.ledger.redemption.redeem import text_array
+from voucher_operator.ledger.statements import statement
+from voucher_operator.ledger.types import (
+    PutOutcome,
+    PutResult,
+    VoucherCounters,
+    VoucherOwner,
+    VoucherState,
+    VoucherTerms,
+)
+from voucher_operator.ledger.voucher.ownership import Decision, Found, decide
+
+_PUT_LOCK: Final = statement("put_lock").encode()
+_LOCK_PROMO: Final = statement("lock_promo").encode()
+_PUT_READ: Final = statement("put_read").encode()
+_PUT_RETIRE: Final = statement("put_retire").encode()
+_PUT_TERMS: Final = statement("put_terms").encode()
+_PUT_PROMO: Final = statement("put_promo").encode()
+_PUT_ANNOUNCE: Final = statement("put_announce").encode()
+_REVOKE_LOCK: Final = statement("revoke_lock").encode()
+_REVOKE: Final = statement("revoke").encode()
+_RELEASE: Final = statement("release").encode()
+_COUNTERS: Final = statement("counters").encode()
+_OWNERS: Final = statement("owners").encode()
+
+
+async def put(conn: Connection, terms: VoucherTerms) -> PutResult:
+    """Make the ledger row what `terms` say. Raises psycopg's errors and those of `ownership.decide`."""
+    values: dict[str, Any] = asdict(terms)
+    async with conn.transaction():
+        await conn.execute(_PUT_LOCK, values)
+        await conn.execute(_LOCK_PROMO, {"codes": text_array([terms.code])})
+        row = await (await conn.execute(_PUT_READ, values)).fetchone()
+        if row is None:
+            raise schema_missing()
+        decision = decide(terms, Found.from_row(row))
+        if decision.outcome is not PutOutcome.UNCHANGED:
+            await _write(conn, values, decision)
+        (counted,) = await counters(conn, [terms.uid])
+    return PutResult(decision.outcome, counted, decision.corrected, decision.displaced)
+
+
+async def _write(conn: Connection, values: dict[str, Any], decision: Decision) -> None:
+    values = values | {"code": decision.code}
+    await conn.execute(_PUT_RETIRE, values)
+    await conn.execute(_PUT_PROMO, values)
+    await conn.execute(_PUT_TERMS, values)
+    if decision.outcome is PutOutcome.ISSUED:
+        await conn.execute(_PUT_ANNOUNCE, values)
+
+
+async def revoke(conn: Connection, owner: VoucherOwner) -> bool:
+    """Revoke what `owner` (by uid) owns; False if it owns nothing. Raises psycopg's errors."""
+    async with conn.transaction():
+        await conn.execute(_REVOKE_LOCK, {"uid": owner.uid})
+        row = await (await conn.execute(_REVOKE, {"uid": owner.uid})).fetchone()
+    return row is not None and bool(row[0])
+
+
+async def release(conn: Connection, namespace: str, name: str, to: str) -> int:
+    """Let namespace `to` issue the code of the last deleted Voucher of this name; 0 or 1. Raises psycopg's errors."""
+    cursor = await conn.execute(_RELEASE, {"namespace": namespace, "name": name, "to": to})
+    return cursor.rowcount
+
+
+async def counters(conn: Connection, uids: Sequence[str] | None) -> list[VoucherCounters]:
+    """Count the live vouchers of these owners, or of all. Raises psycopg's errors."""
+    cursor = conn.cursor(binary=True)
+    await cursor.execute(_COUNTERS, {"uids": None if uids is None else text_array(uids)})
+    return [_counters(row) for row in await cursor.fetchall()]
+
+
+async def owners(conn: Connection) -> list[VoucherOwner]:
+    """List the owners of live vouchers. Raises psycopg's errors."""
+    cursor = await conn.execute(_OWNERS)
+    return [VoucherOwner(*row) for row in await cursor.fetchall()]
+
+
+def _counters(row: tuple[Any, ...]) -> VoucherCounters:
+    uid, namespace, name, generation, times, cap, granted, last, state, drifted = row
+    return VoucherCounters(uid, namespace, name, generation, times, cap, granted, last, VoucherState(state), drifted)

@@ -1,0 +1,222 @@
+"""Publishes the outbox: in order for each tenant, several tenants at once, at least once.
+
+An event is written in the transaction that makes it true and marked after JetStream has acknowledged it; whoever dies
+in between publishes it again under the same deduplication id. Without NATS everything waits in the ledger, and nobody
+else notices. See also: `bus` is the connection; `process.run` runs this while leading and shows `details`;
+whoever has committed may call `wake`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Final, Protocol
+
+from voucher_operator import telemetry
+from voucher_operator.failpoints import Effect, effect
+from voucher_operator.ledger.purchase.types import OutboxBacklog, OutboxEvent
+from voucher_operator.messaging.nats_connection import Bus, BusAbsentError, BusError, EventRefusedError, connected
+from voucher_operator.resources.errors import OperatorError
+
+log = logging.getLogger(__name__)
+
+_PAGE: Final = 500
+"""Events read at once; what waits behind a refused one is not read, so that it never hides the others."""
+_RETRY: Final = 5.0
+"""Seconds until a tenant whose event was refused gets another chance."""
+_TENANTS: Final = 16
+"""Tenants whose events are on their way at once."""
+_MEASURE: Final = 2.0
+_BACKOFF: Final = (0.5, 10.0)
+
+
+class Outbox(Protocol):
+    """What the relay needs of the ledger; each raises LedgerUnavailableError."""
+
+    async def outbox_pending(self, limit: int, without: Sequence[str] = ()) -> list[OutboxEvent]:
+        """Return the oldest events that are not published, in order, without those of the tenants `without`."""
+        ...
+
+    async def outbox_published(self, ids: Sequence[str]) -> object:
+        """Mark events as published, by id."""
+        ...
+
+    async def outbox_backlog(self) -> OutboxBacklog:
+        """Count what waits."""
+        ...
+
+
+class Relay:
+    """One for each process; `run` while leading.
+
+    `servers` is asked at each connection, so that an address that comes late or changes is noticed. `poll` is the
+    longest pause, in seconds, until an event that nobody told us of is seen.
+    """
+
+    def __init__(
+        self, outbox: Outbox, servers: Callable[[], list[str]], *, stream: str, prefix: str, poll: float = 1.0
+    ) -> None:
+        self._outbox = outbox
+        self._servers = servers
+        self._stream = stream
+        self._prefix = prefix
+        self._poll = poll
+        self._hint = asyncio.Event()
+        self._refused: set[str] = set()
+        self._blocked: dict[str, str] = {}
+        self._retry_at = 0.0
+        self._refusal: str | None = None
+        self._problem: str | None = None
+        self._backlog: OutboxBacklog | None = None
+        self._pause = _BACKOFF[0]
+
+    def wake(self) -> None:
+        """Something has been committed: do not wait for the next look."""
+        self._hint.set()
+
+    def details(self) -> dict[str, object]:
+        """Return facts for people: what waits, since when, and why. Empty while this replica does not lead."""
+        if self._backlog is None:
+            return {}
+        found: dict[str, object] = {
+            "waiting": self._backlog.waiting,
+            "oldest_seconds": round(self._backlog.oldest_seconds),
+        }
+        problem = self._problem or self._refusal
+        return found if problem is None else {**found, "problem": problem}
+
+    async def run(self) -> None:
+        """Publish until cancelled; whatever goes wrong is told once and tried again."""
+        parts = [asyncio.create_task(self._publish(), name="outbox"), asyncio.create_task(self._measure())]
+        try:
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            done.pop().result()
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.wait(parts)
+            self._backlog = None
+            for gauge in (telemetry.OUTBOX_WAITING, telemetry.OUTBOX_AGE):
+                gauge.set(0)
+
+    async def _publish(self) -> None:
+        while True:
+            try:
+                async with connected(self._servers(), self._prefix) as bus:
+                    await bus.ensure_stream(self._stream)
+                    telemetry.NATS_UP.set(1)
+                    await self._relay(bus)
+            except BusError as error:
+                self._note(str(error), logging.INFO if isinstance(error, BusAbsentError) else logging.WARNING)
+            except OperatorError as error:
+                self._note(error.message, logging.INFO)  # the ledger has said so itself
+            except Exception:
+                # A fault of ours must neither stop the controllers nor lose what waits.
+                log.exception("publishing failed", extra={"resource": "outbox", "reason": "InternalError"})
+            finally:
+                telemetry.NATS_UP.set(0)
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 2, _BACKOFF[1])
+
+    async def _relay(self, bus: Bus) -> None:
+        """Publish round after round. Ends by BusError, or LedgerUnavailableError."""
+        self._retry_at = 0.0
+        while True:
+            self._hint.clear()
+            if asyncio.get_running_loop().time() >= self._retry_at:
+                await self._retry(bus)
+            moved = await self._round(bus)
+            self._note(None)
+            self._pause = _BACKOFF[0]
+            if not moved:
+                await self._wait()
+
+    async def _retry(self, bus: Bus) -> None:
+        """Give blocked tenants their chance, and a stream that was deleted its place again. Raises BusError."""
+        self._retry_at = asyncio.get_running_loop().time() + _RETRY
+        self._refusal = next(iter(self._blocked.values()), None)
+        if self._blocked:
+            self._blocked.clear()
+            await bus.ensure_stream(self._stream)
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._poll):
+                await self._hint.wait()
+        except TimeoutError:
+            return
+
+    async def _round(self, bus: Bus) -> bool:
+        """Publish what waits now; return whether there may be more. What was acknowledged is always marked."""
+        events = await self._outbox.outbox_pending(_PAGE, list(self._blocked))
+        acknowledged: list[str] = []
+        try:
+            await self._chains(bus, by_tenant(events), acknowledged)
+        finally:
+            if acknowledged:
+                async with effect(Effect.MARK_PUBLISHED):
+                    await self._outbox.outbox_published(acknowledged)
+        return bool(events)
+
+    async def _chains(self, bus: Bus, chains: Iterable[list[OutboxEvent]], acknowledged: list[str]) -> None:
+        """Publish chains of events beside each other; the first error ends all, and is raised.
+
+        Not a TaskGroup: before Python 3.12 it leaves its task counting as cancelled, which `connected` must not see.
+        """
+        slots = asyncio.Semaphore(_TENANTS)
+        failed: list[Exception] = []
+
+        async def chain(events: list[OutboxEvent]) -> None:
+            async with slots:
+                for event in events:
+                    if failed or not await self._sent(bus, event, failed):
+                        return
+                    acknowledged.append(event.id)
+
+        await asyncio.gather(*(chain(events) for events in chains))
+        if failed:
+            raise failed[0]
+
+    async def _sent(self, bus: Bus, event: OutboxEvent, failed: list[Exception]) -> bool:
+        """Publish one event; a refused one keeps those behind it, any other error goes to `failed`."""
+        try:
+            async with effect(Effect.PUBLISH):
+                await bus.publish(event)
+        except EventRefusedError as error:
+            if event.id not in self._refused:
+                log.warning("%s", error, extra={"resource": "outbox", "key": event.id, "reason": event.type})
+            self._refused.add(event.id)
+            self._blocked[event.tenant_id] = self._refusal = str(error)
+            return False
+        except Exception as error:
+            failed.append(error)
+            return False
+        self._refused.discard(event.id)
+        telemetry.EVENTS_PUBLISHED.labels(event.type).inc()
+        return True
+
+    async def _measure(self) -> None:
+        while True:
+            try:
+                self._backlog = await self._outbox.outbox_backlog()
+            except OperatorError:
+                pass  # the ledger says so itself
+            else:
+                telemetry.OUTBOX_WAITING.set(self._backlog.waiting)
+                telemetry.OUTBOX_AGE.set(self._backlog.oldest_seconds)
+            await asyncio.sleep(_MEASURE)
+
+    def _note(self, problem: str | None, level: int = logging.INFO) -> None:
+        """Log each change, once."""
+        extra = {"resource": "outbox", "reason": "EventsWait"}
+        if problem is not None and problem != self._problem:
+            log.log(level, "events wait: %s", problem, extra=extra)
+        elif problem is None and self._problem is not None:
+            log.info("events are published again", extra=extra)
+        self._problem = problem
+
+
+def by_tenant(events: Iterable[OutboxEvent]) -> list[list[OutboxEvent]]:
+    """Group events by tenant, each group in order."""
+    ordered = sorted(events, key=lambda event: (event.tenant_id, event.seq))
+    return [list(group) for _, group in groupby(ordered, key=lambda event: event.tenant_id)]

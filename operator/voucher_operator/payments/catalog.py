@@ -1,0 +1,134 @@
+"""What plans and add-ons cost, from the catalog service or a mounted file, before anything is consumed.
+
+A price is an integer or there is none: whatever the catalog leaves unsaid, says twice or says in another shape is an
+error and never 0. Prices are kept for some seconds, and what a kept list lacks is asked for anew before it is refused.
+See also: `catalog_source` reads the lists; the controllers ask `quote`, `ledger.purchase.types.Line` is the answer.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from voucher_operator.ledger.purchase.types import Line
+from voucher_operator.payments.catalog_source import Item, Source
+from voucher_operator.resources.errors import CatalogUnavailableError, CurrencyMismatchError, InvalidOrderError
+from voucher_operator.resources.money import MAX_WHOLE_UNITS, scale
+
+FRESH_SECONDS: Final = 30.0
+_JUST_NOW: Final = 1.0
+"""A list younger than this is not asked for again when something is not on it."""
+_NAMES: Final = {"plans": "plan", "addons": "add-on"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    items: Sequence[Item]
+    at: float
+
+
+class Catalog:
+    """Prices. Safe for concurrent use within one event loop: those who ask at once share one answer."""
+
+    def __init__(self, source: Source, *, fresh_seconds: float = FRESH_SECONDS) -> None:
+        self._source = source
+        self._fresh = fresh_seconds
+        self._kept: dict[str, _Kept] = {}
+        self._asking: dict[str, asyncio.Task[Sequence[Item]]] = {}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for task in list(self._asking.values()):
+            task.cancel()
+        await self._source.close()
+
+    async def quote(self, plan_id: str, apps: Sequence[str], addons: Sequence[str], currency: str) -> tuple[Line, ...]:
+        """Price an order: the plan first, then its add-ons as ordered, by id or slug. Apps cost nothing.
+
+        Raises InvalidOrderError (not for sale, or ordered twice), CurrencyMismatchError (sold in another currency than
+        `currency`, the ledger's) and CatalogUnavailableError.
+        """
+        _refuse_twice("app", apps)
+        _refuse_twice("add-on", addons)
+        plan = await self._line("plans", plan_id, currency)
+        lines = [await self._line("addons", addon, currency) for addon in addons]
+        _refuse_twice("add-on", [line.id for line in lines])
+        return (plan, *lines)
+
+    async def _line(self, kind: str, wanted: str, currency: str) -> Line:
+        item = _find(kind, await self._items(kind, self._fresh), wanted)
+        if item is None:
+            item = _find(kind, await self._items(kind, _JUST_NOW), wanted)
+        if item is None:
+            name = _NAMES[kind]
+            raise InvalidOrderError(f"The catalog has no {name} {wanted!r}: order one that it sells.")
+        return _priced(kind, item, wanted, currency)
+
+    async def _items(self, kind: str, fresh: float) -> Sequence[Item]:
+        kept = self._kept.get(kind)
+        if kept is not None and asyncio.get_running_loop().time() - kept.at < min(fresh, self._fresh):
+            return kept.items
+        task = self._asking.get(kind)
+        if task is None:
+            task = self._asking[kind] = asyncio.create_task(self._ask(kind))
+            task.add_done_callback(lambda done: self._forget(kind, done))
+        try:
+            return await asyncio.shield(task)
+        except CatalogUnavailableError as error:
+            raise CatalogUnavailableError(*error.args) from None
+
+    def _forget(self, kind: str, done: asyncio.Task[Sequence[Item]]) -> None:
+        self._asking.pop(kind, None)
+        if not done.cancelled():
+            done.exception()  # whoever waited may be gone: nobody is to be told that nobody looked
+
+    async def _ask(self, kind: str) -> Sequence[Item]:
+        items = await self._source.read(kind)
+        self._kept[kind] = _Kept(items, asyncio.get_running_loop().time())
+        return items
+
+
+def _refuse_twice(name: str, wanted: Sequence[str]) -> None:
+    for one in wanted:
+        if wanted.count(one) > 1:
+            raise InvalidOrderError(f"The order names {name} {one!r} more than once: name it once.")
+
+
+def _find(kind: str, items: Sequence[Item], wanted: str) -> Item | None:
+    """Find by id, else by slug. Raises CatalogUnavailableError when several answer to the name."""
+    for field in ("id", "slug"):
+        found = [item for item in items if item.get(field) == wanted]
+        if len(found) > 1:
+            raise CatalogUnavailableError(f"The catalog lists {_NAMES[kind]} {wanted!r} more than once: correct it.")
+        if found:
+            return found[0]
+    return None
+
+
+def _priced(kind: str, item: Item, wanted: str, currency: str) -> Line:
+    name = _NAMES[kind]
+    if _text(item, "currency", currency).upper() != currency:
+        raise CurrencyMismatchError(f"The catalog sells {name} {wanted!r} in another currency than {currency}.")
+    price = 0 if kind == "addons" and item.get("included") is True else _whole_units(name, item, wanted)
+    return Line(
+        kind=name.replace("-", ""),
+        id=_text(item, "id", wanted),
+        slug=_text(item, "slug", wanted),
+        name=_text(item, "name", "") or _text(item, "slug", wanted),
+        price_minor=price * scale(currency),
+        stripe_price_id=_text(item, "stripe_price_id", "") or None,
+    )
+
+
+def _whole_units(name: str, item: Item, wanted: str) -> int:
+    price = item.get("price_omr")
+    if isinstance(price, bool) or not isinstance(price, int) or not 0 <= price <= MAX_WHOLE_UNITS:
+        raise CatalogUnavailableError(
+            f"The catalog has no usable price for {name} {wanted!r}: `price_omr` must be a whole number, 0 or more."
+        )
+    return price
+
+
+def _text(item: Mapping[str, Any], field: str, otherwise: str) -> str:
+    value = item.get(field)
+    return value.strip() if isinstance(value, str) and value.strip() else otherwise

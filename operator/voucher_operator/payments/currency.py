@@ -1,0 +1,103 @@
+"""What Stripe asks of an amount: the unit it counts in, the steps it takes, and the least that a card is charged.
+
+Source: Stripe's page "Supported currencies" (docs.stripe.com/currencies), its sections "Zero-decimal currencies",
+"Three-decimal currencies", "Special cases" and "Minimum and maximum charge amounts", as of November 2026. The ledger
+counts in the minor units of ISO 4217, Stripe mostly but not always: everything that crosses goes through here.
+See also: `stripe_gateway` and `events_of_stripe` convert; a purchase is placed by `step_minor` and `minimum_minor`.
+"""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from voucher_operator.resources.errors import PaymentRejectedError
+from voucher_operator.resources.money import minor_digits, parse_amount
+
+_ZERO_DECIMAL: Final = "BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF"
+_WHOLE_BUT_TWO_DECIMALS: Final = "ISK UGX"
+"""Charged in whole units, and written with two decimals, which are 0."""
+
+_MINIMUM: Final = MappingProxyType(
+    {
+        "AED": "2.00",
+        "AUD": "0.50",
+        "BRL": "0.50",
+        "CAD": "0.50",
+        "CHF": "0.50",
+        "CZK": "15.00",
+        "DKK": "2.50",
+        "EUR": "0.50",
+        "GBP": "0.30",
+        "HKD": "4.00",
+        "HUF": "175.00",
+        "INR": "0.50",
+        "JPY": "50",
+        "MXN": "10.00",
+        "MYR": "2.00",
+        "NOK": "3.00",
+        "NZD": "0.50",
+        "PLN": "2.00",
+        "RON": "2.00",
+        "SEK": "3.00",
+        "SGD": "0.50",
+        "THB": "10.00",
+        "USD": "0.50",
+        # Not on the page: nobody settles in them. Such a charge is converted and must then reach the minimum of the
+        # account's own currency. These hold their rate to the dollar: 2.00 AED or 0.50 USD, whichever is more, and a
+        # fifth on top.
+        "BHD": "0.250",
+        "JOD": "0.470",
+        "OMR": "0.260",
+        "QAR": "2.40",
+        "SAR": "2.50",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CurrencyRules:
+    """Rules of one currency, in the ledger's minor units.
+
+    A card pays nothing, or a multiple of `step_minor` that is at least `minimum_minor`.
+    """
+
+    currency: str
+    step_minor: int
+    minimum_minor: int
+    _times: int
+    _per: int
+
+    def to_stripe(self, minor: int) -> int:
+        """Stripe's number for an amount. Raises PaymentRejectedError for one that is not a multiple of the step."""
+        if minor % self.step_minor:
+            raise PaymentRejectedError(f"Stripe takes {self.currency} only in steps of {self.step_minor} minor units.")
+        return minor * self._times // self._per
+
+    def from_stripe(self, amount: int) -> int:
+        """Minor units of Stripe's number."""
+        return amount * self._per // self._times
+
+
+def rules(currency: str, minimum_minor: int | None = None) -> CurrencyRules:
+    """Look up the rules of a currency; `minimum_minor` replaces the published minimum.
+
+    Where nothing is published it is one step: Stripe itself then refuses what is too little. Raises ValueError for an
+    unknown currency.
+    """
+    digits = minor_digits(currency)
+    at_stripe = _digits_at_stripe(currency, digits)
+    step = 10 if digits == 3 else 10 ** max(0, digits - at_stripe)
+    least = parse_amount(_MINIMUM[currency], currency) if currency in _MINIMUM else step
+    return CurrencyRules(
+        currency,
+        step_minor=step,
+        minimum_minor=least if minimum_minor is None else minimum_minor,
+        _times=10 ** max(0, at_stripe - digits),
+        _per=10 ** max(0, digits - at_stripe),
+    )
+
+
+def _digits_at_stripe(currency: str, digits: int) -> int:
+    if currency in _ZERO_DECIMAL.split():
+        return 0
+    return 2 if currency in _WHOLE_BUT_TWO_DECIMALS.split() else digits

@@ -1,0 +1,264 @@
+"""Everything that we ask of Stripe. Each request may be repeated: what it makes is made once.
+
+The idempotency keys are derived from the purchase and the step, and all that is sent follows from the purchase and the
+settings alone: Stripe refuses a key that comes back with other words. Stripe remembers a key for a day, and a purchase
+is given up long before. See also: `stripe_requests` has the words, `stripe_errors` reads the errors, `saga` says what
+comes when.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import stripe
+
+from voucher_operator.ledger.purchase.types import Purchase
+from voucher_operator.payments import stripe_requests
+from voucher_operator.payments.currency import CurrencyRules
+from voucher_operator.payments.stripe_errors import no_key, translate, unreachable, unreadable
+from voucher_operator.payments.stripe_requests import FirstPayment, InvoiceMoney
+from voucher_operator.resources.errors import PaymentProcessorNotConfiguredError, PaymentRejectedError
+from voucher_operator.settings import Settings
+
+API_VERSION: Final = "2026-08-26.dahlia"
+"""Of the API, not of the library: an upgrade of the library changes nothing that we say or hear."""
+_EXISTS: Final = "resource_already_exists"
+_UNEXPECTED: Final = "Stripe would charge another amount than is due: make its prices equal to the catalog's."
+_ONE_PAGE: Final = 100
+_A_KEY: Final = re.compile(r"[!-~]+")
+
+
+@dataclass(frozen=True, slots=True)
+class StripeSession:
+    """A Checkout Session; `amount` is what the card is charged now, in Stripe's unit of `currency` (lower-case)."""
+
+    id: str
+    url: str
+    status: str
+    amount: int | None
+    currency: str
+    expires_at: datetime
+    order_id: str | None
+    invoice_id: str | None
+    body: Mapping[str, Any]
+
+
+class StripeGateway:
+    """Stripe's API. Safe for concurrent use within one event loop; key and addresses come from the settings.
+
+    Every method raises PaymentProcessorUnavailableError for what may pass, PaymentRejectedError for what does not, and
+    PaymentProcessorNotConfiguredError without a key.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._http = stripe.HTTPXClient(timeout=settings.stripe_timeout)
+        self._client: stripe.StripeClient | None = None
+        self._key = ""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.close_async()
+
+    async def customer(self, purchase: Purchase) -> str:
+        """Make the customer of a purchase and return its id."""
+        options = stripe_requests.once(purchase, "customer")
+        async with self._asking() as client:
+            made = await client.v1.customers.create_async(
+                stripe_requests.customer(purchase, self._settings.sovereign), options
+            )
+        return _text(_body(made), "id")
+
+    async def coupon(self, purchase: Purchase, rules: CurrencyRules) -> str | None:
+        """Make the coupon that is worth the credit held, and return its id; None when none is held."""
+        if purchase.held_minor == 0:
+            return None
+        params = stripe_requests.coupon(purchase, self._settings.sovereign, rules)
+        try:
+            async with self._asking() as client:
+                made = await client.v1.coupons.create_async(params, stripe_requests.once(purchase, "coupon"))
+            _text(_body(made), "id")
+        except _ExistsError:
+            pass  # its id names the order, whose credit never changes
+        return params["id"]
+
+    async def session(
+        self, purchase: Purchase, customer_id: str, coupon_id: str | None, rules: CurrencyRules
+    ) -> StripeSession:
+        """Make the checkout of a purchase; `coupon_id` as `coupon` returned it.
+
+        Raises PaymentRejectedError also for one that would charge another amount than is due: nobody may pay it.
+        """
+        params = stripe_requests.session(purchase, customer_id, coupon_id, self._settings, rules)
+        try:
+            async with self._asking() as client:
+                options = stripe_requests.once(purchase, "session")
+                found = _session(_body(await client.v1.checkout.sessions.create_async(params, options)))
+        except _OtherWordsError as error:
+            found = await self._made_before(purchase, customer_id, error)
+        if found.amount != rules.to_stripe(purchase.due_minor) or found.currency != rules.currency.lower():
+            raise PaymentRejectedError(_UNEXPECTED)
+        return found
+
+    async def retrieve(self, session_id: str) -> StripeSession:
+        """Read a session as it is now."""
+        async with self._asking() as client:
+            return _session(_body(await client.v1.checkout.sessions.retrieve_async(session_id)))
+
+    async def expire(self, session_id: str) -> None:
+        """Close an open session, so that nobody can pay it any more."""
+        async with self._asking(tries=3) as client:
+            await client.v1.checkout.sessions.expire_async(session_id, options={"max_network_retries": 2})
+
+    async def open_sessions(self, purchase: Purchase) -> list[StripeSession]:
+        """List the open sessions of a purchase, also those that nobody noted: by its customer."""
+        if purchase.stripe_customer_id is None:
+            return []
+        async with self._asking() as client:
+            listed = await client.v1.checkout.sessions.list_async(
+                {"customer": purchase.stripe_customer_id, "status": "open", "limit": _ONE_PAGE}
+            )
+        found = [_session(one) for one in _listed(listed)]
+        return [one for one in found if one.order_id == purchase.order_id]
+
+    async def subscriptions(self, purchase: Purchase) -> list[str]:
+        """List the subscriptions of a purchase that have not ended, by its customer: their ids."""
+        if purchase.stripe_customer_id is None:
+            return []
+        async with self._asking() as client:
+            listed = await client.v1.subscriptions.list_async(
+                {"customer": purchase.stripe_customer_id, "limit": _ONE_PAGE}
+            )
+        return [_text(one, "id") for one in _listed(listed) if stripe_requests.goes_on(one, purchase)]
+
+    async def unsubscribe(self, subscription_id: str) -> None:
+        """End a subscription at once: nothing more is charged. PaymentRejectedError when it has ended meanwhile."""
+        async with self._asking() as client:
+            await client.v1.subscriptions.cancel_async(subscription_id)
+
+    async def first_payment(self, payment_intent: str) -> FirstPayment | None:
+        """Find the order whose first month a payment was for; None for later months and for what is no order."""
+        async with self._asking() as client:
+            listed = await client.v1.invoice_payments.list_async(
+                {
+                    "payment": {"type": "payment_intent", "payment_intent": payment_intent},
+                    "expand": ["data.invoice"],
+                    "limit": 1,
+                }
+            )
+        return next(filter(None, map(stripe_requests.first_payment, _listed(listed))), None)
+
+    async def session_of(self, subscription_id: str) -> str | None:
+        """Find the checkout session that began a subscription; None for a subscription that no checkout began."""
+        async with self._asking() as client:
+            listed = await client.v1.checkout.sessions.list_async({"subscription": subscription_id, "limit": 1})
+        began = stripe_requests.began(subscription_id, _listed(listed))
+        return None if began is None else _text(began, "id")
+
+    async def money(self, invoice_id: str) -> InvoiceMoney:
+        """Say what became of the money of an invoice until now."""
+        async with self._asking() as client:
+            listed = await client.v1.invoice_payments.list_async(
+                {
+                    "invoice": invoice_id,
+                    "expand": ["data.payment.payment_intent.latest_charge"],
+                    "limit": _ONE_PAGE,
+                }
+            )
+        return stripe_requests.invoice_money(_listed(listed))
+
+    async def _made_before(self, purchase: Purchase, customer_id: str, error: Exception) -> StripeSession:
+        """Find the session that an earlier try made before the settings changed; there is never a second one."""
+        async with self._asking() as client:
+            answer = await client.v1.checkout.sessions.list_async(
+                {"customer": customer_id, "status": "open", "limit": _ONE_PAGE}
+            )
+        for one in map(_session, _listed(answer)):
+            if one.order_id == purchase.order_id:
+                return one
+        raise PaymentRejectedError(*error.args) from None
+
+    @asynccontextmanager
+    async def _asking(self, tries: int = 1) -> AsyncIterator[stripe.StripeClient]:
+        # The time limit of the library starts anew with each byte that comes.
+        try:
+            async with asyncio.timeout(self._settings.stripe_timeout * tries * 1.5):
+                yield self._current()
+        except TimeoutError:
+            raise unreachable() from None
+        except stripe.StripeError as error:
+            ours = translate(error)
+            if isinstance(error, stripe.IdempotencyError):
+                raise _OtherWordsError(*ours.args) from None
+            if error.code == _EXISTS:
+                raise _ExistsError(*ours.args) from None
+            raise ours from None
+
+    def _current(self) -> stripe.StripeClient:
+        """Return a client with the key of this moment."""
+        key = self._settings.stripe_key()
+        if not key:
+            raise PaymentProcessorNotConfiguredError(self._settings.checkout_fault())
+        if not _A_KEY.fullmatch(key):
+            raise no_key()
+        if self._client is None or key != self._key:
+            self._key = key
+            self._client = stripe.StripeClient(
+                key,
+                stripe_version=API_VERSION,
+                base_addresses={"api": self._settings.stripe_api_base.rstrip("/")},
+                http_client=self._http,
+                max_network_retries=0,
+            )
+        return self._client
+
+
+class _OtherWordsError(PaymentRejectedError):
+    """The idempotency key was used with another request before."""
+
+
+class _ExistsError(PaymentRejectedError):
+    """What we would make under a name of ours is there."""
+
+
+def _session(body: Mapping[str, Any]) -> StripeSession:
+    labels = body.get("metadata")
+    try:
+        return StripeSession(
+            id=_text(body, "id"),
+            url=body.get("url") or "",
+            status=body.get("status") or "",
+            amount=body.get("amount_total"),
+            currency=body.get("currency") or "",
+            expires_at=datetime.fromtimestamp(body["expires_at"], UTC),
+            order_id=labels.get("order_id") if isinstance(labels, Mapping) else None,
+            invoice_id=stripe_requests.reference(body.get("invoice")),
+            body=body,
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise unreadable() from None
+
+
+def _body(answer: object) -> Mapping[str, Any]:
+    """Return what Stripe answered; whatever stands between us and Stripe may answer in its place."""
+    if isinstance(answer, stripe.StripeObject):
+        return answer.to_dict()
+    raise unreadable()
+
+
+def _listed(answer: object) -> list[Mapping[str, Any]]:
+    items = _body(answer).get("data")
+    if isinstance(items, list) and all(isinstance(item, Mapping) for item in items):
+        return items
+    raise unreadable()
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if isinstance(value, str) and value:
+        return value
+    raise unreadable()

@@ -1,0 +1,258 @@
+"""Puts the parts together.
+
+One ledger, one API client, one server for probes and one for webhooks for each process; caches, queues and watches for
+each time of leading. Any replica takes webhooks; the leader alone publishes events.
+
+Starts without PostgreSQL, without a Secret and without CRDs: it is then not ready, says why, and tries again. On
+SIGTERM the watches end first, what is under way is finished, and the Lease is given back last. See also: `cli`
+calls `run`; `leader` decides when `lead` runs; the controllers do the work.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+import kopf
+
+from voucher_operator import telemetry
+from voucher_operator.controllers import watch
+from voucher_operator.controllers.voucher.controller import VoucherController
+from voucher_operator.controllers.wiring import Controllers, Process, assemble
+from voucher_operator.kube.client import KubeApi
+from voucher_operator.kube.crd_check import Definitions
+from voucher_operator.kube.event_recorder import Recorder
+from voucher_operator.kube.leader_election import Leadership
+from voucher_operator.kube.periodic import every
+from voucher_operator.kube.work_queue import WorkQueue  # noqa: TC001
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.messaging.outbox_relay import Relay
+from voucher_operator.payments.catalog import Catalog
+from voucher_operator.payments.catalog_source import source
+from voucher_operator.payments.purchase_saga import Checkout
+from voucher_operator.resources.errors import AddressTakenError, ApiUnavailableError, LedgerUnavailableError
+from voucher_operator.settings import Settings
+from voucher_operator.web import probes as http
+
+log = logging.getLogger(__name__)
+
+_DRAIN = 10.0
+"""Seconds that what is under way may take to finish on a stop."""
+_REPEAT = 10.0
+"""Seconds after which a task that goes on is cancelled once more; kopf's own take up to two to end in good order."""
+_LEADING = 30.0
+"""The same for the leader's, which first finishes what is under way."""
+_CRD_PAUSE = 2.0
+_CRD_CHECK = 30.0
+_SECRET_CHECK = 2.0
+_TIDY = 60.0
+"""Seconds between two passes of `Ledger.tidy`, which takes half a minute at most and finds nothing by two look-ups."""
+_STUCK = 5.0
+
+
+class Operator:
+    """One replica."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.ledger = Ledger(settings.conninfo, pool_size=settings.pool_size, sovereign=settings.sovereign)
+        self.catalog = Catalog(source(settings))
+        self.checkout = Checkout(self.ledger, settings)
+        self.relay = Relay(
+            self.ledger, settings.nats_servers, stream=settings.nats_stream, prefix=settings.nats_subject_prefix
+        )
+        self.kube = KubeApi(closed=settings.closed_secrets)
+        self.definitions = Definitions(self.kube)
+        self.recorder = Recorder(self.kube, settings.pod_name)
+        self.stopping = asyncio.Event()
+        self.queues: list[WorkQueue] = []
+        self.leadership: Leadership | None = None
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        self._listen_to_signals()
+        asyncio.get_running_loop().set_exception_handler(watch.forgive)
+        async with AsyncExitStack() as opened:
+            await self._open(opened)
+            await self._serve()
+
+    async def _open(self, opened: AsyncExitStack) -> None:
+        # Closed also when the next one cannot be opened: the pool's tasks outlive a mere cancellation.
+        for part in (self.ledger, self.checkout, self.catalog):
+            opened.push_async_callback(part.close)
+        await self.ledger.open()
+        await self.kube.open()
+        opened.push_async_callback(self.kube.close)
+        app = http.application(self.problems, self.details, self.refresh)
+        server = await http.serve(app, self.settings.http_host, self.settings.http_port)
+        opened.push_async_callback(server.cleanup)
+
+    async def _serve(self) -> None:
+        webhook = _task(self._take_webhooks(), "webhooks")
+        self.leadership = Leadership(self.settings, self.kube.client, self.lead)
+        leading = asyncio.create_task(self.leadership.run(), name="leadership")
+        stop = asyncio.create_task(self.stopping.wait(), name="signals")
+        try:
+            done, _ = await asyncio.wait([stop, leading, webhook], return_when=asyncio.FIRST_COMPLETED)
+            reason = "Signal" if stop in done else "Fault"
+            log.info("stopping", extra={"resource": "process", "key": self.settings.pod_name, "reason": reason})
+            if stop not in done:
+                raise _ended(done)
+        finally:
+            await _end(leading, stop, patience=_LEADING)
+            await _end(webhook)
+
+    async def _take_webhooks(self) -> None:
+        """Serve webhooks from the time that there is a secret to know Stripe by; before, nobody could be believed."""
+        while not self.settings.webhook_secrets():  # noqa: ASYNC110 - a file that comes late tells nobody
+            await asyncio.sleep(_SECRET_CHECK)
+        # Read late, for they are large things, and many a Sovereign takes no cards.
+        from voucher_operator.web.server import WebServer
+        from voucher_operator.web.webhook import Webhook, application
+
+        secrets, checkout = self.settings.webhook_secrets, self.checkout
+        app = application(Webhook(secrets, checkout.payment_event, checkout.receive, self.relay.wake))
+        server = WebServer(app, self.settings.webhook_host, self.settings.webhook_port)
+        serving = server.start()
+        try:
+            await asyncio.shield(serving)
+        finally:
+            await server.stop()
+
+    async def lead(self) -> None:
+        """Watch and reconcile until cancelled, or until a part of it ends, which it never should."""
+        await self._until_served()
+        parts = assemble(Process(self.ledger, self.kube, self.recorder, self.catalog, self.checkout, self.settings))
+        self.queues = parts.feed.queues
+        draining = [asyncio.create_task(queue.run(), name=f"queue {queue.name}") for queue in self.queues]
+        own: list[asyncio.Task[Any]] = self._own_tasks(parts)
+        try:
+            own += await self._watch(parts.feed, parts.vouchers)
+            done, _ = await asyncio.wait([*own, *draining], return_when=asyncio.FIRST_COMPLETED)
+            raise _ended(done)
+        finally:
+            await _end(*own, *watch.strays())
+            await self._drain(draining)
+            self.queues = []
+
+    def _own_tasks(self, parts: Controllers) -> list[asyncio.Task[Any]]:
+        """Start what works beside the watches while this replica leads; none of it ever ends by itself."""
+        return [
+            _task(self.recorder.run(), "events"),
+            _task(parts.projection.run(), "projection"),
+            _task(parts.purchases.run(), "purchases"),
+            _task(parts.undone.run(), "undone"),
+            _task(self.relay.run(), "relay"),
+            _task(every(_TIDY, self.ledger.tidy), "tidy"),
+            _task(every(_STUCK, self.ledger.end_stuck), "stuck sessions"),
+            _task(self._while_served(), "crds"),
+        ]
+
+    async def _watch(self, feed: watch.Feed, vouchers: VoucherController) -> list[asyncio.Task[Any]]:
+        """Start kopf's tasks without its `run_tasks`, which ends by cancelling every younger task of the process."""
+        tasks = await kopf.spawn_tasks(
+            registry=watch.build(feed, vouchers, self.settings.release_after),
+            settings=watch.settings(),
+            namespaces=self.settings.namespaces,
+        )
+        self._listen_to_signals()  # kopf has just put its own handlers in their place
+        return list(tasks)
+
+    async def _drain(self, draining: list[asyncio.Task[None]]) -> None:
+        for queue in self.queues:
+            queue.stop()
+        _, late = await asyncio.wait(draining, timeout=_DRAIN)
+        await _end(*late)
+        await self.recorder.drain(2.0)
+
+    async def _until_served(self) -> None:
+        """Wait for the CRDs: kopf would look for them once and then never again."""
+        told: str | None = None
+        while (fault := await self._crd_fault()) is not None:
+            if fault != told:
+                extra = {"resource": "crd", "key": "billing.openova.io", "reason": "NotFound"}
+                log.warning("waiting for the CRDs: %s", fault, extra=extra)
+            told = fault
+            await asyncio.sleep(_CRD_PAUSE)
+
+    async def _while_served(self) -> None:
+        """End when the CRDs are gone or older ones came, so that everything starts anew with a new watch."""
+        missing = 0
+        while missing < 2:
+            await asyncio.sleep(_CRD_CHECK)
+            missing = 0 if await self._crd_fault(unknown=None) is None else missing + 1
+
+    async def _crd_fault(self, *, unknown: str | None = "The API server cannot be asked.") -> str | None:
+        try:
+            return await self.definitions.fault()
+        except ApiUnavailableError:
+            return unknown
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+
+    async def problems(self) -> dict[str, str]:
+        """What keeps this replica from being ready: part -> one line."""
+        found = {}
+        try:
+            await self.ledger.info()
+        except LedgerUnavailableError as error:
+            found["ledger"] = error.message
+        try:
+            if (fault := await self.definitions.fault()) is not None:
+                found["resources"] = fault
+        except ApiUnavailableError as error:
+            found["api"] = str(error)
+        telemetry.LEDGER_UP.set(0 if "ledger" in found else 1)
+        return found
+
+    def details(self) -> dict[str, object]:
+        """Facts for people."""
+        leads = self.leadership is not None and self.leadership.leads
+        found: dict[str, object] = {"leader": leads, "queues": {queue.name: len(queue) for queue in self.queues}}
+        return found | ({"outbox": outbox} if (outbox := self.relay.details()) else {})
+
+    def refresh(self) -> None:
+        """Bring the gauges up to date."""
+        for queue in self.queues:
+            telemetry.QUEUE_LENGTH.labels(queue.name).set(len(queue))
+
+
+class _EndedError(RuntimeError):
+    """A part that should run for ever has ended."""
+
+
+def _ended(tasks: set[asyncio.Task[Any]]) -> BaseException:
+    """Return what to raise when these have ended: what a person can mend as it is, all else with its cause."""
+    ended = _EndedError(", ".join(sorted(task.get_name() for task in tasks)))
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if isinstance(error, AddressTakenError):
+                return error
+            ended.__cause__ = error
+    return ended
+
+
+def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    return asyncio.create_task(work, name=name)
+
+
+async def _end(*tasks: asyncio.Task[Any], patience: float = _REPEAT) -> None:
+    """Cancel tasks and wait until they are gone.
+
+    Again and again: before Python 3.12 `asyncio.wait_for`, which libraries use, may lose a cancellation.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=patience)
+
+
+async def run(settings: Settings) -> None:
+    """Run one replica until it is told to stop."""
+    await Operator(settings).run()
