@@ -14,6 +14,7 @@ from testbed.cluster import migrate
 from testbed.postgres import Database, PostgresServer, Version
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import Outcome, RedeemRequest
+from voucher_operator.resources.keys import Key
 
 CALLERS = 256
 
@@ -101,7 +102,7 @@ class _OurWay:
     def _requests(self, prefix: str) -> Iterator[RedeemRequest]:
         for n in self._numbers:
             yield RedeemRequest(
-                key=f"billing/{prefix}-{n}",
+                key=Key(f"billing/{prefix}-{n}"),
                 request_hash="0" * 64,
                 uid=f"00000000-0000-0000-0000-{n:012}",
                 code=CODE,

@@ -27,8 +27,8 @@ _EXPORTS: Final = ("vouchers", "redemptions", "entries", "purchases")
 _READS: Final[Mapping[str, Mapping[str, Any]]] = {
     "payment_stale": {"seconds": 3600.0, "limit": 100, **UNDERSTOOD},
     "purchase_undelivered": {"namespaces": [SERVED, "shop"], "seconds": 300.0, "limit": 500, **UNDERSTOOD},
-    "tidy_outbox": {"after": None, "limit": 2000},
-    "tidy_inbox": {"after": None, "limit": 2000},
+    "purge_outbox": {"after": None, "limit": 2000},
+    "purge_webhook_events": {"after": None, "limit": 2000},
     "outbox_backlog": {},
     "outbox_pending": {"without": [], "limit": 500},
     "entries": {"user": BUSY, "limit": 20},
@@ -92,7 +92,7 @@ async def _tidied(large: Database) -> float:
     await ledger.open()
     try:
         began = time.perf_counter()
-        await ledger.tidy(3600)
+        await ledger.purge(3600)
         return time.perf_counter() - began
     finally:
         await ledger.close()

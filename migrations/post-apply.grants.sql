@@ -15,15 +15,19 @@ DECLARE
         'vouchers.sovereign', '["SELECT"]'::jsonb,
         'vouchers.account', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.account_backfill', '["SELECT"]'::jsonb,
-        'vouchers.summing', '["SELECT"]'::jsonb,
-        'vouchers.summed', '["SELECT"]'::jsonb,
+        'vouchers.backfill_progress', '["SELECT"]'::jsonb,
+        'vouchers.backfill_total', '["SELECT"]'::jsonb,
         'vouchers.terms', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.redemption', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.purchase', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.payment', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.dispute', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.outbox', '["SELECT", "INSERT", "UPDATE", "DELETE"]'::jsonb,
-        'vouchers.inbox', '["SELECT", "INSERT", "UPDATE", "DELETE"]'::jsonb
+        'vouchers.webhook_event', '["SELECT", "INSERT", "UPDATE", "DELETE"]'::jsonb,
+        -- Views of the version before, which runs beside this schema during an upgrade (0024).
+        'vouchers.inbox', '["SELECT", "INSERT", "UPDATE", "DELETE"]'::jsonb,
+        'vouchers.summing', '["SELECT"]'::jsonb,
+        'vouchers.summed', '["SELECT"]'::jsonb
     );
     -- Single columns: relation -> privilege -> columns.
     columns constant jsonb := '{"public.customers": {"UPDATE": ["lock_right"]}}';
@@ -34,8 +38,11 @@ DECLARE
     callers constant jsonb := '{
         "vouchers.normal_code(text)": "everybody",
         "vouchers.scale()": "granted",
+        "vouchers.floor_to_major(bigint)": "granted",
+        "vouchers.floor_to_major(bigint,bigint)": "granted",
         "vouchers.whole(bigint)": "granted",
         "vouchers.whole_units(bigint,bigint)": "granted",
+        "vouchers.key_namespace(text)": "granted",
         "vouchers.take_back_redemption(text)": "runtime",
         "vouchers.open_account(uuid)": "runtime",
         "vouchers.lock_account(uuid)": "runtime"

@@ -47,7 +47,7 @@ class Shop:
             "VOUCHER_OPERATOR_STRIPE_API_KEY_FILE": str(self._key),
             "VOUCHER_OPERATOR_STRIPE_WEBHOOK_SECRET": _SECRET,
             "VOUCHER_OPERATOR_CHECKOUT_SUCCESS_URL": "https://demo.example.com/paid",
-            "VOUCHER_OPERATOR_PROJECT_INTERVAL": "1",
+            "VOUCHER_OPERATOR_COUNTER_SYNC_INTERVAL": "1",
         }
 
     def open_to_cards(self) -> None:

@@ -103,7 +103,7 @@ FROM bought
 WHERE state = 'completed'
 ORDER BY n;
 
-INSERT INTO vouchers.inbox (event_id, type, raw, session_id, order_id, outcome, received_at)
+INSERT INTO vouchers.webhook_event (event_id, type, raw, session_id, order_id, outcome, received_at)
 SELECT 'evt_' || n, 'checkout.session.completed', convert_to(repeat('{{"id": "evt"}}', 20), 'UTF8'), 'cs_' || n,
        CASE WHEN n < {purchases} THEN md5('order ' || n)::uuid END,
        CASE WHEN n < {purchases} THEN 'applied' ELSE 'no_change' END,
@@ -165,7 +165,7 @@ def fill(database: Database, size: Size) -> None:
         for part in (_CUSTOMERS, _REDEMPTIONS, _ENTRIES, _PURCHASES):
             for statement in part.format(**values).split(";\n"):
                 admin.execute(statement.encode())
-        admin.execute("UPDATE vouchers.summing SET finished = true")
+        admin.execute("UPDATE vouchers.backfill_progress SET finished = true")
         # As `migrate` does for the customers of before.
         admin.execute(
             "INSERT INTO vouchers.account SELECT customer_id, sum(coalesce(amount_minor, amount_omr * 1000)) "

@@ -218,7 +218,7 @@ def _live(order: Mapping[str, Any]) -> NoReturn:
     from voucher_operator import cli, telemetry
 
     # It is as old as the nursery otherwise.
-    telemetry.HEARD.now()
+    telemetry.API_LIVENESS.now()
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     for stream, log in zip((sys.stdout, sys.stderr), order["logs"], strict=True):

@@ -19,7 +19,7 @@ from voucher_operator.ledger.admin.reader import STATEMENT_LIMIT
 from voucher_operator.ledger.admin.verify import ungranted, verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import Violation
-from voucher_operator.process.migrate import DEFER, migrate_patiently, seconds
+from voucher_operator.process.migrate import DEFER, migrate_with_retries, seconds
 from voucher_operator.resources.errors import OperatorError, ProcessError
 from voucher_operator.resources.money import format_amount
 from voucher_operator.settings import Settings
@@ -119,7 +119,7 @@ async def _run(settings: Settings, _: argparse.Namespace) -> int:
 
 
 async def _migrate(settings: Settings, args: argparse.Namespace) -> int:
-    applied = await migrate_patiently(settings, wait=args.wait, defer=args.defer)
+    applied = await migrate_with_retries(settings, wait=args.wait, defer=args.defer)
     if applied is None:
         print("left to a later run")
     else:

@@ -1,6 +1,6 @@
 """Every effect of buying that outlives the process, by name; between two of them the process may die.
 
-Each step that another system or the ledger remembers runs inside `async with effect(Effect.X)`. A test orders the
+Each step that another system or the ledger remembers runs inside `async with failpoint(Step.X)`. A test orders the
 process to kill itself before or after one of them, by the environment variable `VOUCHER_OPERATOR_CRASH`; in production
 it is absent, and nothing happens here. See also: `saga`, the controllers, the relay and the webhook name their steps.
 """
@@ -16,7 +16,7 @@ VARIABLE: Final = "VOUCHER_OPERATOR_CRASH"
 """`before:<effect>` or `after:<effect>`."""
 
 
-class Effect(StrEnum):
+class Step(StrEnum):
     """One effect; in the order in which a purchase meets them."""
 
     PLACE = "place"
@@ -49,13 +49,13 @@ class Effect(StrEnum):
 
 
 @asynccontextmanager
-async def effect(name: Effect) -> AsyncIterator[None]:
+async def failpoint(name: Step) -> AsyncIterator[None]:
     """Do one effect; where the environment orders it, the process ends by SIGKILL before or after. An error passes."""
     _perhaps_die("before", name)
     yield
     _perhaps_die("after", name)
 
 
-def _perhaps_die(moment: str, name: Effect) -> None:
+def _perhaps_die(moment: str, name: Step) -> None:
     if os.environ.get(VARIABLE) == f"{moment}:{name}":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     """Redemptions under way at once; 20 of them have their status written."""
     backoff_max: float = Field(default=30.0, gt=0)
     """Longest pause between two tries of a resource that waits, in seconds."""
-    project_interval: float = Field(default=5.0, gt=0)
+    counter_sync_interval: float = Field(default=5.0, gt=0)
     """Pause between two passes over the counters in the ledger, in seconds."""
     resync_interval: float = Field(default=300.0, gt=0)
     """Pause between two full lists of the resources, in seconds."""

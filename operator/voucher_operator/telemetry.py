@@ -151,7 +151,7 @@ def configure_logging(level: str) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
-class _Heard:
+class _ApiLiveness:
     """When the API server last answered anybody, for liveness."""
 
     def __init__(self) -> None:
@@ -166,8 +166,8 @@ class _Heard:
         return time.monotonic() - self.at
 
 
-HEARD = _Heard()
+API_LIVENESS = _ApiLiveness()
 SILENCE = Gauge(
     "voucher_operator_api_silence_seconds", "Seconds since the API server last answered.", registry=REGISTRY
 )
-SILENCE.set_function(HEARD.silence)
+SILENCE.set_function(API_LIVENESS.silence)

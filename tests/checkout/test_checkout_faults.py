@@ -26,6 +26,7 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PurchaseState, Received
 from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.resources.errors import PaymentProcessorUnavailableError
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
 PASSING = [
@@ -280,4 +281,4 @@ async def test_abandoned_too_late_or_never_bought(
     awaiting = await checkout.advance(await place(ledger, database18))
     assert await checkout.abandon(awaiting.key) == awaiting
     assert stripe.only_session()["status"] == "open"
-    assert await checkout.abandon("billing/nobody") is None
+    assert await checkout.abandon(Key("billing/nobody")) is None

@@ -8,15 +8,15 @@ import sys
 import pytest
 
 from testbed.interpreter import environment
-from voucher_operator.failpoints import VARIABLE, Effect, effect
+from voucher_operator.failpoints import VARIABLE, Step, failpoint
 
 SCRIPT = """
 import asyncio
-from voucher_operator.failpoints import Effect, effect
+from voucher_operator.failpoints import Step, failpoint
 async def main():
-    async with effect(Effect.STRIPE_COUPON):
+    async with failpoint(Step.STRIPE_COUPON):
         print("coupon", flush=True)
-    async with effect(Effect.STRIPE_SESSION):
+    async with failpoint(Step.STRIPE_SESSION):
         print("session", flush=True)
 asyncio.run(main())
 """
@@ -38,5 +38,5 @@ def test_the_process_dies_where_it_is_told_to(order: str, said: str, code: int) 
 
 async def test_an_error_passes() -> None:
     with pytest.raises(asyncio.CancelledError):
-        async with effect(Effect.PLACE):
+        async with failpoint(Step.PLACE):
             raise asyncio.CancelledError

@@ -164,7 +164,7 @@ async def test_a_refund_that_nobody_told_is_found(
         for one in found:
             assert await checkout.look_up(one) is Received.NO_CHANGE
     assert await rows(database18, "SELECT look_at FROM vouchers.purchase") == [(None,)]
-    assert await rows(database18, "SELECT outcome FROM vouchers.inbox") == [("applied",)]
+    assert await rows(database18, "SELECT outcome FROM vouchers.webhook_event") == [("applied",)]
     stripe.refund(session_of(awaiting))
     assert await checkout.look_up(await standing(ledger, awaiting)) is Received.APPLIED
     assert (await standing(ledger, awaiting)).state is PurchaseState.REFUNDED

@@ -126,7 +126,7 @@ async def test_a_partial_refund_that_nobody_told_is_recorded_by_a_look(
     stripe.refund(session_of(awaiting), 2_000)
     assert await checkout.look_up(await standing(ledger, awaiting)) is Received.NO_CHANGE
     assert await payments(database18) == [(session_of(awaiting), DUE, 2_000, False)]
-    assert await rows(database18, "SELECT outcome FROM vouchers.inbox") == [("applied",)]
+    assert await rows(database18, "SELECT outcome FROM vouchers.webhook_event") == [("applied",)]
 
 
 async def test_a_refund_that_fails_lowers_what_was_refunded(

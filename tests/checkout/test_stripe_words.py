@@ -14,6 +14,7 @@ from voucher_operator.payments import stripe_gateway, stripe_requests
 from voucher_operator.payments.currency import rules
 from voucher_operator.payments.stripe_gateway import StripeGateway
 from voucher_operator.resources.errors import PaymentRejectedError
+from voucher_operator.resources.keys import Key
 
 OMR = rules("OMR")
 
@@ -21,7 +22,7 @@ OMR = rules("OMR")
 def purchase(**changes: Any) -> Purchase:
     now = datetime.now(UTC)
     made = Purchase(
-        key="billing/kestrel-1",
+        key=Key("billing/kestrel-1"),
         uid="uid",
         order_id="0e6f0f9e-5c4c-4d5e-9d0e-000000000001",
         state=PurchaseState.PENDING,

@@ -20,13 +20,14 @@ from tests.cluster.resources import Object, unique
 from tests.ledger.drive import rows, terms
 from voucher_operator.controllers.wiring import Controllers, Process, assemble
 from voucher_operator.kube.client import KubeApi
-from voucher_operator.kube.event_recorder import Recorder
+from voucher_operator.kube.event_recorder import EventRecorder
 from voucher_operator.kube.work_queue import Result
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Purchase
 from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.catalog_source import source
 from voucher_operator.payments.purchase_saga import Checkout
+from voucher_operator.resources.keys import Key
 from voucher_operator.settings import Settings
 
 _ORGANIZATIONS: Final = "/apis/catalyst.openova.io/v1alpha1"
@@ -150,13 +151,13 @@ class Desk:
 
     async def reconcile(self, name: str) -> Object:
         """Have the worker reconcile one order; returns its status then."""
-        while await self.parts.purchases.orders.reconcile(f"billing/{name}") is Result.NOW:
+        while await self.parts.purchases.orders.reconcile(f"billing/{name}") is Result.REQUEUE:
             pass
         return self.watch(name)
 
     async def purchase(self, name: str) -> Purchase:
         """Read what a Redemption bought."""
-        found = await self.ledger.purchase_of(f"billing/{name}")
+        found = await self.ledger.purchase_of(Key(f"billing/{name}"))
         assert found is not None
         return found
 
@@ -207,7 +208,7 @@ async def opened(database: Database, folder: Path, **changes: Any) -> AsyncItera
                 **env,
                 "stripe_timeout": 5.0,
                 "not_found_grace": 0.0,
-                "project_interval": 0.001,
+                "counter_sync_interval": 0.001,
                 # No time at all to PostgreSQL: what failed is due again at once.
                 "backoff_max": 1e-9,
                 **changes,
@@ -219,7 +220,7 @@ async def opened(database: Database, folder: Path, **changes: Any) -> AsyncItera
         api.client = server  # type: ignore[assignment]
         checkout, catalog = Checkout(ledger, settings), Catalog(source(settings), fresh_seconds=0.0)
         try:
-            process = Process(ledger, api, Recorder(api, "desk"), catalog, checkout, settings)
+            process = Process(ledger, api, EventRecorder(api, "desk"), catalog, checkout, settings)
             yield Desk(server, process, assemble(process), ledger, checkout, market, database)
         finally:
             await catalog.close()

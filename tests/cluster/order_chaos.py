@@ -109,7 +109,7 @@ async def enrich(here: Scene, orders: list[Order]) -> None:
     await here.sql(
         "WITH c AS (INSERT INTO customers (user_id, tenant_id, email) SELECT u, u, 'rich@example.com' "
         "FROM unnest(%s::text[]) AS u RETURNING id) INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, "
-        "reason) SELECT id, vouchers.whole(%s), %s, 'gift' FROM c",
+        "reason) SELECT id, vouchers.floor_to_major(%s), %s, 'gift' FROM c",
         sorted({one.user for one in orders if one.user.startswith("rich")}),
         _BALANCE,
         _BALANCE,

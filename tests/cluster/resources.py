@@ -30,7 +30,7 @@ DEADLINE = 60.0
 """Seconds after which what was waited for counts as not happening."""
 
 FAST = {
-    "VOUCHER_OPERATOR_PROJECT_INTERVAL": "0.3",
+    "VOUCHER_OPERATOR_COUNTER_SYNC_INTERVAL": "0.3",
     "VOUCHER_OPERATOR_SECRET_INTERVAL": "0.4",
     "VOUCHER_OPERATOR_BACKOFF_MAX": "0.8",
     "VOUCHER_OPERATOR_NOT_FOUND_GRACE": "0.5",

@@ -18,7 +18,7 @@ from tests.cluster.chaos import Scene, healthy, scene, until
 from tests.conftest import Operators
 from voucher_operator.resources.conditions import kstatus
 
-QUICK = {"VOUCHER_OPERATOR_PROJECT_INTERVAL": "0.5", "VOUCHER_OPERATOR_BACKOFF_MAX": "2"}
+QUICK = {"VOUCHER_OPERATOR_COUNTER_SYNC_INTERVAL": "0.5", "VOUCHER_OPERATOR_BACKOFF_MAX": "2"}
 LEDGER_DOWN = r"the ledger cannot be used"
 ROLE_GONE = r"(403 Forbidden|APIForbiddenError)"
 """A namespace that is gone took the rights in it along; it is still in the list of those to be served."""

@@ -76,7 +76,7 @@ def test_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"logLevel": "DEBUG"}, "log_level", "DEBUG"),
         ({"workers": 64}, "workers", 64),
         ({"watchNamespaces": ["one", "2"]}, "namespaces", ("one", "2")),
-        ({"intervals": {"project": 0.5}}, "project_interval", 0.5),
+        ({"intervals": {"counterSync": 0.5}}, "counter_sync_interval", 0.5),
         ({"intervals": {"resync": 86400}}, "resync_interval", 86400.0),
         ({"intervals": {"secret": 1}}, "secret_interval", 1.0),
         ({"intervals": {"backoffMax": 60}}, "backoff_max", 60.0),

@@ -33,7 +33,7 @@ from tests.cluster.market import ADDONS, PLANS, Market, awaiting, order, told
 from tests.cluster.resources import FAST, Books, Made, Object, Shop, ready, status, until
 from tests.cluster.test_order_organization import GROUP, Registry
 from tests.events.drive import Message, Streams
-from voucher_operator.failpoints import VARIABLE, Effect
+from voucher_operator.failpoints import VARIABLE, Step
 
 pytestmark = pytest.mark.xdist_group("own-cluster")
 
@@ -47,22 +47,22 @@ ORDERS: Final[Mapping[str, Object]] = {
     REFUSED: order("l"),
     REFUNDED: order("xl", "daily-backup"),
 }
-REACHED: Final[Mapping[Effect, tuple[str, ...]]] = {
-    Effect.PLACE: (PAID, COVERED),
-    Effect.STRIPE_CUSTOMER: (PAID,),
-    Effect.NOTE_CUSTOMER: (PAID,),
-    Effect.STRIPE_COUPON: (PAID,),
-    Effect.STRIPE_SESSION: (PAID,),
-    Effect.NOTE_SESSION: (PAID,),
-    Effect.STATUS: (PAID,),
-    Effect.COMPENSATE: (REFUSED,),
-    Effect.STRIPE_EXPIRE: (REFUSED,),
-    Effect.RECEIVE: (PAID, LOOKED_UP),
-    Effect.STRIPE_UNSUBSCRIBE: (REFUNDED,),
-    Effect.NOTE_ENDED: (REFUNDED,),
-    Effect.ORGANIZATION: (PAID,),
-    Effect.PUBLISH: (PAID,),
-    Effect.MARK_PUBLISHED: (PAID,),
+REACHED: Final[Mapping[Step, tuple[str, ...]]] = {
+    Step.PLACE: (PAID, COVERED),
+    Step.STRIPE_CUSTOMER: (PAID,),
+    Step.NOTE_CUSTOMER: (PAID,),
+    Step.STRIPE_COUPON: (PAID,),
+    Step.STRIPE_SESSION: (PAID,),
+    Step.NOTE_SESSION: (PAID,),
+    Step.STATUS: (PAID,),
+    Step.COMPENSATE: (REFUSED,),
+    Step.STRIPE_EXPIRE: (REFUSED,),
+    Step.RECEIVE: (PAID, LOOKED_UP),
+    Step.STRIPE_UNSUBSCRIBE: (REFUNDED,),
+    Step.NOTE_ENDED: (REFUNDED,),
+    Step.ORGANIZATION: (PAID,),
+    Step.PUBLISH: (PAID,),
+    Step.MARK_PUBLISHED: (PAID,),
 }
 """The orders that meet an effect."""
 LOOK_UP: Final = "VOUCHER_OPERATOR_SESSION_LOOKUP_INTERVAL"
@@ -75,7 +75,7 @@ class Boundary:
     """Where a life ends, and the order that is there for it."""
 
     moment: str
-    effect: Effect
+    effect: Step
     kind: str
 
     @property
@@ -89,7 +89,7 @@ class Boundary:
 
         Nobody who is to be looked up is there yet then: who dies having begun to look up leaves the next time behind.
         """
-        interval = "1" if self.kind in (LOOKED_UP, REFUNDED) else "300" if self.effect is Effect.RECEIVE else "5"
+        interval = "1" if self.kind in (LOOKED_UP, REFUNDED) else "300" if self.effect is Step.RECEIVE else "5"
         return {VARIABLE: f"{self.moment}:{self.effect}", LOOK_UP: interval}
 
 
@@ -102,7 +102,7 @@ BOUNDARIES: Final = [
 
 
 def test_no_effect_is_left_out() -> None:
-    assert set(REACHED) == set(Effect)
+    assert set(REACHED) == set(Step)
 
 
 @dataclass

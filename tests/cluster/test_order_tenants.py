@@ -5,6 +5,7 @@ import pytest
 from tests.cluster.desk import Desk, reason, settle, spec
 from tests.cluster.market import order
 from voucher_operator.resources.conditions import kstatus
+from voucher_operator.resources.keys import Key
 
 NOTED = "billing.openova.io/tenant-id"
 
@@ -31,7 +32,7 @@ async def test_whose_it_is(desk: Desk, tenant: str | None, annotations: dict[str
         assert (status["state"], reason(status, "OrganizationReady")) == ("Completed", ("True", "OrganizationCreated"))
     else:
         assert (status["state"], reason(status)) == ("Rejected", ("False", "InvalidOrder"))
-        assert await desk.ledger.purchase_of("billing/kestrel") is None
+        assert await desk.ledger.purchase_of(Key("billing/kestrel")) is None
         assert await desk.ledger.balance("ahmed") == 0
 
 

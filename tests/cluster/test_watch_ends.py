@@ -31,11 +31,11 @@ async def test_cancelled_while_kopf_asks_what_is_served(
         return kopf.login_with_kubeconfig(**kwargs)
 
     tasks = await kopf.spawn_tasks(registry=registry, settings=watch.settings(), namespaces=installation.namespaces)
-    while not watch.strays():  # noqa: ASYNC110 - nothing tells of it: the tasks are kopf's own
+    while not watch.orphaned_tasks():  # noqa: ASYNC110 - nothing tells of it: the tasks are kopf's own
         await asyncio.sleep(0)
-    before = asyncio.all_tasks() - set(tasks) - watch.strays()
+    before = asyncio.all_tasks() - set(tasks) - watch.orphaned_tasks()
 
-    await _end(*tasks, *watch.strays())
+    await _end(*tasks, *watch.orphaned_tasks())
 
     assert asyncio.all_tasks() <= before
     gc.collect()

@@ -106,7 +106,7 @@ class Release:
         """
         return self.exec("voucher-operator", "verify", f"--namespace={self.namespace}").strip()
 
-    def look_again(self) -> None:
+    def recheck(self) -> None:
         """Have the kubelet look at the pods' Secrets now: it does once a minute, and when a pod is changed."""
         place = (f"--namespace={self.namespace}", "--selector=app.kubernetes.io/part-of=catalyst", "--overwrite")
         self.kind.kubectl("annotate", "pods", *place, f"tests/looked-at={time.monotonic()}")

@@ -28,10 +28,10 @@ def _ready(release: Release, kind: str, name: str) -> Document:
     return condition(release.kind.get(kind, name, release.namespace), "Ready")
 
 
-def _says(release: Release, text: str) -> None:
+def _matches(release: Release, text: str) -> None:
     """The Voucher's condition and the pod's /readyz say it; the pod is not ready."""
     kind, namespace = release.kind, release.namespace
-    release.look_again()
+    release.recheck()
     (pod,) = (one["metadata"]["name"] for one in release.pods())
     _hear(lambda: _ready(release, "voucher", "hopeful").get("message", ""), text)
     _hear(lambda: str(release.problems(pod)), text)
@@ -68,18 +68,18 @@ def test_ledger_that_comes_piece_by_piece(prepare: Prepare, server: Server, runt
     release.install({"replicas": 1, "runtimeRole": role, **impatient})
     kind.apply(voucher("hopeful", "HOPEFUL"), redemption("hopeful", "hopeful", code="HOPEFUL"), namespace=namespace)
     kind.wait("voucher/hopeful", "condition=Reconciling", namespace)
-    _says(release, "check the Secret that they are mounted from")
+    _matches(release, "check the Secret that they are mounted from")
 
     wrong = (
         release.owner.secret(OWNER_SECRET, "wrong"),
         replace(runtime, database=late.database).secret(RUNTIME_SECRET, "wrong"),
     )
     kind.apply(*wrong, namespace=namespace)
-    _says(release, "PostgreSQL refuses the login")
+    _matches(release, "PostgreSQL refuses the login")
     _migration_says(release, "PostgreSQL refuses the login")
 
     kind.apply(release.owner.secret(OWNER_SECRET), late.secret(RUNTIME_SECRET), namespace=namespace)
-    release.look_again()
+    release.recheck()
     _migration_says(release, "CREATE ROLE")
 
     server.create(late)

@@ -16,6 +16,7 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.redemption.redeem import redeem_batch
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import RedeemRequest, RedeemResult, VoucherTerms
+from voucher_operator.resources.keys import Key
 
 _numbers = itertools.count(1)
 
@@ -24,7 +25,7 @@ def ask(code: str = "CODE", user: str | None = None, **changes: Any) -> RedeemRe
     """Make a request with a key, and unless given a user, of its own."""
     n = next(_numbers)
     asked = RedeemRequest(
-        key=f"billing/r{n}",
+        key=Key(f"billing/r{n}"),
         request_hash=f"hash-{n}",
         uid=f"uid-{n}",
         code=code,

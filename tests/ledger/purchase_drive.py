@@ -55,7 +55,7 @@ async def give(database: Database, user: str, credit_minor: int, tenant: str = "
         "WITH c AS (INSERT INTO customers (user_id, tenant_id, email) VALUES (%s, %s, 'first@example.com') "
         "ON CONFLICT (user_id) DO UPDATE SET email = excluded.email RETURNING id), "
         "e AS (INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, reason) "
-        "SELECT id, vouchers.whole(%s), %s, 'gift' FROM c) SELECT id::text FROM c",
+        "SELECT id, vouchers.floor_to_major(%s), %s, 'gift' FROM c) SELECT id::text FROM c",
         user,
         tenant,
         credit_minor,

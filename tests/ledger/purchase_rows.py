@@ -28,17 +28,17 @@ INSERT INTO customers (id, user_id, tenant_id, email) VALUES ('{customer}', '{us
 ON CONFLICT DO NOTHING;
 
 INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, reason)
-SELECT '{customer}', vouchers.whole({credit}), {credit}, 'gift' WHERE {credit} > 0;
+SELECT '{customer}', vouchers.floor_to_major({credit}), {credit}, 'gift' WHERE {credit} > 0;
 
 INSERT INTO orders (id, customer_id, tenant_id, plan_id, apps, addons, amount_omr, amount_baisa, status)
-VALUES ('{order}', '{customer}', '{tenant}', 'l', '["shop"]', '["waf"]', -vouchers.whole(-{total}), {total},
+VALUES ('{order}', '{customer}', '{tenant}', 'l', '["shop"]', '["waf"]', -vouchers.floor_to_major(-{total}), {total},
     '{status}');
 
 INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, reason, order_id)
-SELECT '{hold}', '{customer}', vouchers.whole(-{held}), -{held}, 'order-payment', '{order}' WHERE {held} > 0;
+SELECT '{hold}', '{customer}', vouchers.floor_to_major(-{held}), -{held}, 'order-payment', '{order}' WHERE {held} > 0;
 
 INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, reason, order_id)
-SELECT '{release}', '{customer}', -vouchers.whole(-{held}), {held}, 'order-payment', '{order}'
+SELECT '{release}', '{customer}', -vouchers.floor_to_major(-{held}), {held}, 'order-payment', '{order}'
 WHERE {held} > 0 AND NOT {holds};
 
 INSERT INTO vouchers.purchase (key, request_hash, uid, order_id, customer_id, user_id, tenant_id, email, plan_id, apps,
@@ -137,7 +137,10 @@ async def look(database: Database, placed: Placed) -> tuple[str, str, int]:
 
 async def outcomes(database: Database) -> list[str]:
     """What became of each event, in the order in which they came."""
-    return [row[0] for row in await rows(database, "SELECT outcome FROM vouchers.inbox ORDER BY received_at, event_id")]
+    return [
+        row[0]
+        for row in await rows(database, "SELECT outcome FROM vouchers.webhook_event ORDER BY received_at, event_id")
+    ]
 
 
 async def broken(database: Database) -> list[tuple[str, str]]:
@@ -147,7 +150,7 @@ async def broken(database: Database) -> list[tuple[str, str]]:
 
 async def settle_by_hand(database: Database) -> None:
     """What a human does who has looked at a payment that does not fit."""
-    await rows(database, "UPDATE vouchers.inbox SET outcome = 'no_change' WHERE outcome = 'mismatch'")
+    await rows(database, "UPDATE vouchers.webhook_event SET outcome = 'no_change' WHERE outcome = 'mismatch'")
 
 
 async def entries(database: Database, placed: Placed) -> list[tuple[int, int, str]]:

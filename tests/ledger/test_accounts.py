@@ -21,6 +21,7 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.schema import session as migrate_session
 from voucher_operator.ledger.schema.migrate import migrate
 from voucher_operator.ledger.schema.session import MigrationError
+from voucher_operator.resources.keys import Key
 
 SUMS = (
     "SELECT a.balance_minor, coalesce(sum(e.amount_minor), 0)::bigint, coalesce(sum(e.amount_omr), 0)::bigint "
@@ -160,4 +161,4 @@ async def test_undone_requests_take_turns(ledger: Ledger, database: Database) ->
     seen = [await ledger.undone_elsewhere(["billing"], 0.0, 1) for _ in range(6)]
     assert [one for page in seen for one in page] == keys * 2
     assert await rows(database, "SELECT DISTINCT undone_by FROM vouchers.redemption") == [(OWNER,)]
-    await asyncio.gather(*(ledger.note_undo_reported([key]) for key in keys))
+    await asyncio.gather(*(ledger.note_undo_reported([Key(key)]) for key in keys))

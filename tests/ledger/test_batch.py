@@ -33,7 +33,7 @@ class Gate:
         self.open.set()
         self.arrived = asyncio.Event()
         self._ledger = ledger
-        self.batcher = Batcher(self._redeem, ledger._held, side_lanes=3)
+        self.batcher = Batcher(self._redeem, ledger._held, isolated_connections=3)
 
     async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         self.batches.append([request.key for request in requests])
@@ -155,14 +155,14 @@ async def test_a_locked_code_stops_nobody_else(ledger: Ledger, database: Databas
         with pytest.raises(LedgerUnavailableError):
             await stuck
     assert {says(await ledger.redeem(request)) for request in mixed} == {"redeemed"}
-    assert ledger._batcher._apart == {}
+    assert ledger._batcher._isolated == {}
 
 
 async def test_a_code_that_is_released_in_time_is_not_refused(ledger: Ledger, database: Database) -> None:
     await issue(database, "STUCK")
     async with holding(database, "SELECT FROM promo_codes WHERE code = 'STUCK' FOR UPDATE") as other:
         waiting = asyncio.ensure_future(ledger.redeem(ask("STUCK")))
-        await until(lambda: bool(ledger._batcher._apart))
+        await until(lambda: bool(ledger._batcher._isolated))
         await other.rollback()
         assert says(await waiting) == "redeemed"
 
@@ -176,7 +176,7 @@ async def test_a_locked_customer_stops_nobody_else(ledger: Ledger, database: Dat
         assert isinstance(answers.pop(1), LedgerBusyError)
         assert [says(a) for a in answers if isinstance(a, RedeemResult)] == ["redeemed", "redeemed"]
     assert says(await ledger.redeem(requests[1])) == "redeemed"
-    assert ledger._batcher._apart == {}
+    assert ledger._batcher._isolated == {}
 
 
 @pytest.mark.parametrize("buying", [False, True])
@@ -195,8 +195,8 @@ async def test_a_locked_account_stops_nobody_else(ledger: Ledger, database: Data
         answers = await asyncio.gather(*map(asked, requests), return_exceptions=True)
         assert [isinstance(answer, LedgerBusyError) for answer in answers] == [False, True, False]
     await asked(requests[1])
-    assert not ledger._batcher._apart
-    assert not ledger._purchaser._apart
+    assert not ledger._batcher._isolated
+    assert not ledger._purchaser._isolated
 
 
 async def test_a_lock_that_nobody_sees(ledger: Ledger, database: Database) -> None:
@@ -260,7 +260,7 @@ async def test_an_unforeseen_error_is_its_own_requests_alone() -> None:
         return set(), set()
 
     asked = [ask() for _ in range(4)]
-    batcher = Batcher(broken, nothing_held, side_lanes=1)
+    batcher = Batcher(broken, nothing_held, isolated_connections=1)
     answers = await asyncio.gather(*(batcher.submit(one) for one in asked), return_exceptions=True)
     assert [type(answer) for answer in answers] == [
         LedgerUnavailableError,

@@ -105,7 +105,7 @@ async def test_start_up_while_our_sessions_redeem(database: Database, go: GoServ
 
 async def test_whole_units_round_towards_less_credit(owner: AsyncConnection[Any]) -> None:
     for minor, whole in ((25_500, 25), (25_000, 25), (999, 0), (0, 0), (-1, -1), (-12_345, -13), (-12_000, -12)):
-        assert await one(owner, "SELECT vouchers.whole(%s)", minor) == whole
+        assert await one(owner, "SELECT vouchers.floor_to_major(%s)", minor) == whole
 
 
 async def test_credit_follows_whoever_wrote_last(go: GoService, owner: AsyncConnection[Any]) -> None:

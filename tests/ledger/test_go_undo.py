@@ -14,6 +14,7 @@ from tests.ledger.go_service import GoService
 from voucher_operator.controllers.redemption.undo_reporter import UndoReporter
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import Outcome, RedeemRequest
+from voucher_operator.resources.keys import Key
 
 REQUEST = "SELECT outcome, undone_at IS NOT NULL, undone_by FROM vouchers.redemption WHERE key = %s"
 
@@ -69,7 +70,7 @@ async def test_undone_requests_are_listed_until_they_are_reported(ledger: Ledger
     assert not await ledger.undone_elsewhere(["billing"], 0.0, 10)
     assert list(await ledger.undone_elsewhere(["billing", "shop"], 60.0, 10)) == ["shop/one"]
     assert not await ledger.undone_elsewhere(["shop"], 60.0, 10)
-    await ledger.note_undo_reported(["shop/one"])
+    await ledger.note_undo_reported([Key("shop/one")])
     assert not await ledger.undone_elsewhere(["shop"], 0.0, 10)
 
 

@@ -42,6 +42,10 @@ ALL = [
     "0021.inbox-received-index",
     "0022.credit-ledger-newest-index",
     "0023.credit-ledger-customer-index",
+    "0024.standard-names",
+    "0025.key-namespace",
+    "0026.purchase-undelivered-namespace-index",
+    "0027.drop-purchase-owed-index",
 ]
 
 
@@ -173,7 +177,7 @@ async def test_another_currency_is_refused(empty_database: Database) -> None:
 
 async def test_currency_with_other_decimals(empty_database: Database) -> None:
     await migrate(empty_database.owner_url, currency="JPY", runtime_role=RUNTIME)
-    assert rows(empty_database.admin_url, "SELECT vouchers.scale(), vouchers.whole(25)") == [(1, 25)]
+    assert rows(empty_database.admin_url, "SELECT vouchers.scale(), vouchers.floor_to_major(25)") == [(1, 25)]
 
 
 async def test_unknown_currency_is_refused(empty_database: Database) -> None:

@@ -22,7 +22,7 @@ from tests.ledger.go_service import STARTUP, GoService
 from tests.ledger.test_migrate import ALL
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.schema import session as migrate_session
-from voucher_operator.ledger.schema.backfill import backfill, hand_over, sum_portion
+from voucher_operator.ledger.schema.backfill import add_batch, apply_totals, backfill
 from voucher_operator.ledger.schema.migrate import migrate
 from voucher_operator.ledger.schema.session import APPLICATION_NAME, MigrationError, Plan
 
@@ -36,7 +36,7 @@ backfill(Plan(sys.argv[1], "OMR", 3, "nobody", 60.0), portion=1, codes=1)
 """
 # What a ledger looks like right after the last file was applied: nothing that was there before is summed up.
 AFRESH = """
-UPDATE vouchers.summing SET upto = '00000000-0000-0000-0000-000000000000', finished = false;
+UPDATE vouchers.backfill_progress SET upto = '00000000-0000-0000-0000-000000000000', finished = false;
 UPDATE promo_codes SET granted_minor = 0, last_redeemed_at = NULL;
 """
 
@@ -112,7 +112,7 @@ async def until_waiting(database: Database, application: str) -> None:
 
 
 def first_uncounted(connection: psycopg.Connection[Any]) -> tuple[UUID, str] | None:
-    query = "SELECT customer_id, substr(reason, 7) FROM credit_ledger JOIN vouchers.summing ON id = upto"
+    query = "SELECT customer_id, substr(reason, 7) FROM credit_ledger JOIN vouchers.backfill_progress ON id = upto"
     return connection.execute(query).fetchone()
 
 
@@ -122,7 +122,7 @@ async def test_sums_are_right_after_each_step_whoever_writes_in_between(empty_da
     steps = 0
     with owner(empty_database) as connection:
         async with GoService.connect(empty_database.owner_url) as go, opened(empty_database.runtime_url) as ledger:
-            while not sum_portion(connection, 2):
+            while not add_batch(connection, 2):
                 steps += 1
                 if leaving:
                     # Counted or not counted, as their ids will have it; at best the one that is counted next.
@@ -135,13 +135,13 @@ async def test_sums_are_right_after_each_step_whoever_writes_in_between(empty_da
                 assert says(await ledger.redeem(ask("SPRING", f"ours-{steps}"))) == "redeemed"
                 assert await wrong(empty_database) == []
                 assert not await complete(empty_database)
-            while hand_over(connection, 1):
+            while apply_totals(connection, 1):
                 assert await go.undo(users[5], CODES[steps % 3])
                 steps += 1
                 assert await wrong(empty_database) == []
         assert steps > 10
         assert await complete(empty_database)
-        assert sum_portion(connection, 2)
+        assert add_batch(connection, 2)
         assert await wrong(empty_database) == []
 
 
@@ -155,13 +155,13 @@ async def test_entry_that_is_being_deleted_waits_for_its_end(empty_database: Dat
         remover.execute("UPDATE promo_codes SET times_redeemed = times_redeemed - 1 WHERE code = 'lower'")
         remover.execute("DELETE FROM credit_ledger WHERE customer_id = %s AND reason = 'promo:lower'", (users[0],))
         with pytest.raises(psycopg.errors.LockNotAvailable):
-            sum_portion(connection, 1000)
+            add_batch(connection, 1000)
         connection.execute("SET lock_timeout = '30s'; SET application_name = 'patient'")
-        summing = asyncio.create_task(asyncio.to_thread(sum_portion, connection, 1000))
+        summing = asyncio.create_task(asyncio.to_thread(add_batch, connection, 1000))
         await until_waiting(empty_database, "patient")
         remover.execute(end.encode())
         assert await summing
-        assert hand_over(connection, 10) == 3
+        assert apply_totals(connection, 10) == 3
     assert await wrong(empty_database) == []
 
 
@@ -170,12 +170,12 @@ async def test_deletion_during_a_portion_is_taken_off(empty_database: Database) 
     with owner(empty_database) as connection:
         async with GoService.connect(empty_database.owner_url) as go:
             connection.execute("BEGIN")
-            assert sum_portion(connection, 1000)
+            assert add_batch(connection, 1000)
             undo = asyncio.create_task(go.undo(users[1], "lower"))
             await until_waiting(empty_database, "go-billing-service")
             connection.execute("COMMIT")
             assert await undo
-        hand_over(connection, 10)
+        apply_totals(connection, 10)
     assert await wrong(empty_database) == []
 
 
@@ -186,12 +186,12 @@ async def test_writer_that_locks_no_row_first(empty_database: Database) -> None:
         writer.execute(
             "INSERT INTO credit_ledger (customer_id, amount_omr, reason) SELECT id, 2, 'promo:SPRING' FROM customers"
         )
-        assert sum_portion(connection, 1000)
+        assert add_batch(connection, 1000)
         # Its row is held by the writer's trigger; the others' are served.
-        assert hand_over(connection, 10) == 2
-        assert hand_over(connection, 10) == 0
+        assert apply_totals(connection, 10) == 2
+        assert apply_totals(connection, 10) == 0
         writer.execute("COMMIT")
-        assert hand_over(connection, 10) == 1
+        assert apply_totals(connection, 10) == 1
     assert [one for one in await wrong(empty_database) if one.startswith("granted")] == []
 
 
@@ -227,8 +227,8 @@ async def test_killed_between_two_portions(empty_database: Database) -> None:
     await asyncio.to_thread(
         killed,
         empty_database,
-        "SELECT FROM vouchers.summed WHERE granted_minor > 20000",
-        "SELECT upto FROM vouchers.summing WHERE NOT finished FOR UPDATE",
+        "SELECT FROM vouchers.backfill_total WHERE granted_minor > 20000",
+        "SELECT upto FROM vouchers.backfill_progress WHERE NOT finished FOR UPDATE",
     )
     assert not await complete(empty_database)
     assert [one for one in await wrong(empty_database) if one.startswith("granted")] == []
@@ -247,8 +247,8 @@ async def test_killed_while_it_waits_for_a_row(empty_database: Database) -> None
         await asyncio.to_thread(
             killed,
             empty_database,
-            "SELECT FROM vouchers.summed AS s JOIN promo_codes AS p USING (code) HAVING count(*) = 1",
-            "SELECT code FROM vouchers.summed WHERE code = 'lower'",
+            "SELECT FROM vouchers.backfill_total AS s JOIN promo_codes AS p USING (code) HAVING count(*) = 1",
+            "SELECT code FROM vouchers.backfill_total WHERE code = 'lower'",
         )
         with pytest.raises(MigrationError, match=rf"pid {holder.info.backend_pid} .* on .*promo_codes"):
             await up(empty_database, patience=0.1)
@@ -262,7 +262,7 @@ async def test_go_service_starts_and_redeems_while_sums_are_missing(empty_databa
     users = await old_ledger(empty_database, customers=2)
     with owner(empty_database) as holder:
         holder.execute("BEGIN")
-        holder.execute("SELECT FROM vouchers.summing FOR SHARE")
+        holder.execute("SELECT FROM vouchers.backfill_progress FOR SHARE")
         migration = asyncio.create_task(up(empty_database))
         await until_waiting(empty_database, APPLICATION_NAME)
         async with GoService.connect(empty_database.owner_url) as go:
@@ -353,7 +353,7 @@ async def test_reasons_that_no_index_can_hold(empty_database: Database) -> None:
         await up(empty_database)
         sums = "SELECT granted_minor FROM promo_codes"
         assert connection.execute(sums).fetchall() == [(5_000,)]
-        assert connection.execute("SELECT count(*) FROM vouchers.summed").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM vouchers.backfill_total").fetchone() == (0,)
         # What the triggers do with them.
         connection.execute(entries.encode())
         connection.execute(known.encode())
@@ -361,7 +361,7 @@ async def test_reasons_that_no_index_can_hold(empty_database: Database) -> None:
         connection.execute("DELETE FROM credit_ledger WHERE amount_minor IS NOT NULL")
         assert connection.execute(sums).fetchall() == [(5_000,)]
         connection.execute(
-            "UPDATE vouchers.summing SET upto = '00000000-0000-0000-0000-000000000000', finished = false"
+            "UPDATE vouchers.backfill_progress SET upto = '00000000-0000-0000-0000-000000000000', finished = false"
         )
         connection.execute("UPDATE promo_codes SET granted_minor = 0")
         backfill(plan(empty_database), portion=1, codes=1)
@@ -374,7 +374,7 @@ async def test_reasons_that_no_index_can_hold(empty_database: Database) -> None:
 async def test_sum_of_a_code_that_gets_its_row_later_is_kept(empty_database: Database) -> None:
     await old_ledger(empty_database, customers=1)
     with owner(empty_database) as connection:
-        assert sum_portion(connection, 1000)
+        assert add_batch(connection, 1000)
         connection.execute("INSERT INTO promo_codes (code, credit_omr) VALUES ('GONE', 3)")
     assert await up(empty_database) == []
     assert [one for one in await wrong(empty_database) if one.startswith("granted")] == []
@@ -386,7 +386,7 @@ BEGIN
     IF (SELECT count(*) FROM new_rows) > {most} THEN PERFORM pg_sleep(600); END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER slow AFTER INSERT ON vouchers.summed REFERENCING NEW TABLE AS new_rows
+CREATE TRIGGER slow AFTER INSERT ON vouchers.backfill_total REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION public.slow();
 """
 MANY_CODES = """

@@ -75,7 +75,9 @@ async def test_no_error_holds_a_rows_values(database: Database) -> None:
     await fill(database)
     with psycopg.connect(database.owner_url, autocommit=True) as owner:
         owner.execute("UPDATE credit_ledger SET amount_minor = NULL")
-        owner.execute("UPDATE vouchers.summing SET upto = '00000000-0000-0000-0000-000000000000', finished = false")
+        owner.execute(
+            "UPDATE vouchers.backfill_progress SET upto = '00000000-0000-0000-0000-000000000000', finished = false"
+        )
         owner.execute("ALTER TABLE promo_codes ADD CHECK (granted_minor < 0) NOT VALID")
     with pytest.raises(MigrationError) as raised:
         await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME)
@@ -86,10 +88,10 @@ async def test_names_of_the_schema_are_told(database: Database) -> None:
     with psycopg.connect(database.owner_url, autocommit=True) as owner:
         owner.execute(
             "CREATE FUNCTION stray() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nothing; END $$; "
-            "CREATE TRIGGER stray BEFORE UPDATE ON vouchers.summing FOR EACH ROW EXECUTE FUNCTION stray(); "
-            "ALTER TABLE vouchers.summing DISABLE TRIGGER stray; "
-            "UPDATE vouchers.summing SET finished = false; "
-            "ALTER TABLE vouchers.summing ENABLE TRIGGER stray"
+            "CREATE TRIGGER stray BEFORE UPDATE ON vouchers.backfill_progress FOR EACH ROW EXECUTE FUNCTION stray(); "
+            "ALTER TABLE vouchers.backfill_progress DISABLE TRIGGER stray; "
+            "UPDATE vouchers.backfill_progress SET finished = false; "
+            "ALTER TABLE vouchers.backfill_progress ENABLE TRIGGER stray"
         )
     with pytest.raises(MigrationError, match=r'SQLSTATE 42703\): column "nothing" does not exist; look into its log$'):
         await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME)

@@ -11,6 +11,7 @@ from testbed.postgres import OWNER, RUNTIME, Database
 from tests.ledger.drive import ask, issue, opened
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.schema.migrate import migrate
+from voucher_operator.resources.keys import Key
 
 CUSTOMER = "00000000-0000-4000-8000-000000000001"
 
@@ -32,15 +33,15 @@ FORBIDDEN = [
     "DELETE FROM vouchers.redemption",
     "UPDATE vouchers.sovereign SET currency = 'USD'",
     "INSERT INTO vouchers.sovereign (currency, minor_digits) VALUES ('USD', 2)",
-    "UPDATE vouchers.summing SET finished = false",
-    "INSERT INTO vouchers.summed VALUES ('A', 1)",
+    "UPDATE vouchers.backfill_progress SET finished = false",
+    "INSERT INTO vouchers.backfill_total VALUES ('A', 1)",
     "SELECT 1 FROM vouchers._yoyo_migration",
     "DELETE FROM orders",
     "DELETE FROM subscriptions",
     "DELETE FROM vouchers.purchase",
     "DELETE FROM vouchers.terms",
     "TRUNCATE vouchers.outbox",
-    "TRUNCATE vouchers.inbox",
+    "TRUNCATE vouchers.webhook_event",
     "ALTER TABLE promo_codes ADD COLUMN mine integer",
     "ALTER TABLE credit_ledger DISABLE TRIGGER ALL",
     "SET session_replication_role = replica",
@@ -54,7 +55,7 @@ FORBIDDEN = [
     "SELECT vouchers.take_back_redemption('n/a')",
 ]
 ALLOWED = [
-    "SELECT currency, vouchers.scale(), vouchers.whole(25500), vouchers.normal_code(' a') FROM vouchers.sovereign",
+    "SELECT vouchers.scale(), vouchers.floor_to_major(25500), vouchers.normal_code(' a') FROM vouchers.sovereign",
     "INSERT INTO promo_codes (code, credit_omr, credit_minor) VALUES ('A', 0, 25500)",
     "SELECT 1 FROM promo_codes ORDER BY code FOR NO KEY UPDATE",
     "UPDATE promo_codes SET times_redeemed = times_redeemed + 1",
@@ -72,9 +73,9 @@ ALLOWED = [
     "UPDATE subscriptions SET status = 'canceled'",
     "INSERT INTO vouchers.outbox (type, tenant_id, data) VALUES ('a', 't', '{}')",
     "UPDATE vouchers.outbox SET published_at = now()",
-    "INSERT INTO vouchers.inbox (event_id, type, raw, outcome) VALUES ('e', 't', '', 'unknown')",
+    "INSERT INTO vouchers.webhook_event (event_id, type, raw, outcome) VALUES ('e', 't', '', 'unknown')",
     "DELETE FROM vouchers.outbox",
-    "DELETE FROM vouchers.inbox",
+    "DELETE FROM vouchers.webhook_event",
     "UPDATE vouchers.purchase SET state = 'cancelled'",
 ]
 # Every statement of the Go service that fires a trigger of ours, or maintains an index of ours.
@@ -262,7 +263,7 @@ async def test_redemption_row_goes_only_with_a_reversal_of_the_same_transaction(
                 with pytest.raises(psycopg.errors.InsufficientPrivilege, match="has not reversed"):
                     await runtime.execute("SELECT vouchers.take_back_redemption(%s)", (key,))
                 await runtime.execute("ROLLBACK")
-            assert (await ledger.undo(key)).undone
+            assert (await ledger.undo(Key(key))).undone
             # A second call would delete what the customer has redeemed since.
             again = ask("CODE", "one", key="shop/again")
             await ledger.redeem(again)

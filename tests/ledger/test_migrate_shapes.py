@@ -195,7 +195,10 @@ AFTER = [
     ("ALTER TABLE vouchers.purchase DROP CONSTRAINT purchase_state_check", "purchase_state_check is absent"),
     ("ALTER TABLE customers DROP CONSTRAINT customers_lock_right_check", "customers_lock_right_check is absent"),
     ("DROP INDEX vouchers.purchase_look", ""),
-    ("ALTER FUNCTION vouchers.whole(bigint) SECURITY DEFINER", "function vouchers.whole(bigint) is not ours"),
+    (
+        "ALTER FUNCTION vouchers.floor_to_major(bigint) SECURITY DEFINER",
+        "function vouchers.floor_to_major(bigint) is not ours",
+    ),
     ("ALTER FUNCTION vouchers.take_back_redemption RESET ALL", "definer set nothing instead of"),
     ("ALTER TABLE vouchers.terms DROP CONSTRAINT terms_owner_uid_key", "run CREATE UNIQUE INDEX terms_owner_uid_key"),
     (

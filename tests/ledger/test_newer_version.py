@@ -9,11 +9,12 @@ from testbed.postgres import Database
 from tests.ledger.drive import rows
 from tests.ledger.purchase_rows import Placed, place
 from voucher_operator import telemetry
-from voucher_operator.controllers.purchase.periodic import PurchasePasses
+from voucher_operator.controllers.purchase.periodic import PurchaseTasks
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.errors import NewerVersionError
-from voucher_operator.ledger.health import Outage
+from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.ledger.purchase.types import PaymentEffect, Purchase, PurchaseState, Received
+from voucher_operator.resources.keys import Key
 from voucher_operator.settings import Settings
 
 NEWER = {
@@ -69,8 +70,8 @@ async def test_a_pass_takes_every_row_that_it_understands(
     assert await looked_at(database, newer) == before
     assert await ledger.newer_purchases(10) == [newer.key]
     with pytest.raises(NewerVersionError):
-        await ledger.purchase_of(newer.key)
-    assert await ledger.purchase_of(other.key) is not None
+        await ledger.purchase_of(Key(newer.key))
+    assert await ledger.purchase_of(Key(other.key)) is not None
 
 
 async def test_an_end_that_is_due_for_a_look(ledger18: Ledger, database18: Database) -> None:
@@ -102,7 +103,7 @@ async def test_an_event_of_a_purchase_in_an_unknown_state_is_to_be_sent_again(
     )
     with pytest.raises(NewerVersionError):
         await ledger18.receive(newer.event(PaymentEffect.PAID))
-    assert await rows(database18, "SELECT event_id FROM vouchers.inbox") == []
+    assert await rows(database18, "SELECT event_id FROM vouchers.webhook_event") == []
     assert await ledger18.receive(other.event()) is Received.APPLIED
     assert await ledger18.newer_purchases(10) == [newer.key]
     await rows(database18, "UPDATE vouchers.purchase SET state = 'awaiting_payment' WHERE key = %s", newer.key)
@@ -112,7 +113,7 @@ async def test_they_are_counted_and_each_is_logged_once(
     ledger18: Ledger, database18: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     nobody: Any = None
-    passes = PurchasePasses(ledger18, nobody, nobody, nobody, nobody, nobody, Outage(), Settings(), lambda _: None)
+    passes = PurchaseTasks(ledger18, nobody, nobody, nobody, nobody, nobody, LedgerHealth(), Settings(), lambda _: None)
     newer, other = await two(database18, PurchaseState.PENDING)
     for number, change in ((0, None), (1, newer), (1, None), (2, other)):
         if change is not None:

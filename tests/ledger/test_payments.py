@@ -64,7 +64,7 @@ async def test_paid(ledger18: Ledger, database18: Database) -> None:
         database18, "SELECT customer_id::text, tenant_id, stripe_subscription_id, plan_id, status FROM subscriptions"
     ) == [(placed.customer, "kestrel-pharmacy", event.subscription_id, "l", "active")]
     assert await entries(database18, placed) == [(-10, -HELD, "order-payment")]
-    assert await rows(database18, "SELECT type, raw, session_id, order_id, outcome FROM vouchers.inbox") == [
+    assert await rows(database18, "SELECT type, raw, session_id, order_id, outcome FROM vouchers.webhook_event") == [
         ("test.paid", b'{"id": "evt"}', placed.session, placed.order, "applied")
     ]
     (told,) = await ledger18.outbox_pending(10)
@@ -101,7 +101,7 @@ async def test_session_or_order_finds_the_purchase(
     await place(database18, user="somebody else")
     assert await ledger18.receive(placed.event(**named)) is Received.APPLIED
     assert (await look(database18, placed))[0] == "completed"
-    assert await rows(database18, "SELECT order_id FROM vouchers.inbox") == [(placed.order,)]
+    assert await rows(database18, "SELECT order_id FROM vouchers.webhook_event") == [(placed.order,)]
 
 
 @pytest.mark.parametrize(("effect", "reason"), [(EXPIRED, "CheckoutExpired"), (FAILED, "PaymentFailed")])
@@ -207,7 +207,7 @@ async def test_events_for_nobody_are_kept(ledger18: Ledger, database18: Database
     assert await ledger18.receive(event) is Received.UNKNOWN
     assert await ledger18.receive(event) is Received.DUPLICATE
     assert await look(database18, placed) == ("awaiting_payment", "pending", 0)
-    assert await rows(database18, "SELECT outcome, session_id, order_id, raw FROM vouchers.inbox") == [
+    assert await rows(database18, "SELECT outcome, session_id, order_id, raw FROM vouchers.webhook_event") == [
         ("unknown", named["session_id"], named["order_id"], event.raw)
     ]
 

@@ -103,7 +103,7 @@ def _read(node: dict[str, Any]) -> float:
 def test_the_ledger_is_sound_and_large(conn: psycopg.Connection[Any]) -> None:
     counted = {
         table: conn.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
-        for table in ("vouchers.redemption", "credit_ledger", "vouchers.outbox", "vouchers.inbox")
+        for table in ("vouchers.redemption", "credit_ledger", "vouchers.outbox", "vouchers.webhook_event")
     }
     assert [row and row[0] for row in counted.values()] == [SIZE.redemptions, SIZE.entries, SIZE.events, SIZE.told]
 
@@ -116,8 +116,8 @@ QUIET = [
     ("payment_stale", {"seconds": 3600.0, "limit": 100}),
     ("purchase_undelivered", {"namespaces": [SERVED, "shop"], "seconds": 300.0, "limit": 500}),
     ("purchase_open", {"limit": 1000}),
-    ("tidy_outbox", {"after": None, "limit": 2000}),
-    ("tidy_inbox", {"after": None, "limit": 2000}),
+    ("purge_outbox", {"after": None, "limit": 2000}),
+    ("purge_webhook_events", {"after": None, "limit": 2000}),
     ("outbox_pending", {"without": ["tenant"], "limit": 500}),
     ("outbox_backlog", {}),
 ]
@@ -165,7 +165,10 @@ WHERE p.state NOT IN ('pending', 'awaiting_payment') AND p.delivered_at IS DISTI
   AND split_part(p.key, '/', 1) = ANY (ARRAY['billing', 'shop'])
 ORDER BY greatest(p.checked_at, p.placed_at) LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED
 """
-OLD = [("tidy_outbox", "vouchers.outbox", "published_at"), ("tidy_inbox", "vouchers.inbox", "received_at")]
+OLD = [
+    ("purge_outbox", "vouchers.outbox", "published_at"),
+    ("purge_webhook_events", "vouchers.webhook_event", "received_at"),
+]
 
 
 def test_an_older_operator_reads_no_more_than_before(conn: psycopg.Connection[Any]) -> None:

@@ -14,6 +14,7 @@ from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
 from voucher_operator.resources.errors import RequestRejectedError
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
 EXPIRES = datetime(2030, 1, 1, tzinfo=UTC)
@@ -109,7 +110,7 @@ async def test_a_completed_one_stays(ledger18: Ledger, database18: Database) -> 
     await issue(database18)
     placed = await bought(ledger18, buy(9_000, "CODE", "ahmed"))
     assert await back(ledger18, placed) == placed
-    assert await ledger18.compensate("nobody/knows", Reason.ABANDONED) is None
+    assert await ledger18.compensate(Key("nobody/knows"), Reason.ABANDONED) is None
 
 
 async def test_without_a_code_and_without_a_hold(ledger18: Ledger, database18: Database) -> None:
@@ -211,7 +212,7 @@ async def test_what_is_noted(ledger18: Ledger) -> None:
     assert await ledger18.purchase_of(placed.key) == noted
     assert await ledger18.open_purchases(10) == []
     with pytest.raises(RequestRejectedError):
-        await ledger18.note_session("nobody/knows", "cs_3", "https://pay/3", EXPIRES)
+        await ledger18.note_session(Key("nobody/knows"), "cs_3", "https://pay/3", EXPIRES)
 
 
 async def test_which_are_open(ledger18: Ledger) -> None:
@@ -235,7 +236,7 @@ async def test_who_is_still_to_be_told(ledger18: Ledger, database18: Database) -
     assert [await owed(), await owed(), await owed(0)] == [[placed.key], [], [placed.key]]
     await ledger18.note_delivered({placed.key: end.settled_at - timedelta(seconds=1)})
     assert await owed(0) == [placed.key], "another end was delivered"
-    await ledger18.note_delivered({placed.key: end.settled_at, "billing/never": end.settled_at})
+    await ledger18.note_delivered({placed.key: end.settled_at, Key("billing/never"): end.settled_at})
     assert await owed(0) == []
     await rows(database18, "UPDATE vouchers.purchase SET settled_at = clock_timestamp()")
     assert await owed() == [placed.key]

@@ -73,7 +73,7 @@ EFFECTS = {
 }
 RESET = """
 TRUNCATE promo_codes, promo_redemptions, credit_ledger, orders, subscriptions, customers, vouchers.redemption,
-    vouchers.purchase, vouchers.outbox, vouchers.inbox, vouchers.account, vouchers.payment CASCADE;
+    vouchers.purchase, vouchers.outbox, vouchers.webhook_event, vouchers.account, vouchers.payment CASCADE;
 INSERT INTO promo_codes (code, credit_omr, credit_minor) VALUES ('SMALL', 3, 3500), ('LARGE', 40, 40000);
 """
 OPEN = (PurchaseState.PENDING, PurchaseState.AWAITING_PAYMENT)

@@ -13,6 +13,7 @@ from testbed.postgres import Database
 from tests.ledger.drive import in_one_batch, opened, says
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.types import RedeemRequest
+from voucher_operator.resources.keys import Key
 
 CODES = ("OPEN", "CAP-1", "CAP-2", "OFF", "GONE", "NONE", "summer")
 USERS = ("ann", "ben", "cat")
@@ -57,7 +58,7 @@ class Model:
 spellings = st.sampled_from([str, str.lower, str.title, "  {}\n".format, "\t{}".format])
 requests = st.builds(
     lambda key, spec, uid, code, spell, user, provisional: RedeemRequest(
-        f"billing/{key}", spec, uid, spell(code), user, "tenant", "someone@example.com", provisional
+        Key(f"billing/{key}"), spec, uid, spell(code), user, "tenant", "someone@example.com", provisional
     ),
     st.integers(0, 9),
     st.sampled_from("ab"),

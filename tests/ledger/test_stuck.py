@@ -10,7 +10,7 @@ from psycopg.conninfo import make_conninfo
 
 from testbed.postgres import Database, PostgresServer
 from tests.ledger.drive import ask, frozen_session, issue, lives, opened, says, session
-from voucher_operator.ledger.admin.stale_sessions import end_stuck
+from voucher_operator.ledger.admin.stale_sessions import end_stale_sessions
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 CODE = "OMANTEL-MUSCAT-200"
@@ -31,9 +31,9 @@ async def test_others_end_it_and_go_on(database: Database, frozen: int, caplog: 
         assert lives(database, frozen)
         with caplog.at_level(logging.WARNING):
             async with await session(database) as own:
-                assert await end_stuck(own, seconds=0) == 1
+                assert await end_stale_sessions(own, seconds=0) == 1
                 assert not lives(database, frozen)
-                assert await end_stuck(own, seconds=0) == 0
+                assert await end_stale_sessions(own, seconds=0) == 0
         (told,) = (record.getMessage() for record in caplog.records if record.name.endswith(".stuck"))
         assert told.startswith("ended sessions of the operator that had been in a transaction for over 0 s: 1; ")
         assert says(await ledger.redeem(ask(CODE))) == "redeemed"
@@ -41,7 +41,7 @@ async def test_others_end_it_and_go_on(database: Database, frozen: int, caplog: 
 
 async def test_young_ones_are_left_alone(database: Database, frozen: int) -> None:
     async with opened(database.runtime_url) as ledger:
-        await ledger.end_stuck()
+        await ledger.end_stale_sessions()
     assert lives(database, frozen)
 
 
@@ -63,7 +63,7 @@ def others(database: Database, postgres: PostgresServer) -> Iterator[dict[str, s
 async def test_sessions_of_others_are_left_alone(database: Database, others: dict[str, str], whose: str) -> None:
     async with await psycopg.AsyncConnection.connect(others[whose]) as other, await session(database) as own:
         await other.execute("SELECT 1")
-        assert await end_stuck(own, seconds=0) == 0
+        assert await end_stale_sessions(own, seconds=0) == 0
         await other.execute("SELECT 1")
 
 
@@ -74,5 +74,5 @@ async def test_it_says_nothing_about_the_ledger(empty_database: Database, caplog
             for _ in range(2):
                 with pytest.raises(LedgerUnavailableError):
                     await ledger.info()
-                await ledger.end_stuck()
+                await ledger.end_stale_sessions()
     assert len([record for record in caplog.records if "the ledger can" in record.getMessage()]) == 1

@@ -15,13 +15,13 @@ SELECT 'test', 'a', jsonb_build_object('n', n), now() - interval '400 days', now
 FROM unnest(%s::integer[], %s::text[]) AS given (n, age)
 """
 TOLD = """
-INSERT INTO vouchers.inbox (event_id, type, raw, outcome, received_at)
+INSERT INTO vouchers.webhook_event (event_id, type, raw, outcome, received_at)
 SELECT outcome || ' ' || age, 'test', '', outcome, now() - age::interval
 FROM unnest(%s::text[]) AS outcome CROSS JOIN unnest(%s::text[]) AS age
 """
 AGE = """
 WITH settled AS (UPDATE vouchers.purchase SET settled_at = now() - interval '{age}'),
-told AS (UPDATE vouchers.inbox SET received_at = now() - interval '{age}')
+told AS (UPDATE vouchers.webhook_event SET received_at = now() - interval '{age}')
 UPDATE vouchers.outbox SET at = now() - interval '{age}', published_at = now() - interval '{age}'
 """
 
@@ -33,7 +33,7 @@ async def _left(database: Database) -> list[int]:
 async def test_only_what_is_old_and_was_published(database18: Database) -> None:
     await rows(database18, EVENT, [1, 2, 3, 4], ["31 days", "29 days", None, "1 year"])
     async with opened(database18.runtime_url) as ledger:
-        await ledger.tidy()
+        await ledger.purge()
         assert await _left(database18) == [2, 3]
         (waits,) = await ledger.outbox_pending(10)
         assert waits.data == {"n": 3}
@@ -42,8 +42,8 @@ async def test_only_what_is_old_and_was_published(database18: Database) -> None:
 async def test_what_was_told_long_ago_and_needs_nobody(database18: Database) -> None:
     await rows(database18, TOLD, ["applied", "unknown", "foreign", "no_change", "mismatch"], ["91 days", "89 days"])
     async with opened(database18.runtime_url) as ledger:
-        await ledger.tidy()
-    left = {event for (event,) in await rows(database18, "SELECT event_id FROM vouchers.inbox")}
+        await ledger.purge()
+    left = {event for (event,) in await rows(database18, "SELECT event_id FROM vouchers.webhook_event")}
     young = {f"{outcome} 89 days" for outcome in ("applied", "unknown", "foreign", "no_change", "mismatch")}
     assert left == young | {"mismatch 91 days"}
 
@@ -54,9 +54,9 @@ async def test_nothing_old_is_left_after_one_pass(database: Database, monkeypatc
     await rows(database, EVENT, list(range(6)), ["31 days", "40 days", "35 days", "29 days", None, "40 days"])
     await rows(database, TOLD, ["applied", "mismatch", "unknown"], [f"{days} days" for days in (89, 91, 92, 93)])
     async with opened(database.runtime_url) as ledger:
-        await ledger.tidy()
+        await ledger.purge()
     assert await _left(database) == [3, 4]
-    told = await rows(database, "SELECT count(*) FROM vouchers.inbox")
+    told = await rows(database, "SELECT count(*) FROM vouchers.webhook_event")
     assert told == [(6,)]
 
 
@@ -65,7 +65,7 @@ async def test_a_pass_ends_in_time_and_the_next_goes_on(database18: Database, mo
     await rows(database18, EVENT, list(range(5)), ["40 days"] * 5)
     async with opened(database18.runtime_url) as ledger:
         for number in (3, 1, 0):
-            await ledger.tidy(0)
+            await ledger.purge(0)
             assert len(await _left(database18)) == number
 
 
@@ -76,9 +76,9 @@ async def test_an_old_event_that_somebody_holds_is_left_to_the_next_pass(
     await rows(database, EVENT, list(range(5)), [f"{days} days" for days in (50, 49, 48, 47, 46)])
     async with opened(database.runtime_url) as ledger:
         async with holding(database, "SELECT 1 FROM vouchers.outbox WHERE data ->> 'n' IN ('0', '2') FOR UPDATE"):
-            await ledger.tidy()
+            await ledger.purge()
             assert await _left(database) == [0, 2]
-        await ledger.tidy()
+        await ledger.purge()
         assert await _left(database) == []
 
 
@@ -92,9 +92,11 @@ async def test_the_ledger_stays_sound(database18: Database) -> None:
         assert await ledger.receive(event) is Received.APPLIED
         for age in ("28 days", "100 days"):
             await rows(database18, AGE.format(age=age))
-            await ledger.tidy()
+            await ledger.purge()
             assert await verify(database18.owner_url) == []
-        assert await rows(database18, "SELECT 1 FROM vouchers.outbox UNION ALL SELECT 1 FROM vouchers.inbox") == []
+        assert (
+            await rows(database18, "SELECT 1 FROM vouchers.outbox UNION ALL SELECT 1 FROM vouchers.webhook_event") == []
+        )
         assert await ledger.receive(event) is Received.NO_CHANGE
         assert await ledger.receive(placed.event(PaymentEffect.EXPIRED)) is Received.NO_CHANGE
         assert await ledger.outbox_pending(10) == []

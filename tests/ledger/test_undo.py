@@ -8,6 +8,7 @@ from tests.ledger.go_service import GoService
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import UndoResult
 from voucher_operator.resources.errors import CreditSpentError
+from voucher_operator.resources.keys import Key
 
 
 async def test_undo(ledger: Ledger, database: Database) -> None:
@@ -34,7 +35,7 @@ async def test_undo_twice_and_of_nothing(ledger: Ledger, database: Database) -> 
     refused = ask()
     await ledger.redeem(refused)
     assert await ledger.undo(refused.key) == UndoResult(False)
-    assert await ledger.undo("nobody/knows") == UndoResult(False)
+    assert await ledger.undo(Key("nobody/knows")) == UndoResult(False)
     await rows(database, "UPDATE promo_codes SET active = true")
     asked = ask(user="ahmed")
     await ledger.redeem(asked)

@@ -27,7 +27,7 @@ class Break:
 OUTBOX = "INSERT INTO vouchers.outbox (type, tenant_id, data) "
 PLACED = OUTBOX + "SELECT 'order.placed', '', jsonb_build_object('id', '{STATE.order}') FROM generate_series(1, MORE)"
 INBOX = (
-    "INSERT INTO vouchers.inbox (event_id, type, raw, order_id, outcome) "
+    "INSERT INTO vouchers.webhook_event (event_id, type, raw, order_id, outcome) "
     "VALUES ('evt_OUTCOME', 'paid', '', '{STATE.order}', 'OUTCOME')"
 )
 ENTRY = "INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, reason, order_id) "
@@ -150,27 +150,27 @@ BREAKS = [
         "2 events are not published, 1 of them for longer than an hour: is NATS there?",
     ),
     Break(
-        Invariant.INBOX,
+        Invariant.WEBHOOK_EVENTS,
         "rolled_back",
         INBOX.replace("OUTCOME", "mismatch").replace("STATE", "rolled_back"),
         "event evt_mismatch (paid) says that order {rolled_back.order} was paid, which is rolled_back with 39500 minor "
         "units due: look at it, and refund what was not due",
     ),
     Break(
-        Invariant.INBOX,
+        Invariant.WEBHOOK_EVENTS,
         "awaiting_payment",
         INBOX.replace("OUTCOME", "applied").replace("STATE", "awaiting_payment"),
         "event evt_applied (paid) was applied, but the purchase is awaiting_payment",
     ),
     Break(
-        Invariant.INBOX,
+        Invariant.WEBHOOK_EVENTS,
         "",
         INBOX.replace("OUTCOME", "applied").replace("{STATE.order}", "42"),
         "event evt_applied (paid) was applied, but the purchase is missing",
     ),
     *(
         Break(
-            Invariant.INBOX,
+            Invariant.WEBHOOK_EVENTS,
             state,
             INBOX.replace("OUTCOME", outcome).replace("STATE", state),
             f"event evt_{outcome} (paid) was kept as {outcome}, but it is of a purchase that is {state}: is the "
@@ -185,7 +185,7 @@ ENDED = (
     "WHERE key = '{awaiting_payment.key}'"
 )
 ON_ITS_WAY = (
-    "; INSERT INTO vouchers.inbox (event_id, type, raw, session_id, outcome) "
+    "; INSERT INTO vouchers.webhook_event (event_id, type, raw, session_id, outcome) "
     "VALUES ('evt', 'lookup', '', '{awaiting_payment.session}', 'no_change')"
 )
 HANGS = (
@@ -251,7 +251,7 @@ BREAKS += [
         PAYMENT.replace("STATE", "cancelled").replace("REFUNDED", "39500, true")
         + "; "
         + INBOX.replace("OUTCOME", "mismatch").replace("STATE", "cancelled")
-        + "; UPDATE vouchers.inbox SET session_id = '{cancelled.session}'",
+        + "; UPDATE vouchers.webhook_event SET session_id = '{cancelled.session}'",
         "event evt_mismatch waits for a human, but its payment pi_1 (session {cancelled.session}) is refunded in full: "
         "say that it is settled",
     ),

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from voucher_operator import telemetry
-from voucher_operator.failpoints import Effect
+from voucher_operator.failpoints import Step
 from voucher_operator.ledger.purchase.types import PurchaseState, Received
 from voucher_operator.resources.conditions import REDEMPTION_CONDITIONS, VOUCHER_CONDITIONS
 from voucher_operator.resources.errors import OperatorError
@@ -179,7 +179,7 @@ def test_every_module_is_explained() -> None:
 
 def test_every_effect_is_named_in_order() -> None:
     (steps,) = re.findall(r"in this order: (.*?)\.\s", architecture("The way of a purchase"), re.DOTALL)
-    assert re.findall(r"`(\w+)`", steps) == [effect.value for effect in Effect]
+    assert re.findall(r"`(\w+)`", steps) == [effect.value for effect in Step]
 
 
 def test_every_dependency_has_its_reason() -> None:

@@ -9,7 +9,7 @@ from kubernetes.aio.client import ApiClient
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
-from voucher_operator.kube.leader_election import PatientLock
+from voucher_operator.kube.leader_election import TimedLeaseLock
 from voucher_operator.process.run import _end
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ async def test_cancelled_together_with_the_answer(verb: str, turns: int, monkeyp
         return await answer
 
     monkeypatch.setattr(LeaseLock, verb, late)
-    lock = PatientLock(SETTINGS, ApiClient())
+    lock = TimedLeaseLock(SETTINGS, ApiClient())
     call = asyncio.create_task(lock.get("l", "n") if verb == "get" else lock.update("l", "n", RECORD))
     await asyncio.sleep(0)  # the call waits
     answer.set_result(True)

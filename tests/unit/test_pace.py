@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from voucher_operator.controllers.redemption.backpressure import Pace
+from voucher_operator.controllers.redemption.backpressure import Backpressure
 
 
-async def write(pace: Pace, begun: list[int], end: asyncio.Event) -> None:
+async def write(pace: Backpressure, begun: list[int], end: asyncio.Event) -> None:
     async with pace.writing():
         begun.append(1)
         await end.wait()
@@ -20,7 +20,7 @@ async def turns() -> None:
 
 
 async def test_nobody_waits_while_few_statuses_do() -> None:
-    pace, end = Pace(4), asyncio.Event()
+    pace, end = Backpressure(4), asyncio.Event()
     writing = [asyncio.create_task(write(pace, [], end)) for _ in range(5)]
     await turns()
     async with asyncio.timeout(10):
@@ -30,7 +30,7 @@ async def test_nobody_waits_while_few_statuses_do() -> None:
 
 
 async def test_requests_gather_while_many_statuses_wait_and_then_go_together() -> None:
-    pace, asked, ends = Pace(4), [], [asyncio.Event() for _ in range(6)]
+    pace, asked, ends = Backpressure(4), [], [asyncio.Event() for _ in range(6)]
     writing = [asyncio.create_task(write(pace, [], end)) for end in ends]
     await turns()
 
@@ -50,7 +50,7 @@ async def test_requests_gather_while_many_statuses_wait_and_then_go_together() -
 
 
 async def test_no_more_statuses_are_written_at_once_than_there_are_connections() -> None:
-    pace, begun, end = Pace(4), list[int](), asyncio.Event()
+    pace, begun, end = Backpressure(4), list[int](), asyncio.Event()
     writing = [asyncio.create_task(write(pace, begun, end)) for _ in range(9)]
     await turns()
     assert len(begun) == 4
@@ -60,7 +60,7 @@ async def test_no_more_statuses_are_written_at_once_than_there_are_connections()
 
 
 async def test_a_write_that_fails_or_is_cancelled_gives_its_turn_back() -> None:
-    pace = Pace(1)
+    pace = Backpressure(1)
     with pytest.raises(ValueError, match="refused"):
         async with pace.writing():
             raise ValueError("refused")

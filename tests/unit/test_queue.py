@@ -89,7 +89,7 @@ async def test_keys_that_wait_hold_no_worker() -> None:
         if key == "good":
             passed.set()
             return Result.DONE
-        return Result.AGAIN
+        return Result.RETRY
 
     queue = WorkQueue("Test", reconcile, workers=1, backoff_min=3600, backoff_max=3600)
     task = asyncio.create_task(queue.run())
@@ -110,7 +110,7 @@ async def test_wake_hurries_what_waits() -> None:
         nonlocal attempts
         attempts += 1
         (again if attempts > 1 else first).set()
-        return Result.AGAIN
+        return Result.RETRY
 
     queue = WorkQueue("Test", reconcile, workers=1, backoff_min=3600, backoff_max=3600)
     task = asyncio.create_task(queue.run())

@@ -12,12 +12,13 @@ import yaml
 from voucher_operator.controllers.redemption.transitions import ENDS, TRANSITIONS, Cause, cause_of, diagram, target
 from voucher_operator.ledger.payment.payments import TRANSITIONS as PAYMENTS
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.redemption import State
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIME = datetime(2026, 12, 1, tzinfo=UTC)
 PURCHASE = Purchase(
-    key="billing/kestrel",
+    key=Key("billing/kestrel"),
     uid="u-1",
     order_id="o-1",
     state=PurchaseState.PENDING,

@@ -8,7 +8,7 @@ import kopf
 import pytest
 from kopf._cogs.clients.watching import infinite_watch
 
-from voucher_operator.controllers.watch import forgive
+from voucher_operator.controllers.watch import handle_exception
 
 
 async def _other() -> AsyncIterator[Any]:
@@ -21,7 +21,7 @@ async def test_only_the_stream_of_kopf_is_forgiven(of_kopf: bool, caplog: pytest
     stream = (
         infinite_watch(settings=kopf.OperatorSettings(), resource=resource, namespace=None) if of_kopf else _other()
     )
-    forgive(asyncio.get_running_loop(), {"message": "an error occurred during closing", "asyncgen": stream})
+    handle_exception(asyncio.get_running_loop(), {"message": "an error occurred during closing", "asyncgen": stream})
     assert [record.name for record in caplog.records] == ([] if of_kopf else ["asyncio"])
-    forgive(asyncio.get_running_loop(), {"message": "anything else"})
+    handle_exception(asyncio.get_running_loop(), {"message": "anything else"})
     assert caplog.records[-1].getMessage() == "anything else"

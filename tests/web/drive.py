@@ -12,7 +12,7 @@ import stripe
 
 from voucher_operator import telemetry
 from voucher_operator.ledger.purchase.types import PaymentEvent
-from voucher_operator.payments import stripe_events as events_of_stripe
+from voucher_operator.payments import stripe_events as stripe_events
 from voucher_operator.web.server import WebServer
 from voucher_operator.web.webhook import Reader, Receiver, Webhook, application
 
@@ -22,7 +22,7 @@ PATH = "/billing/webhook"
 
 async def read(event: Mapping[str, Any], raw: bytes) -> PaymentEvent:
     """As the checkout reads events that need no question to Stripe."""
-    return events_of_stripe.payment_event(event, raw, "OMR")
+    return stripe_events.payment_event(event, raw, "OMR")
 
 
 class Caller:

@@ -18,7 +18,7 @@ from voucher_operator.settings import Settings
 
 
 async def _kept(database: Database) -> list[tuple[str, bytes, str]]:
-    return [(*row,) for row in await rows(database, "SELECT event_id, raw, outcome FROM vouchers.inbox")]
+    return [(*row,) for row in await rows(database, "SELECT event_id, raw, outcome FROM vouchers.webhook_event")]
 
 
 async def test_an_event_is_kept_as_it_came(database18: Database, stripe_calls: Caller) -> None:

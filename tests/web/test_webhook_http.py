@@ -82,7 +82,7 @@ async def test_a_caller_that_leaves_in_the_middle(database18: Database, stripe_c
     writer.close()
     await writer.wait_closed()
     await until(lambda: counted("invalid") == before + 1)
-    assert await rows(database18, "SELECT 1 FROM vouchers.inbox") == []
+    assert await rows(database18, "SELECT 1 FROM vouchers.webhook_event") == []
 
 
 async def test_elsewhere(stripe_calls: Caller) -> None:
@@ -108,7 +108,7 @@ async def test_a_call_under_way_is_finished_when_we_stop(database18: Database, l
         go_on.set()
         assert (await call).status_code == 200
         await stop
-    assert len(await rows(database18, "SELECT 1 FROM vouchers.inbox")) == 1
+    assert len(await rows(database18, "SELECT 1 FROM vouchers.webhook_event")) == 1
 
 
 async def test_many_at_once(database18: Database, stripe_calls: Caller) -> None:
@@ -117,7 +117,7 @@ async def test_many_at_once(database18: Database, stripe_calls: Caller) -> None:
     assert {answer.status_code for answer in answers} == {200}
     results = [answer.json()["result"] for answer in answers]
     assert (results.count("unknown"), results.count("duplicate")) == (12, 12)
-    assert len(await rows(database18, "SELECT 1 FROM vouchers.inbox")) == 12
+    assert len(await rows(database18, "SELECT 1 FROM vouchers.webhook_event")) == 12
 
 
 async def test_signals_and_logs_stay_the_process_own(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
-from voucher_operator.failpoints import Effect, effect
+from voucher_operator.failpoints import Step, failpoint
 from voucher_operator.kube.client import Body, ConflictError, KubeApi, RefusedError
 from voucher_operator.ledger.purchase.types import Purchase
 from voucher_operator.resources.conditions import READY
@@ -24,7 +24,7 @@ REDEMPTION: Final = "billing.openova.io/redemption"
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class OrganizationStatus:
     """How an Organization stands: `ready` None is unknown; `settled`: nothing more is to be done for it here."""
 
     ready: bool | None
@@ -35,7 +35,7 @@ class Standing:
     """Somebody has to do something first; it is looked at again all the same."""
 
 
-HANDED_OVER: Final = Standing(
+HANDED_OVER: Final = OrganizationStatus(
     None, True, Reason.HANDED_OVER, "Handed over by the event order.placed: the operator makes no Organizations here."
 )
 
@@ -52,10 +52,10 @@ class Organizations:
         self._wanted = wanted
         self._known: tuple[float, Body | None] | None = None
 
-    async def ensure(self, purchase: Purchase) -> Standing:
+    async def ensure(self, purchase: Purchase) -> OrganizationStatus:
         """Create the Organization of a completed order, or take the one that is there; say how it stands.
 
-        Idempotent. What goes wrong is a Standing, too: people are told of it beside the payment, and it is tried again.
+        Idempotent. A failure is an OrganizationStatus, too: it is reported beside the payment, and retried.
         """
         try:
             for _ in range(2):
@@ -71,7 +71,7 @@ class Organizations:
             return _refused(purchase, error)
         except ApiUnavailableError as error:
             message = f"Organization {purchase.subdomain} cannot be made yet: {error}. It is tried again."
-            return Standing(None, False, Reason.ORGANIZATION_NOT_READY, message)
+            return OrganizationStatus(None, False, Reason.ORGANIZATION_NOT_READY, message)
 
     async def is_taken(self, namespace: str, name: str, tenant_id: str) -> bool:
         """Whether an Organization of another tenant has this name; no, when that cannot be seen.
@@ -80,7 +80,7 @@ class Organizations:
         """
         try:
             served = await self._served()
-            live = None if served is None else await self._kube.read(f"{_where(namespace, served)}/{name}")
+            live = None if served is None else await self._kube.read(f"{_collection(namespace, served)}/{name}")
         except ApiUnavailableError:
             return False
         return live is not None and _tenant(live) != tenant_id
@@ -95,15 +95,15 @@ class Organizations:
 
     async def _live(self, purchase: Purchase, served: Body) -> Body:
         """Read it or create it; raises ConflictError and ApiUnavailableError."""
-        where = _where(purchase.key.split("/")[0], served)
+        where = _collection(purchase.key.namespace, served)
         live = await self._kube.read(f"{where}/{purchase.subdomain}")
         if live is None:
-            async with effect(Effect.ORGANIZATION):
+            async with failpoint(Step.ORGANIZATION):
                 live = await self._kube.create(where, _body(purchase))
         return live
 
 
-def _where(namespace: str, served: Body) -> str:
+def _collection(namespace: str | None, served: Body) -> str:
     return f"/apis/{API_VERSION}/{f'namespaces/{namespace}/' if served['namespaced'] else ''}{PLURAL}"
 
 
@@ -133,20 +133,22 @@ def _body(purchase: Purchase) -> Body:
     }
 
 
-def _standing(purchase: Purchase, live: Body) -> Standing:
+def _standing(purchase: Purchase, live: Body) -> OrganizationStatus:
     name, metadata = purchase.subdomain, live["metadata"]
     if _tenant(live) != purchase.tenant_id:
         message = (
             f"Organization {name} belongs to another tenant: the sovereign-admin has to remove it, to give it to this "
             f"tenant by the annotation {TENANT}, or to refund the order."
         )
-        return Standing(False, False, Reason.ORGANIZATION_REFUSED, message, stuck=True)
+        return OrganizationStatus(False, False, Reason.ORGANIZATION_REFUSED, message, stuck=True)
     ready = _ready(live)
     if ready.get("status") == "True" and "deletionTimestamp" not in metadata:
-        return Standing(True, True, Reason.ORGANIZATION_CREATED, f"Organization {name} is ready.")
+        return OrganizationStatus(True, True, Reason.ORGANIZATION_CREATED, f"Organization {name} is ready.")
     said = f" ({ready['reason']})" if ready.get("reason") else ""
     message = f"Organization {name} is not ready yet{said}: look at its conditions."
-    return Standing(None if ready.get("status") == "Unknown" else False, False, Reason.ORGANIZATION_NOT_READY, message)
+    return OrganizationStatus(
+        None if ready.get("status") == "Unknown" else False, False, Reason.ORGANIZATION_NOT_READY, message
+    )
 
 
 def _ready(live: Body) -> dict[str, Any]:
@@ -157,6 +159,6 @@ def _ready(live: Body) -> dict[str, Any]:
     return next((one for one in status.get("conditions") or () if one.get("type") == READY), {})
 
 
-def _refused(purchase: Purchase, error: RefusedError) -> Standing:
+def _refused(purchase: Purchase, error: RefusedError) -> OrganizationStatus:
     message = f"Organization {purchase.subdomain} was refused: {error.detail or error}"
-    return Standing(False, False, Reason.ORGANIZATION_REFUSED, message)
+    return OrganizationStatus(False, False, Reason.ORGANIZATION_REFUSED, message)

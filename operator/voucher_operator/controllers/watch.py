@@ -45,7 +45,7 @@ class GenerationMark(kopf.DiffBaseStorage):
         """Write nothing: the reconcilers set the mark in the same patch as the conditions."""
 
 
-class Patience(Iterable[float]):
+class UnboundedBackoff(Iterable[float]):
     """The pauses between kopf's tries of one call, in seconds; without an end, unlike kopf's own.
 
     When kopf gives up, it ends the watches of all namespaces: one whose Role is gone would stop the others.
@@ -122,7 +122,7 @@ def build(feed: Feed, controller: VoucherController, release_after: float) -> ko
             await controller.revoke(dict(body))
         except TransientError as error:
             if runtime.total_seconds() >= release_after:
-                controller.let_go(dict(body), error)
+                controller.release_finalizer(dict(body), error)
                 return
             raise kopf.TemporaryError(error.message, delay=_REVOKE_RETRY) from None
 
@@ -146,7 +146,7 @@ def settings() -> kopf.OperatorSettings:
     )
     # Otherwise kopf kills the whole process ten minutes after a lost Lease, when all is well again.
     chosen.process.ultimate_exiting_timeout = None
-    chosen.networking.error_backoffs = Patience()
+    chosen.networking.error_backoffs = UnboundedBackoff()
     chosen.queueing.worker_limit = 50
     chosen.queueing.idle_timeout = 0.02
     # One list of all that waits, as text and parsed, would be the process' largest possession.
@@ -160,7 +160,7 @@ def settings() -> kopf.OperatorSettings:
     return chosen
 
 
-def strays() -> set[asyncio.Task[Any]]:
+def orphaned_tasks() -> set[asyncio.Task[Any]]:
     """Return kopf's questions of what the cluster serves, which it forgets when it is cancelled while they are asked.
 
     They would go on, and with a new session that nobody closes; cancel them together with kopf's own tasks.
@@ -168,7 +168,7 @@ def strays() -> set[asyncio.Task[Any]]:
     return {task for task in asyncio.all_tasks() if _asks(task.get_coro())}
 
 
-def forgive(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Handle what the event loop complains of as ever, except for kopf's stream of events.
 
     kopf leaves it open when it is cancelled while it hands on an event, and Python cannot always close it later

@@ -7,19 +7,19 @@ import asyncio
 from dataclasses import dataclass
 
 from voucher_operator.controllers.organization import Organizations
-from voucher_operator.controllers.purchase.controller import OrderController
-from voucher_operator.controllers.purchase.periodic import PurchasePasses
-from voucher_operator.controllers.redemption.backpressure import Pace
+from voucher_operator.controllers.purchase.controller import PurchaseController
+from voucher_operator.controllers.purchase.periodic import PurchaseTasks
+from voucher_operator.controllers.redemption.backpressure import Backpressure
 from voucher_operator.controllers.redemption.controller import RedemptionController
-from voucher_operator.controllers.redemption.request_builder import Requests
-from voucher_operator.controllers.redemption.result_writer import Answers
+from voucher_operator.controllers.redemption.request_builder import RequestBuilder
+from voucher_operator.controllers.redemption.result_writer import ResultWriter
 from voucher_operator.controllers.redemption.undo_reporter import UndoReporter
 from voucher_operator.controllers.voucher.controller import VoucherController
-from voucher_operator.controllers.voucher.counter_sync import Projection
+from voucher_operator.controllers.voucher.counter_sync import CounterSync
 from voucher_operator.controllers.watch import Feed
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import KubeApi
-from voucher_operator.kube.event_recorder import Recorder
+from voucher_operator.kube.event_recorder import EventRecorder
 from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.payments.catalog import Catalog
@@ -37,7 +37,7 @@ class Process:
 
     ledger: Ledger
     kube: KubeApi
-    recorder: Recorder
+    recorder: EventRecorder
     catalog: Catalog
     checkout: Checkout
     settings: Settings
@@ -49,8 +49,8 @@ class Controllers:
 
     feed: Feed
     vouchers: VoucherController
-    projection: Projection
-    purchases: PurchasePasses
+    projection: CounterSync
+    purchases: PurchaseTasks
     undone: UndoReporter
 
 
@@ -59,14 +59,14 @@ def assemble(process: Process) -> Controllers:
     ledger, api, settings = process.ledger, process.kube, process.settings
     voucher_cache, redemption_cache = Cache(), Cache()
     vouchers = VoucherController(ledger, api, process.recorder, voucher_cache)
-    pace = Pace(_STATUSES)
-    answers = Answers(api, process.recorder, redemption_cache, pace)
-    requests = Requests(
+    pace = Backpressure(_STATUSES)
+    answers = ResultWriter(api, process.recorder, redemption_cache, pace)
+    requests = RequestBuilder(
         api, redemption_cache, voucher_cache, vouchers.codes, settings.not_found_grace, pace, vouchers.outage
     )
     redemptions = RedemptionController(ledger, redemption_cache, requests, answers)
-    organizations = Organizations(api, settings.project_interval, wanted=settings.organizations)
-    orders = OrderController(
+    organizations = Organizations(api, settings.counter_sync_interval, wanted=settings.organizations)
+    orders = PurchaseController(
         ledger,
         redemption_cache,
         requests,
@@ -90,7 +90,7 @@ def assemble(process: Process) -> Controllers:
     return Controllers(
         feed,
         vouchers,
-        Projection(ledger, api, feed, vouchers, settings, requests.hints),
+        CounterSync(ledger, api, feed, vouchers, settings, requests.hints),
         _passes(process, feed, orders, vouchers),
         UndoReporter(
             ledger,
@@ -105,8 +105,8 @@ def assemble(process: Process) -> Controllers:
     )
 
 
-def _passes(process: Process, feed: Feed, orders: OrderController, vouchers: VoucherController) -> PurchasePasses:
-    return PurchasePasses(
+def _passes(process: Process, feed: Feed, orders: PurchaseController, vouchers: VoucherController) -> PurchaseTasks:
+    return PurchaseTasks(
         process.ledger,
         process.kube,
         feed.redemption_cache,

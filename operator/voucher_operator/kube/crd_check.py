@@ -26,7 +26,7 @@ _PARTS: Mapping[str, Mapping[str, type[Model]]] = {
 _SELECTED = {"Voucher": (), "Redemption": ("status.finished", "status.state", "spec.ttlSecondsAfterFinished")}
 
 
-class Definitions:
+class CRDCheck:
     """The CRDs of one cluster."""
 
     def __init__(self, api: KubeApi) -> None:

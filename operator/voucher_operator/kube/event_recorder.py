@@ -31,7 +31,7 @@ Kind = Literal["Voucher", "Redemption"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Note:
+class _Event:
     kind: Kind
     body: Body
     type: Literal["Normal", "Warning"]
@@ -52,20 +52,20 @@ class _Series:
     started: float
 
 
-class Recorder:
+class EventRecorder:
     """Posts events.k8s.io/v1 Events in the background, from `run`."""
 
     def __init__(self, kube: KubeApi, instance: str) -> None:
         self._kube = kube
         self._instance = instance
-        self._pending: asyncio.Queue[_Note] = asyncio.Queue(_PENDING)
+        self._pending: asyncio.Queue[_Event] = asyncio.Queue(_PENDING)
         self._series: OrderedDict[tuple[str, str, str], _Series] = OrderedDict()
 
     def record(
         self, kind: Kind, body: Body, reason: Reason, action: str, message: str, *, warning: bool = False
     ) -> None:
         """Tell people that something happened to a resource; the message holds no secret and no moving number."""
-        note = _Note(kind, body, "Warning" if warning else "Normal", reason, action, message)
+        note = _Event(kind, body, "Warning" if warning else "Normal", reason, action, message)
         try:
             self._pending.put_nowait(note)
         except asyncio.QueueFull:
@@ -91,7 +91,7 @@ class Recorder:
         except (TimeoutError, ApiUnavailableError, ConflictError):
             telemetry.EVENTS_DROPPED.inc(self._pending.qsize())
 
-    async def _post(self, note: _Note) -> None:
+    async def _post(self, note: _Event) -> None:
         series = self._series.get(note.identity)
         if series is not None and time.monotonic() - series.started < _SERIES_SECONDS:
             series.count += 1
@@ -104,7 +104,7 @@ class Recorder:
         if len(self._series) > _REMEMBERED:
             self._series.popitem(last=False)
 
-    def _event(self, note: _Note) -> Body:
+    def _event(self, note: _Event) -> Body:
         metadata = note.body["metadata"]
         return {
             "apiVersion": "events.k8s.io/v1",

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _FAILURES = (ApiException, aiohttp.ClientError, TimeoutError, asyncio.TimeoutError, OSError)
 
 
-class PatientLock(LeaseLock):
+class TimedLeaseLock(LeaseLock):
     """A LeaseLock whose calls have a time limit and never raise.
 
     Not by `asyncio.wait_for`: before Python 3.12 it loses a cancellation that comes together with the answer.
@@ -44,7 +44,7 @@ class PatientLock(LeaseLock):
                 answer = await super().get(name, namespace)
         except _FAILURES as error:
             return False, ApiException(status=0, reason=type(error).__name__)
-        telemetry.HEARD.now()
+        telemetry.API_LIVENESS.now()
         return answer
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
@@ -88,7 +88,7 @@ class Leadership:
     def __init__(self, settings: Settings, client: ApiClient, work: Callable[[], Awaitable[None]]) -> None:
         self._settings = settings
         self._work = work
-        self._lock = PatientLock(settings, client)
+        self._lock = TimedLeaseLock(settings, client)
         self._leading: asyncio.Task[None] | None = None
         # The library logs a traceback for each lost race; what matters is logged here.
         logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL)

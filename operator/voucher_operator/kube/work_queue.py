@@ -24,9 +24,9 @@ class Result(Enum):
     """What a reconcile wants of the queue."""
 
     DONE = "done"
-    NOW = "now"
+    REQUEUE = "requeue"
     """Once more at once: somebody was faster."""
-    AGAIN = "again"
+    RETRY = "retry"
     """Retry with backoff."""
 
 
@@ -124,15 +124,15 @@ class WorkQueue:
             log.exception(
                 "reconcile failed, will retry", extra=_extra(self.name, key, "InternalError", type(error).__name__)
             )
-        return Result.AGAIN
+        return Result.RETRY
 
     def _settle(self, key: str, result: Result) -> None:
-        if result is not Result.AGAIN:
+        if result is not Result.RETRY:
             self._failures.pop(key, None)
-        if result is Result.NOW or key in self._dirty:
+        if result is Result.REQUEUE or key in self._dirty:
             self._dirty.discard(key)
             self.add(key)
-        elif result is Result.AGAIN and not self._stopping:
+        elif result is Result.RETRY and not self._stopping:
             self.add_after(key, self._next_delay(key))
 
     def _next_delay(self, key: str) -> float:

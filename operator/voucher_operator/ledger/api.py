@@ -39,6 +39,7 @@ from voucher_operator.ledger.types import (
 )
 from voucher_operator.ledger.voucher import vouchers
 from voucher_operator.resources.errors import OperatorError
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
 
@@ -54,8 +55,10 @@ class Ledger:
     def __init__(self, conninfo: Callable[[], str], *, pool_size: int = 4, sovereign: str = "") -> None:
         self._sovereign = sovereign
         self._pool = Pool(conninfo, pool_size)
-        self._batcher = Batcher(self._redeem, self._held, side_lanes=pool_size - 2)
-        self._purchaser = Batcher(self._purchase, self._held_buying, side_lanes=1, most=MAX_PURCHASES, one_each=True)
+        self._batcher = Batcher(self._redeem, self._held, isolated_connections=pool_size - 2)
+        self._purchaser = Batcher(
+            self._purchase, self._held_buying, isolated_connections=1, most=MAX_PURCHASES, one_each=True
+        )
 
     async def open(self) -> None:
         """Start connecting in the background. Neither fails nor waits when PostgreSQL is absent."""
@@ -105,7 +108,7 @@ class Ledger:
         """List the Vouchers that own a live row."""
         return await self._pool.run(vouchers.owners)
 
-    async def undo(self, key: str) -> UndoResult:
+    async def undo(self, key: Key) -> UndoResult:
         """Take a redemption back: use, counter and credit. Idempotent. The customer may then redeem under another key.
 
         Raises CreditSpentError when the credit has been spent; nothing has changed then.
@@ -114,14 +117,14 @@ class Ledger:
 
     async def undone_elsewhere(
         self, namespaces: Sequence[str], older_than_seconds: float, limit: int
-    ) -> dict[str, datetime]:
+    ) -> dict[Key, datetime]:
         """Take keys in `namespaces` whose redemption another writer has undone, and when, until `note_undo_reported`.
 
         Each is given at once, and again when nobody has looked at it for so long.
         """
         return await self._pool.run(lambda conn: accounts.undone_elsewhere(conn, namespaces, older_than_seconds, limit))
 
-    async def note_undo_reported(self, keys: Sequence[str]) -> None:
+    async def note_undo_reported(self, keys: Sequence[Key]) -> None:
         """Note that the Redemptions of these keys say that they are undone, or are gone. Idempotent."""
         await self._pool.run(lambda conn: accounts.note_undo_reported(conn, keys))
 
@@ -142,7 +145,7 @@ class Ledger:
         """
         return await self._purchaser.submit(request)
 
-    async def purchase_of(self, key: str) -> Purchase | None:
+    async def purchase_of(self, key: Key) -> Purchase | None:
         """Read the purchase that `key` made; None when it made none."""
         return await self._pool.run(lambda conn: purchases.read_one(conn, key))
 
@@ -159,26 +162,26 @@ class Ledger:
         """
         return await self._pool.run(lambda conn: purchases.undelivered(conn, namespaces, older_than_seconds, limit))
 
-    async def newer_purchases(self, limit: int) -> list[str]:
+    async def newer_purchases(self, limit: int) -> list[Key]:
         """List the keys of up to `limit` purchases that no pass takes: only a newer version understands them."""
         return await self._pool.run(lambda conn: purchases.of_newer_version(conn, limit))
 
-    async def note_delivered(self, ends: Mapping[str, datetime]) -> None:
+    async def note_delivered(self, ends: Mapping[Key, datetime]) -> None:
         """Note that everybody has been told how these purchases ended: key and `settled_at` of that end. Idempotent."""
         await self._pool.run(lambda conn: purchases.note_delivered(conn, ends))
 
-    async def note_customer(self, key: str, stripe_customer_id: str) -> None:
+    async def note_customer(self, key: Key, stripe_customer_id: str) -> None:
         """Remember the customer that the payment processor made for a purchase. Idempotent."""
         await self._pool.run(lambda conn: purchases.note_customer(conn, key, stripe_customer_id))
 
-    async def note_session(self, key: str, session_id: str, url: str, expires_at: datetime) -> Purchase:
+    async def note_session(self, key: Key, session_id: str, url: str, expires_at: datetime) -> Purchase:
         """Remember the checkout of a PENDING purchase and return it, AWAITING_PAYMENT; any other as it is. Idempotent.
 
         Raises RequestRejectedError for a key that bought nothing.
         """
         return await self._pool.run(lambda conn: purchases.note_session(conn, key, session_id, url, expires_at))
 
-    async def compensate(self, key: str, reason: Reason) -> Purchase | None:
+    async def compensate(self, key: Key, reason: Reason) -> Purchase | None:
         """Take a PENDING purchase back and return it, ROLLED_BACK; any other as it is; None when there is none.
 
         The hold is released, the redemption undone and the order failed. Credit that was spent elsewhere meanwhile
@@ -206,7 +209,7 @@ class Ledger:
         """
         return await self._pool.run(lambda conn: payments.stale(conn, older_than_seconds, limit))
 
-    async def note_ended(self, key: str) -> None:
+    async def note_ended(self, key: Key) -> None:
         """Note that nothing of a cancelled or refunded purchase goes on at the payment processor. Idempotent."""
         await self._pool.run(lambda conn: payments.ended(conn, key))
 
@@ -222,19 +225,19 @@ class Ledger:
         """Count the events that wait to be published, up to 100,000."""
         return await self._pool.run(outbox.backlog)
 
-    async def tidy(self, seconds: float = 30.0) -> None:
+    async def purge(self, seconds: float = 30.0) -> None:
         """Take out events that were published, and payment events that came, long ago.
 
         Until nothing old is left, or for so many seconds: the next call goes on. Finding nothing costs two look-ups.
         """
-        await outbox.tidy(self._pool, seconds)
+        await outbox.purge(self._pool, seconds)
 
-    async def end_stuck(self) -> None:
+    async def end_stale_sessions(self) -> None:
         """End the operator's sessions that nobody waits for any more, and with them their row locks.
 
         Raises LedgerUnavailableError.
         """
-        await self._pool.run_unnoted(stuck.end_stuck)
+        await self._pool.run_unnoted(stuck.end_stale_sessions)
 
     async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         telemetry.BATCH_SIZE.observe(len(requests))

@@ -60,7 +60,7 @@ class _Job(Generic[Q, A]):
 
 
 @dataclass(slots=True)
-class _Lane(Generic[Q, A]):
+class _SerialQueue(Generic[Q, A]):
     """Requests that run one batch after another."""
 
     waiting: deque[_Job[Q, A]] = field(default_factory=deque)
@@ -90,17 +90,23 @@ class Batcher(Generic[Q, A]):
     """
 
     def __init__(
-        self, work: Work[Q, A], held: Held[Q], side_lanes: int, *, most: int = MAX_BATCH, one_each: bool = False
+        self,
+        work: Work[Q, A],
+        held: Held[Q],
+        isolated_connections: int,
+        *,
+        most: int = MAX_BATCH,
+        one_each: bool = False,
     ) -> None:
         self._work = work
         self._held = held
         self._most = most
         self._one_each = one_each
-        self._main: _Lane[Q, A] = _Lane()
-        self._apart: dict[tuple[str, str], _Lane[Q, A]] = {}
+        self._main: _SerialQueue[Q, A] = _SerialQueue()
+        self._isolated: dict[tuple[str, str], _SerialQueue[Q, A]] = {}
         # Side lanes leave connections to the main lane and to what is no redemption.
-        self._slots = asyncio.Semaphore(max(1, side_lanes))
-        self._strays: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(max(1, isolated_connections))
+        self._orphaned: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def submit(self, request: Q) -> asyncio.Future[A]:
@@ -108,21 +114,23 @@ class Batcher(Generic[Q, A]):
         if self._closed:
             raise closed()
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        key, lane = self._lane_of(request) if self._apart else (None, self._main)
+        key, lane = self._queue_of(request) if self._isolated else (None, self._main)
         lane.waiting.append(_Job(request, answer))
         if lane.task is None:
-            lane.task = asyncio.create_task(self._drain() if key is None else self._drain_apart(key, lane))
+            lane.task = asyncio.create_task(self._drain() if key is None else self._drain_isolated(key, lane))
         return answer
 
     async def close(self) -> None:
         """Take no more, and wait for what is under way."""
         self._closed = True
-        while tasks := [t for t in (self._main.task, *(la.task for la in self._apart.values()), *self._strays) if t]:
+        while tasks := [
+            t for t in (self._main.task, *(la.task for la in self._isolated.values()), *self._orphaned) if t
+        ]:
             await asyncio.wait(tasks)
 
-    def _lane_of(self, request: Q) -> tuple[tuple[str, str] | None, _Lane[Q, A]]:
+    def _queue_of(self, request: Q) -> tuple[tuple[str, str] | None, _SerialQueue[Q, A]]:
         for key in (("code", normal_code(request.code)), ("user", request.user_id)):
-            if lane := self._apart.get(key):
+            if lane := self._isolated.get(key):
                 return key, lane
         return None, self._main
 
@@ -131,19 +139,19 @@ class Batcher(Generic[Q, A]):
         try:
             while lane.waiting:
                 if jobs := lane.take(self._most, self._one_each):
-                    await self._settle(jobs, self._set_apart)
+                    await self._settle(jobs, self._isolate_locked)
                 # Callers that were just answered ask again within one turn of the loop: let them into the next batch.
                 await asyncio.sleep(0)
         finally:
             lane.task = None
 
-    async def _drain_apart(self, key: tuple[str, str], lane: _Lane[Q, A]) -> None:
+    async def _drain_isolated(self, key: tuple[str, str], lane: _SerialQueue[Q, A]) -> None:
         try:
             while lane.waiting:
                 async with self._slots:
                     jobs = lane.take(self._most, self._one_each)
                     if jobs and await self._settle(jobs, self._give_up) and not lane.waiting:
-                        self._apart.pop(key, None)
+                        self._isolated.pop(key, None)
         finally:
             lane.task = None
 
@@ -179,7 +187,7 @@ class Batcher(Generic[Q, A]):
         for job in jobs:
             job.fail(error)
 
-    async def _set_apart(self, jobs: list[_Job[Q, A]], _error: LedgerBusyError) -> None:
+    async def _isolate_locked(self, jobs: list[_Job[Q, A]], _error: LedgerBusyError) -> None:
         """Move what needs a locked row to lanes of its own, and let the others run."""
         try:
             codes, users = await self._held([job.request for job in jobs])
@@ -188,31 +196,31 @@ class Batcher(Generic[Q, A]):
         free = []
         for job in jobs:
             if (code := normal_code(job.request.code)) in codes:
-                self._put_apart(("code", code), job)
+                self._isolate(("code", code), job)
             elif job.request.user_id in users:
-                self._put_apart(("user", job.request.user_id), job)
+                self._isolate(("user", job.request.user_id), job)
             else:
                 free.append(job)
         if free:
-            await self._settle(free, self._divide)
+            await self._settle(free, self._bisect)
 
-    def _put_apart(self, key: tuple[str, str], job: _Job[Q, A]) -> None:
-        lane = self._apart.setdefault(key, _Lane())
+    def _isolate(self, key: tuple[str, str], job: _Job[Q, A]) -> None:
+        lane = self._isolated.setdefault(key, _SerialQueue())
         lane.waiting.append(job)
         if lane.task is None:
-            lane.task = asyncio.create_task(self._drain_apart(key, lane))
+            lane.task = asyncio.create_task(self._drain_isolated(key, lane))
 
-    async def _divide(self, jobs: list[_Job[Q, A]], error: LedgerBusyError) -> None:
+    async def _bisect(self, jobs: list[_Job[Q, A]], error: LedgerBusyError) -> None:
         """Nobody is seen to hold a row, and yet they wait: find out aside which request it is."""
-        task = asyncio.create_task(self._divide_aside(jobs, error))
-        self._strays.add(task)
-        task.add_done_callback(self._strays.discard)
+        task = asyncio.create_task(self._bisect_in_background(jobs, error))
+        self._orphaned.add(task)
+        task.add_done_callback(self._orphaned.discard)
 
-    async def _divide_aside(self, jobs: list[_Job[Q, A]], error: LedgerBusyError) -> None:
+    async def _bisect_in_background(self, jobs: list[_Job[Q, A]], error: LedgerBusyError) -> None:
         if len(jobs) == 1:
             jobs[0].fail(error)
             return
         half = len(jobs) // 2
         for part in (jobs[:half], jobs[half:]):
             async with self._slots:
-                await self._settle(part, self._divide)
+                await self._settle(part, self._bisect)

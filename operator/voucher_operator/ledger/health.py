@@ -7,7 +7,7 @@ every few seconds anyway, begins and ends an outage; the reconcilers only look.
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 
-class Outage:
+class LedgerHealth:
     """One flag, with the words to tell."""
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
 
@@ -23,12 +24,12 @@ class Outcome(StrEnum):
 class RedeemRequest:
     """One request to redeem a code.
 
-    `key` is the idempotency key (`namespace/name`), `request_hash` the SHA-256 hex of the spec, `uid` the object's: a
+    `key` is the idempotency key, `request_hash` the SHA-256 hex of the spec, `uid` the object's: a
     grant is bound to the key for ever, a refusal only to key and uid: a Redemption created anew is judged anew.
     `provisional`: do not record a refusal VoucherNotFound (the Voucher may be on its way).
     """
 
-    key: str
+    key: Key
     request_hash: str
     uid: str
     code: str
@@ -42,7 +43,7 @@ class RedeemRequest:
 class RedeemResult:
     """The answer. `refusal` is set when `outcome` is REFUSED; `replayed` when the ledger had the answer already."""
 
-    key: str
+    key: Key
     outcome: Outcome
     decided_at: datetime
     refusal: Reason | None = None

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Final, Protocol
 
 from voucher_operator import telemetry
-from voucher_operator.failpoints import Effect, effect
+from voucher_operator.failpoints import Step, failpoint
 from voucher_operator.ledger.purchase.types import OutboxBacklog, OutboxEvent
 from voucher_operator.messaging.nats_connection import Bus, BusAbsentError, BusError, EventRefusedError, connected
 from voucher_operator.resources.errors import OperatorError
@@ -154,7 +154,7 @@ class Relay:
             await self._chains(bus, by_tenant(events), acknowledged)
         finally:
             if acknowledged:
-                async with effect(Effect.MARK_PUBLISHED):
+                async with failpoint(Step.MARK_PUBLISHED):
                     await self._outbox.outbox_published(acknowledged)
         return bool(events)
 
@@ -180,7 +180,7 @@ class Relay:
     async def _sent(self, bus: Bus, event: OutboxEvent, failed: list[Exception]) -> bool:
         """Publish one event; a refused one keeps those behind it, any other error goes to `failed`."""
         try:
-            async with effect(Effect.PUBLISH):
+            async with failpoint(Step.PUBLISH):
                 await bus.publish(event)
         except EventRefusedError as error:
             if event.id not in self._refused:

@@ -3,7 +3,7 @@
 Source: Stripe's page "Supported currencies" (docs.stripe.com/currencies), its sections "Zero-decimal currencies",
 "Three-decimal currencies", "Special cases" and "Minimum and maximum charge amounts", as of November 2026. The ledger
 counts in the minor units of ISO 4217, Stripe mostly but not always: everything that crosses goes through here.
-See also: `stripe_gateway` and `events_of_stripe` convert; a purchase is placed by `step_minor` and `minimum_minor`.
+See also: `stripe_gateway` and `stripe_events` convert; a purchase is placed by `step_minor` and `minimum_minor`.
 """
 
 from dataclasses import dataclass

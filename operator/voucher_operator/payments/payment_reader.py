@@ -3,7 +3,7 @@
 A charge names no order. Its payment intent leads to its invoice, the invoice to order and subscription, and the
 subscription to the one checkout session that began it: so a refund is bound to the payment that it refunds, whether the
 ledger has recorded that payment or not, and never to the order alone. How much is refunded is asked, too, for events
-come in any order and a refund may fail later. See also: `events_of_stripe` reads; `ledger.payment.records` remembers.
+come in any order and a refund may fail later. See also: `stripe_events` reads; `ledger.payment.records` remembers.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from voucher_operator.ledger.purchase.types import PaymentEffect, PaymentEvent
 from voucher_operator.ledger.types import LedgerInfo
-from voucher_operator.payments import stripe_events as events_of_stripe
+from voucher_operator.payments import stripe_events
 from voucher_operator.resources.errors import OperatorError, PaymentRejectedError
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class PaymentReader:
 
     async def read(self, event: Mapping[str, Any], raw: bytes, currency: str) -> PaymentEvent:
         """Read a verified webhook event; of a payment that has just been made, what Stripe says soon enough."""
-        read = events_of_stripe.payment_event(event, raw, currency)
-        if (intent := events_of_stripe.intent_of(event)) is not None:
+        read = stripe_events.payment_event(event, raw, currency)
+        if (intent := stripe_events.intent_of(event)) is not None:
             return await self._of_payment(read, event, intent, currency)
         if read.effect is not PaymentEffect.PAID or self._foreign(read.sovereign):
             return read
@@ -73,7 +73,7 @@ class PaymentReader:
             return found
         seen_at = (await self._ledger.info()).now
         money = await self._stripe.money(found.payment.invoice_id)
-        return events_of_stripe.looked_closer(found, money, seen_at, currency)
+        return stripe_events.looked_closer(found, money, seen_at, currency)
 
     async def _of_payment(
         self, read: PaymentEvent, event: Mapping[str, Any], intent: str, currency: str
@@ -83,14 +83,14 @@ class PaymentReader:
         if first is None:
             return read
         if self._foreign(first.sovereign):
-            return events_of_stripe.of_payment(read, intent, first, None)
+            return stripe_events.of_payment(read, intent, first, None)
         session_id = first.subscription_id and await self._stripe.session_of(first.subscription_id)
-        bound = events_of_stripe.of_payment(read, intent, first, session_id or None)
+        bound = stripe_events.of_payment(read, intent, first, session_id or None)
         if bound.session_id is None:
             log.warning("money of an order is of no checkout: look at it at Stripe", extra=_extra(bound))
-        if events_of_stripe.is_dispute(event):
-            return events_of_stripe.dispute(bound, event, currency)
-        if events_of_stripe.is_failed_refund(event):
+        if stripe_events.is_dispute(event):
+            return stripe_events.dispute(bound, event, currency)
+        if stripe_events.is_failed_refund(event):
             log.warning("a refund failed: give the money back in another way", extra=_extra(bound))
         return await self._refund(bound, event, first, currency)
 
@@ -101,9 +101,9 @@ class PaymentReader:
         money = await self._money(first.invoice_id)
         if money is None or money.payment_intent is None:
             assert bound.payment is not None  # noqa: S101 - `of_payment` has set it
-            said = events_of_stripe.refunded_charge(event, bound.payment.payment_intent or "")
-            return events_of_stripe.refund(bound, said, None, currency)
-        return events_of_stripe.refund(bound, money, seen_at, currency)
+            said = stripe_events.refunded_charge(event, bound.payment.payment_intent or "")
+            return stripe_events.refund(bound, said, None, currency)
+        return stripe_events.refund(bound, money, seen_at, currency)
 
     async def _money(self, invoice_id: str | None) -> "InvoiceMoney | None":
         if invoice_id is None:

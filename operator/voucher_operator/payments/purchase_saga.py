@@ -16,10 +16,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from voucher_operator import telemetry
-from voucher_operator.failpoints import Effect, effect
+from voucher_operator.failpoints import Step, failpoint
 from voucher_operator.ledger.purchase.types import PaymentEffect, PaymentEvent, Purchase, PurchaseState, Received
 from voucher_operator.ledger.types import LedgerInfo
-from voucher_operator.payments import stripe_events as events_of_stripe
+from voucher_operator.payments import stripe_events
 from voucher_operator.payments.currency import CurrencyRules, rules
 from voucher_operator.payments.payment_reader import PaymentReader
 from voucher_operator.resources.errors import (
@@ -28,6 +28,7 @@ from voucher_operator.resources.errors import (
     PaymentRejectedError,
     TerminalError,
 )
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.settings import Settings
 
@@ -41,13 +42,13 @@ class PurchaseLedger(Protocol):
     """What the saga asks of `ledger.api.Ledger`."""
 
     async def info(self) -> LedgerInfo: ...  # noqa: D102
-    async def purchase_of(self, key: str) -> Purchase | None: ...  # noqa: D102
-    async def note_customer(self, key: str, stripe_customer_id: str) -> None: ...  # noqa: D102
-    async def note_session(self, key: str, session_id: str, url: str, expires_at: datetime) -> Purchase: ...  # noqa: D102
-    async def compensate(self, key: str, reason: Reason) -> Purchase | None: ...  # noqa: D102
+    async def purchase_of(self, key: Key) -> Purchase | None: ...  # noqa: D102
+    async def note_customer(self, key: Key, stripe_customer_id: str) -> None: ...  # noqa: D102
+    async def note_session(self, key: Key, session_id: str, url: str, expires_at: datetime) -> Purchase: ...  # noqa: D102
+    async def compensate(self, key: Key, reason: Reason) -> Purchase | None: ...  # noqa: D102
     async def receive(self, event: PaymentEvent) -> Received: ...  # noqa: D102
     async def note_payment(self, event: PaymentEvent) -> None: ...  # noqa: D102
-    async def note_ended(self, key: str) -> None: ...  # noqa: D102
+    async def note_ended(self, key: Key) -> None: ...  # noqa: D102
 
 
 class Checkout:
@@ -104,7 +105,7 @@ class Checkout:
             log.warning("rolling back: %s", error.message, extra={"key": purchase.key, "reason": error.reason})
             return await self._roll_back(purchase, error.reason)
 
-    async def abandon(self, key: str) -> Purchase | None:
+    async def abandon(self, key: Key) -> Purchase | None:
         """Roll back the purchase of a Redemption that was deleted before the customer had a checkout URL."""
         purchase = await self._ledger.purchase_of(key)
         if purchase is None or purchase.state is not PurchaseState.PENDING:
@@ -127,7 +128,7 @@ class Checkout:
         session = await self._stripe.retrieve(purchase.session_id)
         raw = _raw(session.body)
         currency = (await self.rules()).currency
-        event = events_of_stripe.looked_up(session.body, raw, currency)
+        event = stripe_events.looked_up(session.body, raw, currency)
         if event.effect is PaymentEffect.NONE:
             return Received.NO_CHANGE
         # Every webhook may have been lost, or is still to come.
@@ -156,11 +157,11 @@ class Checkout:
             raise PaymentRejectedError("Nothing is due: there is nothing to check out.")
         currency = await self.rules()
         customer_id = purchase.stripe_customer_id or await self._customer(purchase)
-        async with effect(Effect.STRIPE_COUPON):
+        async with failpoint(Step.STRIPE_COUPON):
             coupon_id = await self._stripe.coupon(purchase, currency)
-        async with effect(Effect.STRIPE_SESSION):
+        async with failpoint(Step.STRIPE_SESSION):
             session = await self._stripe.session(purchase, customer_id, coupon_id, currency)
-        async with effect(Effect.NOTE_SESSION):
+        async with failpoint(Step.NOTE_SESSION):
             noted = await self._ledger.note_session(purchase.key, session.id, session.url, session.expires_at)
         if noted.session_id != session.id:
             # Somebody else rolled it back while we asked.
@@ -168,15 +169,15 @@ class Checkout:
         return noted
 
     async def _customer(self, purchase: Purchase) -> str:
-        async with effect(Effect.STRIPE_CUSTOMER):
+        async with failpoint(Step.STRIPE_CUSTOMER):
             customer_id = await self._stripe.customer(purchase)
         # Before there is a session: by the customer it is found again.
-        async with effect(Effect.NOTE_CUSTOMER):
+        async with failpoint(Step.NOTE_CUSTOMER):
             await self._ledger.note_customer(purchase.key, customer_id)
         return customer_id
 
     async def _roll_back(self, purchase: Purchase, reason: Reason) -> Purchase:
-        async with effect(Effect.COMPENSATE):
+        async with failpoint(Step.COMPENSATE):
             taken_back = await self._ledger.compensate(purchase.key, reason)
         if taken_back is None:
             return purchase
@@ -190,16 +191,16 @@ class Checkout:
     async def _expire(self, sessions: "list[StripeSession]") -> None:
         for session in sessions:
             try:
-                async with effect(Effect.STRIPE_EXPIRE):
+                async with failpoint(Step.STRIPE_EXPIRE):
                     await self._stripe.expire(session.id)
             except OperatorError as error:
                 log.warning("a checkout stays open until it expires: %s", error.message, extra={"reason": error.reason})
 
     async def _end(self, purchase: Purchase) -> None:
         for subscription in await self._stripe.subscriptions(purchase):
-            async with effect(Effect.STRIPE_UNSUBSCRIBE):
+            async with failpoint(Step.STRIPE_UNSUBSCRIBE):
                 await self._stripe.unsubscribe(subscription)
-        async with effect(Effect.NOTE_ENDED):
+        async with failpoint(Step.NOTE_ENDED):
             await self._ledger.note_ended(purchase.key)
 
     def _left_open(self, purchase: Purchase, error: OperatorError) -> None:
@@ -208,7 +209,7 @@ class Checkout:
 
     async def receive(self, event: PaymentEvent) -> Received:
         """Have the ledger keep an event and do what follows, as `Ledger.receive`; a webhook's too."""
-        async with effect(Effect.RECEIVE):
+        async with failpoint(Step.RECEIVE):
             received = await self._ledger.receive(event)
         if received is Received.MISMATCH:
             telemetry.MISMATCHES.inc()

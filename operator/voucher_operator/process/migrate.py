@@ -21,7 +21,7 @@ DEFER = ("never", "absent", "always")
 """What may be left to a later run: nothing, a ledger that cannot be reached, or also one that refuses."""
 
 
-async def migrate_patiently(settings: Settings, *, wait: float = 0.0, defer: str = "never") -> list[str] | None:
+async def migrate_with_retries(settings: Settings, *, wait: float = 0.0, defer: str = "never") -> list[str] | None:
     """Try for `wait` seconds (`inf`: for ever) and return the ids of the migrations applied.
 
     None: it could not be done, and `defer` says that somebody else does it later. The Secret is read anew at each try.

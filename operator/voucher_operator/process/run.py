@@ -22,8 +22,8 @@ from voucher_operator.controllers import watch
 from voucher_operator.controllers.voucher.controller import VoucherController
 from voucher_operator.controllers.wiring import Controllers, Process, assemble
 from voucher_operator.kube.client import KubeApi
-from voucher_operator.kube.crd_check import Definitions
-from voucher_operator.kube.event_recorder import Recorder
+from voucher_operator.kube.crd_check import CRDCheck
+from voucher_operator.kube.event_recorder import EventRecorder
 from voucher_operator.kube.leader_election import Leadership
 from voucher_operator.kube.periodic import every
 from voucher_operator.kube.work_queue import WorkQueue  # noqa: TC001
@@ -47,8 +47,8 @@ _LEADING = 30.0
 _CRD_PAUSE = 2.0
 _CRD_CHECK = 30.0
 _SECRET_CHECK = 2.0
-_TIDY = 60.0
-"""Seconds between two passes of `Ledger.tidy`, which takes half a minute at most and finds nothing by two look-ups."""
+_PURGE = 60.0
+"""Seconds between two passes of `Ledger.purge`, which takes half a minute at most and finds nothing by two look-ups."""
 _STUCK = 5.0
 
 
@@ -64,8 +64,8 @@ class Operator:
             self.ledger, settings.nats_servers, stream=settings.nats_stream, prefix=settings.nats_subject_prefix
         )
         self.kube = KubeApi(closed=settings.closed_secrets)
-        self.definitions = Definitions(self.kube)
-        self.recorder = Recorder(self.kube, settings.pod_name)
+        self.definitions = CRDCheck(self.kube)
+        self.recorder = EventRecorder(self.kube, settings.pod_name)
         self.stopping = asyncio.Event()
         self.queues: list[WorkQueue] = []
         self.leadership: Leadership | None = None
@@ -73,7 +73,7 @@ class Operator:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         self._listen_to_signals()
-        asyncio.get_running_loop().set_exception_handler(watch.forgive)
+        asyncio.get_running_loop().set_exception_handler(watch.handle_exception)
         async with AsyncExitStack() as opened:
             await self._open(opened)
             await self._serve()
@@ -133,7 +133,7 @@ class Operator:
             done, _ = await asyncio.wait([*own, *draining], return_when=asyncio.FIRST_COMPLETED)
             raise _ended(done)
         finally:
-            await _end(*own, *watch.strays())
+            await _end(*own, *watch.orphaned_tasks())
             await self._drain(draining)
             self.queues = []
 
@@ -145,8 +145,8 @@ class Operator:
             _task(parts.purchases.run(), "purchases"),
             _task(parts.undone.run(), "undone"),
             _task(self.relay.run(), "relay"),
-            _task(every(_TIDY, self.ledger.tidy), "tidy"),
-            _task(every(_STUCK, self.ledger.end_stuck), "stuck sessions"),
+            _task(every(_PURGE, self.ledger.purge), "tidy"),
+            _task(every(_STUCK, self.ledger.end_stale_sessions), "stuck sessions"),
             _task(self._while_served(), "crds"),
         ]
 

@@ -14,6 +14,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from voucher_operator.resources.base import CodeFrom, Model, ObjectName, Resource, Status
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.slugs import SLUG, is_reserved
 
 _TRIMMED = r"^[^\x00-\x20\x7f-\xa0]([^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\xa0])?$"
@@ -114,6 +115,11 @@ class Redemption(Resource):
     """A Redemption resource; `key` is its idempotency key."""
 
     spec: RedemptionSpec
+
+    @property
+    def key(self) -> Key:
+        """Its idempotency key."""
+        return Key.of_redemption(self.metadata.namespace, self.metadata.name)
 
     def request_hash(self) -> str:
         """SHA-256, in hex, of what is asked for: canonical JSON of the spec without ttlSecondsAfterFinished."""

@@ -29,7 +29,7 @@ def application(
     """Build the three endpoints; `details` are facts for people, `refresh` brings gauges up to date."""
 
     async def healthz(_: web.Request) -> web.Response:
-        silent = telemetry.HEARD.silence() > _SILENCE
+        silent = telemetry.API_LIVENESS.silence() > _SILENCE
         return web.Response(status=503 if silent else 200, text="nothing heard from the API server" if silent else "ok")
 
     async def readyz(_: web.Request) -> web.Response:

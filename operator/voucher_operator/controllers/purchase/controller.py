@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from voucher_operator.controllers.organization import Organizations, Standing
+from voucher_operator.controllers.organization import Organizations, OrganizationStatus
 from voucher_operator.controllers.purchase import status as purchase_status
 from voucher_operator.controllers.redemption import status as redemption_status
 from voucher_operator.controllers.redemption.controller import parse
-from voucher_operator.controllers.redemption.request_builder import NO_CODE, GoneError, Requests
-from voucher_operator.controllers.redemption.result_writer import Answer, Answers, Note
-from voucher_operator.failpoints import Effect, effect
+from voucher_operator.controllers.redemption.request_builder import NO_CODE, GoneError, RequestBuilder
+from voucher_operator.controllers.redemption.result_writer import Answer, Note, ResultWriter
+from voucher_operator.failpoints import Step, failpoint
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body
 from voucher_operator.kube.work_queue import Result
@@ -35,6 +35,7 @@ from voucher_operator.resources.errors import (
     TransientError,
     VoucherNotReadyError,
 )
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.resources.redemption import Redemption
 
@@ -43,13 +44,13 @@ _TOLD: Final = (PurchaseState.COMPLETED, PurchaseState.CANCELLED, PurchaseState.
 
 
 @dataclass(slots=True)
-class OrderController:
+class PurchaseController:
     """Reconciles Redemptions with an order. `deadline` is for orders that name none, in seconds."""
 
     ledger: Ledger
     cache: Cache
-    requests: Requests
-    answers: Answers
+    requests: RequestBuilder
+    answers: ResultWriter
     catalog: Catalog
     checkout: Checkout
     organizations: Organizations
@@ -58,7 +59,7 @@ class OrderController:
     """Whether a Redemption may spend a customer's credit for another tenant than the ledger's."""
     checkouts: asyncio.Semaphore
     """How many may ask the payment processor at once: fewer than there are workers, so that what needs none goes on."""
-    delivered: dict[str, datetime] = field(default_factory=dict)
+    delivered: dict[Key, datetime] = field(default_factory=dict)
     """The ends that Redemptions have just been told of; `purchases` has the ledger note them."""
     _reopened: set[str] = field(default_factory=set)
     _info: LedgerInfo | None = None
@@ -93,7 +94,7 @@ class OrderController:
         result = await self.answers.give(key, body, answer)
         if answer.finished and result is Result.DONE:
             if answer.end is not None:
-                self.delivered[key] = answer.end
+                self.delivered[redemption.key] = answer.end
             self._forget(key)
         return result
 
@@ -128,7 +129,7 @@ class OrderController:
             return await self._refuse(redemption, error.reason, error.message)
         if request.code == NO_CODE and redemption.spec.has_code:
             return await self._without_voucher(redemption, request)
-        async with effect(Effect.PLACE):
+        async with failpoint(Step.PLACE):
             result = await self.ledger.purchase(await self._request(redemption, request, lines))
         self.requests.answered(request, result.refusal)
         if result.purchase is not None:
@@ -204,7 +205,7 @@ class OrderController:
     async def _bring_on(self, redemption: Redemption, purchase: Purchase) -> Answer:
         """Do what is left to do for a purchase, and say how it stands then."""
         waits: TransientError | None = None
-        standing: Standing | None = None
+        standing: OrganizationStatus | None = None
         if purchase.state is PurchaseState.PENDING:
             try:
                 purchase = await self._check_out(purchase)

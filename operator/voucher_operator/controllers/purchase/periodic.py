@@ -14,17 +14,18 @@ from typing import Final
 
 from voucher_operator import telemetry
 from voucher_operator.controllers.purchase import status as purchase_status
-from voucher_operator.controllers.purchase.controller import OrderController, asks_for
+from voucher_operator.controllers.purchase.controller import PurchaseController, asks_for
 from voucher_operator.kube import client as kube
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body, ConflictError, KubeApi, RefusedError
 from voucher_operator.kube.periodic import every
 from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.health import Outage
+from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
 from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.resources.errors import ApiUnavailableError, OperatorError
+from voucher_operator.resources.keys import Key
 from voucher_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ _NEWER: Final = 1000
 
 
 @dataclass(slots=True)
-class PurchasePasses:
+class PurchaseTasks:
     """The periodic passes over purchases; one instance for each time of leading."""
 
     ledger: Ledger
@@ -51,13 +52,13 @@ class PurchasePasses:
     cache: Cache
     """Unfinished Redemptions."""
     queue: WorkQueue
-    orders: OrderController
+    orders: PurchaseController
     checkout: Checkout
-    outage: Outage
+    outage: LedgerHealth
     settings: Settings
     tell: Callable[[Body], None]
     """Takes note of a Redemption that the watch has not told of."""
-    _newer: set[str] = field(default_factory=set)
+    _newer: set[Key] = field(default_factory=set)
     """Keys of purchases that only a newer version understands: each is logged once."""
 
     async def run(self) -> None:
@@ -70,8 +71,8 @@ class PurchasePasses:
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(every(self.settings.project_interval, self.deliver))
-            group.create_task(every(self.settings.project_interval, self.sweep))
+            group.create_task(every(self.settings.counter_sync_interval, self.deliver))
+            group.create_task(every(self.settings.counter_sync_interval, self.sweep))
             group.create_task(every(min(self.settings.session_lookup_interval, _LOOK_UP), self.look_up))
             group.create_task(every(_LOOK_UP, self.count_newer))
 
@@ -155,7 +156,7 @@ class PurchasePasses:
         elif not body.get("status", {}).get("finished"):
             self.tell(body)
             self.queue.add(purchase.key)
-        elif not _says(body, purchase):
+        elif not _matches(body, purchase):
             self.orders.reopen(body, purchase.key)
             self.queue.add(purchase.key)
         elif purchase.settled_at is not None:
@@ -192,19 +193,20 @@ class PurchasePasses:
         elif body is not None and known is None and not body.get("status", {}).get("finished"):
             self.tell(body)
 
-    def _is_ours(self, key: str) -> bool:
+    def _is_ours(self, key: Key) -> bool:
         """Whether its Redemption may be looked at: another operator may use the same ledger."""
-        return key.split("/")[0] in self.settings.namespaces
+        return key.namespace in self.settings.namespaces
 
     async def _live(self, purchase: Purchase) -> Body | None:
-        namespace, name = purchase.key.split("/")
-        return await self.api.get(kube.REDEMPTIONS, namespace, name)
+        if purchase.key.namespace is None:
+            return None
+        return await self.api.get(kube.REDEMPTIONS, purchase.key.namespace, purchase.key.name)
 
 
-def _says(body: Body, purchase: Purchase) -> bool:
+def _matches(body: Body, purchase: Purchase) -> bool:
     """Whether a finished status says how the purchase stands, and why."""
     with_code = not body["spec"].keys().isdisjoint(("code", "codeFrom", "voucherRef"))
-    return purchase_status.says(body["status"], purchase, with_code=with_code)
+    return purchase_status.matches(body["status"], purchase, with_code=with_code)
 
 
 def _postponed(purchase: Purchase, error: Exception) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from voucher_operator.controllers.organization import Standing
+from voucher_operator.controllers.organization import OrganizationStatus
 from voucher_operator.controllers.redemption.status import REFUSALS, merged
 from voucher_operator.controllers.redemption.transitions import Cause, cause_of, target
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
@@ -73,7 +73,7 @@ def of(
     currency: str,
     *,
     waits: TransientError | None = None,
-    organization: Standing | None = None,
+    organization: OrganizationStatus | None = None,
 ) -> RedemptionStatus:
     """Say how a purchase stands; `waits` is what a pending one waits for, `organization` belongs to a completed one."""
     now = datetime.now(UTC)
@@ -116,7 +116,7 @@ def summary(purchase: Purchase) -> tuple[Reason, str]:
             return reason, message.replace(_AS_BEFORE, _KEPT) if _is_kept(purchase) else message
 
 
-def says(status: Mapping[str, Any], purchase: Purchase, *, with_code: bool) -> bool:
+def matches(status: Mapping[str, Any], purchase: Purchase, *, with_code: bool) -> bool:
     """Whether a finished status tells how a purchase ended, and why."""
     told = {one.get("type"): one.get("reason") for one in status.get("conditions") or ()}
     state = target(cause_of(purchase, with_code=with_code))
@@ -133,14 +133,14 @@ def _is_granted(purchase: Purchase) -> bool:
     return purchase.state is not PurchaseState.PENDING and purchase.redeemed
 
 
-def _is_finished(purchase: Purchase, organization: Standing | None) -> bool:
+def _is_finished(purchase: Purchase, organization: OrganizationStatus | None) -> bool:
     if purchase.state is PurchaseState.COMPLETED:
         return organization is not None and organization.settled
     return purchase.state not in (PurchaseState.PENDING, PurchaseState.AWAITING_PAYMENT)
 
 
 def _overall(
-    redemption: Redemption, purchase: Purchase, waits: TransientError | None, organization: Standing | None
+    redemption: Redemption, purchase: Purchase, waits: TransientError | None, organization: OrganizationStatus | None
 ) -> tuple[Condition, ...]:
     generation = redemption.metadata.generation
     reason, message = summary(purchase)
@@ -191,7 +191,7 @@ def _order(redemption: Redemption, purchase: Purchase, currency: str) -> tuple[C
     return placed, condition(conditions.PAYMENT_SETTLED, settled, reason, message, generation=generation)
 
 
-def _steady(redemption: Redemption, standing: Standing) -> Standing:
+def _steady(redemption: Redemption, standing: OrganizationStatus) -> OrganizationStatus:
     """Keep the words of before where only numbers and ids in them differ: a denial may have new ones at each try."""
     before = (one for one in redemption.conditions if one.get("type") == conditions.ORGANIZATION_READY)
     told = next((str(one.get("message")) for one in before if one.get("reason") == standing.reason), "")
@@ -199,7 +199,7 @@ def _steady(redemption: Redemption, standing: Standing) -> Standing:
     return replace(standing, message=told) if same else standing
 
 
-def _organization(redemption: Redemption, standing: Standing | None) -> tuple[Condition, ...]:
+def _organization(redemption: Redemption, standing: OrganizationStatus | None) -> tuple[Condition, ...]:
     if standing is None:
         return ()
     generation = redemption.metadata.generation

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Pace:
+class Backpressure:
     """`ask` goes before the ledger, `writing` around a status patch; `connections` patches are under way at once."""
 
     def __init__(self, connections: int) -> None:

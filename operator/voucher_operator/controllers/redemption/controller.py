@@ -11,8 +11,8 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from voucher_operator.controllers.redemption import status as redemption_status
-from voucher_operator.controllers.redemption.request_builder import GoneError, Requests
-from voucher_operator.controllers.redemption.result_writer import Answer, Answers, Note
+from voucher_operator.controllers.redemption.request_builder import GoneError, RequestBuilder
+from voucher_operator.controllers.redemption.result_writer import Answer, Note, ResultWriter
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body
 from voucher_operator.kube.work_queue import Result
@@ -29,8 +29,8 @@ class RedemptionController:
 
     ledger: Ledger
     cache: Cache
-    requests: Requests
-    answers: Answers
+    requests: RequestBuilder
+    answers: ResultWriter
     _undone: dict[str, datetime] = field(default_factory=dict)
     """Finished Redemptions that another writer has undone, and when."""
     _info: LedgerInfo | None = None

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from voucher_operator.controllers.redemption import status as redemption_status
-from voucher_operator.controllers.redemption.backpressure import Pace
-from voucher_operator.controllers.voucher.code_index import Codes
+from voucher_operator.controllers.redemption.backpressure import Backpressure
+from voucher_operator.controllers.voucher.code_index import CodeIndex
 from voucher_operator.kube import client as kube
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body, KubeApi
-from voucher_operator.ledger.health import Outage
+from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.ledger.types import RedeemRequest
 from voucher_operator.resources import conditions
 from voucher_operator.resources.codes import normal_code, validate_code
@@ -36,17 +36,17 @@ class GoneError(Exception):
 
 
 @dataclass(slots=True)
-class Requests:
+class RequestBuilder:
     """Makes requests. `hints` collects the uids of vouchers whose counters have just moved."""
 
     api: KubeApi
     cache: Cache
     vouchers: Cache
-    codes: Codes
+    codes: CodeIndex
     grace: float
     """Seconds that an unknown code gets for its Voucher to arrive."""
-    pace: Pace
-    outage: Outage
+    pace: Backpressure
+    outage: LedgerHealth
     hints: set[str] = field(default_factory=set)
     _first_missed: dict[str, float] = field(default_factory=dict)
 
@@ -126,7 +126,7 @@ class Requests:
             ref = spec.code_from.secret_key_ref
             return await self._secret_code(namespace, ref.name, ref.key)
         if spec.voucher_ref is not None:
-            return await self._referred(f"{namespace}/{spec.voucher_ref.name}")
+            return await self._referred(namespace, spec.voucher_ref.name)
         return NO_CODE
 
     async def _secret_code(self, namespace: str, name: str, key: str) -> str:
@@ -136,10 +136,9 @@ class Requests:
         except InvalidCodeError:
             return NO_CODE
 
-    async def _referred(self, key: str) -> str:
+    async def _referred(self, namespace: str, name: str) -> str:
         """Return the code of a Voucher; raises VoucherNotReadyError until the ledger holds it for that very Voucher."""
-        namespace, name = key.split("/")
-        body = self.vouchers.get(key) or await self.api.get(kube.VOUCHERS, namespace, name)
+        body = self.vouchers.get(f"{namespace}/{name}") or await self.api.get(kube.VOUCHERS, namespace, name)
         if body is None or "deletionTimestamp" in body["metadata"]:
             return NO_CODE
         # What its Secret holds at this moment may be another Voucher's code: only what the ledger holds for it counts.

@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from voucher_operator import telemetry
-from voucher_operator.controllers.redemption.backpressure import Pace
-from voucher_operator.failpoints import Effect, effect
+from voucher_operator.controllers.redemption.backpressure import Backpressure
+from voucher_operator.failpoints import Step, failpoint
 from voucher_operator.kube import client as kube
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body, KubeApi
-from voucher_operator.kube.event_recorder import Recorder
+from voucher_operator.kube.event_recorder import EventRecorder
 from voucher_operator.kube.status_writer import StatusWriter
 from voucher_operator.kube.work_queue import Result
 from voucher_operator.resources import conditions
@@ -52,35 +52,35 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Answers:
+class ResultWriter:
     """Writes answers; one for each time of leading."""
 
     api: KubeApi
-    recorder: Recorder
+    recorder: EventRecorder
     cache: Cache
-    pace: Pace
+    pace: Backpressure
 
     async def give(self, key: str, body: Body, answer: Answer) -> Result:
         """Write a status; raises ApiUnavailableError."""
         if not await self._write(key, body, answer.status.to_patch()):
-            return Result.NOW
+            return Result.REQUEUE
         if answer.note is not None:
             note = answer.note
             self.recorder.record("Redemption", body, note.reason, note.action, note.message, warning=note.warning)
         if answer.finished:
             self.cache.drop_object(body)
             telemetry.REDEMPTIONS.labels(answer.outcome, answer.status.conditions[0]["reason"]).inc()
-        return Result.AGAIN if answer.again else Result.DONE
+        return Result.RETRY if answer.again else Result.DONE
 
     async def invalid(self, key: str, body: Body, error: InvalidSpecError) -> Result:
         """Say that the spec cannot be read by this version; as `give`."""
         written = await self._writer.write_invalid(key, body, error, conditions.OVERALL_CONDITIONS)
-        return Result.DONE if written else Result.NOW
+        return Result.DONE if written else Result.REQUEUE
 
     @property
     def _writer(self) -> StatusWriter:
         return StatusWriter(self.api, kube.REDEMPTIONS, "Redemption", self.cache)
 
     async def _write(self, key: str, body: Body, patch: Mapping[str, Any]) -> bool:
-        async with self.pace.writing(), effect(Effect.STATUS):
+        async with self.pace.writing(), failpoint(Step.STATUS):
             return await self._writer.write(key, body, patch)

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from voucher_operator.controllers.purchase.controller import OrderController
+from voucher_operator.controllers.purchase.controller import PurchaseController
 from voucher_operator.controllers.redemption.controller import RedemptionController
 from voucher_operator.kube import client as kube
 from voucher_operator.kube.client import Body, KubeApi, RefusedError
 from voucher_operator.kube.periodic import every
 from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.health import Outage
+from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.resources import conditions
 from voucher_operator.resources.errors import ApiUnavailableError
+from voucher_operator.resources.keys import Key
 from voucher_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,14 +39,14 @@ class UndoReporter:
     api: KubeApi
     redemptions: RedemptionController
     redemption_queue: WorkQueue
-    orders: OrderController
+    orders: PurchaseController
     order_queue: WorkQueue
-    outage: Outage
+    outage: LedgerHealth
     settings: Settings
 
     async def run(self) -> None:
         """Run until cancelled."""
-        await every(self.settings.project_interval, self.report)
+        await every(self.settings.counter_sync_interval, self.report)
 
     async def report(self) -> None:
         """Reconcile what still says Redeemed, and note what does not."""
@@ -56,10 +57,9 @@ class UndoReporter:
         if reported:
             await self.ledger.note_undo_reported(reported)
 
-    async def _is_reported(self, key: str, undone_at: datetime) -> bool:
-        namespace, name = key.split("/")
+    async def _is_reported(self, key: Key, undone_at: datetime) -> bool:
         try:
-            body = await self.api.get(kube.REDEMPTIONS, namespace, name)
+            body = None if key.namespace is None else await self.api.get(kube.REDEMPTIONS, key.namespace, key.name)
         except RefusedError:
             return False
         except ApiUnavailableError as error:
@@ -71,7 +71,7 @@ class UndoReporter:
         # An unfinished one may yet say Redeemed: the ledger answered before the undo, and the PATCH is under way.
         return body is None or bool(body.get("status", {}).get("finished"))
 
-    def _reconcile(self, body: Body, key: str, undone_at: datetime) -> None:
+    def _reconcile(self, body: Body, key: Key, undone_at: datetime) -> None:
         if self.order_queue.knows(key) or self.redemption_queue.knows(key):
             return
         if "order" in body["spec"]:

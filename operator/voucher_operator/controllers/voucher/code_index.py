@@ -5,7 +5,7 @@ only, for some of these codes are secrets.
 """
 
 
-class Codes:
+class CodeIndex:
     """Which Voucher (uid) the ledger holds which code (normal form) for, as far as this process has put it."""
 
     def __init__(self) -> None:

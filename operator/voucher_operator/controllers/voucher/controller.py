@@ -15,16 +15,16 @@ from pydantic import ValidationError
 
 from voucher_operator import telemetry
 from voucher_operator.controllers.voucher import status as voucher_status
-from voucher_operator.controllers.voucher.code_index import Codes
+from voucher_operator.controllers.voucher.code_index import CodeIndex
 from voucher_operator.kube import client as kube
 from voucher_operator.kube.cache import Cache, key_of
 from voucher_operator.kube.client import Body, KubeApi
-from voucher_operator.kube.event_recorder import Recorder
+from voucher_operator.kube.event_recorder import EventRecorder
 from voucher_operator.kube.status_writer import StatusWriter, is_news
 from voucher_operator.kube.work_queue import Result
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.errors import LedgerBusyError
-from voucher_operator.ledger.health import Outage
+from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.ledger.types import PutOutcome, PutResult, VoucherCounters, VoucherOwner, VoucherTerms
 from voucher_operator.resources import conditions
 from voucher_operator.resources.codes import validate_code
@@ -42,7 +42,7 @@ _ENDED = 10_000
 class VoucherController:
     """Reconciles Vouchers. `requeue` is set by whoever owns the queue."""
 
-    def __init__(self, ledger: Ledger, api: KubeApi, recorder: Recorder, cache: Cache) -> None:
+    def __init__(self, ledger: Ledger, api: KubeApi, recorder: EventRecorder, cache: Cache) -> None:
         self._ledger = ledger
         self._kube = api
         self._recorder = recorder
@@ -54,8 +54,8 @@ class VoucherController:
         self._fresh: dict[str, VoucherCounters] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.requeue: Callable[[str], None] = lambda _: None
-        self.codes = Codes()
-        self.outage = Outage()
+        self.codes = CodeIndex()
+        self.outage = LedgerHealth()
 
     async def reconcile(self, key: str) -> Result:
         """Bring one Voucher and its ledger row in line; raises what may pass."""
@@ -67,7 +67,7 @@ class VoucherController:
             voucher = _parse(body)
         except InvalidSpecError as unknown:
             written = await self._writer.write_invalid(key, body, unknown, conditions.VOUCHER_CONDITIONS)
-            return Result.DONE if written else Result.NOW
+            return Result.DONE if written else Result.REQUEUE
         return await self._reconcile(key, body, voucher)
 
     async def _reconcile(self, key: str, body: Body, voucher: Voucher) -> Result:
@@ -85,7 +85,7 @@ class VoucherController:
             return await self._fail(key, body, voucher, error)
         status = voucher_status.issued(voucher, counters, datetime.now(UTC))
         if not await self._writer.write(key, body, status):
-            return Result.NOW
+            return Result.REQUEUE
         if State.EXHAUSTED == status["state"] != voucher.status.get("state"):
             self._record(body, Reason.EXHAUSTED, "Redeem", "The cap is used up.")
         return Result.DONE
@@ -122,9 +122,9 @@ class VoucherController:
 
     async def _fail(self, key: str, body: Body, voucher: Voucher, error: OperatorError) -> Result:
         if not await self._writer.write(key, body, voucher_status.failed(voucher, error, datetime.now(UTC))):
-            return Result.NOW
+            return Result.REQUEUE
         if isinstance(error, TransientError):
-            return Result.AGAIN
+            return Result.RETRY
         if _ready_reason(voucher) != error.reason:
             self._record(body, error.reason, "Issue", error.message, warning=True)
             if isinstance(error, CodeConflictError):
@@ -229,7 +229,7 @@ class VoucherController:
         if len(self._ended) > _ENDED:
             del self._ended[next(iter(self._ended))]
 
-    def let_go(self, body: Body, error: TransientError) -> None:
+    def release_finalizer(self, body: Body, error: TransientError) -> None:
         """Let a deleted Voucher go unrevoked: a namespace must not wait for a ledger for ever."""
         message = "Let go before its code could be revoked; it is revoked as soon as the ledger can be reached."
         self._record(body, error.reason, "Revoke", message, warning=True)

@@ -37,7 +37,7 @@ _EXPIRING = "status.finished=true,spec.ttlSecondsAfterFinished!="
 
 
 @dataclass(slots=True)
-class Projection:
+class CounterSync:
     """The periodic passes; one instance for each time of leading."""
 
     ledger: Ledger
@@ -51,13 +51,13 @@ class Projection:
     async def run(self) -> None:
         """Run all passes until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(every(_TICK, self.project_hinted))
-            group.create_task(every(self.settings.project_interval, self.project_all))
-            group.create_task(every(self.settings.secret_interval, self.look_again))
+            group.create_task(every(_TICK, self.sync_hinted))
+            group.create_task(every(self.settings.counter_sync_interval, self.sync_all))
+            group.create_task(every(self.settings.secret_interval, self.recheck))
             group.create_task(every(self.settings.resync_interval, self.resync))
             group.create_task(every(min(self.settings.resync_interval, 60.0), self.expire_finished))
 
-    async def project_hinted(self) -> None:
+    async def sync_hinted(self) -> None:
         """Bring up to date the counters of the vouchers that were just redeemed."""
         if not self.hints:
             return
@@ -68,7 +68,7 @@ class Projection:
         except LedgerUnavailableError:
             self.hints.update(uids)
 
-    async def project_all(self) -> None:
+    async def sync_all(self) -> None:
         """Compare all vouchers with the ledger; tell them when it cannot be asked, and when it can be again."""
         outage = self.controller.outage
         try:
@@ -102,7 +102,7 @@ class Projection:
         for key in self.feed.voucher_cache:
             self._add(key)
 
-    async def look_again(self) -> None:
+    async def recheck(self) -> None:
         """Reconcile the vouchers that a change elsewhere may concern: a Secret, another owner of the code."""
         for key in self.feed.voucher_cache:
             body = self.feed.voucher_cache.get(key)
@@ -160,7 +160,7 @@ class Projection:
             else:
                 done.add(namespace)
         if done:
-            telemetry.HEARD.now()
+            telemetry.API_LIVENESS.now()
         return done
 
     def _missed(self, page: list[Body], known: Callable[[str], Body | None], tell: Callable[..., None]) -> None:

@@ -11,13 +11,13 @@ from voucher_operator.ledger.statements import statement
 
 _log = logging.getLogger(__name__)
 
-STUCK_SECONDS: Final = ANSWER_SECONDS + 15.0
+STALE_SECONDS: Final = ANSWER_SECONDS + 15.0
 """Nobody waits for the answer of a transaction that is older: who gave up has cancelled it, which takes psycopg up to
 ten seconds, and has closed its connection."""
-_END: Final = statement("end_stuck").encode()
+_END: Final = statement("end_stale_sessions").encode()
 
 
-async def end_stuck(conn: Connection, *, seconds: float = STUCK_SECONDS) -> int:
+async def end_stale_sessions(conn: Connection, *, seconds: float = STALE_SECONDS) -> int:
     """End the operator's sessions whose transaction is older than `seconds`; returns how many. Raises psycopg's errors.
 
     What they had not committed is rolled back, as at any crash: their replica finds it so when it goes on.

@@ -10,7 +10,7 @@ FROM vouchers.purchase AS p
 CROSS JOIN (SELECT clock_timestamp() AS instant) AS m
 WHERE p.state = 'awaiting_payment' AND p.session_expires_at < m.instant - interval '1 day'
       AND (p.session_expires_at < m.instant - interval '30 days' OR NOT EXISTS (
-          SELECT FROM vouchers.inbox AS i WHERE i.session_id = p.session_id AND i.outcome = 'no_change'
+          SELECT FROM vouchers.webhook_event AS i WHERE i.session_id = p.session_id AND i.outcome = 'no_change'
       ))
    OR p.state IN ('cancelled', 'refunded') AND p.look_at IS NOT NULL AND p.settled_at < m.instant - interval '1 day'
 ORDER BY p.key

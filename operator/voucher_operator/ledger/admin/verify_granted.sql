@@ -1,14 +1,14 @@
 -- promo_codes.granted_minor is the sum of the code's entries that belong to no order: of those that are counted, as long
--- as `migrate` has not summed up all of them. What waits in vouchers.summed is counted, too.
+-- as `migrate` has not summed up all of them. What waits in vouchers.backfill_total is counted, too.
 SELECT p.code, NULL::uuid AS customer_id, NULL::text AS key,
        format('granted_minor is %s, but its entries sum to %s', p.granted_minor,
               coalesce(e.total, 0) - coalesce(w.granted_minor, 0)) AS detail
 FROM promo_codes AS p
-LEFT JOIN vouchers.summed AS w ON w.code = p.code
+LEFT JOIN vouchers.backfill_total AS w ON w.code = p.code
 LEFT JOIN (
     SELECT substr(l.reason, 7) AS code, sum(coalesce(l.amount_minor, l.amount_omr * (SELECT vouchers.scale()))) AS total
     FROM credit_ledger AS l
-    CROSS JOIN vouchers.summing AS s
+    CROSS JOIN vouchers.backfill_progress AS s
     WHERE l.reason LIKE 'promo:%' AND coalesce(l.order_id, '') = ''
       AND (s.finished OR l.amount_minor IS NOT NULL OR l.id < s.upto)
     GROUP BY 1
@@ -16,6 +16,6 @@ LEFT JOIN (
 WHERE p.granted_minor + coalesce(w.granted_minor, 0) <> coalesce(e.total, 0)
 UNION ALL
 SELECT NULL, NULL, NULL, 'what was granted before the migration is not summed up yet: run voucher-operator migrate'
-WHERE EXISTS (SELECT FROM vouchers.summing AS s WHERE NOT s.finished)
-   OR EXISTS (SELECT FROM vouchers.summed AS w JOIN promo_codes AS p ON p.code = w.code)
+WHERE EXISTS (SELECT FROM vouchers.backfill_progress AS s WHERE NOT s.finished)
+   OR EXISTS (SELECT FROM vouchers.backfill_total AS w JOIN promo_codes AS p ON p.code = w.code)
 ORDER BY code

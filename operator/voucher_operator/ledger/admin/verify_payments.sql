@@ -22,7 +22,7 @@ SELECT NULL::text AS code, p.customer_id, p.key,
        END AS detail
 FROM vouchers.payment AS y
 LEFT JOIN vouchers.purchase AS p ON p.order_id = y.order_id
-LEFT JOIN vouchers.inbox AS m ON m.order_id = y.order_id::text AND m.session_id = y.session_id AND m.outcome = 'mismatch'
+LEFT JOIN vouchers.webhook_event AS m ON m.order_id = y.order_id::text AND m.session_id = y.session_id AND m.outcome = 'mismatch'
 WHERE y.refunded_minor > y.amount_minor
    OR y.refunded_at IS NOT NULL AND NOT y.refunded
    OR p.session_id = y.session_id AND p.state = 'refunded' AND NOT y.refunded AND y.seen_at IS NOT NULL

@@ -12,6 +12,7 @@ from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Entry, LedgerInfo, UndoResult
 from voucher_operator.resources.errors import CreditSpentError
+from voucher_operator.resources.keys import Key
 
 _INFO: Final = statement("info").encode()
 _BALANCE: Final = statement("balance").encode()
@@ -46,19 +47,19 @@ async def entries(conn: Connection, user_id: str, limit: int) -> list[Entry]:
 
 async def undone_elsewhere(
     conn: Connection, namespaces: Sequence[str], older_than_seconds: float, limit: int
-) -> dict[str, datetime]:
+) -> dict[Key, datetime]:
     """Keys whose redemption another writer has undone, and when; now they are looked at. Raises psycopg's errors."""
     values = {"namespaces": list(namespaces), "seconds": older_than_seconds, "limit": limit}
     cursor = await conn.execute(_UNDO_UNREPORTED, values)
-    return {row[0]: row[1] for row in await cursor.fetchall()}
+    return {Key(row[0]): row[1] for row in await cursor.fetchall()}
 
 
-async def note_undo_reported(conn: Connection, keys: Sequence[str]) -> None:
+async def note_undo_reported(conn: Connection, keys: Sequence[Key]) -> None:
     """Remember that these undone redemptions are reported. Idempotent. Raises psycopg's errors."""
     await conn.execute(_UNDO_REPORTED, {"keys": list(keys)})
 
 
-async def undo(conn: Connection, key: str) -> UndoResult:
+async def undo(conn: Connection, key: Key) -> UndoResult:
     """Take back the redemption of `key`. Raises psycopg's errors, and CreditSpentError: then nothing has changed."""
     async with conn.transaction():
         found = await (await conn.execute(_UNDO_READ, {"key": key})).fetchone()

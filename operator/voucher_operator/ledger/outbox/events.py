@@ -21,7 +21,7 @@ from voucher_operator.ledger.statements import statement
 _PENDING: Final = statement("outbox_pending").encode()
 _PUBLISHED: Final = statement("outbox_published").encode()
 _BACKLOG: Final = statement("outbox_backlog").encode()
-_TIDY: Final = (statement("tidy_outbox").encode(), statement("tidy_inbox").encode())
+_PURGE: Final = (statement("purge_outbox").encode(), statement("purge_webhook_events").encode())
 _AT_ONCE: Final = 2000
 """Rows that are taken out of one table in one transaction."""
 
@@ -46,13 +46,13 @@ async def backlog(conn: Connection) -> OutboxBacklog:
     return OutboxBacklog(*row) if row else OutboxBacklog(0, 0.0)
 
 
-async def tidy(pool: Pool, seconds: float) -> None:
+async def purge(pool: Pool, seconds: float) -> None:
     """Take out the events, and what the payment processor told, that are of no use any more.
 
     In small transactions, until nothing old is left; after so many seconds no other one is begun. Raises as `Pool.run`.
     """
     end = time.monotonic() + seconds
-    left: dict[bytes, datetime | None] = dict.fromkeys(_TIDY)
+    left: dict[bytes, datetime | None] = dict.fromkeys(_PURGE)
     while left:
         for table, after in list(left.items()):
             number, last = await pool.run(partial(_take_out, table, after))

@@ -1,3 +1,3 @@
-UPDATE vouchers.inbox AS i
+UPDATE vouchers.webhook_event AS i
 SET outcome = %(outcome)s, order_id = %(order)s
 WHERE i.event_id = %(event)s

@@ -9,7 +9,7 @@ WITH target AS MATERIALIZED (
 ),
 taken AS (
     INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, reason, order_id, created_at)
-    SELECT t.entry_id, t.customer_id, vouchers.whole(-t.held_minor), -t.held_minor, 'order-payment', t.order_id::text,
+    SELECT t.entry_id, t.customer_id, vouchers.floor_to_major(-t.held_minor), -t.held_minor, 'order-payment', t.order_id::text,
            t.instant
     FROM target AS t
     WHERE %(take)s::boolean AND t.held_minor > 0

@@ -30,6 +30,7 @@ from voucher_operator.ledger.purchase.types import (
     Received,
 )
 from voucher_operator.ledger.statements import statement
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
 _KEEP: Final = statement("payment_keep").encode()
@@ -133,7 +134,7 @@ async def stale(conn: Connection, older_than_seconds: float, limit: int) -> list
     return await purchases.read(conn, [row[0] for row in await cursor.fetchall()])
 
 
-async def ended(conn: Connection, key: str) -> None:
+async def ended(conn: Connection, key: Key) -> None:
     """Note that nothing of a cancelled or refunded purchase goes on at the processor. Raises psycopg's errors."""
     await conn.execute(_ENDED, {"key": key})
 
@@ -196,7 +197,7 @@ async def _settle(conn: Connection, event: PaymentEvent, sovereign: str) -> tupl
     return received, standing.order_id
 
 
-async def _locked(conn: Connection, event: PaymentEvent) -> tuple[str, _Standing] | None:
+async def _locked(conn: Connection, event: PaymentEvent) -> tuple[Key, _Standing] | None:
     """Find the purchase that an event is about and lock it, after its customer; None when there is none."""
     names = {
         "session": event.session_id,
@@ -212,7 +213,7 @@ async def _locked(conn: Connection, event: PaymentEvent) -> tuple[str, _Standing
         return None
     if row[0] not in _STATES:
         raise newer_version()
-    return found[0], _Standing(PurchaseState(row[0]), *row[1:])
+    return Key(found[0]), _Standing(PurchaseState(row[0]), *row[1:])
 
 
 def _unasked(event: PaymentEvent, standing: _Standing, step: Step | None) -> bool:
@@ -227,7 +228,7 @@ def _unasked(event: PaymentEvent, standing: _Standing, step: Step | None) -> boo
     return step.credit is Credit.TAKE and standing.held_minor > max(standing.balance_minor, 0)
 
 
-def _changes(key: str, event: PaymentEvent, step: Step) -> dict[str, str | bool | None]:
+def _changes(key: Key, event: PaymentEvent, step: Step) -> dict[str, str | bool | None]:
     return {
         "key": key,
         "state": step.state.value,

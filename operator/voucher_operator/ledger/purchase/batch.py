@@ -24,6 +24,7 @@ from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Outcome, RedeemRequest, RedeemResult
 from voucher_operator.resources.codes import normal_code
 from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
 MAX_PURCHASES: Final = 100
@@ -58,11 +59,11 @@ class _Verdict:
 class _Found:
     """All that one attempt was answered: redemptions and verdicts by key, rows of purchases."""
 
-    redeemed: Mapping[str, RedeemResult | OperatorError]
-    verdicts: Mapping[str, _Verdict]
+    redeemed: Mapping[Key, RedeemResult | OperatorError]
+    verdicts: Mapping[Key, _Verdict]
     rows: Sequence[tuple[Any, ...]]
 
-    def impossible(self, requests: Sequence[PurchaseRequest]) -> dict[str, str]:
+    def impossible(self, requests: Sequence[PurchaseRequest]) -> dict[Key, str]:
         """Refusals that have to be given with the next attempt: then nothing of this one may stay.
 
         A use of a code that comes free is the next one's, who may be impossible as well, and so on through the batch.
@@ -76,7 +77,7 @@ class _Found:
                 found[request.key] = reason.value
         return found
 
-    def _credit(self, key: str) -> int | None:
+    def _credit(self, key: Key) -> int | None:
         result = self.redeemed.get(key)
         if not isinstance(result, RedeemResult) or result.replayed or result.refusal is not None:
             return None
@@ -98,7 +99,7 @@ async def purchase_batch(conn: Connection, requests: Sequence[PurchaseRequest]) 
     What a newer version answered to a key before is a LedgerUnavailableError in its place. Raises psycopg's errors;
     nothing is written then.
     """
-    refusals: dict[str, str] = {}
+    refusals: dict[Key, str] = {}
     while True:
         found = await _attempt(conn, requests, refusals)
         if not (impossible := found.impossible(requests)):
@@ -106,7 +107,7 @@ async def purchase_batch(conn: Connection, requests: Sequence[PurchaseRequest]) 
         refusals |= impossible
 
 
-async def _attempt(conn: Connection, requests: Sequence[PurchaseRequest], refusals: Mapping[str, str]) -> _Found:
+async def _attempt(conn: Connection, requests: Sequence[PurchaseRequest], refusals: Mapping[Key, str]) -> _Found:
     """Run the batch; it is committed unless something in it turns out to be impossible."""
     trying = [r.redeem for r in requests if r.key not in refusals]
     coded = [r for r in trying if r.code]
@@ -147,7 +148,7 @@ def _newcomers(requests: Iterable[RedeemRequest]) -> dict[str, str]:
     }
 
 
-def _parameters(requests: Sequence[PurchaseRequest], refusals: Mapping[str, str]) -> dict[str, str]:
+def _parameters(requests: Sequence[PurchaseRequest], refusals: Mapping[Key, str]) -> dict[str, str]:
     asked = [r.redeem for r in requests]
     return {
         "keys": text_array([r.key for r in asked]),
@@ -185,7 +186,7 @@ def _results(requests: Sequence[PurchaseRequest], found: _Found) -> Iterator[Pur
 
 
 def _result(
-    key: str, verdict: _Verdict, redeemed: RedeemResult | OperatorError | None, purchase: Purchase | None
+    key: Key, verdict: _Verdict, redeemed: RedeemResult | OperatorError | None, purchase: Purchase | None
 ) -> PurchaseResult | OperatorError:
     if isinstance(redeemed, OperatorError):
         return redeemed

@@ -7,7 +7,7 @@ WITH target AS MATERIALIZED (
 ),
 released AS (
     INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, reason, order_id, created_at)
-    SELECT gen_random_uuid(), e.customer_id, vouchers.whole(-e.amount_minor), -e.amount_minor, e.reason, e.order_id,
+    SELECT gen_random_uuid(), e.customer_id, vouchers.floor_to_major(-e.amount_minor), -e.amount_minor, e.reason, e.order_id,
            t.instant
     FROM target AS t
     JOIN credit_ledger AS e ON e.id = t.hold_entry_id

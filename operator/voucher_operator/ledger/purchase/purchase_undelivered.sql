@@ -2,7 +2,7 @@
 -- for a completed one its Organization. Each at once when it has ended, then after every pause, the longest-waiting first,
 -- the namespaces taking turns; now they have been looked at. One that somebody holds at this moment is left to the next
 -- look, and one that only a newer version understands to that version (ledger/purchase_rows.py). Read by the index
--- purchase_owed, whose expressions are repeated here: no more rows of a namespace than are due.
+-- purchase_undelivered_namespace, whose expressions are repeated here: no more rows of a namespace than are due.
 WITH due AS MATERIALIZED (
     SELECT d.key, d.looked_at, d.turn
     FROM unnest(%(namespaces)s::text[]) AS n (namespace)
@@ -14,7 +14,7 @@ WITH due AS MATERIALIZED (
                         ELSE greatest(p.checked_at, p.placed_at) END AS looked_at
         ) AS w
         WHERE p.state NOT IN ('pending', 'awaiting_payment') AND p.delivered_at IS DISTINCT FROM p.settled_at
-          AND split_part(p.key, '/', 1) = n.namespace
+          AND vouchers.key_namespace(p.key) = n.namespace
           AND p.state = ANY (%(states)s::text[]) AND (p.reason IS NULL OR p.reason = ANY (%(reasons)s::text[]))
           AND jsonb_path_query_array(p.lines, '$[*].keyvalue().key', silent => true) <@ to_jsonb(%(line_fields)s::text[])
           AND w.looked_at <= statement_timestamp() - make_interval(secs => %(seconds)s)
@@ -22,7 +22,7 @@ WITH due AS MATERIALIZED (
         LIMIT %(limit)s
     ) AS d
 ),
-owed AS MATERIALIZED (
+taken AS MATERIALIZED (
     SELECT p.key
     FROM due AS d
     JOIN vouchers.purchase AS p ON p.key = d.key
@@ -35,6 +35,6 @@ owed AS MATERIALIZED (
 )
 UPDATE vouchers.purchase AS p
 SET checked_at = clock_timestamp()
-FROM owed AS o
+FROM taken AS o
 WHERE p.key = o.key
 RETURNING p.key

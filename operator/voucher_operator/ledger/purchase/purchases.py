@@ -13,6 +13,7 @@ from voucher_operator.ledger.purchase.rows import UNDERSTOOD, purchase_from, und
 from voucher_operator.ledger.purchase.types import Purchase
 from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.errors import RequestRejectedError
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
 _READ: Final = statement("purchase_read").encode()
@@ -40,7 +41,7 @@ async def read(conn: Connection, keys: Sequence[str]) -> list[Purchase]:
     return understood(await cursor.fetchall())
 
 
-async def read_one(conn: Connection, key: str) -> Purchase | None:
+async def read_one(conn: Connection, key: Key) -> Purchase | None:
     """Read the purchase that a key made, if it made one. Raises psycopg's errors and NewerVersionError."""
     row = await (await conn.execute(_READ, {"keys": [key]})).fetchone()
     return None if row is None else purchase_from(row)
@@ -61,26 +62,26 @@ async def undelivered(
     return await read(conn, [row[0] for row in await cursor.fetchall()])
 
 
-async def of_newer_version(conn: Connection, limit: int) -> list[str]:
+async def of_newer_version(conn: Connection, limit: int) -> list[Key]:
     """Return the keys of up to `limit` purchases that wait for something and that only a newer version understands.
 
     No pass takes them, and none notes that it has looked at them. Raises psycopg's errors.
     """
     cursor = await conn.execute(_NEWER, {"limit": limit, **UNDERSTOOD})
-    return [row[0] for row in await cursor.fetchall()]
+    return [Key(row[0]) for row in await cursor.fetchall()]
 
 
-async def note_delivered(conn: Connection, ends: Mapping[str, datetime]) -> None:
+async def note_delivered(conn: Connection, ends: Mapping[Key, datetime]) -> None:
     """Remember which ends everybody has been told of, by key and `settled_at`. Raises psycopg's errors."""
     await conn.execute(_DELIVERED, {"keys": list(ends), "ends": list(ends.values())})
 
 
-async def note_customer(conn: Connection, key: str, stripe_customer_id: str) -> None:
+async def note_customer(conn: Connection, key: Key, stripe_customer_id: str) -> None:
     """Remember the payment processor's customer. Idempotent. Raises psycopg's errors."""
     await conn.execute(_NOTE_CUSTOMER, {"key": key, "customer": stripe_customer_id})
 
 
-async def note_session(conn: Connection, key: str, session_id: str, url: str, expires_at: datetime) -> Purchase:
+async def note_session(conn: Connection, key: Key, session_id: str, url: str, expires_at: datetime) -> Purchase:
     """Remember the checkout of a pending purchase, which awaits its payment from then on; another stays as it is.
 
     Raises as `read`, and RequestRejectedError for a key that bought nothing.
@@ -94,7 +95,7 @@ async def note_session(conn: Connection, key: str, session_id: str, url: str, ex
     return purchase
 
 
-async def compensate(conn: Connection, key: str, reason: Reason) -> Purchase | None:
+async def compensate(conn: Connection, key: Key, reason: Reason) -> Purchase | None:
     """Take a pending purchase back; another stays as it is, and None says that there is none. Raises as `read_one`."""
     async with conn.transaction():
         found = await (await conn.execute(_COMPENSATE_READ, {"key": key})).fetchone()
@@ -103,7 +104,7 @@ async def compensate(conn: Connection, key: str, reason: Reason) -> Purchase | N
         return await read_one(conn, key)
 
 
-async def _take_back(conn: Connection, key: str, reason: Reason, code: str | None, customer_id: str) -> None:
+async def _take_back(conn: Connection, key: Key, reason: Reason, code: str | None, customer_id: str) -> None:
     await conn.execute(_LOCK_PROMO, {"code": code})
     await conn.execute(_LOCK_CUSTOMER, {"customer": customer_id})
     if await (await conn.execute(_LOCK_ROW, {"key": key})).fetchone() is None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from voucher_operator.ledger.errors import NewerVersionError, newer_version
 from voucher_operator.ledger.purchase.types import Line, Purchase, PurchaseState
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
 _NAMES: Final = tuple(field.name for field in fields(Purchase))
@@ -28,6 +29,7 @@ def purchase_from(row: tuple[Any, ...]) -> Purchase:
     """
     values = dict(zip(_NAMES, row, strict=True))
     try:
+        values["key"] = Key(values["key"])
         values["state"] = PurchaseState(values["state"])
         values["reason"] = values["reason"] and Reason(values["reason"])
         values["apps"], values["addons"] = tuple(values["apps"]), tuple(values["addons"])

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from voucher_operator.ledger.types import RedeemRequest, RedeemResult
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
 
@@ -67,7 +68,7 @@ class PurchaseRequest:
     any_tenant: bool
 
     @property
-    def key(self) -> str:
+    def key(self) -> Key:
         """The idempotency key, as in `RedeemRequest`."""
         return self.redeem.key
 
@@ -103,7 +104,7 @@ class PurchaseRequest:
 class Purchase:
     """One purchase as the ledger has it. `held_minor` of the total is paid by credit, `due_minor` by card."""
 
-    key: str
+    key: Key
     uid: str
     order_id: str
     state: PurchaseState
@@ -141,7 +142,7 @@ class Purchase:
 class PurchaseResult:
     """The answer: `purchase` when there is one (also a rolled back one), else `refusal` says why there is none."""
 
-    key: str
+    key: Key
     decided_at: datetime
     purchase: Purchase | None = None
     redeemed: RedeemResult | None = None

@@ -15,6 +15,7 @@ from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Outcome, RedeemRequest, RedeemResult
 from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
 _LOCK: Final = statement("lock_promo").encode()
@@ -65,7 +66,7 @@ async def redeem_batch(conn: Connection, requests: Sequence[RedeemRequest]) -> l
 
 
 def result(
-    key: str, outcome: str, reason: str | None, code: str | None, credit: int, decided_at: datetime, replayed: bool
+    key: Key, outcome: str, reason: str | None, code: str | None, credit: int, decided_at: datetime, replayed: bool
 ) -> RedeemResult | OperatorError:
     """Make an answer of a row of `redeem.sql`; one that only a newer version knows is an error."""
     if outcome not in _OUTCOMES or reason not in REASONS:

@@ -153,7 +153,7 @@ used AS (
 credited AS (
     INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, balance_minor, reason, created_at)
     SELECT e.entry_id, e.payee,
-           vouchers.whole_units(e.balance, e.scale) - vouchers.whole_units(e.balance - e.credit, e.scale),
+           vouchers.floor_to_major(e.balance, e.scale) - vouchers.floor_to_major(e.balance - e.credit, e.scale),
            e.credit, e.balance, 'promo:' || e.code, e.instant
     FROM balanced AS e
     WHERE e.entry_id IS NOT NULL AND e.balance IS NOT NULL

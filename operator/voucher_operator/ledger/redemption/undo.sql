@@ -15,7 +15,7 @@ WITH target AS MATERIALIZED (
 ),
 reversed AS (
     INSERT INTO credit_ledger (id, customer_id, amount_omr, amount_minor, reason, created_at)
-    SELECT t.reversal_id, t.customer_id, vouchers.whole(-t.amount), -t.amount, t.reason, clock_timestamp()
+    SELECT t.reversal_id, t.customer_id, vouchers.floor_to_major(-t.amount), -t.amount, t.reason, clock_timestamp()
     FROM target AS t
     WHERE t.covered AND t.grant_id IS NOT NULL
     RETURNING id

@@ -5,7 +5,7 @@ WITH due AS MATERIALIZED (
     SELECT d.key
     FROM vouchers.redemption AS d
     WHERE d.outcome = 'undone' AND d.undone_by IS NOT NULL AND d.undo_reported_at IS NULL
-      AND split_part(d.key, '/', 1) = ANY (%(namespaces)s::text[])
+      AND vouchers.key_namespace(d.key) = ANY (%(namespaces)s::text[])
       AND (d.undo_checked_at IS NULL
            OR d.undo_checked_at < statement_timestamp() - make_interval(secs => %(seconds)s))
     ORDER BY coalesce(d.undo_checked_at, d.undone_at)

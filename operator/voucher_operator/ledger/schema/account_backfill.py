@@ -14,7 +14,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import errors
 
-from voucher_operator.ledger.schema.session import TOO_SLOW, MigrationError, Plan, connect, until_free
+from voucher_operator.ledger.schema.session import TOO_SLOW, MigrationError, Plan, connect, retry_on_lock
 from voucher_operator.ledger.statements import statement
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ def open_accounts(plan: Plan, *, portion: int = PORTION) -> None:
         connection.execute(statement("backfill_session"))
         while True:
             try:
-                attempt = partial(open_portion, connection, size)
-                if until_free(plan, "opening the customers' accounts", attempt):
+                attempt = partial(open_batch, connection, size)
+                if retry_on_lock(plan, "opening the customers' accounts", attempt):
                     return
             except errors.QueryCanceled as error:
                 if size == 1:
@@ -40,7 +40,7 @@ def open_accounts(plan: Plan, *, portion: int = PORTION) -> None:
                 size = max(size // 8, 1)
 
 
-def open_portion(connection: psycopg.Connection[Any], size: int) -> bool:
+def open_batch(connection: psycopg.Connection[Any], size: int) -> bool:
     """Open the next `size` accounts in one transaction; returns whether none is left. Raises psycopg's errors."""
     row = connection.execute(statement("account_backfill"), {"size": size}).fetchone()
     return row is None or bool(row[0])

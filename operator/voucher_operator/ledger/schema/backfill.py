@@ -1,9 +1,9 @@
 """Sums up what the codes granted before the migration, on a ledger of any size, while everybody goes on writing.
 
-A statement over all entries would hold its locks for longer than others can wait. So the entries are walked by id,
-a portion and a commit at a time, into a table of sums (`sql/backfill_portion.sql`); the sums are then added to the
-codes' rows, some and a commit at a time, always to rows that nobody holds (`sql/backfill_hand_over.sql`). Each commit
-also says how far it came: a kill costs one portion. Which entries are counted, and what those do who write or delete
+A statement over all entries would hold its locks for longer than others can wait. So the entries are read by id, one
+batch and one commit at a time, into a table of totals (`backfill_batch.sql`); the totals are then added to the codes'
+rows, some and one commit at a time, always to rows that nobody holds (`backfill_apply_totals.sql`). Each commit also
+records the progress: a kill costs one batch. Which entries are counted, and what those do who write or delete
 one meanwhile, is explained in `migrations/0005.keep-in-step.sql`.
 
 See also: `migrate` calls this after the files; `migrate_session` has the sessions; `verify` holds the sums to the
@@ -17,7 +17,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import errors
 
-from voucher_operator.ledger.schema.session import TOO_SLOW, MigrationError, Plan, connect, until_free
+from voucher_operator.ledger.schema.session import TOO_SLOW, MigrationError, Plan, connect, retry_on_lock
 from voucher_operator.ledger.statements import statement
 
 log = logging.getLogger(__name__)
@@ -37,16 +37,16 @@ def backfill(plan: Plan, *, portion: int = PORTION, codes: int = CODES) -> None:
     with connect(plan) as connection:
         connection.prepare_threshold = None  # a plan for these very values: a generic one does not know the first id
         connection.execute(statement("backfill_session"))
-        _sum_up(plan, connection, portion)
-        while until_free(plan, "adding the sums of the ledger's entries", partial(_hand_over, connection, codes)):
+        _add_up(plan, connection, portion)
+        while retry_on_lock(plan, "adding the sums of the ledger's entries", partial(_apply_totals, connection, codes)):
             pass
 
 
-def _sum_up(plan: Plan, connection: psycopg.Connection[Any], size: int) -> None:
+def _add_up(plan: Plan, connection: psycopg.Connection[Any], size: int) -> None:
     done = 0
     while True:
         try:
-            finished = until_free(plan, "summing up the ledger's entries", partial(sum_portion, connection, size))
+            finished = retry_on_lock(plan, "summing up the ledger's entries", partial(add_batch, connection, size))
         except errors.QueryCanceled as error:
             if size <= _LEAST:
                 raise MigrationError(f"summing up {size} of the ledger's entries {TOO_SLOW}: migrate again") from error
@@ -58,25 +58,25 @@ def _sum_up(plan: Plan, connection: psycopg.Connection[Any], size: int) -> None:
         log.info("%d entries of the ledger are summed up", done)
 
 
-def sum_portion(connection: psycopg.Connection[Any], size: int) -> bool:
+def add_batch(connection: psycopg.Connection[Any], size: int) -> bool:
     """Sum up the next `size` entries in one transaction; returns whether none is left. Raises psycopg's errors."""
     with connection.transaction():
         row = connection.execute(statement("backfill_lock")).fetchone()
         if row is None:
             return True
-        cursor = connection.execute(statement("backfill_portion"), {"upto": row[0], "size": size})
+        cursor = connection.execute(statement("backfill_batch"), {"upto": row[0], "size": size})
         return cursor.fetchone() == (True,)
 
 
-def _hand_over(connection: psycopg.Connection[Any], size: int) -> bool:
+def _apply_totals(connection: psycopg.Connection[Any], size: int) -> bool:
     """Return whether more may be left. Raises LockNotAvailable when somebody holds all the rows that are left."""
-    if hand_over(connection, size):
+    if apply_totals(connection, size):
         return True
     if connection.execute(statement("backfill_left")).fetchone() == (True,):
         raise errors.LockNotAvailable
     return False
 
 
-def hand_over(connection: psycopg.Connection[Any], size: int) -> int:
+def apply_totals(connection: psycopg.Connection[Any], size: int) -> int:
     """Add the sums of up to `size` codes to their rows; returns how many. Raises psycopg's errors."""
-    return connection.execute(statement("backfill_hand_over"), {"size": size}).rowcount
+    return connection.execute(statement("backfill_apply_totals"), {"size": size}).rowcount

@@ -32,7 +32,14 @@ from yoyo.migrations import topological_sort
 from voucher_operator.ledger.schema.account_backfill import open_accounts
 from voucher_operator.ledger.schema.backfill import backfill
 from voucher_operator.ledger.schema.preflight import is_newer, prepare
-from voucher_operator.ledger.schema.session import TOO_SLOW, MigrationError, Plan, connect, until_free, worded
+from voucher_operator.ledger.schema.session import (
+    TOO_SLOW,
+    MigrationError,
+    Plan,
+    connect,
+    retry_on_lock,
+    translate_error,
+)
 from voucher_operator.ledger.schema.shapes import check_after
 from voucher_operator.resources.money import minor_digits
 
@@ -82,7 +89,7 @@ def _migrate(plan: Plan) -> list[str]:
             open_accounts(acting)
             return applied
     except (psycopg.Error, UnicodeError) as error:
-        raise worded(error) from None
+        raise translate_error(error) from None
 
 
 @contextmanager
@@ -124,7 +131,7 @@ def _apply(backend: "_Backend", migration: Any, plan: Plan, *, mark: bool) -> No
         backend.apply_one(migration, mark=mark)
 
     try:
-        until_free(plan, f"migration {migration.id}", attempt)
+        retry_on_lock(plan, f"migration {migration.id}", attempt)
     except errors.QueryCanceled as error:
         raise MigrationError(f"migration {migration.id} {TOO_SLOW}: {_way_out(migration)}") from error
     log.info("%s is applied", migration.id)

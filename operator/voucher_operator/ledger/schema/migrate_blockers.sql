@@ -9,6 +9,6 @@ WHERE l.granted
   AND l.pid <> pg_backend_pid()
   AND c.relkind = 'r'
   AND c.relname IN ('promo_codes', 'credit_ledger', 'customers', 'promo_redemptions', 'subscriptions', 'orders',
-                    'summing', 'summed')
+                    'backfill_progress', 'backfill_total')
 GROUP BY a.pid, a.application_name, a.state, a.xact_start
 ORDER BY a.xact_start

@@ -13,18 +13,22 @@ from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import psycopg
 from psycopg import errors, sql
 from psycopg.rows import dict_row
 
-from voucher_operator.ledger.schema.session import MigrationError, Plan, connect, until_free
+from voucher_operator.ledger.schema.session import MigrationError, Plan, connect, retry_on_lock
 from voucher_operator.ledger.schema.shapes import check_before, names, own_tables
 from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.errors import CurrencyMismatchError
 
 log = logging.getLogger(__name__)
+
+_FORMER_TABLES: Final = frozenset({"vouchers.webhook_event", "vouchers.backfill_progress", "vouchers.backfill_total"})
+_FORMER_FUNCTIONS: Final = ("vouchers.promo_codes_in_step()",)
+"""Names of before migration 0024, which only their owner can rename."""
 
 Facts = dict[str, Any]
 """One row of `sql/migrate_preflight.sql`."""
@@ -44,7 +48,7 @@ def prepare(plan: Plan, known: Set[str]) -> Plan:
             raise MigrationError(problem)
         acting = replace(plan, acting_as=facts["owner"])
         _try_to_act(acting, facts)
-        _hand_over(plan, connection, facts["owner"])
+        _transfer_ownership(plan, connection, facts["owner"])
         if facts["has_sovereign"]:
             _check_currency(acting)
         if not (facts["has_marks"] and is_newer(acting, known)):
@@ -130,16 +134,17 @@ def _try_to_act(acting: Plan, facts: Facts) -> None:
         ) from error
 
 
-def _hand_over(plan: Plan, connection: psycopg.Connection[Any], owner: str) -> None:
+def _transfer_ownership(plan: Plan, connection: psycopg.Connection[Any], owner: str) -> None:
     """Give the owner what somebody else's migration made: as a superuser, or as who made it and is a member."""
-    parameters = {"owner": owner, "tables": sorted(own_tables()), "functions": sorted(names("function"))}
+    tables, functions = sorted(own_tables() | _FORMER_TABLES), sorted({*names("function"), *_FORMER_FUNCTIONS})
+    parameters = {"owner": owner, "tables": tables, "functions": functions}
     foreign = connection.execute(statement("migrate_foreign"), parameters).fetchall()
     if not foreign:
         return
     whose = ", ".join(sorted({other for other, _ in foreign}))
     commands = "; ".join(command for _, command in foreign)
     try:
-        until_free(plan, "giving the schema vouchers to the tables' owner", partial(_run, connection, commands))
+        retry_on_lock(plan, "giving the schema vouchers to the tables' owner", partial(_run, connection, commands))
     except errors.InsufficientPrivilege as error:
         raise MigrationError(
             f"what is in the schema vouchers belongs to {whose} instead of {owner}, who owns the billing service's "

@@ -88,7 +88,7 @@ def _pass_on(notice: errors.Diagnostic) -> None:
         log.warning("%s", notice.message_primary)
 
 
-def until_free(plan: Plan, what: str, attempt: Callable[[], T]) -> T:
+def retry_on_lock(plan: Plan, what: str, attempt: Callable[[], T]) -> T:
     """Make `attempt` until it works or patience ends. Between two, nothing is held: those who queued behind get on.
 
     `what` names it for people. Raises MigrationError, which names who holds the locks.
@@ -116,7 +116,7 @@ def _gave_up(plan: Plan, what: str, error: psycopg.Error) -> MigrationError:
     )
 
 
-def worded(error: psycopg.Error | UnicodeError) -> OperatorError:
+def translate_error(error: psycopg.Error | UnicodeError) -> OperatorError:
     """Our error for one that nobody expected: without values of rows, and without the connection string."""
     if isinstance(error, UnicodeError) or not error.sqlstate:
         return no_connection(error)

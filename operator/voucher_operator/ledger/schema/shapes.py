@@ -19,7 +19,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import errors
 
-from voucher_operator.ledger.schema.session import TOO_SLOW, MigrationError, Plan, connect, until_free
+from voucher_operator.ledger.schema.session import TOO_SLOW, MigrationError, Plan, connect, retry_on_lock
 from voucher_operator.ledger.statements import statement
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def check_before(plan: Plan) -> None:
     What is absent is not missed yet. Raises MigrationError before anything is changed, and psycopg's errors.
     """
     with connect(plan) as connection:
-        found, problems = until_free(plan, "comparing the ledger's tables", lambda: _look(connection))
+        found, problems = retry_on_lock(plan, "comparing the ledger's tables", lambda: _look(connection))
         tables = {_table(kind, name) for kind, name in found}
         for (kind, name), shape in expected().items():
             it = found.get((kind, name))
@@ -100,7 +100,7 @@ def check_before(plan: Plan) -> None:
                 problems.append(_other(kind, name, shape, it))
         _raise(problems)
         for name, shape in _broken(found):
-            until_free(plan, f"dropping the INVALID index {name}", partial(_drop, connection, name, shape))
+            retry_on_lock(plan, f"dropping the INVALID index {name}", partial(_drop, connection, name, shape))
 
 
 def check_after(plan: Plan) -> None:
@@ -109,7 +109,7 @@ def check_after(plan: Plan) -> None:
     Raises MigrationError, and psycopg's errors.
     """
     with connect(plan) as connection:
-        found, problems = until_free(plan, "comparing the ledger's tables", lambda: _look(connection))
+        found, problems = retry_on_lock(plan, "comparing the ledger's tables", lambda: _look(connection))
         missing = []
         for (kind, name), shape in expected().items():
             it = found.get((kind, name))
@@ -154,7 +154,7 @@ def _may_build(kind: str, shape: str) -> bool:
 
 def _build(plan: Plan, connection: psycopg.Connection[Any], name: str, shape: str) -> None:
     try:
-        until_free(plan, f"building the index {name}", partial(_run, connection, shape))
+        retry_on_lock(plan, f"building the index {name}", partial(_run, connection, shape))
     except errors.QueryCanceled as error:
         by_hand = shape.replace("CREATE INDEX ", "CREATE INDEX CONCURRENTLY IF NOT EXISTS ", 1)
         raise MigrationError(

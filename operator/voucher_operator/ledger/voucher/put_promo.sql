@@ -1,7 +1,7 @@
 -- The row that customers redeem, as the terms want it. Counters are the ledger's own and stay.
 INSERT INTO promo_codes AS p (code, credit_omr, credit_minor, description, active, max_redemptions)
 VALUES (
-    %(code)s, vouchers.whole(%(credit_minor)s), %(credit_minor)s, %(description)s, %(active)s, %(max_redemptions)s
+    %(code)s, vouchers.floor_to_major(%(credit_minor)s), %(credit_minor)s, %(description)s, %(active)s, %(max_redemptions)s
 )
 ON CONFLICT (code) DO UPDATE
 SET credit_omr = excluded.credit_omr, credit_minor = excluded.credit_minor, description = excluded.description,

@@ -13,7 +13,7 @@ next AS MATERIALIZED (
     SELECT p.id FROM portion AS p ORDER BY p.id OFFSET %(size)s LIMIT 1
 ),
 added AS (
-    INSERT INTO vouchers.summed AS s (code, granted_minor, last_redeemed_at)
+    INSERT INTO vouchers.backfill_total AS s (code, granted_minor, last_redeemed_at)
     SELECT substr(p.reason, 7), sum(p.amount_omr) * vouchers.scale(), max(p.created_at) FILTER (WHERE p.amount_omr > 0)
     FROM portion AS p
     WHERE p.id IS DISTINCT FROM (SELECT n.id FROM next AS n)
@@ -25,6 +25,6 @@ added AS (
     SET granted_minor = s.granted_minor + excluded.granted_minor,
         last_redeemed_at = greatest(s.last_redeemed_at, excluded.last_redeemed_at)
 )
-UPDATE vouchers.summing AS s
+UPDATE vouchers.backfill_progress AS s
 SET upto = coalesce((SELECT n.id FROM next AS n), s.upto), finished = NOT EXISTS (SELECT FROM next)
 RETURNING s.finished

@@ -2,13 +2,13 @@
 -- nobody. One row a code that was served.
 WITH free AS MATERIALIZED (
     SELECT p.code
-    FROM vouchers.summed AS s
+    FROM vouchers.backfill_total AS s
     JOIN promo_codes AS p ON p.code = s.code
     LIMIT %(size)s
     FOR NO KEY UPDATE OF p SKIP LOCKED
 ),
 taken AS (
-    DELETE FROM vouchers.summed AS s USING free AS f WHERE s.code = f.code
+    DELETE FROM vouchers.backfill_total AS s USING free AS f WHERE s.code = f.code
     RETURNING s.code, s.granted_minor, s.last_redeemed_at
 )
 UPDATE promo_codes AS p

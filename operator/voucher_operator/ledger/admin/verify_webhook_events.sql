@@ -14,7 +14,7 @@ SELECT NULL::text AS code, p.customer_id, p.key,
                         coalesce(p.state, 'missing'))
             ELSE format('event %s (%s) was kept as %s, but it is of a purchase that is %s: is the Sovereign''s name right?',
                         i.event_id, i.type, i.outcome, p.state) END AS detail
-FROM vouchers.inbox AS i
+FROM vouchers.webhook_event AS i
 LEFT JOIN vouchers.purchase AS p ON p.order_id::text = i.order_id
 LEFT JOIN vouchers.payment AS y ON y.session_id = i.session_id
 WHERE i.outcome = 'mismatch'

@@ -2,7 +2,7 @@
 -- such a copy then. What waits for a human stays for as long as it waits.
 WITH old AS MATERIALIZED (
     SELECT i.event_id, i.received_at
-    FROM vouchers.inbox AS i
+    FROM vouchers.webhook_event AS i
     WHERE i.received_at < now() - interval '90 days' AND i.outcome <> 'mismatch'
       AND i.received_at >= coalesce(%(after)s::timestamptz, '-infinity')
     ORDER BY i.received_at
@@ -10,6 +10,6 @@ WITH old AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ),
 taken_out AS (
-    DELETE FROM vouchers.inbox AS i USING old AS d WHERE i.event_id = d.event_id
+    DELETE FROM vouchers.webhook_event AS i USING old AS d WHERE i.event_id = d.event_id
 )
 SELECT count(*), max(d.received_at) FROM old AS d
