@@ -244,5 +244,5 @@ async def test_another_sovereigns_payment_is_kept(
     event["data"]["object"]["metadata"]["sovereign"] = "other.example.com"
     assert await checkout.receive(await checkout.payment_event(event, b"{}")) is Received.FOREIGN
     assert (await standing(ledger, awaiting)).state is PurchaseState.AWAITING_PAYMENT
-    assert [one.invariant for one in await verify(database18.admin_url)] == ["inbox"]
+    assert [one.invariant for one in await verify(database18.admin_url)] == ["webhook_events"]
     assert await checkout.look_up(awaiting) is Received.APPLIED

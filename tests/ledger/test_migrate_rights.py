@@ -203,7 +203,8 @@ async def test_rights_on_functions_are_taken_back_from_everybody(
             *(("normal_code", who) for who in ("-", RUNTIME, role)),
             *(("scale", who) for who in (RUNTIME, role)),
             ("take_back_redemption", RUNTIME),
-            *((name, who) for name in ("whole", "whole_units") for who in (RUNTIME, role)),
+            *(("floor_to_major", who) for who in (RUNTIME, role) for _ in range(2)),
+            *((name, who) for name in ("key_namespace", "whole", "whole_units") for who in (RUNTIME, role)),
         ]
     )
     admin.execute("DROP FUNCTION vouchers.later")

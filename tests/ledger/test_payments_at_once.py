@@ -69,7 +69,7 @@ async def test_credit_for_one_of_two_that_were_cancelled(database18: Database) -
         "cancelled",
         "completed",
     ]
-    assert [found.invariant for found in await verify(database18.runtime_url)] == ["inbox"]
+    assert [found.invariant for found in await verify(database18.runtime_url)] == ["webhook_events"]
 
 
 async def test_paid_while_it_is_taken_back(database18: Database) -> None:
@@ -87,7 +87,7 @@ async def test_paid_while_it_is_taken_back(database18: Database) -> None:
     assert left is not None
     ends = {
         Received.APPLIED: (PurchaseState.COMPLETED, []),
-        Received.MISMATCH: (PurchaseState.ROLLED_BACK, ["inbox"]),
+        Received.MISMATCH: (PurchaseState.ROLLED_BACK, ["webhook_events"]),
     }
     assert (left.state, [found.invariant for found in await verify(database18.runtime_url)]) == ends[received]
     assert await rows(database18, "SELECT sum(amount_minor)::bigint FROM credit_ledger") == [(0,)]

@@ -40,7 +40,7 @@ async def test_a_second_checkout_of_one_order(ledger18: Ledger, database18: Data
     assert await ledger18.receive(placed.event(EXPIRED, **second)) is Received.NO_CHANGE
     assert await ledger18.receive(placed.event(PAID, **second)) is Received.MISMATCH
     assert await ledger18.receive(placed.event()) is Received.APPLIED
-    assert await broken(database18) == [("inbox", f"redemption {placed.key}, customer {placed.customer}")]
+    assert await broken(database18) == [("webhook_events", f"redemption {placed.key}, customer {placed.customer}")]
     assert await ledger18.receive(placed.event(GIVEN_BACK, **second)) is Received.NO_CHANGE
     assert await look(database18, placed) == ("completed", "completed", 0)
 
@@ -68,7 +68,7 @@ async def test_paid_after_it_was_cancelled_and_the_credit_spent(ledger18: Ledger
         await go.spend(await go.customer(placed.user), 1)
     assert await ledger18.receive(placed.event()) is Received.MISMATCH
     assert await look(database18, placed) == ("cancelled", "cancelled", 9_500)
-    assert await broken(database18) == [("inbox", f"redemption {placed.key}, customer {placed.customer}")]
+    assert await broken(database18) == [("webhook_events", f"redemption {placed.key}, customer {placed.customer}")]
     # The human refunds it, and that settles it.
     assert await ledger18.receive(placed.event(GIVEN_BACK)) is Received.APPLIED
     assert await look(database18, placed) == ("refunded", "refunded", 9_500)
@@ -88,7 +88,7 @@ async def test_paid_after_it_was_cancelled_where_no_credit_is_taken(ledger18: Le
 async def test_paid_after_it_was_rolled_back(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18, ROLLED_BACK)
     assert await ledger18.receive(placed.event()) is Received.MISMATCH
-    assert await broken(database18) == [("inbox", f"redemption {placed.key}, customer {placed.customer}")]
+    assert await broken(database18) == [("webhook_events", f"redemption {placed.key}, customer {placed.customer}")]
     assert await ledger18.receive(placed.event(GIVEN_BACK)) is Received.APPLIED
     assert await broken(database18) == []
     # And when the refund comes first.

@@ -71,7 +71,7 @@ async def test_a_refund_of_a_second_payment_settles_that_payment_alone(ledger: L
     assert await ledger.receive(first(placed)) is Received.APPLIED
     assert await ledger.receive(placed.event(**SECOND)) is Received.MISMATCH
     (found,) = await verify(database.runtime_url)
-    assert (found.invariant, found.subject) == ("inbox", f"redemption {placed.key}, customer {placed.customer}")
+    assert (found.invariant, found.subject) == ("webhook_events", f"redemption {placed.key}, customer {placed.customer}")
     assert "was paid by payment pi_second of session cs_second, which is completed" in found.detail
     # Its refund names the order and the payment, and as the payment is known, no session.
     assert await ledger.receive(placed.event(REFUNDED, **{**SECOND, "session_id": None})) is Received.NO_CHANGE
@@ -88,7 +88,7 @@ async def test_a_refund_of_the_first_payment_keeps_the_second_waiting(ledger18: 
     await ledger18.receive(placed.event(**SECOND))
     assert await ledger18.receive(first(placed, REFUNDED)) is Received.APPLIED
     assert await look(database18, placed) == ("refunded", "refunded", HELD)
-    assert await broken(database18) == [("inbox", f"redemption {placed.key}, customer {placed.customer}")]
+    assert await broken(database18) == [("webhook_events", f"redemption {placed.key}, customer {placed.customer}")]
     assert await ledger18.receive(placed.event(REFUNDED, **SECOND)) is Received.NO_CHANGE
 
 
@@ -132,7 +132,7 @@ async def test_two_payments_of_an_order_that_was_rolled_back(ledger18: Ledger, d
     assert await ledger18.receive(first(placed)) is Received.MISMATCH
     assert await ledger18.receive(first(placed, REFUNDED)) is Received.APPLIED
     assert await ledger18.receive(placed.event(**SECOND)) is Received.MISMATCH
-    assert [invariant for invariant, _ in await broken(database18)] == ["inbox"]
+    assert [invariant for invariant, _ in await broken(database18)] == ["webhook_events"]
     assert await ledger18.receive(placed.event(REFUNDED, **SECOND)) is Received.APPLIED
     assert await look(database18, placed) == ("rolled_back", "failed", HELD)
 

@@ -177,7 +177,7 @@ async def run(history: History, database: Database, steps: list[tuple[object, ..
     await history.check()
     # The Go service made debts, and money came for what was rolled back: `verify` says so, and nothing else.
     debts = sum(balance < 0 for balance in history.model.balance.values())
-    found = [v.invariant for v in await verify(database.admin_url) if v.invariant != "inbox"]
+    found = [v.invariant for v in await verify(database.admin_url) if v.invariant != "webhook_events"]
     assert found == ["balance"] * debts
 
 

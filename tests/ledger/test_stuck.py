@@ -34,7 +34,7 @@ async def test_others_end_it_and_go_on(database: Database, frozen: int, caplog: 
                 assert await end_stale_sessions(own, seconds=0) == 1
                 assert not lives(database, frozen)
                 assert await end_stale_sessions(own, seconds=0) == 0
-        (told,) = (record.getMessage() for record in caplog.records if record.name.endswith(".stuck"))
+        (told,) = (record.getMessage() for record in caplog.records if record.name.endswith(".stale_sessions"))
         assert told.startswith("ended sessions of the operator that had been in a transaction for over 0 s: 1; ")
         assert says(await ledger.redeem(ask(CODE))) == "redeemed"
 

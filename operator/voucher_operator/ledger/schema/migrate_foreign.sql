@@ -11,7 +11,7 @@ FROM (
            format('ALTER TABLE %%I.%%I OWNER TO %%I', n.nspname, c.relname, %(owner)s::text)
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = 'vouchers' AND c.relkind = 'r'
+    WHERE n.nspname = 'vouchers' AND c.relkind IN ('r', 'v')
       AND (format('%%I.%%I', n.nspname, c.relname) = ANY (%(tables)s::text[]) OR c.relname ~ '^_?yoyo_')
     UNION ALL
     SELECT 3, p.proname, pg_get_userbyid(p.proowner),
