@@ -72,8 +72,8 @@ REASONS = {
         Reason.ORGANIZATION_REFUSED,
     },
 }
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EACH_PAGE = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+EACH_PAGE = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 KINDS = pytest.mark.parametrize("kind", ["voucher", "redemption"])
 
 
