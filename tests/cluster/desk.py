@@ -31,6 +31,7 @@ from voucher_operator.resources.keys import Key
 from voucher_operator.settings import Settings
 
 _ORGANIZATIONS: Final = "/apis/catalyst.openova.io/v1alpha1"
+_EVENTS: Final = "/apis/events.k8s.io/v1"
 _REDEMPTIONS: Final = "/apis/billing.openova.io/v1alpha1/namespaces/billing/redemptions"
 
 
@@ -53,6 +54,8 @@ class Memory:
     """Whether there is a CRD for them, of the cluster's scope."""
     faults: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Status and message for the calls whose `METHOD path` begins so."""
+    unanswered: str = ""
+    """Calls whose `METHOD path` begins so are done, and their answer is lost."""
     calls: list[str] = field(default_factory=list)
 
     async def param_serialize(self, method: str, path: str, **_: Any) -> tuple[str, str, None]:
@@ -64,6 +67,8 @@ class Memory:
         self.calls.append(f"{method} {path}")
         fault = next((one for start, one in self.faults.items() if f"{method} {path}".startswith(start)), None)
         status, answer = (fault[0], {"message": fault[1]}) if fault else self._answer(method, path, body or {})
+        if self.unanswered and f"{method} {path}".startswith(self.unanswered):
+            status, answer = 504, {}
         return _Response(status, "", json.dumps(answer).encode())
 
     def _answer(self, method: str, path: str, body: Object) -> tuple[int, Object]:
@@ -79,7 +84,9 @@ class Memory:
         live = self.objects.get(path.removesuffix("/status"))
         if live is None:
             return 404, {}
-        if method == "PATCH":
+        if "series" in body:
+            live.update(body)
+        elif method == "PATCH":
             if any(live["metadata"][name] != value for name, value in body["metadata"].items()):
                 return 409, {}
             for name, value in body["status"].items():
@@ -154,6 +161,13 @@ class Desk:
         while await self.parts.purchases.orders.reconcile(f"billing/{name}") is Result.REQUEUE:
             pass
         return self.watch(name)
+
+    async def events(self, name: str) -> list[str]:
+        """Post what is recorded; return the reasons of all events about an object, with how often each repeats."""
+        await self.process.recorder.drain(5.0)
+        found = [one for path, one in self.server.objects.items() if path.startswith(_EVENTS)]
+        mine = [one for one in found if one["regarding"]["name"] == name]
+        return [one["reason"] for one in mine for _ in range(one.get("series", {}).get("count", 1))]
 
     async def purchase(self, name: str) -> Purchase:
         """Read what a Redemption bought."""

@@ -6,15 +6,28 @@ See also: both controllers write through it; `kube` sends the patch; `cache` is 
 faster.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from voucher_operator import telemetry
-from voucher_operator.kube.cache import Cache
+from voucher_operator.kube.cache import Cache, slim
 from voucher_operator.kube.client import Body, ConflictError, KubeApi
 from voucher_operator.resources import conditions
-from voucher_operator.resources.errors import InvalidSpecError
+from voucher_operator.resources.errors import ApiUnavailableError, InvalidSpecError
+
+Report = Callable[[], None]
+"""What is to be done once the status is written: post the event that goes with it, count it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unconfirmed:
+    """A patch that was sent and not answered."""
+
+    body: Body
+    patch: Mapping[str, Any]
+    report: Report
 
 
 class StatusWriter:
@@ -25,11 +38,13 @@ class StatusWriter:
         self._plural = plural
         self._kind = kind
         self._cache = cache
+        self._unconfirmed: dict[str, _Unconfirmed] = {}
 
-    async def write(self, key: str, body: Body, patch: Mapping[str, Any]) -> bool:
+    async def write(self, key: str, body: Body, patch: Mapping[str, Any], report: Report | None = None) -> bool:
         """Merge `patch` into the status; False when the object has changed or gone meanwhile: reconcile it again.
 
-        Raises ApiUnavailableError when the API server could not take it.
+        `report` is called once the status is written, and never when it said so before.
+        Raises ApiUnavailableError when the API server did not answer: it may have written it, see `confirm`.
         """
         if not is_news(body, patch):
             return not self._has_changed(key, body)
@@ -38,8 +53,29 @@ class StatusWriter:
         except ConflictError:
             await self._refresh(key, body)
             return False
+        except ApiUnavailableError:
+            if report is not None:
+                self._unconfirmed[key] = _Unconfirmed(body, patch, report)
+            raise
         telemetry.STATUS_WRITES.labels(self._kind).inc()
+        if report is not None:
+            report()
         return True
+
+    async def confirm(self, key: str) -> None:
+        """Report what was written although the API server did not answer; call it before the object is reconciled.
+
+        Afterwards the status says it already, so nobody would report it. Raises ApiUnavailableError.
+        """
+        if (sent := self._unconfirmed.get(key)) is None:
+            return
+        namespace, name = key.split("/")
+        live = await self._kube.get(self._plural, namespace, name)
+        del self._unconfirmed[key]
+        if live is None or live["metadata"]["uid"] != sent.body["metadata"]["uid"]:
+            return
+        if not is_news(slim(live), sent.patch):
+            sent.report()
 
     async def write_invalid(self, key: str, body: Body, error: InvalidSpecError, owned: frozenset[str]) -> bool:
         """Say that the spec cannot be read by this version; as `write`."""

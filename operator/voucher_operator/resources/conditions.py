@@ -77,6 +77,11 @@ def stalled(reason: Reason, message: str, *, generation: int) -> tuple[Condition
     )
 
 
+def reason_in(previous: Iterable[Mapping[str, Any]], kind: str) -> str | None:
+    """Return the reason of the condition of this type; None when there is none."""
+    return next((one.get("reason") for one in previous if one.get("type") == kind), None)
+
+
 def merge(
     previous: Sequence[Mapping[str, Any]], wanted: Iterable[Condition], *, owned: frozenset[str], now: datetime
 ) -> list[dict[str, Any]]:

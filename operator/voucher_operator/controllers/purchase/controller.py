@@ -27,6 +27,7 @@ from voucher_operator.ledger.purchase.types import Line, Purchase, PurchaseReque
 from voucher_operator.ledger.types import LedgerInfo, RedeemRequest
 from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.purchase_saga import Checkout
+from voucher_operator.resources import conditions
 from voucher_operator.resources.errors import (
     CurrencyMismatchError,
     InvalidOrderError,
@@ -37,7 +38,7 @@ from voucher_operator.resources.errors import (
 )
 from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
-from voucher_operator.resources.redemption import Redemption
+from voucher_operator.resources.redemption import Redemption, RedemptionStatus
 
 _TOLD: Final = (PurchaseState.COMPLETED, PurchaseState.CANCELLED, PurchaseState.ROLLED_BACK, PurchaseState.REFUNDED)
 """People are told of an end, not of the way."""
@@ -71,6 +72,7 @@ class PurchaseController:
 
     async def reconcile(self, key: str) -> Result:
         """Bring one order as far as it goes now; raises what may pass and could not be told."""
+        await self.answers.confirm(key)
         body = self.cache.get(key)
         if body is None or (body["status"].get("finished") and key not in self._reopened):
             return self._forget(key)
@@ -193,14 +195,10 @@ class PurchaseController:
 
     async def _refuse(self, redemption: Redemption, reason: Reason, message: str) -> Answer:
         """Refuse what the ledger was not asked for."""
-        status = purchase_status.refused(redemption, reason, message, (await self.ledger.info()).now)
-        return Answer(status, "refused", note=Note(reason, "Order", message, warning=True))
+        return _refusal(redemption, reason, message, (await self.ledger.info()).now)
 
     def _answered(self, redemption: Redemption, reason: Reason, result: PurchaseResult) -> Answer:
-        message = purchase_status.ORDER_REFUSALS[reason]
-        note = None if result.replayed else Note(reason, "Order", message, warning=True)
-        status = purchase_status.refused(redemption, reason, message, result.decided_at)
-        return Answer(status, "refused", note=note)
+        return _refusal(redemption, reason, purchase_status.ORDER_REFUSALS[reason], result.decided_at)
 
     async def _bring_on(self, redemption: Redemption, purchase: Purchase) -> Answer:
         """Do what is left to do for a purchase, and say how it stands then."""
@@ -215,7 +213,7 @@ class PurchaseController:
             standing = await self.organizations.ensure(purchase)
         status = purchase_status.of(redemption, purchase, await self._currency(), waits=waits, organization=standing)
         again = purchase.state is PurchaseState.PENDING or (standing is not None and not standing.settled)
-        return Answer(status, purchase.state.value, again, _note(redemption, purchase), purchase.settled_at)
+        return Answer(status, purchase.state.value, again, _note(redemption, purchase, status), purchase.settled_at)
 
     async def _check_out(self, purchase: Purchase) -> Purchase:
         """Drive a pending purchase, as `Checkout.advance`; as it is when too many are under way: it comes again."""
@@ -247,10 +245,20 @@ def _made(redemption: Redemption, purchase: Purchase) -> bool:
     return redemption.metadata.uid == purchase.uid or redemption.request_hash() == purchase.request_hash
 
 
-def _note(redemption: Redemption, purchase: Purchase) -> Note | None:
-    """Tell people how a purchase ended, once."""
+def _refusal(redemption: Redemption, reason: Reason, message: str, at: datetime) -> Answer:
+    """Refuse an order; it makes an event unless the status says so already."""
+    said = conditions.reason_in(redemption.conditions, conditions.ORDER_PLACED)
+    note = None if said == reason else Note(reason, "Order", message, warning=True)
+    return Answer(purchase_status.refused(redemption, reason, message, at), "refused", note=note)
+
+
+def _note(redemption: Redemption, purchase: Purchase, status: RedemptionStatus) -> Note | None:
+    """Return the event for how a purchase ended, or for its code's undo; None when the status said so before."""
     reason, message = purchase_status.summary(purchase)
-    before = {one.get("type"): one.get("reason") for one in redemption.conditions}
-    if purchase.state not in _TOLD or before.get("PaymentSettled") == reason:
-        return None
-    return Note(reason, "Order", message, warning=purchase.state is not PurchaseState.COMPLETED)
+    before = redemption.conditions
+    if purchase.state in _TOLD and conditions.reason_in(before, conditions.PAYMENT_SETTLED) != reason:
+        return Note(reason, "Order", message, warning=purchase.state is not PurchaseState.COMPLETED)
+    undone = conditions.reason_in(status.conditions, conditions.REDEEMED) == Reason.ROLLED_BACK
+    if undone and conditions.reason_in(before, conditions.REDEEMED) != Reason.ROLLED_BACK:
+        return Note(Reason.ROLLED_BACK, "Undo", purchase_status.CODE_UNDONE, warning=True)
+    return None

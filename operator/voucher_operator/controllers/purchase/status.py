@@ -46,6 +46,7 @@ _ENDED: Final[Mapping[Reason, str]] = {
     Reason.INVALID_ORDER: f"The order cannot be paid as it is; {_AS_BEFORE}: {_AGAIN}, with another order.",
     Reason.ABANDONED: f"The Redemption was deleted before the checkout was made; {_AS_BEFORE}: {_AGAIN}.",
 }
+CODE_UNDONE: Final = "The redemption was undone: the code can be redeemed again."
 _UNKNOWN_END: Final = f"The order was taken back; {_AS_BEFORE}: {_AGAIN}."
 
 
@@ -167,8 +168,7 @@ def _redeemed(redemption: Redemption, purchase: Purchase) -> tuple[Condition, ..
         message = "The code is redeemed with the order, and taken back with it if no checkout can be made."
         return (condition(conditions.REDEEMED, None, Reason.PLACED, message, generation=generation),)
     if not _is_granted(purchase):
-        message = "The redemption was undone: the code can be redeemed again."
-        return (condition(conditions.REDEEMED, False, Reason.ROLLED_BACK, message, generation=generation),)
+        return (condition(conditions.REDEEMED, False, Reason.ROLLED_BACK, CODE_UNDONE, generation=generation),)
     message = "The credit is on the customer's ledger."
     return (condition(conditions.REDEEMED, True, Reason.REDEEMED, message, generation=generation),)
 

@@ -18,9 +18,10 @@ from voucher_operator.kube.client import Body
 from voucher_operator.kube.work_queue import Result
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import LedgerInfo, Outcome, RedeemResult
+from voucher_operator.resources import conditions
 from voucher_operator.resources.errors import InvalidSpecError, TerminalError, TransientError
 from voucher_operator.resources.reasons import Reason
-from voucher_operator.resources.redemption import Redemption, State
+from voucher_operator.resources.redemption import Redemption
 
 
 @dataclass(slots=True)
@@ -42,6 +43,7 @@ class RedemptionController:
 
     async def reconcile(self, key: str) -> Result:
         """Bring one Redemption to its end; raises what may pass and could not be told."""
+        await self.answers.confirm(key)
         body = self.cache.get(key)
         finished = body is not None and bool(body["status"].get("finished"))
         if body is None or (finished and key not in self._undone):
@@ -92,13 +94,23 @@ class RedemptionController:
 
 
 def redeemed(redemption: Redemption, result: RedeemResult, currency: str) -> Answer:
-    """Word what the ledger said to a code alone; a refusal is told to people when it is new."""
-    note = None
-    if result.refusal is not None and not result.replayed:
+    """Word what the ledger said to a code alone; a refusal or an undo makes an event when the status did not say it.
+
+    Not when the ledger says it for the first time: the status may not have been written then.
+    """
+    status = redemption_status.finished(redemption, result, currency)
+    return Answer(status, result.outcome.value, note=_note(redemption, result))
+
+
+def _note(redemption: Redemption, result: RedeemResult) -> Note | None:
+    if result.refusal is not None:
         note = Note(result.refusal, "Redeem", redemption_status.REFUSALS[result.refusal], warning=True)
-    elif result.outcome is Outcome.UNDONE and redemption.status.get("state") == State.REDEEMED:
+    elif result.outcome is Outcome.UNDONE:
         note = Note(Reason.ROLLED_BACK, "Undo", redemption_status.UNDONE, warning=True)
-    return Answer(redemption_status.finished(redemption, result, currency), result.outcome.value, note=note)
+    else:
+        return None
+    said = conditions.reason_in(redemption.conditions, conditions.REDEEMED)
+    return None if said == note.reason else note
 
 
 def parse(body: Body) -> Redemption:

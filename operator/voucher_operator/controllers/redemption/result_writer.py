@@ -3,10 +3,8 @@
 See also: `redemptions` and `orders` make the answers, `writer` patches, `pace` keeps connections free for others.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from voucher_operator import telemetry
 from voucher_operator.controllers.redemption.backpressure import Backpressure
@@ -59,17 +57,24 @@ class ResultWriter:
     recorder: EventRecorder
     cache: Cache
     pace: Backpressure
+    _writer: StatusWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._writer = StatusWriter(self.api, kube.REDEMPTIONS, "Redemption", self.cache)
+
+    async def confirm(self, key: str) -> None:
+        """As `StatusWriter.confirm`."""
+        await self._writer.confirm(key)
 
     async def give(self, key: str, body: Body, answer: Answer) -> Result:
         """Write a status; raises ApiUnavailableError."""
-        if not await self._write(key, body, answer.status.to_patch()):
+        async with self.pace.writing(), failpoint(Step.STATUS):
+            patch = answer.status.to_patch()
+            written = await self._writer.write(key, body, patch, lambda: self._report(body, answer))
+        if not written:
             return Result.REQUEUE
-        if answer.note is not None:
-            note = answer.note
-            self.recorder.record("Redemption", body, note.reason, note.action, note.message, warning=note.warning)
         if answer.finished:
             self.cache.drop_object(body)
-            telemetry.REDEMPTIONS.labels(answer.outcome, answer.status.conditions[0]["reason"]).inc()
         return Result.RETRY if answer.again else Result.DONE
 
     async def invalid(self, key: str, body: Body, error: InvalidSpecError) -> Result:
@@ -77,10 +82,8 @@ class ResultWriter:
         written = await self._writer.write_invalid(key, body, error, conditions.OVERALL_CONDITIONS)
         return Result.DONE if written else Result.REQUEUE
 
-    @property
-    def _writer(self) -> StatusWriter:
-        return StatusWriter(self.api, kube.REDEMPTIONS, "Redemption", self.cache)
-
-    async def _write(self, key: str, body: Body, patch: Mapping[str, Any]) -> bool:
-        async with self.pace.writing(), failpoint(Step.STATUS):
-            return await self._writer.write(key, body, patch)
+    def _report(self, body: Body, answer: Answer) -> None:
+        if (note := answer.note) is not None:
+            self.recorder.record("Redemption", body, note.reason, note.action, note.message, warning=note.warning)
+        if answer.finished:
+            telemetry.REDEMPTIONS.labels(answer.outcome, answer.status.conditions[0]["reason"]).inc()

@@ -49,7 +49,10 @@ class VoucherController:
         self._cache = cache
         self._writer = StatusWriter(api, kube.VOUCHERS, "Voucher", cache)
         self._agreed: dict[str, tuple[str, VoucherCounters]] = {}
-        self._ended: dict[str, None] = {}
+        self._ended: dict[str, bool] = {}
+        """uids of deleted Vouchers, and whether the event of the revocation is posted."""
+        self._taken: dict[str, str] = {}
+        """By uid, what the event Issued, which is posted with the status, says of another Voucher."""
         self._placed: dict[str, VoucherOwner] = {}
         self._fresh: dict[str, VoucherCounters] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -59,6 +62,7 @@ class VoucherController:
 
     async def reconcile(self, key: str) -> Result:
         """Bring one Voucher and its ledger row in line; raises what may pass."""
+        await self._writer.confirm(key)
         body = self._cache.get(key)
         await self._revoke_predecessor(key, body)
         if body is None or not _is_held(body):
@@ -84,11 +88,15 @@ class VoucherController:
         except OperatorError as error:
             return await self._fail(key, body, voucher, error)
         status = voucher_status.issued(voucher, counters, datetime.now(UTC))
-        if not await self._writer.write(key, body, status):
-            return Result.REQUEUE
-        if State.EXHAUSTED == status["state"] != voucher.status.get("state"):
+        written = await self._writer.write(key, body, status, lambda: self._report(body, voucher, status["state"]))
+        return Result.DONE if written else Result.REQUEUE
+
+    def _report(self, body: Body, voucher: Voucher, state: str) -> None:
+        """Post the events of a status that was just written: what it says and the one before it did not."""
+        if not voucher_status.was_issued(voucher.conditions):
+            self._record_issued(body, self._taken.pop(voucher.metadata.uid, ""))
+        if State.EXHAUSTED == state != voucher.status.get("state"):
             self._record(body, Reason.EXHAUSTED, "Redeem", "The cap is used up.")
-        return Result.DONE
 
     def _known(self, voucher: Voucher) -> VoucherCounters | None:
         """Return counters that a pass has just read, if nothing but counting is to be done."""
@@ -103,7 +111,7 @@ class VoucherController:
         self._placed[voucher.key] = VoucherOwner(
             voucher.metadata.uid, voucher.metadata.namespace, voucher.metadata.name
         )
-        self._tell(body, result)
+        self._tell(body, voucher, result)
         return result.counters
 
     async def _revoke_predecessor(self, key: str, body: Body | None) -> None:
@@ -121,15 +129,17 @@ class VoucherController:
         self._requeue_conflicts()
 
     async def _fail(self, key: str, body: Body, voucher: Voucher, error: OperatorError) -> Result:
-        if not await self._writer.write(key, body, voucher_status.failed(voucher, error, datetime.now(UTC))):
+        status = voucher_status.failed(voucher, error, datetime.now(UTC))
+        if not await self._writer.write(key, body, status, lambda: self._report_failure(body, voucher, error)):
             return Result.REQUEUE
-        if isinstance(error, TransientError):
-            return Result.RETRY
-        if _ready_reason(voucher) != error.reason:
-            self._record(body, error.reason, "Issue", error.message, warning=True)
-            if isinstance(error, CodeConflictError):
-                self._tell_holder(voucher, error.holder_uid)
-        return Result.DONE
+        return Result.RETRY if isinstance(error, TransientError) else Result.DONE
+
+    def _report_failure(self, body: Body, voucher: Voucher, error: OperatorError) -> None:
+        if isinstance(error, TransientError) or _ready_reason(voucher) == error.reason:
+            return
+        self._record(body, error.reason, "Issue", error.message, warning=True)
+        if isinstance(error, CodeConflictError):
+            self._tell_holder(voucher, error.holder_uid)
 
     def _tell_holder(self, refused: Voucher, holder_uid: str) -> None:
         """Tell the Voucher that has the code who else wants it; of another namespace nothing but that it does."""
@@ -171,17 +181,25 @@ class VoucherController:
         ref = voucher.spec.code_from.secret_key_ref
         return validate_code(await self._kube.secret_value(voucher.metadata.namespace, ref.name, ref.key))
 
-    def _tell(self, body: Body, result: PutResult) -> None:
-        """Record what was done to the ledger as soon as it was done, and hurry the Voucher that lost its code by it."""
-        if result.outcome is PutOutcome.ISSUED:
-            taken = result.displaced and f" It was taken over from Voucher {result.displaced.name}, which is newer."
-            self._record(body, Reason.ISSUED, "Issue", f"The code can be redeemed on the ledger.{taken or ''}")
+    def _tell(self, body: Body, voucher: Voucher, result: PutResult) -> None:
+        """Record what was done to the ledger as soon as it was done, and hurry the Voucher that lost its code by it.
+
+        Issued is posted with the status that says so first: a put that is repeated does not tell that it was the first.
+        """
+        taken = f" It was taken over from Voucher {result.displaced.name}, which is newer." if result.displaced else ""
+        if result.outcome is PutOutcome.ISSUED and voucher_status.was_issued(voucher.conditions):
+            self._record_issued(body, taken)
+        elif taken:
+            self._taken[voucher.metadata.uid] = taken
         if result.outcome is PutOutcome.DRIFT_CORRECTED:
             telemetry.DRIFT_CORRECTED.inc()
             message = f"Edited outside Git and put back: {', '.join(result.corrected)}."
             self._record(body, Reason.DRIFT_CORRECTED, "Correct", message, warning=True)
         if result.displaced is not None:
             self.requeue(f"{result.displaced.namespace}/{result.displaced.name}")
+
+    def _record_issued(self, body: Body, taken: str) -> None:
+        self._record(body, Reason.ISSUED, "Issue", f"The code can be redeemed on the ledger.{taken}")
 
     def _record(self, body: Body, reason: Reason, action: str, message: str, *, warning: bool = False) -> None:
         log.info(message, extra={"resource": "Voucher", "key": key_of(body), "reason": reason.value})
@@ -205,14 +223,19 @@ class VoucherController:
         return stale
 
     async def revoke(self, body: Body) -> None:
-        """Revoke the code of a deleted Voucher; raises LedgerUnavailableError. Redemptions and entries stay."""
+        """Revoke the code of a deleted Voucher; raises LedgerUnavailableError. Redemptions and entries stay.
+
+        The event is posted also when the ledger has nothing to revoke any more: an answer of it may have been lost.
+        """
         metadata = body["metadata"]
         async with self._alone(metadata["uid"]):
             self._end(metadata["uid"])
             owner = VoucherOwner(metadata["uid"], metadata["namespace"], metadata["name"])
             revoked = await self._ledger.revoke(owner)
         self._placed.pop(key_of(body), None)
-        if revoked:
+        issued = voucher_status.was_issued(body.get("status", {}).get("conditions", ()))
+        if (revoked or issued) and not self._ended.get(metadata["uid"]):
+            self._ended[metadata["uid"]] = True
             self._record(body, Reason.REVOKED, "Revoke", "The code can no longer be redeemed; what was redeemed stays.")
         self._requeue_conflicts()
 
@@ -225,7 +248,8 @@ class VoucherController:
         self.codes.drop(uid)
         self._fresh.pop(uid, None)
         self._agreed.pop(uid, None)
-        self._ended[uid] = None
+        self._taken.pop(uid, None)
+        self._ended.setdefault(uid, False)
         if len(self._ended) > _ENDED:
             del self._ended[next(iter(self._ended))]
 

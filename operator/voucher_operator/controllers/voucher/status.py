@@ -4,6 +4,7 @@ See also: `vouchers` and `projection` ask, `resources.conditions` merges, docs/v
 people.
 """
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -62,6 +63,11 @@ def failed(voucher: Voucher, error: OperatorError, now: datetime) -> dict[str, A
         "conditions": list(_merged(voucher, wanted, now)),
         "state": State.CONFLICT.value if conflict else voucher.status.get("state", State.PENDING.value),
     }
+
+
+def was_issued(previous: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a status with these conditions says that its Voucher has been in the ledger."""
+    return conditions.reason_in(previous, conditions.REDEEMABLE) not in (None, Reason.NOT_ISSUED)
 
 
 def _redeemable(voucher: Voucher, error: OperatorError) -> tuple[bool | None, Reason, str]:
