@@ -19,10 +19,11 @@ REGISTRY = CollectorRegistry()
 
 REDEMPTIONS = Counter(
     "voucher_operator_redemptions_total",
-    "Redemption resources decided, by outcome and reason.",
+    "Redemption resources that became finished, each once, by the outcome and reason that they had then.",
     ["outcome", "reason"],
     registry=REGISTRY,
 )
+"""A finished one whose payment goes on, or that is undone, is not counted again."""
 BATCH_SIZE = Histogram(
     "voucher_operator_ledger_batch_size",
     "Requests that travelled in one ledger statement.",
@@ -61,18 +62,25 @@ OUTBOX_AGE = Gauge(
     "voucher_operator_outbox_oldest_seconds", "Age of the oldest event that waits to be published.", registry=REGISTRY
 )
 EVENTS_PUBLISHED = Counter(
-    "voucher_operator_events_published_total", "Events that JetStream has stored, by type.", ["type"], registry=REGISTRY
+    "voucher_operator_events_published_total",
+    "Events that JetStream has stored and the ledger has marked as published, by type.",
+    ["type"],
+    registry=REGISTRY,
 )
+"""One that is published again, because it could not be marked, is counted once."""
 NATS_UP = Gauge("voucher_operator_nats_up", "1 while the leader is connected to JetStream.", registry=REGISTRY)
 WEBHOOKS = Counter(
     "voucher_operator_webhooks_total", "Calls of the webhook, by what became of them.", ["result"], registry=REGISTRY
 )
 MISMATCHES = Counter(
     "voucher_operator_payment_mismatches_total",
-    "Payments that fit no order, told by a webhook or found by a look at Stripe.",
+    "Reports of payments that fit no order: events of a webhook, and findings of a look at Stripe.",
     registry=REGISTRY,
 )
-"""Without labels, so that it is there and 0 before the first one: `increase` does not see a series begin."""
+"""Without labels, so that it is there and 0 before the first one: `increase` does not see a series begin.
+
+Each event and each look with news counts: one payment that both report is counted twice. `verify` names each once.
+"""
 DISPUTES = Counter(
     "voucher_operator_payment_disputes_total", "Payments of orders that became disputed.", registry=REGISTRY
 )

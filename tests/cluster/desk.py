@@ -89,6 +89,7 @@ class Memory:
         elif method == "PATCH":
             if any(live["metadata"][name] != value for name, value in body["metadata"].items()):
                 return 409, {}
+            live["status"] = dict(live["status"])  # the caches keep what they were given
             for name, value in body["status"].items():
                 live["status"].pop(name, None)
                 if value is not None:

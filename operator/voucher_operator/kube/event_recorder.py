@@ -89,7 +89,7 @@ class EventRecorder:
                 while not self._pending.empty():
                     await self._post(self._pending.get_nowait())
         except (TimeoutError, ApiUnavailableError, ConflictError):
-            telemetry.EVENTS_DROPPED.inc(self._pending.qsize())
+            telemetry.EVENTS_DROPPED.inc(1 + self._pending.qsize())
 
     async def _post(self, note: _Event) -> None:
         series = self._series.get(note.identity)

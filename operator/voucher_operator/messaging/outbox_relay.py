@@ -149,16 +149,18 @@ class Relay:
     async def _round(self, bus: Bus) -> bool:
         """Publish what waits now; return whether there may be more. What was acknowledged is always marked."""
         events = await self._outbox.outbox_pending(_PAGE, list(self._blocked))
-        acknowledged: list[str] = []
+        acknowledged: list[OutboxEvent] = []
         try:
             await self._chains(bus, by_tenant(events), acknowledged)
         finally:
             if acknowledged:
                 async with failpoint(Step.MARK_PUBLISHED):
-                    await self._outbox.outbox_published(acknowledged)
+                    await self._outbox.outbox_published([event.id for event in acknowledged])
+                for event in acknowledged:
+                    telemetry.EVENTS_PUBLISHED.labels(event.type).inc()
         return bool(events)
 
-    async def _chains(self, bus: Bus, chains: Iterable[list[OutboxEvent]], acknowledged: list[str]) -> None:
+    async def _chains(self, bus: Bus, chains: Iterable[list[OutboxEvent]], acknowledged: list[OutboxEvent]) -> None:
         """Publish chains of events beside each other; the first error ends all, and is raised.
 
         Not a TaskGroup: before Python 3.12 it leaves its task counting as cancelled, which `connected` must not see.
@@ -171,7 +173,7 @@ class Relay:
                 for event in events:
                     if failed or not await self._sent(bus, event, failed):
                         return
-                    acknowledged.append(event.id)
+                    acknowledged.append(event)
 
         await asyncio.gather(*(chain(events) for events in chains))
         if failed:
@@ -192,7 +194,6 @@ class Relay:
             failed.append(error)
             return False
         self._refused.discard(event.id)
-        telemetry.EVENTS_PUBLISHED.labels(event.type).inc()
         return True
 
     async def _measure(self) -> None:

@@ -85,5 +85,6 @@ class ResultWriter:
     def _report(self, body: Body, answer: Answer) -> None:
         if (note := answer.note) is not None:
             self.recorder.record("Redemption", body, note.reason, note.action, note.message, warning=note.warning)
-        if answer.finished:
+        if answer.finished and not body["status"].get("finished"):
+            # Not when a finished one goes on: paid at the last moment, refunded, or undone.
             telemetry.REDEMPTIONS.labels(answer.outcome, answer.status.conditions[0]["reason"]).inc()
