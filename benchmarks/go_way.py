@@ -1,6 +1,6 @@
 """The Go service's way to redeem, by a client that costs nothing: pgbench with the five statements.
 
-Neighbours: `tests.ledger.go_service` has the same statements for tests; `ledger` compares.
+See also: `tests.ledger.go_service` has the same statements for tests; `ledger` compares.
 """
 
 import os

@@ -26,10 +26,10 @@ def measure(version: Version, rounds: int, seconds: float) -> None:
         rival = GoWay(server.database("go"), version, customers)
         ours = _OurWay(server.database("ours"), customers)
         title(f"ledger: one hot voucher on {_describe(server)}, {rounds} rounds of {seconds:g} s each")
-        crowds = [(rival.run(CLIENTS, seconds)[0], ours.run(CALLERS, seconds)[0]) for _ in range(rounds)]
+        loads = [(rival.run(CLIENTS, seconds)[0], ours.run(CALLERS, seconds)[0]) for _ in range(rounds)]
         alone = [_alone(rival, ours, seconds) for _ in range(rounds)]
         new = [ours.run(CALLERS, seconds, strangers=True)[0] for _ in range(rounds)]
-        _print_crowds(crowds, new)
+        _print_loads(loads, new)
         _print_alone(alone)
 
 
@@ -37,8 +37,8 @@ def _alone(rival: GoWay, ours: "_OurWay", seconds: float) -> tuple[float, float,
     return rival.run(1, seconds)[1], asyncio.run(rival.run_here(seconds)), ours.run(1, seconds)[1]
 
 
-def _print_crowds(crowds: list[tuple[float, float]], new: list[float]) -> None:
-    theirs, ours = [pair[0] for pair in crowds], [pair[1] for pair in crowds]
+def _print_loads(loads: list[tuple[float, float]], new: list[float]) -> None:
+    theirs, ours = [pair[0] for pair in loads], [pair[1] for pair in loads]
     line(f"five statements, {CLIENTS} connections (pgbench)", theirs, "/s")
     line(f"Ledger.redeem, {CALLERS} callers", ours, "/s")
     line("ratio", ratios(ours, theirs), "times", 1)
@@ -47,11 +47,11 @@ def _print_crowds(crowds: list[tuple[float, float]], new: list[float]) -> None:
 
 
 def _print_alone(alone: list[tuple[float, float, float]]) -> None:
-    theirs, here, ours = ([1e3 * found[n] for found in alone] for n in range(3))
+    theirs, raw, ours = ([1e3 * found[n] for found in alone] for n in range(3))
     line("five statements, one connection (pgbench), median", theirs, "ms", 2)
-    line("five statements, one connection of psycopg, median", here, "ms", 2)
+    line("five statements, one connection of psycopg, median", raw, "ms", 2)
     line("Ledger.redeem, a lone caller, median", ours, "ms", 2)
-    line("ratio to psycopg's (less is better)", ratios(ours, here), "times", 2)
+    line("ratio to psycopg's (less is better)", ratios(ours, raw), "times", 2)
     line("ratio to pgbench's (less is better)", ratios(ours, theirs), "times", 2)
 
 

@@ -1,7 +1,7 @@
 """A client of the API server that does as little as a client can, so that its rate is the server's.
 
 Requests are bytes before the clock starts; an answer is awaited to its end, its status looked at, the rest is not
-parsed unless asked for. Neighbour: `redemptions` makes the requests.
+parsed unless asked for. See also: `redemptions` makes the requests.
 """
 
 import asyncio

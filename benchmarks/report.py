@@ -1,4 +1,4 @@
-"""Medians, and what a reader must know of the machine. Neighbours: `ledger` and `redemptions` print through it."""
+"""Medians, and what a reader must know of the machine. See also: `ledger` and `redemptions` print through it."""
 
 import os
 import platform

@@ -1,6 +1,6 @@
 """Access to a cluster, whoever runs it: by kubectl as people have it, and by a client for what is done often.
 
-Neighbours: `control_plane` is a cluster of ours; `cluster` needs no more than this of either kind.
+See also: `control_plane` is a cluster of ours; `cluster` needs no more than this of either kind.
 """
 
 import json

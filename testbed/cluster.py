@@ -1,7 +1,7 @@
 """The whole stack for the demo, tests and benchmarks: a cluster, a ledger, the operator's rights, operator processes.
 
 Each part may come from elsewhere: `Stack` takes a given cluster and a given database in place of its own.
-Neighbours: `control_plane`, `postgres`, `operator_process`; the chart is what the rights are rendered from.
+See also: `control_plane`, `postgres`, `operator_process`; the chart is what the rights are rendered from.
 """
 
 import contextlib

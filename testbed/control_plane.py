@@ -1,6 +1,6 @@
 """A real Kubernetes control plane on loopback: etcd, API server, controller manager; no kubelet, so no pods run.
 
-Neighbours: `access` is what is done with it, `credentials` writes keys and kubeconfigs, `cluster` installs on it.
+See also: `access` is what is done with it, `credentials` writes keys and kubeconfigs, `cluster` installs on it.
 """
 
 import contextlib
@@ -51,18 +51,18 @@ class ControlPlane(ClusterAccess):
         """Stop."""
         self.stop()
 
-    def invitation(self) -> dict[str, str]:
+    def connection_details(self) -> dict[str, str]:
         """Return what another process needs to use this cluster while it runs: see `joined`. Needs `prepare` alone."""
         return {"folder": str(self._folder), "binaries": str(self._binaries), "port": str(self._port)}
 
     @classmethod
-    def joined(cls, invitation: Mapping[str, str]) -> "ControlPlane":
-        """Return the cluster that another process runs. Who joins cannot end or restart any of it."""
-        guest = cls()
-        guest._temporary = Path(invitation["folder"])
-        guest._binaries = Path(invitation["binaries"])
-        guest._port = int(invitation["port"])
-        return guest
+    def attached(cls, connection_details: Mapping[str, str]) -> "ControlPlane":
+        """Return the cluster that another process runs. The returned object cannot end or restart it."""
+        cluster = cls()
+        cluster._temporary = Path(connection_details["folder"])
+        cluster._binaries = Path(connection_details["binaries"])
+        cluster._port = int(connection_details["port"])
+        return cluster
 
     @property
     def url(self) -> str:

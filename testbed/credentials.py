@@ -1,6 +1,6 @@
 """Keys and kubeconfig files for the control plane.
 
-Neighbours: `control_plane`, `access`.
+See also: `control_plane`, `access`.
 """
 
 import base64

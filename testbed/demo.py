@@ -1,7 +1,7 @@
 """`make demo`: the whole thing, real from YAML to ledger, shown in a terminal.
 
 Starts a control plane and PostgreSQL of its own, or uses KUBECONFIG and DATABASE_URL where both are given (and builds
-nothing then). Waits on conditions, never on time. Neighbours: `cluster.Stack` starts the parts; `examples/` is what
+nothing then). Waits on conditions, never on time. See also: `cluster.Stack` starts the parts; `examples/` is what
 is applied; `demo_orders` buys.
 """
 
@@ -15,7 +15,7 @@ from signal import SIGINT, SIGTERM, signal
 
 from testbed.access import ExistingCluster
 from testbed.cluster import Stack, command
-from testbed.demo_orders import Shop, buy, shop
+from testbed.demo_orders import StripeDemo, buy, open_stripe_demo
 from testbed.demo_terminal import WAIT, kubectl, say
 from testbed.interpreter import ROOT
 from testbed.postgres import Database
@@ -27,8 +27,8 @@ EXAMPLES = ROOT / "examples"
 def main() -> int:
     """Run the demo; returns an exit code."""
     try:
-        with temporary_folder("demo") as folder, _stack(folder) as stack, shop(folder) as open_shop:
-            _show(stack, open_shop)
+        with temporary_folder("demo") as folder, _stack(folder) as stack, open_stripe_demo(folder) as stripe_demo:
+            _show(stack, stripe_demo)
             if os.environ.get("KEEP"):
                 _keep(stack)
             _clean(stack)
@@ -54,20 +54,20 @@ def _stack(folder: Path) -> Stack:
     )
 
 
-def _show(stack: Stack, shop: Shop) -> None:
+def _show(stack: Stack, stripe_demo: StripeDemo) -> None:
     say("Starting the operator")
-    operator = stack.operator("demo", {"VOUCHER_OPERATOR_BACKOFF_MAX": "5", **shop.env})
+    operator = stack.operator("demo", {"VOUCHER_OPERATOR_BACKOFF_MAX": "5", **stripe_demo.env})
     operator.wait_ready(leader=True)
     with _examples(stack):
         _issue(stack)
         _redeem(stack)
-        buy(stack, operator, shop)
+        buy(stack, operator, stripe_demo)
         _look(stack)
 
 
 @contextmanager
 def _examples(stack: Stack) -> Iterator[None]:
-    """Leave no example behind that an earlier, broken run may have left."""
+    """Delete first what an earlier run may have left."""
     stack.cluster.kubectl("delete", f"--filename={EXAMPLES}", "--ignore-not-found", WAIT)
     yield
 
@@ -98,13 +98,13 @@ def _redeem(stack: Stack) -> None:
 
 
 def _look(stack: Stack) -> None:
-    say("What the resources say")
+    say("Status of the resources")
     kubectl(stack, "get", "vouchers,redemptions")
-    say("What the ledger says of one customer: voucher-operator balance said")
+    say("Credit of one customer: voucher-operator balance said")
     print(command(stack.database.runtime_url, "balance", "said").rstrip())
     say("Whether every invariant of the ledger holds: voucher-operator verify")
     _verify(stack)
-    say("What people are told: kubectl get events")
+    say("Events for people: kubectl get events")
     columns = "REASON:.reason,REGARDING:.regarding.name,NOTE:.note"
     kubectl(
         stack,

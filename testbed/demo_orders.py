@@ -1,7 +1,7 @@
 """The demo's orders: one by credit alone, one that cannot be paid and leaves nothing behind, and the same by card.
 
 A scripted Stripe takes the place of the real one, and plays the customer who pays. Its key comes late, as a Secret may:
-until then an order that the credit does not cover is refused. Neighbours: `demo` runs this; `scripted_stripe` is the
+until then an order that the credit does not cover is refused. See also: `demo` runs this; `scripted_stripe` is the
 Stripe; `examples/` has the prices and the orders.
 """
 
@@ -31,7 +31,7 @@ _VOUCHER: Final = "voucher/gift-10"
 _SECRET: Final = "whsec_demo"
 
 
-class Shop:
+class StripeDemo:
     """The catalog as a mounted file, and a Stripe; `env` is what the operator has to know of them."""
 
     def __init__(self, stripe: ScriptedStripe, folder: Path) -> None:
@@ -50,7 +50,7 @@ class Shop:
             "VOUCHER_OPERATOR_COUNTER_SYNC_INTERVAL": "1",
         }
 
-    def open_to_cards(self) -> None:
+    def mount_stripe_key(self) -> None:
         """Mount Stripe's key."""
         self._key.write_text(KEY)
 
@@ -64,20 +64,20 @@ class Shop:
 
 
 @contextmanager
-def shop(folder: Path) -> Iterator[Shop]:
+def open_stripe_demo(folder: Path) -> Iterator[StripeDemo]:
     """Run a Stripe while the demo lasts."""
     with ScriptedStripe() as stripe:
-        yield Shop(stripe, folder)
+        yield StripeDemo(stripe, folder)
 
 
-def buy(stack: Stack, operator: OperatorProcess, shop: Shop) -> None:
+def buy(stack: Stack, operator: OperatorProcess, stripe_demo: StripeDemo) -> None:
     """Show the orders. On a ledger that has seen the last of them before, that one's answer stands and is not shown."""
     _by_credit(stack)
     if _seen(stack):
         say("This ledger has an order huda-buys from before: an order is bound to its name for ever, so it is left out")
         return
     _refused(stack)
-    _by_card(stack, operator, shop)
+    _by_card(stack, operator, stripe_demo)
 
 
 def _by_credit(stack: Stack) -> None:
@@ -95,16 +95,16 @@ def _refused(stack: Stack) -> None:
     kubectl(stack, "get", _VOUCHER)
 
 
-def _by_card(stack: Stack, operator: OperatorProcess, shop: Shop) -> None:
+def _by_card(stack: Stack, operator: OperatorProcess, stripe_demo: StripeDemo) -> None:
     say("Stripe's key arrives (of a mock). The same order again, under the same name")
-    shop.open_to_cards()
+    stripe_demo.mount_stripe_key()
     kubectl(stack, "replace", "--force", f"--filename={_BY_CARD}")
     wait_for(stack, ".status.state", "AwaitingPayment", _ORDER)
     kubectl(stack, "get", _ORDER, "--output=jsonpath={.status.conditions[?(@.type=='OrderPlaced')].message}")
     url = stack.cluster.kubectl("--namespace=billing", "get", _ORDER, "--output=jsonpath={.status.checkoutURL}")
     say("The mock plays Huda, who pays at status.checkoutURL, and Stripe, which then calls the operator, signed")
     print(url)
-    shop.pay(operator, url)
+    stripe_demo.pay(operator, url)
     wait_for(stack, ".status.state", "Completed", _ORDER)
     wait_for(stack, ".status.redeemed", "1/1", _VOUCHER)
 

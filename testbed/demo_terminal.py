@@ -1,6 +1,6 @@
 """How the demo talks: headings, commands as one would type them, and what they print.
 
-Neighbours: `demo` and `demo_orders` say what happens.
+See also: `demo` and `demo_orders` say what happens.
 """
 
 import sys

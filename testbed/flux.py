@@ -1,7 +1,7 @@
 """Flux for real: its kustomize-controller as a process on a cluster, fed with the commits of a real Git repository.
 
 source-controller is not run. All that the other controller sees of it is an archive behind a URL and the status of a
-GitRepository object that names it; `Source` writes both. Neighbours: `tools` builds the controller, `access` is the
+GitRepository object that names it; `Source` writes both. See also: `tools` builds the controller, `access` is the
 cluster it works on; tests/gitops look at what it does to vouchers.
 """
 
@@ -119,13 +119,13 @@ class Source:
         commit = self.repository.head()
         path = f"gitrepository/{self.namespace}/flux-system/{commit}.tar.gz"
         self.repository.archive(self._root / path)
-        status = {"observedGeneration": 1, **self._offer(path, f"main@sha1:{commit}")}
+        status = {"observedGeneration": 1, **self._artifact_status(path, f"main@sha1:{commit}")}
         where = ("gitrepository", "flux-system", f"--namespace={self.namespace}")
         patch = json.dumps({"status": status})
         self._cluster.kubectl("patch", *where, "--subresource=status", "--type=merge", f"--patch={patch}")
         return f"main@sha1:{commit}"
 
-    def _offer(self, path: str, revision: str) -> dict[str, Any]:
+    def _artifact_status(self, path: str, revision: str) -> dict[str, Any]:
         content = (self._root / path).read_bytes()
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         artifact = {
@@ -136,16 +136,16 @@ class Source:
             "size": len(content),
             "url": f"{self._url}/{path}",
         }
-        told = {"status": "True", "reason": "Succeeded", "message": f"stored artifact for revision '{revision}'"}
+        state = {"status": "True", "reason": "Succeeded", "message": f"stored artifact for revision '{revision}'"}
         stamp = {"observedGeneration": 1, "lastTransitionTime": now}
         return {
             "artifact": artifact,
-            "conditions": [{"type": kind, **told, **stamp} for kind in ("Ready", "ArtifactInStorage")],
+            "conditions": [{"type": kind, **state, **stamp} for kind in ("Ready", "ArtifactInStorage")],
         }
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files and says nothing."""
+class _SilentHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files and logs nothing."""
 
     def log_message(self, format: str, *args: Any) -> None:
         """Drop the line."""
@@ -198,7 +198,7 @@ class Flux:
 
     def _serve(self, folder: Path) -> str:
         folder.mkdir()
-        handler = functools.partial(_Quiet, directory=str(folder))
+        handler = functools.partial(_SilentHandler, directory=str(folder))
         server = self._resources.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
         threading.Thread(target=server.serve_forever, name="archives", daemon=True).start()
         self._resources.callback(server.shutdown)

@@ -1,6 +1,6 @@
 """Finds a Go that is new enough and builds with it, saying how far it is.
 
-Neighbour: `tools`, which knows what to build and where to keep it.
+See also: `tools`, which knows what to build and where to keep it.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ from typing import IO
 
 from testbed.processes import TestbedError
 
-QUIET = 10.0
+PROGRESS_INTERVAL = 10.0
 """Seconds between two lines of progress where the output is not a terminal."""
 
 
@@ -49,7 +49,7 @@ class Progress:
         """Print a line that the next one replaces; call it often."""
         if self._terminal:
             self._print(text, end="")
-        elif time.monotonic() - self._last >= QUIET:
+        elif time.monotonic() - self._last >= PROGRESS_INTERVAL:
             self._print(text, end="\n")
 
     def _print(self, text: str, end: str) -> None:
@@ -100,7 +100,7 @@ def _environment() -> dict[str, str]:
 
 
 def build(go: Go, source: Path, target: Path, ldflags: str, progress: Progress) -> None:
-    """Build all tools of the module in `source` into `target`. Raises TestbedError with the compiler's last words."""
+    """Build all tools of the module in `source` into `target`. Raises TestbedError with the compiler's last output."""
     progress.say(f"building with {go.version}; only the first time")
     modules, packages = 0, 0
 
@@ -133,13 +133,13 @@ def download(go: Go, module: str, checksum: str, cwd: Path) -> Path:
     done = subprocess.run(command, cwd=cwd, env=_environment(), capture_output=True, text=True)
     answer = json.loads(done.stdout) if done.stdout else {}
     if done.returncode != 0 or answer.get("Sum") != checksum:
-        told = answer.get("Error") or done.stderr.strip() or f"its checksum is {answer.get('Sum')}, not {checksum}"
-        raise TestbedError(f"{module}: {told}")
+        error = answer.get("Error") or done.stderr.strip() or f"its checksum is {answer.get('Sum')}, not {checksum}"
+        raise TestbedError(f"{module}: {error}")
     return Path(answer["Dir"])
 
 
-def _run(command: list[str], cwd: Path, heard: Callable[[str], None], tick: Callable[[], None]) -> None:
-    """Run Go; `heard` gets each line that it prints, `tick` is called about once a second."""
+def _run(command: list[str], cwd: Path, on_line: Callable[[str], None], tick: Callable[[], None]) -> None:
+    """Run Go; `on_line` gets each line that it prints, `tick` is called about once a second."""
     last: deque[str] = deque(maxlen=30)
     with subprocess.Popen(
         command,
@@ -150,7 +150,7 @@ def _run(command: list[str], cwd: Path, heard: Callable[[str], None], tick: Call
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        listener = threading.Thread(target=_listen, args=(process.stdout, heard, last), daemon=True)
+        listener = threading.Thread(target=_listen, args=(process.stdout, on_line, last), daemon=True)
         listener.start()
         try:
             while listener.is_alive():
@@ -163,7 +163,7 @@ def _run(command: list[str], cwd: Path, heard: Callable[[str], None], tick: Call
         raise TestbedError(f"{' '.join(command[1:3])} failed in {cwd.name}:\n{''.join(last)}")
 
 
-def _listen(output: IO[str], heard: Callable[[str], None], last: deque[str]) -> None:
+def _listen(output: IO[str], on_line: Callable[[str], None], last: deque[str]) -> None:
     for line in output:
         last.append(line)
-        heard(line)
+        on_line(line)

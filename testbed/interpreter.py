@@ -1,6 +1,6 @@
 """How Python is started for the operator.
 
-Neighbours: `operator_process` and `nursery` start replicas by it, `cluster` single commands.
+See also: `operator_process` and `fork_server` start replicas by it, `cluster` single commands.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-AS_IN_THE_IMAGE: Final = """
+RUN_MODULE: Final = """
 import runpy, sys
 # Packages of the tests, which libraries of the operator's use when they are there.
 sys.modules.update(dict.fromkeys(("pykube", "rich")))

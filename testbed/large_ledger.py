@@ -12,7 +12,7 @@ from testbed.postgres import Database
 BUSY = "user-1"
 """The customer with many entries."""
 SERVED, UNSERVED = "billing", "another-operator"
-"""Namespaces of purchases: `UNSERVED` holds the ended ones whose end nobody has been told."""
+"""Namespaces of purchases: `UNSERVED` holds the ended ones whose end is not delivered yet."""
 
 _CUSTOMERS = """
 INSERT INTO customers (id, user_id, tenant_id, email)
@@ -107,8 +107,8 @@ INSERT INTO vouchers.webhook_event (event_id, type, raw, session_id, order_id, o
 SELECT 'evt_' || n, 'checkout.session.completed', convert_to(repeat('{{"id": "evt"}}', 20), 'UTF8'), 'cs_' || n,
        CASE WHEN n < {purchases} THEN md5('order ' || n)::uuid END,
        CASE WHEN n < {purchases} THEN 'applied' ELSE 'no_change' END,
-       now() - interval '80 days' * (1 - n::float / {told})
-FROM generate_series(0, {told} - 1) AS n;
+       now() - interval '80 days' * (1 - n::float / {webhook_events})
+FROM generate_series(0, {webhook_events} - 1) AS n;
 
 DROP TABLE bought
 """
@@ -128,7 +128,7 @@ class Size:
     """Ended and undelivered ones of the namespace `UNSERVED`."""
     events: int
     """In the outbox, all of them published and none of them old."""
-    told: int
+    webhook_events: int
     """In the inbox, none of them old."""
     busy: int
     """Entries of the customer `BUSY`."""
@@ -143,7 +143,7 @@ class Size:
             awaiting=redemptions // 10,
             unserved=redemptions // 5,
             events=redemptions,
-            told=redemptions,
+            webhook_events=redemptions,
             busy=redemptions // 5,
         )
 

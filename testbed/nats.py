@@ -1,6 +1,6 @@
 """A real nats-server with JetStream, on one port and one store, however often it is stopped and started.
 
-Neighbours: `tools` builds it, `processes` runs it; tests of the outbox cut it off.
+See also: `tools` builds it, `processes` runs it; tests of the outbox cut it off.
 """
 
 import contextlib

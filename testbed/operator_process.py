@@ -1,7 +1,6 @@
 """The operator as a process of its own, with what a pod would give it: environment, credentials, signals.
 
-Neighbours: `cluster` makes its credentials; `nursery` makes many of them start at once; tests read its log, probes and
-metrics.
+See also: `cluster` makes its credentials, `fork_server` starts it faster; tests read its log, probes and metrics.
 """
 
 import http.client
@@ -18,11 +17,11 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from testbed.interpreter import AS_IN_THE_IMAGE, environment
-from testbed.nursery import Newborn, Nursery
+from testbed.fork_server import ForkedProcess, ForkServer
+from testbed.interpreter import RUN_MODULE, environment
 from testbed.processes import Daemon, TestbedError, free_port, wait_until
 
-_LOUD = ("WARNING", "ERROR", "CRITICAL")
+_PROBLEM_LEVELS = ("WARNING", "ERROR", "CRITICAL")
 
 
 class OperatorProcess:
@@ -37,12 +36,12 @@ class OperatorProcess:
         folder: Path,
         pod_name: str | None = None,
         env: Mapping[str, str] | None = None,
-        nursery: Nursery | None = None,
+        fork_server: ForkServer | None = None,
     ) -> None:
         """Prepare a replica for `namespaces`, the first of which holds the Lease.
 
         `folder` takes its log, `env` adds to or replaces its environment. It is started as the image does it, by an
-        interpreter of its own, unless there is a `nursery`, which is faster.
+        interpreter of its own, unless there is a `fork_server`, which is faster.
         """
         self.pod_name = pod_name or f"operator-{secrets.token_hex(3)}"
         self.port = free_port()
@@ -59,7 +58,7 @@ class OperatorProcess:
             "VOUCHER_OPERATOR_WEBHOOK_PORT": str(self.webhook_port),
         }
         self._env = environment(database_url, own | dict(env or {}))
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._daemon = self._prepared({})
 
     @property
@@ -74,11 +73,11 @@ class OperatorProcess:
 
     @property
     def returncode(self) -> int | None:
-        """Exit code of the last life, minus the signal's number when one ended it; None while it runs."""
+        """Exit code of the last run, minus the signal's number when one ended it; None while it runs."""
         return self._daemon.returncode
 
     def start(self, env: Mapping[str, str] | None = None) -> None:
-        """Start, with `env` added to the environment of this life alone; returns at once."""
+        """Start, with `env` added to the environment of this run alone; returns at once."""
         if self.running:
             raise TestbedError(f"{self.pod_name} runs already")
         self._daemon = self._prepared(env or {})
@@ -95,11 +94,11 @@ class OperatorProcess:
         self._daemon.kill()
 
     def sigstop(self) -> None:
-        """Freeze it, as a machine that hangs."""
+        """Stop it by SIGSTOP, as on a machine that hangs."""
         self._daemon.send(SIGSTOP)
 
     def sigcont(self) -> None:
-        """Let it go on."""
+        """Continue it by SIGCONT."""
         self._daemon.send(SIGCONT)
 
     def ready(self) -> dict[str, Any]:
@@ -134,20 +133,20 @@ class OperatorProcess:
         return int(match.group(1)) * 1024
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the log of all its lives, oldest first; a line that is not JSON becomes an ERROR of `output`."""
+        """Return the log of all its runs, oldest first; a line that is not JSON becomes an ERROR of `output`."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return [_record(line) for line in lines if line.strip()]
 
     def unexpected(self, allow: Sequence[str] = ()) -> list[dict[str, Any]]:
         """Return the records of WARNING and above in whose JSON none of the regular expressions `allow` is found."""
-        loud = [record for record in self.records() if record.get("level") in _LOUD]
+        loud = [record for record in self.records() if record.get("level") in _PROBLEM_LEVELS]
         return [record for record in loud if not any(re.search(pattern, json.dumps(record)) for pattern in allow)]
 
     def _prepared(self, env: Mapping[str, str]) -> Daemon:
         whole = self._env | dict(env)
-        if self._nursery is not None:
-            return Newborn(self.pod_name, self._nursery, ["run"], self.log, env=whole)
-        command = [sys.executable, "-c", AS_IN_THE_IMAGE, "voucher_operator.cli", "run"]
+        if self._fork_server is not None:
+            return ForkedProcess(self.pod_name, self._fork_server, ["run"], self.log, env=whole)
+        command = [sys.executable, "-c", RUN_MODULE, "voucher_operator.cli", "run"]
         return Daemon(self.pod_name, command, self.log, env=whole)
 
     def _get(self, path: str) -> str:

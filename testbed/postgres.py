@@ -1,7 +1,7 @@
 """Real PostgreSQL servers, 16 and 18, from the binaries inside two wheels.
 
 The wheels' own Python interfaces know neither TCP, passwords nor a choice of settings, so only their binaries are used.
-Neighbours: `processes` runs the server; tests, `cluster` and the benchmarks take databases from it.
+See also: `processes` runs the server; tests, `cluster` and the benchmarks take databases from it.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ def installation(version: Version) -> Path:
     return Path(spec.origin).parent / folder
 
 
-_THRIFTY = {
+_TEST_SETTINGS = {
     "scram_iterations": "1",
     "shared_buffers": "16MB",
     "autovacuum": "off",
@@ -84,7 +84,7 @@ class PostgresServer:
             "fsync": "on" if fsync else "off",
             "log_checkpoints": "off",
         }
-        self._settings |= {} if fsync else _THRIFTY
+        self._settings |= {} if fsync else _TEST_SETTINGS
         self._settings |= settings or {}
         self._passwords = {role: secrets.token_hex(8) for role in ("postgres", OWNER, RUNTIME)}
         self._resources = contextlib.ExitStack()
@@ -113,11 +113,11 @@ class PostgresServer:
         if self._server is None:
             self._server = self._create()
             self._server.start()
-            self._await()
+            self._wait_ready()
             self._make_roles()
         else:
             self._server.start()
-            self._await()
+            self._wait_ready()
 
     def stop(self, mode: StopMode = "fast") -> None:
         """Stop the server in one of PostgreSQL's three modes; `immediate` is a crash."""
@@ -211,11 +211,11 @@ class PostgresServer:
     def _binaries(self) -> Path:
         """Return the folder of the wheel's binaries, or of a copy where the unprivileged user cannot reach them."""
         wheel = installation(self.version)
-        if self._user is None or self._reaches(wheel / "bin" / "postgres"):
+        if self._user is None or self._can_execute(wheel / "bin" / "postgres"):
             return wheel / "bin"
         return self._copy(wheel)
 
-    def _reaches(self, binary: Path) -> bool:
+    def _can_execute(self, binary: Path) -> bool:
         try:
             done = subprocess.run(
                 [binary, "--version"], capture_output=True, cwd="/", user=self._user, group=self._user, extra_groups=[]
@@ -233,7 +233,7 @@ class PostgresServer:
             shutil.copytree(libraries, self._folder / libraries.name, symlinks=True)
         return target / "bin"
 
-    def _await(self) -> None:
+    def _wait_ready(self) -> None:
         def answers() -> bool:
             try:
                 psycopg.connect(self.admin_url, connect_timeout=2).close()

@@ -1,6 +1,6 @@
-"""Long-running processes of the test bed: start, stop, wait for, and never leave behind.
+"""Long-running processes of the test bed: start, stop, wait for, and end with this process.
 
-Neighbours: `guardian` ends them when this process ends; `control_plane`, `postgres` and `operator_process` use it.
+See also: `reaper` ends them when this process ends; `control_plane`, `postgres` and `operator_process` use it.
 """
 
 import atexit
@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from testbed import guardian
+from testbed import reaper
 
 # Below the ports that the kernel hands to outgoing connections: none of those takes a server's port while it restarts.
 # Not the seeded generator: every test would start at the same port.
 _PORTS = range(18000, 32000)
 _random = random.SystemRandom()
 _SHARED_MEMORY = Path("/dev/shm")
-_ENOUGH = 4 * 1024**3
+_MIN_FREE_BYTES = 4 * 1024**3
 
 
 class TestbedError(Exception):
@@ -35,15 +35,15 @@ class TestbedError(Exception):
     __test__ = False
 
 
-class _Guardian:
-    """The pipe to the guardian process; started with the first order."""
+class _ReaperPipe:
+    """The pipe to the reaper process, which starts with the first line."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._owner = 0
 
-    def order(self, line: str) -> None:
+    def send(self, line: str) -> None:
         with self._lock:
             if self._process is None or self._owner != os.getpid():
                 self._start()
@@ -53,7 +53,7 @@ class _Guardian:
             self._process.stdin.flush()
 
     def _start(self) -> None:
-        command = [sys.executable, "-I", "-S", str(guardian.__file__)]
+        command = [sys.executable, "-I", "-S", str(reaper.__file__)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
         self._owner = os.getpid()
         atexit.register(self._finish)
@@ -65,7 +65,7 @@ class _Guardian:
         self._process.wait()
 
 
-_guardian = _Guardian()
+_reaper = _ReaperPipe()
 
 
 def free_port() -> int:
@@ -86,17 +86,17 @@ def temporary_folder(name: str, *, in_memory: bool = False) -> Iterator[Path]:
     """
     place = _memory() if in_memory else None
     with tempfile.TemporaryDirectory(prefix=f"voucher-{name}-", dir=place, ignore_cleanup_errors=True) as folder:
-        _guardian.order(f"folder {folder}")
+        _reaper.send(f"folder {folder}")
         try:
             yield Path(folder)
         finally:
-            _guardian.order(f"forget {folder}")
+            _reaper.send(f"removed {folder}")
 
 
 def _memory() -> Path | None:
     if not os.access(_SHARED_MEMORY, os.W_OK | os.X_OK):
         return None
-    return _SHARED_MEMORY if shutil.disk_usage(_SHARED_MEMORY).free > _ENOUGH else None
+    return _SHARED_MEMORY if shutil.disk_usage(_SHARED_MEMORY).free > _MIN_FREE_BYTES else None
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60.0, alive: "Daemon | None" = None) -> None:
@@ -160,7 +160,7 @@ class Daemon:
         self._stop_signal = stop_signal
         self._orphan_signal = orphan_signal
         self._process: Process | None = None
-        self._guarded: int | None = None
+        self._registered: int | None = None
 
     @property
     def pid(self) -> int:
@@ -177,7 +177,7 @@ class Daemon:
         """Exit code, minus the signal's number when one ended it, None while it runs."""
         code = None if self._process is None else self._process.poll()
         if code is not None:
-            self._forget()
+            self._unregister()
         return code
 
     def start(self) -> None:
@@ -185,14 +185,14 @@ class Daemon:
         if self.running:
             raise TestbedError(f"{self.name} runs already")
         self._process = self._spawn()
-        self._guarded = self.pid
-        _guardian.order(f"process {self.pid} {int(self._orphan_signal)}")
+        self._registered = self.pid
+        _reaper.send(f"process {self.pid} {int(self._orphan_signal)}")
 
-    def _forget(self) -> None:
-        """Tell the guardian once that it is gone: its number may be another one's soon."""
-        if self._guarded is not None:
-            _guardian.order(f"gone {self._guarded}")
-            self._guarded = None
+    def _unregister(self) -> None:
+        """Say once to the reaper that it has ended: another process may get its pid."""
+        if self._registered is not None:
+            _reaper.send(f"ended {self._registered}")
+            self._registered = None
 
     def _spawn(self) -> Process:
         # Without a group of its own, the root group's rights would stay with the unprivileged user.
@@ -226,13 +226,13 @@ class Daemon:
         except subprocess.TimeoutExpired:
             self.kill()
             raise TestbedError(f"{self.name} did not stop within {timeout:g} s\n{self.tail()}") from None
-        self._forget()
+        self._unregister()
         return code
 
     def wait(self, timeout: float) -> int:
         """Wait for its end by itself, and return its exit code. Raises subprocess.TimeoutExpired."""
         code = self._started().wait(timeout)
-        self._forget()
+        self._unregister()
         return code
 
     def kill(self) -> None:
@@ -241,7 +241,7 @@ class Daemon:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        self._forget()
+        self._unregister()
 
     def tail(self, lines: int = 20) -> str:
         """Return the last lines of the log."""

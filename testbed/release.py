@@ -1,7 +1,7 @@
 """Sets the version of everything that is released together: `make release VERSION=1.2.3`.
 
 Project, package, chart, blueprint and the Flux tree each name it, because each is read alone by somebody else: pip,
-people, helm, the platform's catalog, a Sovereign. Neighbours: tests/cluster/test_delivery_versions.py holds them
+people, helm, the platform's catalog, a Sovereign. See also: tests/cluster/test_delivery_versions.py holds them
 together.
 """
 

@@ -1,7 +1,7 @@
 """Checks of the repository itself, for `make check`: the locks agree with what is asked for, and no registry is named.
 
 Registries are a matter of a machine's own configuration (a mirror, a proxy): a file that names one works in one place.
-Neighbours: `make lock` writes requirements/*.txt from pyproject.toml.
+See also: `make lock` writes requirements/*.txt from pyproject.toml.
 """
 
 import re

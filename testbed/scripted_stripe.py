@@ -1,8 +1,8 @@
 """A Stripe with a memory that fails on order, over HTTP on loopback, for operators in this and in other processes.
 
 It answers as Stripe documents: an idempotency key that comes back gets the first answer, with other words it is
-refused, and while the first is under way it conflicts. `fail` orders faults, `pause` holds a request. Neighbours:
-`stripe_things` is the memory; `stripe` is Stripe's own mock, which knows more words and remembers nothing.
+refused, and while the first is under way it conflicts. `fail` orders faults, `pause` holds a request. See also:
+`stripe_objects` is the memory; `stripe` is Stripe's own mock, which knows more words and remembers nothing.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from aiohttp import web
 
 from testbed.processes import free_port
 from testbed.stripe_customers import StripeCustomers
-from testbed.stripe_things import Refusal
+from testbed.stripe_objects import Refusal
 
 KEY: Final = "sk_test_voucher"
 VERSION: Final = "2026-08-26.dahlia"
@@ -123,7 +123,7 @@ class ScriptedStripe(StripeCustomers):
         with self.lock:
             self._faults.setdefault(path, []).extend(faults)
 
-    def heal(self) -> None:
+    def clear_faults(self) -> None:
         """Forget the faults that have not come yet."""
         with self.lock:
             self._faults.clear()
@@ -193,7 +193,7 @@ class ScriptedStripe(StripeCustomers):
             if request.headers.get("Authorization") != f"Bearer {self.key}":
                 raise Refusal(*_REFUSALS[Fault.UNAUTHORIZED])
             if request.headers.get("Stripe-Version") != VERSION:
-                self.complaints.append(f"version {request.headers.get('Stripe-Version')}")
+                self.invalid_requests.append(f"version {request.headers.get('Stripe-Version')}")
             if fault is not None and fault in _REFUSALS and fault not in _KEPT:
                 raise Refusal(*_REFUSALS[fault])
             if request.method == "DELETE":
@@ -202,7 +202,7 @@ class ScriptedStripe(StripeCustomers):
                 return 200, json.loads(json.dumps(self.get(request.path, params)))
             key = request.headers.get("Idempotency-Key", "")
             if not key or len(key) > 255:
-                self.complaints.append(f"POST {request.path} with an idempotency key of {len(key)} characters")
+                self.invalid_requests.append(f"POST {request.path} with an idempotency key of {len(key)} characters")
             return self._once(key, request.path, params, fault)
 
     def _once(

@@ -1,7 +1,7 @@
 """Stripe for the tests: its own mock server, which holds each request against the published description of the API.
 
 stripe-mock remembers nothing and answers with fixtures. What needs a memory, faults or payments plays on
-`scripted_stripe`. Neighbours: `tools` builds the mock, `processes` runs it.
+`scripted_stripe`. See also: `tools` builds the mock, `processes` runs it.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """What the customers of a scripted Stripe do, and their banks: pay, let a checkout expire, take money back.
 
-Each method returns the webhook event that Stripe would then send; `signed` signs it. See also: `stripe_things`, the
+Each method returns the webhook event that Stripe would then send; `signed` signs it. See also: `stripe_objects`, the
 memory; `scripted_stripe`, which serves it.
 """
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import stripe
 
-from testbed import stripe_shapes
-from testbed.stripe_things import StripeThings
+from testbed import stripe_payloads
+from testbed.stripe_objects import StripeObjects
 
 
-class StripeCustomers(StripeThings):
+class StripeCustomers(StripeObjects):
     """The memory, with those who change it at Stripe's own pages. Safe for use from several threads."""
 
     def pay(self, session_id: str, *, later: bool = False) -> dict[str, Any]:
@@ -29,27 +29,27 @@ class StripeCustomers(StripeThings):
                 subscription=f"sub_{number}",
                 invoice=f"in_{number}",
             )
-            self.subscriptions[session["subscription"]] = stripe_shapes.subscription(session)
+            self.subscriptions[session["subscription"]] = stripe_payloads.subscription(session)
             if later:
                 self._attempt(session)
             else:
                 self._charge(session)
             return self.event("checkout.session.completed", session)
 
-    def arrive(self, session_id: str) -> dict[str, Any]:
+    def payment_succeeds(self, session_id: str) -> dict[str, Any]:
         """Have the money of a `later` payment arrive. Return the event."""
         with self.lock:
             session = self.sessions[session_id]
             session["payment_status"] = "paid"
-            self.on_their_way.pop(self._attempted(session))
+            self.pending_payments.pop(self._attempted(session))
             self._charge(session)
             return self.event("checkout.session.async_payment_succeeded", session)
 
-    def bounce(self, session_id: str) -> dict[str, Any]:
+    def payment_fails(self, session_id: str) -> dict[str, Any]:
         """Have the money of a `later` payment never arrive. Return the event."""
         with self.lock:
             session = self.sessions[session_id]
-            self.on_their_way[self._attempted(session)]["status"] = "requires_payment_method"
+            self.pending_payments[self._attempted(session)]["status"] = "requires_payment_method"
             return self.event("checkout.session.async_payment_failed", session)
 
     def expire(self, session_id: str) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class StripeCustomers(StripeThings):
         with self.lock:
             return self.event("checkout.session.expired", self._expire(session_id))
 
-    def second(self, session_id: str) -> dict[str, Any]:
+    def second_session(self, session_id: str) -> dict[str, Any]:
         """Open a second checkout of the same order, as somebody at the dashboard may. Return the session."""
         with self.lock:
             first = self.sessions[session_id]
@@ -88,12 +88,12 @@ class StripeCustomers(StripeThings):
             charge = self.payment_of(session_id)
             charge["amount_refunded"] -= amount
             charge["refunded"] = False
-            return self.event("refund.failed", stripe_shapes.refund(next(self._numbers), charge, amount, "failed"))
+            return self.event("refund.failed", stripe_payloads.refund(next(self._numbers), charge, amount, "failed"))
 
     def dispute(self, session_id: str, status: str = "needs_response", kind: str = "created") -> dict[str, Any]:
         """Have the customer's bank dispute the payment of a session, or its one dispute go on. Return the event."""
         with self.lock:
-            shown = stripe_shapes.dispute(self.payment_of(session_id), status)
+            shown = stripe_payloads.dispute(self.payment_of(session_id), status)
             return self.event(f"charge.dispute.{kind}", shown)
 
     def next_month(self, session_id: str) -> dict[str, Any]:
@@ -109,23 +109,27 @@ class StripeCustomers(StripeThings):
 
     def event(self, kind: str, thing: Mapping[str, Any]) -> dict[str, Any]:
         """Make a webhook event of a thing as it is now."""
-        return stripe_shapes.event(next(self._numbers), kind, thing)
+        return stripe_payloads.event(next(self._numbers), kind, thing)
 
     def _attempt(self, session: Mapping[str, Any]) -> None:
-        invoice = stripe_shapes.invoice(session["invoice"], session, "subscription_create")
-        self.on_their_way[f"pi_{next(self._numbers)}"] = {"invoice": invoice, "charge": None, "status": "processing"}
+        invoice = stripe_payloads.invoice(session["invoice"], session, "subscription_create")
+        self.pending_payments[f"pi_{next(self._numbers)}"] = {
+            "invoice": invoice,
+            "charge": None,
+            "status": "processing",
+        }
 
     def _attempted(self, session: Mapping[str, Any]) -> str:
-        (found,) = (name for name, one in self.on_their_way.items() if one["invoice"]["id"] == session["invoice"])
+        (found,) = (name for name, one in self.pending_payments.items() if one["invoice"]["id"] == session["invoice"])
         return found
 
     def _charge(self, session: Mapping[str, Any], why: str = "subscription_create", amount: int | None = None) -> str:
         number = next(self._numbers)
-        charge = stripe_shapes.charge(number, session, session["amount_total"] if amount is None else amount)
+        charge = stripe_payloads.charge(number, session, session["amount_total"] if amount is None else amount)
         invoice = session["invoice"] if why == "subscription_create" else f"in_{number}"
         self.payments[charge["payment_intent"]] = {
             "charge": charge,
-            "invoice": stripe_shapes.invoice(invoice, session, why),
+            "invoice": stripe_payloads.invoice(invoice, session, why),
         }
         return str(charge["payment_intent"])
 

@@ -1,7 +1,7 @@
 """Builds the Go tools of `tools/`, once, into a cache outside the work tree.
 
 Each folder of `tools/` is a Go module with pinned `tool` lines. `python -m testbed.tools MODULE…` builds and prints the
-folders. Neighbours: `control_plane` and `cluster` use the binaries; `gotool` finds Go and runs it.
+folders. See also: `control_plane` and `cluster` use the binaries; `gotool` finds Go and runs it.
 """
 
 import fcntl

@@ -18,19 +18,19 @@ import pytest
 
 from testbed.cluster import Installation, install_crds, install_rights
 from testbed.control_plane import ControlPlane
-from testbed.nursery import Nursery
+from testbed.fork_server import ForkServer
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import RUNTIME, Database, PostgresServer
 from testbed.processes import TestbedError, temporary_folder, wait_until
 from voucher_operator.ledger.schema.migrate import migrate
 
-_CLUSTER, _OUTCOME, _NURSERY = "cluster", "outcome", "nursery"
+_CLUSTER, _OUTCOME, _FORK_SERVER = "cluster", "outcome", "fork-server"
 # For etcd and the API server, whom nobody measures here: processors are scarcer than memory.
 os.environ.setdefault("GOGC", "400")
 
 
 class Shared:
-    """Runs the cluster and the nursery of all worker processes, in the one that hands out the tests.
+    """Runs the cluster and the fork server of all worker processes, in the one that hands out the tests.
 
     They start while those collect their tests; then a file appears that says what went wrong, if anything did.
     """
@@ -39,14 +39,14 @@ class Shared:
         self._resources = ExitStack()
         self._folder = Path()
         self._cluster = ControlPlane()
-        self._nursery = Nursery()
+        self._fork_server = ForkServer()
         self._starter = ThreadPoolExecutor(1)
 
     def pytest_sessionstart(self) -> None:
         self._folder = self._resources.enter_context(temporary_folder("shared-cluster"))
         self._resources.callback(self._cluster.stop)
-        self._resources.callback(self._nursery.close)
-        self._nursery.start()
+        self._resources.callback(self._fork_server.close)
+        self._fork_server.start()
         self._cluster.prepare()
         self._starter.submit(self._start)
 
@@ -55,7 +55,7 @@ class Shared:
         try:
             self._cluster.start()
             install_crds(self._cluster)
-            self._nursery.wait_ready()
+            self._fork_server.wait_ready()
             fault = ""
         except Exception as error:
             fault = f"{type(error).__name__}: {error}"
@@ -64,8 +64,8 @@ class Shared:
             (self._folder / "written").rename(self._folder / _OUTCOME)
 
     def pytest_configure_node(self, node: Any) -> None:
-        node.workerinput[_CLUSTER] = self._cluster.invitation()
-        node.workerinput[_NURSERY] = str(self._nursery.address)
+        node.workerinput[_CLUSTER] = self._cluster.connection_details()
+        node.workerinput[_FORK_SERVER] = str(self._fork_server.address)
         node.workerinput[_OUTCOME] = str(self._folder / _OUTCOME)
 
     def pytest_unconfigure(self) -> None:
@@ -145,9 +145,9 @@ def database18(postgres18: PostgresServer, template18: str) -> Iterator[Database
 @pytest.fixture(scope="session")
 def control_plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     """A cluster that has the CRDs. Nobody stops or restarts it."""
-    invitation = _shared(request.config, _CLUSTER)
-    if invitation is not None:
-        yield ControlPlane.joined(invitation)
+    connection_details = _shared(request.config, _CLUSTER)
+    if connection_details is not None:
+        yield ControlPlane.attached(connection_details)
         return
     with ControlPlane() as cluster:
         install_crds(cluster)
@@ -181,21 +181,21 @@ def installation(control_plane: ControlPlane, namespace: str) -> Installation:
 
 
 @pytest.fixture(scope="session")
-def nursery(request: pytest.FixtureRequest) -> Iterator[Nursery]:
-    """Bears most replicas of the tests; those of everyday life are started as the image does it."""
-    address = _shared(request.config, _NURSERY)
+def fork_server(request: pytest.FixtureRequest) -> Iterator[ForkServer]:
+    """Starts most replicas of the tests; the shared operator starts as the image does it."""
+    address = _shared(request.config, _FORK_SERVER)
     if address is not None:
-        yield Nursery.joined(Path(address))
+        yield ForkServer.attached(Path(address))
         return
-    with Nursery() as nursery:
-        yield nursery
+    with ForkServer() as fork_server:
+        yield fork_server
 
 
 class Operators:
     """Starts replicas for one test, all on its namespace and its ledger."""
 
     def __init__(
-        self, installation: Installation, database: Database, folder: Path, nursery: Nursery | None = None
+        self, installation: Installation, database: Database, folder: Path, fork_server: ForkServer | None = None
     ) -> None:
         self.allow: list[str] = []
         """Regular expressions of the warnings that the test provokes; any other fails it."""
@@ -203,7 +203,7 @@ class Operators:
         self._installation = installation
         self._database = database
         self._folder = folder
-        self._nursery = nursery
+        self._fork_server = fork_server
 
     def start(
         self, pod_name: str | None = None, env: Mapping[str, str] | None = None, *, interpreter: bool = False
@@ -216,7 +216,7 @@ class Operators:
             folder=self._folder,
             pod_name=pod_name,
             env={**self._installation.env, **(env or {})},
-            nursery=None if interpreter else self._nursery,
+            fork_server=None if interpreter else self._fork_server,
         )
         operator.start()
         self.started.append(operator)
@@ -225,10 +225,10 @@ class Operators:
 
 @pytest.fixture
 def operators(
-    installation: Installation, database18: Database, tmp_path: Path, nursery: Nursery
+    installation: Installation, database18: Database, tmp_path: Path, fork_server: ForkServer
 ) -> Iterator[Operators]:
     """Ends all replicas in good order after the test, and fails it for an unexpected line in a log."""
-    started = Operators(installation, database18, tmp_path, nursery)
+    started = Operators(installation, database18, tmp_path, fork_server)
     yield started
     for operator in started.started:
         if operator.running:

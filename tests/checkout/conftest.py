@@ -7,7 +7,7 @@ import pytest
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
 from testbed.stripe import StripeMock
-from tests.checkout.drive import SOVEREIGN, checking_out, settings
+from tests.checkout.helpers import SOVEREIGN, open_checkout, settings
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.payments.purchase_saga import Checkout
@@ -24,7 +24,7 @@ def stripe() -> Iterator[ScriptedStripe]:
     """After the test, nothing that came was something that it should not have said."""
     with ScriptedStripe() as server:
         yield server
-    assert server.complaints == []
+    assert server.invalid_requests == []
 
 
 @pytest.fixture
@@ -41,5 +41,5 @@ async def ledger(database18: Database) -> AsyncIterator[Ledger]:
 
 @pytest.fixture
 async def checkout(ledger: Ledger, stripe: ScriptedStripe) -> AsyncIterator[Checkout]:
-    async with checking_out(ledger, settings(stripe.url)) as made:
+    async with open_checkout(ledger, settings(stripe.url)) as made:
         yield made

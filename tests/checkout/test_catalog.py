@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from testbed.processes import free_port
-from tests.checkout.drive import settings
+from tests.checkout.helpers import settings
 from voucher_operator.ledger.purchase.types import Line
 from voucher_operator.payments import catalog_service
 from voucher_operator.payments.catalog import Catalog
@@ -34,7 +34,7 @@ ADDONS: list[dict[str, Any]] = [
 ]
 
 
-class Shop:
+class CatalogServer:
     """A catalog service whose answers are changed by the test."""
 
     def __init__(self) -> None:
@@ -62,8 +62,8 @@ class Shop:
 
 
 @pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
-    made = Shop()
+async def server() -> AsyncIterator[CatalogServer]:
+    made = CatalogServer()
     app = web.Application()
     app.router.add_get("/catalog/{kind}", made.serve)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
@@ -74,8 +74,8 @@ async def shop() -> AsyncIterator[Shop]:
 
 
 @pytest.fixture
-async def catalog(shop: Shop) -> AsyncIterator[Catalog]:
-    made = Catalog(CatalogService(shop.url))
+async def catalog(server: CatalogServer) -> AsyncIterator[Catalog]:
+    made = Catalog(CatalogService(server.url))
     yield made
     await made.close()
 
@@ -100,9 +100,9 @@ async def test_prices_become_minor_units(catalog: Catalog) -> None:
     assert [line.price_minor for line in await catalog.quote("p-1", (), (), "JPY")] == [9]
 
 
-async def test_a_plan_for_nothing(catalog: Catalog, shop: Shop) -> None:
+async def test_a_plan_for_nothing(catalog: Catalog, server: CatalogServer) -> None:
     assert await price(catalog, "flexi") == [0]
-    assert shop.asked == ["plans"], "add-ons that nobody ordered are not asked for"
+    assert server.asked == ["plans"], "add-ons that nobody ordered are not asked for"
 
 
 @pytest.mark.parametrize(
@@ -125,35 +125,35 @@ async def test_orders_that_nobody_sells(
 
 
 @pytest.mark.parametrize("wrong", [None, "9", 9.0, -1, True, 2_000_000_000, [9]])
-async def test_a_price_that_is_none(catalog: Catalog, shop: Shop, wrong: object) -> None:
-    shop.lists["plans"][0]["price_omr"] = wrong
+async def test_a_price_that_is_none(catalog: Catalog, server: CatalogServer, wrong: object) -> None:
+    server.lists["plans"][0]["price_omr"] = wrong
     with pytest.raises(CatalogUnavailableError, match="no usable price for plan 'm'"):
         await price(catalog)
-    shop.lists["addons"][0]["price_omr"] = wrong
+    server.lists["addons"][0]["price_omr"] = wrong
     with pytest.raises(CatalogUnavailableError, match="no usable price for add-on"):
         await price(catalog, "flexi", "daily-backup")
 
 
-async def test_a_price_left_out(catalog: Catalog, shop: Shop) -> None:
-    del shop.lists["plans"][0]["price_omr"]
+async def test_a_price_left_out(catalog: Catalog, server: CatalogServer) -> None:
+    del server.lists["plans"][0]["price_omr"]
     with pytest.raises(CatalogUnavailableError, match="no usable price"):
         await price(catalog)
 
 
 @pytest.mark.parametrize("included", ["true", 1, None])
-async def test_only_true_means_included(catalog: Catalog, shop: Shop, included: object) -> None:
-    shop.lists["addons"][1]["included"] = included
+async def test_only_true_means_included(catalog: Catalog, server: CatalogServer, included: object) -> None:
+    server.lists["addons"][1]["included"] = included
     assert await price(catalog, "m", "waf") == [9_000, 4_000]
 
 
-async def test_a_name_that_two_answer_to(catalog: Catalog, shop: Shop) -> None:
-    shop.lists["plans"].append({"id": "p-3", "slug": "m", "price_omr": 1})
+async def test_a_name_that_two_answer_to(catalog: Catalog, server: CatalogServer) -> None:
+    server.lists["plans"].append({"id": "p-3", "slug": "m", "price_omr": 1})
     with pytest.raises(CatalogUnavailableError, match="lists plan 'm' more than once"):
         await price(catalog)
 
 
-async def test_another_currency(catalog: Catalog, shop: Shop) -> None:
-    shop.lists["plans"][0]["currency"] = "usd"
+async def test_another_currency(catalog: Catalog, server: CatalogServer) -> None:
+    server.lists["plans"][0]["currency"] = "usd"
     with pytest.raises(CurrencyMismatchError, match="in another currency than OMR"):
         await price(catalog)
     assert [line.price_minor for line in await catalog.quote("m", (), (), "USD")] == [900]
@@ -164,36 +164,36 @@ async def test_another_currency(catalog: Catalog, shop: Shop) -> None:
     [404, 401, 302, "<html>", "", '{"plans": []}', "null", "[1]", '[{"id": "m"', "[" + " " * (5 * 1024 * 1024)],
     ids=lambda answer: str(answer)[:12],
 )
-async def test_an_answer_that_is_none(catalog: Catalog, shop: Shop, answer: int | str) -> None:
-    shop.answers["plans"] = [answer]
+async def test_an_answer_that_is_none(catalog: Catalog, server: CatalogServer, answer: int | str) -> None:
+    server.answers["plans"] = [answer]
     with pytest.raises(CatalogUnavailableError) as caught:
         await price(catalog)
     assert len(caught.value.message) < 100
-    assert shop.asked == ["plans"], "trying again at once changes nothing"
+    assert server.asked == ["plans"], "trying again at once changes nothing"
     assert await price(catalog) == [9_000]
 
 
-async def test_add_ons_that_fail_are_not_left_out(catalog: Catalog, shop: Shop) -> None:
-    shop.answers["addons"] = [404]
+async def test_add_ons_that_fail_are_not_left_out(catalog: Catalog, server: CatalogServer) -> None:
+    server.answers["addons"] = [404]
     with pytest.raises(CatalogUnavailableError):
         await price(catalog, "m", "daily-backup")
 
 
-async def test_what_may_pass_is_tried_three_times(catalog: Catalog, shop: Shop) -> None:
-    shop.answers["plans"] = [503, 429]
+async def test_what_may_pass_is_tried_three_times(catalog: Catalog, server: CatalogServer) -> None:
+    server.answers["plans"] = [503, 429]
     assert await price(catalog) == [9_000]
-    assert shop.asked == ["plans"] * 3
+    assert server.asked == ["plans"] * 3
 
 
-async def test_what_does_not_pass_is_said(catalog: Catalog, shop: Shop) -> None:
-    shop.answers["plans"] = [500, 500, 500]
+async def test_what_does_not_pass_is_said(catalog: Catalog, server: CatalogServer) -> None:
+    server.answers["plans"] = [500, 500, 500]
     with pytest.raises(CatalogUnavailableError, match="answers with status 500"):
         await price(catalog)
 
 
-async def test_a_service_that_keeps_silent(shop: Shop) -> None:
-    shop.gate.clear()
-    catalog = Catalog(CatalogService(shop.url, timeout=httpx.Timeout(0.1)))
+async def test_a_service_that_keeps_silent(server: CatalogServer) -> None:
+    server.gate.clear()
+    catalog = Catalog(CatalogService(server.url, timeout=httpx.Timeout(0.1)))
     with pytest.raises(CatalogUnavailableError, match="does not answer"):
         await price(catalog)
     await catalog.close()
@@ -207,45 +207,45 @@ async def test_no_service(url: str) -> None:
     await catalog.close()
 
 
-async def test_those_who_ask_at_once_share_one_answer(catalog: Catalog, shop: Shop) -> None:
+async def test_those_who_ask_at_once_share_one_answer(catalog: Catalog, server: CatalogServer) -> None:
     assert await asyncio.gather(*(price(catalog) for _ in range(20))) == [[9_000]] * 20
     await price(catalog)
-    assert shop.asked == ["plans"]
+    assert server.asked == ["plans"]
 
 
-async def test_those_who_ask_at_once_share_one_failure(catalog: Catalog, shop: Shop) -> None:
-    shop.answers["plans"] = [404]
+async def test_those_who_ask_at_once_share_one_failure(catalog: Catalog, server: CatalogServer) -> None:
+    server.answers["plans"] = [404]
     answers = await asyncio.gather(*(price(catalog) for _ in range(20)), return_exceptions=True)
     assert all(isinstance(answer, CatalogUnavailableError) for answer in answers)
     assert len({id(answer) for answer in answers}) == 20, "a shared error would gather everybody's traceback"
-    assert shop.asked == ["plans"]
+    assert server.asked == ["plans"]
 
 
-async def test_one_who_leaves_hurts_nobody(catalog: Catalog, shop: Shop) -> None:
-    shop.gate.clear()
+async def test_one_who_leaves_hurts_nobody(catalog: Catalog, server: CatalogServer) -> None:
+    server.gate.clear()
     first, second = asyncio.create_task(price(catalog)), asyncio.create_task(price(catalog))
     async with asyncio.timeout(20):
-        while not shop.asked:  # noqa: ASYNC110 - the server tells nobody
+        while not server.asked:  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.01)
     first.cancel()
-    shop.gate.set()
+    server.gate.set()
     assert await second == [9_000]
     assert first.cancelled()
 
 
-async def test_prices_are_not_kept_for_ever(shop: Shop) -> None:
-    catalog = Catalog(CatalogService(shop.url), fresh_seconds=0.0)
+async def test_prices_are_not_kept_for_ever(server: CatalogServer) -> None:
+    catalog = Catalog(CatalogService(server.url), fresh_seconds=0.0)
     assert await price(catalog) == [9_000]
-    shop.lists["plans"][0]["price_omr"] = 10
+    server.lists["plans"][0]["price_omr"] = 10
     assert await price(catalog) == [10_000]
     await catalog.close()
 
 
 async def test_what_is_new_is_not_refused_by_an_old_list(
-    catalog: Catalog, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, server: CatalogServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await price(catalog)
-    shop.lists["plans"].append({"id": "p-9", "slug": "xxl", "price_omr": 90})
+    server.lists["plans"].append({"id": "p-9", "slug": "xxl", "price_omr": 90})
     monkeypatch.setattr("voucher_operator.payments.catalog._JUST_NOW", 0.0)
     assert await price(catalog, "xxl") == [90_000]
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
-from tests.checkout.drive import COUPONS, CUSTOMERS, LINES, SESSIONS, checking_out, place, settings, standing
-from tests.ledger.drive import issue
-from tests.ledger.purchase_drive import bought, buy
+from tests.checkout.helpers import COUPONS, CUSTOMERS, LINES, SESSIONS, open_checkout, place, reload_purchase, settings
+from tests.ledger.helpers import issue
+from tests.ledger.purchase_helpers import place_purchase, purchase_request
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PurchaseState, Received
 from voucher_operator.payments.purchase_saga import Checkout
@@ -18,7 +18,7 @@ async def test_card_pays_exactly_what_credit_does_not(
     purchase = await place(ledger, database18)
     advanced = await checkout.advance(purchase)
     session = stripe.only_session()
-    assert advanced == await standing(ledger, purchase)
+    assert advanced == await reload_purchase(ledger, purchase)
     assert advanced.state is PurchaseState.AWAITING_PAYMENT
     assert (advanced.session_id, advanced.checkout_url) == (session["id"], session["url"])
     assert advanced.session_expires_at is not None
@@ -26,7 +26,7 @@ async def test_card_pays_exactly_what_credit_does_not(
     assert [one["email"] for one in stripe.customers.values()] == [purchase.email]
     received = await ledger.receive(await checkout.payment_event(stripe.pay(session["id"]), b"{}"))
     assert received is Received.APPLIED
-    assert (await standing(ledger, purchase)).state is PurchaseState.COMPLETED
+    assert (await reload_purchase(ledger, purchase)).state is PurchaseState.COMPLETED
     assert stripe.charged == purchase.total_minor - 10_000
 
 
@@ -35,7 +35,7 @@ async def test_a_code_covers_part(
 ) -> None:
     await issue(database18, "CODE", 10)
     purchase = await checkout.advance(
-        await bought(ledger, buy(50_000, "CODE", lines=(replace(LINES[0], price_minor=50_000),)))
+        await place_purchase(ledger, purchase_request(50_000, "CODE", lines=(replace(LINES[0], price_minor=50_000),)))
     )
     assert (purchase.state, purchase.granted_minor) == (PurchaseState.AWAITING_PAYMENT, 10_000)
     assert stripe.only_session()["amount_total"] == 40_000
@@ -66,7 +66,7 @@ async def test_whoever_comes_again_makes_nothing_again(
     """A replica that knows of nothing repeats every step."""
     purchase = await place(ledger, database18)
     first = await checkout.advance(purchase)
-    async with checking_out(ledger, settings(stripe.url)) as other:
+    async with open_checkout(ledger, settings(stripe.url)) as other:
         assert await other.advance(purchase) == first
     assert await checkout.advance(first) == first
     assert (len(stripe.customers), len(stripe.coupons), len(stripe.sessions)) == (1, 1, 1)
@@ -76,14 +76,14 @@ async def test_whoever_comes_again_makes_nothing_again(
 async def test_rules_of_the_currency(checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe) -> None:
     omr = await checkout.rules()
     assert (omr.currency, omr.step_minor, omr.minimum_minor) == ("OMR", 10, 260)
-    async with checking_out(ledger, settings(stripe.url, stripe_minimum_minor=1_000)) as other:
+    async with open_checkout(ledger, settings(stripe.url, stripe_minimum_minor=1_000)) as other:
         assert (await other.rules()).minimum_minor == 1_000
 
 
 async def test_what_is_missing_is_said(ledger: Ledger) -> None:
-    async with checking_out(ledger, settings(stripe_api_key="", sovereign="")) as unconfigured:
+    async with open_checkout(ledger, settings(stripe_api_key="", sovereign="")) as unconfigured:
         assert unconfigured.fault == (
             "Cards cannot be charged: set VOUCHER_OPERATOR_STRIPE_API_KEY_FILE and VOUCHER_OPERATOR_SOVEREIGN."
         )
-    async with checking_out(ledger, settings()) as configured:
+    async with open_checkout(ledger, settings()) as configured:
         assert configured.fault is None

@@ -8,20 +8,20 @@ import pytest
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import KEY, Fault, ScriptedStripe
-from tests.checkout.drive import (
+from tests.checkout.helpers import (
     COUPONS,
     CUSTOMERS,
     LINES,
     SESSIONS,
-    checking_out,
     make_overdue,
+    open_checkout,
     place,
-    reached,
+    reload_purchase,
     settings,
-    standing,
+    wait_reached,
 )
-from tests.ledger.drive import issue, rows
-from tests.ledger.purchase_drive import bought, buy
+from tests.ledger.helpers import issue, rows
+from tests.ledger.purchase_helpers import place_purchase, purchase_request
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PurchaseState, Received
 from voucher_operator.payments.purchase_saga import Checkout
@@ -60,7 +60,7 @@ async def test_what_may_pass_is_tried_again_and_made_once(
             await checkout.advance(purchase)
         assert "req_" not in caught.value.message, fault
         assert "@" not in caught.value.message, fault
-        assert (await standing(ledger, purchase)).state is PurchaseState.PENDING, fault
+        assert (await reload_purchase(ledger, purchase)).state is PurchaseState.PENDING, fault
     assert (await checkout.advance(purchase)).state is PurchaseState.AWAITING_PAYMENT
     assert (len(stripe.customers), len(stripe.coupons), len(stripe.sessions)) == (1, 1, 1)
 
@@ -70,7 +70,7 @@ async def test_no_answer_in_time_is_asked_for_again(
 ) -> None:
     purchase = await place(ledger, database18)
     stripe.fail(SESSIONS, Fault.SILENT_AFTER)
-    async with checking_out(ledger, settings(stripe.url, stripe_timeout=0.3)) as hasty:
+    async with open_checkout(ledger, settings(stripe.url, stripe_timeout=0.3)) as hasty:
         with pytest.raises(PaymentProcessorUnavailableError, match="did not answer in time"):
             await hasty.advance(purchase)
         assert (await hasty.advance(purchase)).session_id == stripe.only_session()["id"]
@@ -82,12 +82,12 @@ async def test_what_stripe_refuses_is_rolled_back(
 ) -> None:
     """The bug that this exists for: the code is whole again, and the order is failed rather than lost."""
     await issue(database18, "CODE", 10, max_redemptions=1)
-    request = buy(50_000, "CODE", lines=(replace(LINES[0], price_minor=50_000),))
-    purchase = await bought(ledger, request)
+    request = purchase_request(50_000, "CODE", lines=(replace(LINES[0], price_minor=50_000),))
+    purchase = await place_purchase(ledger, request)
     stripe.fail(path, fault)
     rolled_back = await checkout.advance(purchase)
     assert (rolled_back.state, rolled_back.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_REJECTED)
-    assert rolled_back == await standing(ledger, purchase)
+    assert rolled_back == await reload_purchase(ledger, purchase)
     assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(0,)]
     assert await rows(database18, "SELECT status FROM orders") == [("failed",)]
     assert await ledger.balance(purchase.user_id) == 0
@@ -113,8 +113,8 @@ async def test_settings_that_change_between_two_tries(
     with pytest.raises(PaymentProcessorUnavailableError):
         await checkout.advance(purchase)
     moved = settings(stripe.url, checkout_success_url="https://new.example.com/paid")
-    async with checking_out(ledger, moved) as other:
-        advanced = await other.advance(await standing(ledger, purchase))
+    async with open_checkout(ledger, moved) as other:
+        advanced = await other.advance(await reload_purchase(ledger, purchase))
     assert advanced.state is state
     assert advanced.session_id == (stripe.only_session()["id"] if sessions else None)
     assert len(stripe.sessions) == sessions
@@ -129,7 +129,7 @@ async def test_an_error_that_stripe_remembers_ends_with_the_deadline(
         with pytest.raises(PaymentProcessorUnavailableError):
             await checkout.advance(purchase)
     await make_overdue(database18, purchase)
-    ended = await checkout.advance(await standing(ledger, purchase))
+    ended = await checkout.advance(await reload_purchase(ledger, purchase))
     assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_PROCESSOR_UNAVAILABLE)
     assert await ledger.balance(purchase.user_id) == 10_000
 
@@ -143,7 +143,7 @@ async def test_what_is_overdue_is_closed_at_stripe_too(
     with pytest.raises(PaymentProcessorUnavailableError):
         await checkout.advance(purchase)
     await make_overdue(database18, purchase)
-    ended = await checkout.advance(await standing(ledger, purchase))
+    ended = await checkout.advance(await reload_purchase(ledger, purchase))
     assert ended.state is PurchaseState.ROLLED_BACK
     assert stripe.only_session()["status"] == "expired"
     assert len(stripe.sessions) == 1
@@ -154,14 +154,14 @@ async def test_a_checkout_that_nobody_was_told_of_expires(
 ) -> None:
     """The process died before the note and came back a day later: nobody had the URL, and the code is not used up."""
     await issue(database18)
-    purchase = await bought(ledger, buy(19_000, "CODE", lines=LINES))
+    purchase = await place_purchase(ledger, purchase_request(19_000, "CODE", lines=LINES))
     stripe.fail(SESSIONS, Fault.CUT_AFTER)
     with pytest.raises(PaymentProcessorUnavailableError):
         await checkout.advance(purchase)
     expired = await checkout.payment_event(stripe.expire(stripe.only_session()["id"]), b"{}")
     assert await checkout.receive(expired) is Received.NO_CHANGE
     await make_overdue(database18, purchase)
-    ended = await checkout.advance(await standing(ledger, purchase))
+    ended = await checkout.advance(await reload_purchase(ledger, purchase))
     assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_PROCESSOR_UNAVAILABLE)
     assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(0,)]
 
@@ -175,7 +175,7 @@ async def test_what_cannot_be_closed_and_is_paid_is_for_people(
         await checkout.advance(purchase)
     await make_overdue(database18, purchase)
     stripe.fail(SESSIONS, Fault.UNAUTHORIZED)
-    assert (await checkout.advance(await standing(ledger, purchase))).state is PurchaseState.ROLLED_BACK
+    assert (await checkout.advance(await reload_purchase(ledger, purchase))).state is PurchaseState.ROLLED_BACK
     session = stripe.only_session()
     assert session["status"] == "open"
     paid = await checkout.payment_event(stripe.pay(session["id"]), b"{}")
@@ -197,7 +197,7 @@ async def test_a_price_at_stripe_that_is_not_the_catalogs(
 
 async def test_unconfigured_after_all(ledger: Ledger, database18: Database, stripe: ScriptedStripe) -> None:
     purchase = await place(ledger, database18)
-    async with checking_out(ledger, settings(stripe.url, stripe_api_key="")) as unconfigured:
+    async with open_checkout(ledger, settings(stripe.url, stripe_api_key="")) as unconfigured:
         ended = await unconfigured.advance(purchase)
     assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED)
     assert stripe.requests == []
@@ -209,7 +209,7 @@ async def test_what_no_header_takes_is_no_key(
 ) -> None:
     """Nothing that passes: somebody has pasted something else."""
     purchase = await place(ledger, database18)
-    async with checking_out(ledger, settings(stripe.url, stripe_api_key=key)) as mistaken:
+    async with open_checkout(ledger, settings(stripe.url, stripe_api_key=key)) as mistaken:
         ended = await mistaken.advance(purchase)
     assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_REJECTED)
     assert stripe.requests == []
@@ -220,7 +220,7 @@ async def test_a_key_in_a_file_may_come_late_and_rotate(
 ) -> None:
     file = tmp_path / "key"
     given = settings(stripe.url, stripe_api_key="", stripe_api_key_file=file)
-    async with checking_out(ledger, given) as checkout:
+    async with open_checkout(ledger, given) as checkout:
         assert checkout.fault is not None
         file.write_text(f"{KEY}\n")
         assert checkout.fault is None
@@ -237,8 +237,8 @@ async def test_two_at_once_make_one_session(
     purchase = await place(ledger, database18)
     pause = stripe.pause(SESSIONS)
     first = asyncio.create_task(checkout.advance(purchase))
-    await reached(pause)
-    async with checking_out(ledger, settings(stripe.url)) as other:
+    await wait_reached(pause)
+    async with open_checkout(ledger, settings(stripe.url)) as other:
         with pytest.raises(PaymentProcessorUnavailableError):
             await other.advance(purchase)
         pause.released.set()
@@ -253,7 +253,7 @@ async def test_taken_back_while_stripe_was_asked(
     purchase = await place(ledger, database18)
     pause = stripe.pause(SESSIONS)
     advancing = asyncio.create_task(checkout.advance(purchase))
-    await reached(pause)
+    await wait_reached(pause)
     await ledger.compensate(purchase.key, Reason.ABANDONED)
     pause.released.set()
     ended = await advancing

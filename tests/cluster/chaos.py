@@ -1,7 +1,7 @@
 """What the chaos tests share: many clients at once, waiting, and the comparison of resources and ledger.
 
-The comparison (`Scene.assert_told_as_it_was`) is the heart: after whatever was broken, every Redemption is finished,
-says what the ledger says, and the ledger holds nothing else. Neighbours: `test_chaos_*.py`.
+`ChaosContext.assert_statuses_match_ledger` compares: after any fault, every Redemption is finished, its status is that
+of the ledger, and the ledger holds nothing else. See also: `test_chaos_*.py`.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ Body = dict[str, Any]
 
 GROUP = "/apis/billing.openova.io/v1alpha1"
 CODE = "CHAOS-10"
-STARVED = r"(did not answer in time|the API server cannot be used.*Timeout)"
+SLOW_PROCESS_LOG = r"(did not answer in time|the API server cannot be used.*Timeout)"
 """What an operator logs that hardly gets any processor time, as under these loads on a busy machine."""
 _CLIENTS = 20
 _OK, _CREATED, _NOT_FOUND, _CONFLICT, _BUSY, _BROKEN = 200, 201, 404, 409, 429, 500
@@ -78,7 +78,7 @@ class Admin:
             yield cls(session, target["server"])
 
     async def call(self, method: str, path: str, body: object = None, **query: str) -> Body:
-        """Make one call, with the patience of a real client where the API server is absent, starting or busy.
+        """Make one call, repeated while the API server is absent, starting or busy.
 
         Raises ApiError for any other refusal.
         """
@@ -124,8 +124,8 @@ class Admin:
 
 
 @dataclass
-class Scene:
-    """One namespace, its ledger, and who looks at both."""
+class ChaosContext:
+    """One namespace and its ledger."""
 
     admin: Admin
     namespace: str
@@ -169,7 +169,7 @@ class Scene:
         body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": dict(values)}
         await self.admin.create(f"/api/v1/namespaces/{self.namespace}/secrets", body)
 
-    async def all_say(self, plural: str, names: Iterable[str], reason: str) -> bool:
+    async def all_have_reason(self, plural: str, names: Iterable[str], reason: str) -> bool:
         """Whether Ready has this reason for all of these objects."""
         found = {one["metadata"]["name"]: one for one in await self.admin.list(self.path(plural))}
         return all(reasons(found[name]).get("Ready") == reason for name in names)
@@ -221,7 +221,7 @@ class Scene:
         """How many grants stand on the ledger."""
         return int((await self.sql("SELECT count(*) FROM promo_redemptions"))[0][0])
 
-    async def assert_told_as_it_was(self) -> dict[str, Body]:
+    async def assert_statuses_match_ledger(self) -> dict[str, Body]:
         """Compare every Redemption with its row of the ledger, and the ledger with itself; returns the Redemptions."""
         assert await verify(self.database.runtime_url) == []
         found = await self.redemptions()
@@ -243,10 +243,10 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(cluster: ClusterAccess, namespace: str, database: Database) -> AsyncIterator[Scene]:
-    """Open a scene."""
+async def open_context(cluster: ClusterAccess, namespace: str, database: Database) -> AsyncIterator[ChaosContext]:
+    """Open a context."""
     async with Admin.connect(cluster) as admin:
-        yield Scene(admin, namespace, database)
+        yield ChaosContext(admin, namespace, database)
 
 
 def healthy(operator: OperatorProcess) -> bool:
@@ -319,11 +319,11 @@ class Proxy:
         """Close all connections and take no new ones."""
         assert self._ask("POST", "/proxies/way", {"enabled": False})
 
-    def mend(self) -> None:
-        """Let everybody through again."""
+    def restore(self) -> None:
+        """Accept connections again."""
         assert self._ask("POST", "/proxies/way", {"enabled": True})
 
-    def slow(self, milliseconds: int) -> None:
+    def add_latency(self, milliseconds: int) -> None:
         """Let everything take so long, there and back again, so that a cut finds something under way."""
         for stream in ("upstream", "downstream"):
             toxic = {"type": "latency", "stream": stream, "attributes": {"latency": milliseconds}}

@@ -1,4 +1,4 @@
-"""Renders the chart with the real helm. Neighbours: test_chart*.py look at what comes out."""
+"""Renders the chart with the real helm. See also: test_chart*.py look at what comes out."""
 
 import json
 import subprocess

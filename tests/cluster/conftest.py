@@ -1,6 +1,6 @@
-"""Operators for the tests of everyday life: one for the whole session, or a test's own, each with its shop and books.
+"""Operators for the tests: one for the whole session, or one for a test, each with its API client and ledger reader.
 
-Neighbours: tests/conftest.py has the servers, resources.py the shop and the books.
+See also: tests/conftest.py has the servers, resources.py the API client and the ledger reader.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database, PostgresServer
 from testbed.scripted_stripe import ScriptedStripe
-from tests.cluster.desk import Desk
-from tests.cluster.desk import opened as opened_desk
-from tests.cluster.market import Market
-from tests.cluster.resources import CLOSED_SECRET, FAST, Books, Shop
+from tests.cluster.controller_harness import ControllerHarness
+from tests.cluster.controller_harness import opened as open_harness
+from tests.cluster.resources import CLOSED_SECRET, FAST, LedgerReader, ResourceClient
+from tests.cluster.stripe_fixture import StripeFixture
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.types import Violation
 
@@ -33,10 +33,10 @@ from voucher_operator.ledger.types import Violation
 class Sovereign:
     """One operator with its namespace and its ledger."""
 
-    shop: Shop
-    books: Books
+    api: ResourceClient
+    ledger: LedgerReader
     operator: OperatorProcess
-    market: Market
+    stripe_fixture: StripeFixture
     allow: list[str] = field(default_factory=list)
     """Regular expressions of the warnings that the test provokes; any other fails it."""
 
@@ -62,14 +62,14 @@ def common_database(postgres18: PostgresServer, template18: str) -> Iterator[Dat
 
 
 @pytest.fixture(scope="session")
-def common_market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+def common_stripe_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StripeFixture]:
     with ScriptedStripe() as stripe:
-        yield Market(stripe, tmp_path_factory.mktemp("market"))
+        yield StripeFixture(stripe, tmp_path_factory.mktemp("stripe"))
 
 
 @contextmanager
-def everyday_operator(
-    cluster: ControlPlane, database: Database, market: Market, folder: Path
+def run_shared_operator(
+    cluster: ControlPlane, database: Database, stripe_fixture: StripeFixture, folder: Path
 ) -> Iterator[tuple[OperatorProcess, str]]:
     """Run an operator that leads, under the chart's ServiceAccount, with short pauses between its passes.
 
@@ -84,7 +84,7 @@ def everyday_operator(
         env={
             **installed.env,
             **FAST,
-            **market.env,
+            **stripe_fixture.env,
             "VOUCHER_OPERATOR_CLOSED_SECRETS": CLOSED_SECRET,
         },
     )
@@ -98,25 +98,25 @@ def everyday_operator(
 
 
 @contextmanager
-def lent(
-    admin: ApiClient, running: tuple[OperatorProcess, str], database: Database, market: Market
+def sovereign_for_one_test(
+    admin: ApiClient, running: tuple[OperatorProcess, str], database: Database, stripe_fixture: StripeFixture
 ) -> Iterator[Sovereign]:
-    """Lend an operator to one test, which may not stop it.
+    """Give a running operator to one test, which may not stop it.
 
     Fails the test for an unexpected line in the log (a call that RBAC refused is one), or a ledger that is not sound.
     """
     operator, namespace = running
     since = len(operator.records())
-    books = Books(database)
-    sovereign = Sovereign(Shop(admin, namespace), books, operator, market)
+    ledger = LedgerReader(database)
+    sovereign = Sovereign(ResourceClient(admin, namespace), ledger, operator, stripe_fixture)
     try:
         yield sovereign
-        sovereign.shop.clear()
+        sovereign.api.clear()
         assert violations(database) == []
-        assert market.stripe.complaints == []
+        assert stripe_fixture.stripe.invalid_requests == []
     finally:
-        market.stripe.heal()
-        books.close()
+        stripe_fixture.stripe.clear_faults()
+        ledger.close()
     new = operator.records()[since:]
     loud = [one for one in new if one.get("level") in ("WARNING", "ERROR", "CRITICAL")]
     assert [one for one in loud if not any(re.search(rule, json.dumps(one)) for rule in sovereign.allow)] == []
@@ -126,11 +126,11 @@ def lent(
 def common_operator(
     control_plane: ControlPlane,
     common_database: Database,
-    common_market: Market,
+    common_stripe_fixture: StripeFixture,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[OperatorProcess, str]]:
     folder = tmp_path_factory.mktemp("everyday")
-    with everyday_operator(control_plane, common_database, common_market, folder) as running:
+    with run_shared_operator(control_plane, common_database, common_stripe_fixture, folder) as running:
         yield running
 
 
@@ -139,31 +139,33 @@ def sovereign(
     admin: ApiClient,
     common_operator: tuple[OperatorProcess, str],
     common_database: Database,
-    common_market: Market,
+    common_stripe_fixture: StripeFixture,
 ) -> Iterator[Sovereign]:
     """The session's operator; a test finds nothing of the others but what they left in the ledger."""
-    with lent(admin, common_operator, common_database, common_market) as sovereign:
+    with sovereign_for_one_test(admin, common_operator, common_database, common_stripe_fixture) as sovereign:
         yield sovereign
 
 
 @pytest.fixture
-def shop(admin: ApiClient, namespace: str) -> Shop:
+def api(admin: ApiClient, namespace: str) -> ResourceClient:
     """A namespace of the test's own; `operators` starts operators on it."""
-    return Shop(admin, namespace)
+    return ResourceClient(admin, namespace)
 
 
 @pytest.fixture
-def books(database18: Database) -> Iterator[Books]:
+def ledger(database18: Database) -> Iterator[LedgerReader]:
     """The ledger of the operators that `operators` starts; sound after the test."""
-    opened = Books(database18)
+    opened = LedgerReader(database18)
     yield opened
     opened.close()
     assert violations(database18) == []
 
 
 @pytest.fixture
-async def desk(request: pytest.FixtureRequest, database18: Database, tmp_path: Path) -> AsyncIterator[Desk]:
+async def harness(
+    request: pytest.FixtureRequest, database18: Database, tmp_path: Path
+) -> AsyncIterator[ControllerHarness]:
     """The controllers of orders on a ledger of their own, sound after the test; a parameter is more settings."""
-    async with opened_desk(database18, tmp_path, **getattr(request, "param", {})) as desk:
-        yield desk
+    async with open_harness(database18, tmp_path, **getattr(request, "param", {})) as harness:
+        yield harness
     assert await verify(database18.admin_url) == []

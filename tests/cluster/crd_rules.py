@@ -1,6 +1,6 @@
 """What the tests of the CRDs share: cases of one rule each, and an API server that judges specs.
 
-Neighbours: test_crd_voucher.py and test_crd_redemption.py hold the cases, test_crd_display.py what people see.
+See also: test_crd_voucher.py and test_crd_redemption.py hold the cases, test_crd_display.py what people see.
 """
 
 import json
@@ -58,7 +58,7 @@ def _merge(target: Mapping[str, Any], patch: Mapping[str, Any]) -> Object:
     return merged
 
 
-class Judge:
+class CrdValidator:
     """Asks the API server about specs of one kind, in a namespace of its own."""
 
     def __init__(self, client: ApiClient, kind: str, namespace: str, spec: Object) -> None:
@@ -140,14 +140,14 @@ def _refused() -> Iterator[list[str]]:
 
 
 @contextmanager
-def judge(control_plane: ControlPlane, kind: str, namespace: str, spec: str) -> Iterator[Judge]:
+def judge(control_plane: ControlPlane, kind: str, namespace: str, spec: str) -> Iterator[CrdValidator]:
     """Judge objects of `kind`, with `spec` (YAML) as the good one, in a new namespace.
 
     `namespace` is how its name begins: tests of one module may run in several processes.
     """
     namespace = control_plane.namespace(f"{namespace}-{secrets.token_hex(4)}")
     with control_plane.client() as client:
-        judged = Judge(client, kind, namespace, yaml.safe_load(spec))
+        judged = CrdValidator(client, kind, namespace, yaml.safe_load(spec))
         wait_until(lambda: bool(judged.discovery()), f"discovery of {kind}")
         yield judged
         CoreV1Api(client).delete_namespace(namespace)

@@ -1,8 +1,8 @@
-"""Vouchers, Redemptions and Secrets on a real API server, and the ledger behind them: what tests of daily life share.
+"""Vouchers, Redemptions and Secrets on a real API server, and the ledger behind them: shared by the tests.
 
-`Shop` makes resources of one namespace and removes them after the test, `Made` is one of them, `Books` is the ledger in
-SQL. Everything waits for conditions with a deadline. Neighbours: conftest.py starts the operators; test_voucher_*,
-test_redemption_* and test_secret_* ask.
+`ResourceClient` creates resources in one namespace and removes them after the test, `CustomObject` is one of them,
+`LedgerReader` is the ledger in SQL. Everything waits for conditions with a deadline. See also: conftest.py starts the
+operators; test_voucher_*, test_redemption_* and test_secret_* use them.
 """
 
 import base64
@@ -99,7 +99,7 @@ def until(holds: Callable[[], bool], what: str, timeout: float = DEADLINE) -> No
         pause = min(pause * 1.4, 0.1)
 
 
-class Made:
+class CustomObject:
     """One Voucher or Redemption."""
 
     def __init__(self, api: CustomObjectsApi, namespace: str, plural: Plural, body: Object) -> None:
@@ -193,7 +193,7 @@ class Made:
         return such()[0]
 
 
-class Shop:
+class ResourceClient:
     """Makes and finds resources in one namespace; remembers what it made."""
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
@@ -201,23 +201,25 @@ class Shop:
         self.namespace = namespace
         self._custom = CustomObjectsApi(client)
         self._core = CoreV1Api(client)
-        self._made: list[Made] = []
+        self._made: list[CustomObject] = []
         self._secrets: set[str] = set()
 
-    def voucher(self, name: str | None = None, **spec: Any) -> Made:
+    def voucher(self, name: str | None = None, **spec: Any) -> CustomObject:
         """Create a Voucher of 10 OMR with a code of its own, or with what is given; None leaves a field out."""
         defaults = {"code": unique("T").upper(), "credit": {"amount": 10, "currency": "OMR"}}
         if "codeFrom" in spec:
             del defaults["code"]
         return self.create("vouchers", name or unique("voucher"), defaults | spec)
 
-    def redeem(self, code: str | None = None, *, user: str | None = None, name: str | None = None, **spec: Any) -> Made:
+    def redeem(
+        self, code: str | None = None, *, user: str | None = None, name: str | None = None, **spec: Any
+    ) -> CustomObject:
         """Create a Redemption for a user, a new one unless given."""
         user = user or unique("user")
         customer = {"userID": user, "tenantID": "kestrel-pharmacy", "email": "ahmed@example.com"}
         return self.create("redemptions", name or unique("redemption"), {"code": code, "customer": customer} | spec)
 
-    def create(self, plural: Plural, name: str, spec: Mapping[str, Any]) -> Made:
+    def create(self, plural: Plural, name: str, spec: Mapping[str, Any]) -> CustomObject:
         """Create an object; fields that are None are left out."""
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",
@@ -226,7 +228,7 @@ class Shop:
             "spec": {key: value for key, value in spec.items() if value is not None},
         }
         taken = self._custom.create_namespaced_custom_object(GROUP, VERSION, self.namespace, plural, body)
-        made = Made(self._custom, self.namespace, plural, cast("Object", taken))
+        made = CustomObject(self._custom, self.namespace, plural, cast("Object", taken))
         self._made.append(made)
         return made
 
@@ -260,7 +262,7 @@ class Shop:
             self.delete_secret(name)
 
 
-class Books:
+class LedgerReader:
     """A ledger, as its owner sees it in SQL."""
 
     def __init__(self, database: Database) -> None:
@@ -308,16 +310,18 @@ class Books:
         return int(number)
 
 
-def let_pass(shop: Shop, books: Books, number: int = 3, probe: Made | None = None) -> None:
+def wait_for_full_passes(
+    api: ResourceClient, ledger: LedgerReader, number: int = 3, probe: CustomObject | None = None
+) -> None:
     """Wait until the operator has looked at the whole ledger so many times, by a row that it puts back each time.
 
     The row is that of `probe`, a Voucher without a description, or of a new one.
     """
-    probe = probe or shop.voucher()
+    probe = probe or api.voucher()
     probe.wait(state("Active"))
     for turn in range(number):
-        books.rows("UPDATE promo_codes SET description = %s WHERE code = %s", f"turn {turn}", probe.code)
+        ledger.rows("UPDATE promo_codes SET description = %s WHERE code = %s", f"turn {turn}", probe.code)
         until(
-            lambda: books.row("SELECT description FROM promo_codes WHERE code = %s", probe.code) == ("",),
+            lambda: ledger.row("SELECT description FROM promo_codes WHERE code = %s", probe.code) == ("",),
             "pass over the ledger",
         )

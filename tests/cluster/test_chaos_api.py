@@ -9,7 +9,7 @@ from testbed.cluster import CRDS, install_crds
 from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
-from tests.cluster.chaos import STARVED, Scene, healthy, scene, until
+from tests.cluster.chaos import SLOW_PROCESS_LOG, ChaosContext, healthy, open_context, until
 from tests.conftest import Operators
 
 API_DOWN = r"the API server cannot be used"
@@ -34,40 +34,40 @@ def control_plane(own_cluster: ControlPlane) -> ControlPlane:
 
 
 @pytest.fixture
-async def here(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[Scene]:
-    async with scene(control_plane, namespace, database18) as opened:
+async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
+    async with open_context(control_plane, namespace, database18) as opened:
         yield opened
 
 
 async def complains(operator: OperatorProcess, part: str, words: str) -> None:
     """Wait until /readyz says why it is not ready; it is alive all the same."""
 
-    async def says_so() -> bool:
+    async def reason_is_set() -> bool:
         answer = await asyncio.to_thread(operator.ready)
         return not answer.get("ready", True) and words in answer["problems"].get(part, "")
 
-    await until(says_so, f"{words!r} in /readyz")
+    await until(reason_is_set, f"{words!r} in /readyz")
     assert await asyncio.to_thread(healthy, operator)
 
 
 async def leads(operator: OperatorProcess, wanted: bool) -> None:
-    async def says_so() -> bool:
+    async def reason_is_set() -> bool:
         return (await asyncio.to_thread(operator.ready)).get("leader") is wanted
 
-    await until(says_so, f"leader={wanted}")
+    await until(reason_is_set, f"leader={wanted}")
 
 
 async def test_restarted_under_load_and_away_for_longer_than_the_lease(
-    control_plane: ControlPlane, here: Scene, operators: Operators
+    control_plane: ControlPlane, context: ChaosContext, operators: Operators
 ) -> None:
     """Killed, then absent until the Lease is lost: the operator says so, leads again, and finishes everything."""
     operator = operators.start(env=BRISK)
-    await here.voucher(maxRedemptions=110)
-    await here.voucher_is(Ready="Issued")
-    feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(150)))
+    await context.voucher(maxRedemptions=110)
+    await context.voucher_is(Ready="Issued")
+    feeding = asyncio.create_task(context.redeem(f"r{n}" for n in range(150)))
 
     async def any_granted() -> bool:
-        return await here.granted() > 0
+        return await context.granted() > 0
 
     await until(any_granted, "first grant")
     await asyncio.to_thread(control_plane.restart_apiserver, kill=True)
@@ -77,13 +77,13 @@ async def test_restarted_under_load_and_away_for_longer_than_the_lease(
     await asyncio.to_thread(control_plane.start_apiserver)
     await leads(operator, True)
     await feeding
-    await here.finished()
+    await context.finished()
     await asyncio.to_thread(operator.wait_ready, leader=True)
-    await here.assert_told_as_it_was()
-    assert await here.granted() == 110
-    await here.counters_agree()
+    await context.assert_statuses_match_ledger()
+    assert await context.granted() == 110
+    await context.counters_agree()
     assert operator.running
-    operators.allow += [API_DOWN, STARVED, NO_ROLES_YET]
+    operators.allow += [API_DOWN, SLOW_PROCESS_LOG, NO_ROLES_YET]
 
 
 def remove_crds(cluster: ControlPlane) -> None:
@@ -108,11 +108,11 @@ async def test_without_crds_until_they_are_installed(
     operator = operators.start()
     await complains(operator, "resources", "not installed")
     await asyncio.to_thread(install_crds, control_plane)
-    async with scene(control_plane, namespace, database18) as here:
-        await here.voucher()
-        await here.redeem(["first"])
-        await here.finished()
-        await here.voucher_is(Ready="Issued", timesRedeemed=1)
-        await here.assert_told_as_it_was()
+    async with open_context(control_plane, namespace, database18) as context:
+        await context.voucher()
+        await context.redeem(["first"])
+        await context.finished()
+        await context.voucher_is(Ready="Issued", timesRedeemed=1)
+        await context.assert_statuses_match_ledger()
     await asyncio.to_thread(operator.wait_ready, leader=True)
     operators.allow.append(WITHOUT_CRDS)

@@ -9,7 +9,7 @@ import pytest
 from testbed.cluster import Installation, command, install_rights
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
-from tests.cluster.chaos import CODE, scene, until
+from tests.cluster.chaos import CODE, open_context, until
 from tests.conftest import Operators
 from tests.ledger.go_service import GoService, Refused
 
@@ -45,29 +45,32 @@ async def test_cap_of_100_holds_against_1000(
     others = Operators(second, database18, tmp_path)
     both = [operators.start("first"), others.start("second")]
     operators.started.extend(others.started)
-    async with scene(control_plane, namespace, database18) as here, GoService.connect(database18.owner_url) as go:
-        await here.voucher(maxRedemptions=CAP)
+    async with (
+        open_context(control_plane, namespace, database18) as context,
+        GoService.connect(database18.owner_url) as go,
+    ):
+        await context.voucher(maxRedemptions=CAP)
         for operator in both:
             await asyncio.to_thread(operator.wait_ready, leader=True)
-        await here.voucher_is(Ready="Issued")
+        await context.voucher_is(Ready="Issued")
         customers = [await go.customer(f"go-{n}") for n in range(CAP)]
 
         async def any_granted() -> bool:
-            return await here.granted() > 0
+            return await context.granted() > 0
 
-        feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(REQUESTS)))
+        feeding = asyncio.create_task(context.redeem(f"r{n}" for n in range(REQUESTS)))
         await until(any_granted, "first grant")
         by_go = await _go_on(go, customers)
         await feeding
-        await here.finished()
+        await context.finished()
 
-        assert await here.granted() == CAP
-        found = await here.assert_told_as_it_was()
+        assert await context.granted() == CAP
+        found = await context.assert_statuses_match_ledger()
         states = [body["status"]["state"] for body in found.values()]
         assert states.count("Redeemed") == CAP - by_go
         assert states.count("Rejected") == REQUESTS - CAP + by_go
         assert 0 < by_go < CAP, "one side was alone: no race"
-        await here.voucher_is(state="Exhausted", redeemed=f"{CAP}/{CAP}", remaining=0)
+        await context.voucher_is(state="Exhausted", redeemed=f"{CAP}/{CAP}", remaining=0)
         assert "consistent" in await asyncio.to_thread(command, database18.runtime_url, "verify")
     for operator in both:
         assert operator.metrics()["voucher_operator_leader"] == 1

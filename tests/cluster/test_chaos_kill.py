@@ -11,19 +11,19 @@ import pytest
 from testbed.cluster import Installation
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
-from tests.cluster.chaos import CODE, Proxy, Scene, scene, until
+from tests.cluster.chaos import CODE, ChaosContext, Proxy, open_context, until
 from tests.conftest import Operators
-from tests.ledger.drive import holding
+from tests.ledger.helpers import holding
 
 LIVES = 7
 EACH = 28
 API_DOWN = r"the API server cannot be used"
 
 
-async def _torn(here: Scene) -> int:
+async def _torn(context: ChaosContext) -> int:
     """How many were granted and have not been told."""
-    told = [body for body in (await here.redemptions()).values() if body["status"].get("finished")]
-    return await here.granted() - len(told)
+    told = [body for body in (await context.redemptions()).values() if body["status"].get("finished")]
+    return await context.granted() - len(told)
 
 
 async def test_killed_at_random_moments_under_load(
@@ -34,32 +34,32 @@ async def test_killed_at_random_moments_under_load(
     print(f"seed {seed}")
     dice = random.Random(seed)
     torn = []
-    async with scene(control_plane, namespace, database18) as here:
-        await here.voucher()
+    async with open_context(control_plane, namespace, database18) as context:
+        await context.voucher()
         operator = operators.start("reborn")
-        await here.voucher_is(Ready="Issued")
+        await context.voucher_is(Ready="Issued")
         operator.kill()
         for life in range(LIVES):
-            await here.redeem(f"r{life}-{n}" for n in range(EACH))
-            before = await here.granted()
+            await context.redeem(f"r{life}-{n}" for n in range(EACH))
+            before = await context.granted()
 
             async def has_begun(before: int = before) -> bool:
-                return await here.granted() > before
+                return await context.granted() > before
 
             operator.start()
             await until(has_begun, "grant in this life")
             await asyncio.sleep(dice.uniform(0, 0.12))
             operator.kill()
-            torn.append(await _torn(here))
+            torn.append(await _torn(context))
         operator.start()
-        await here.finished()
+        await context.finished()
 
         assert any(torn), f"no death between commit and status: {torn}"
         print(f"granted and not told at each death: {torn}")
-        found = await here.assert_told_as_it_was()
+        found = await context.assert_statuses_match_ledger()
         assert {body["status"]["state"] for body in found.values()} == {"Redeemed"}
-        assert await here.granted() == LIVES * EACH
-        await here.counters_agree()
+        assert await context.granted() == LIVES * EACH
+        await context.counters_agree()
         await asyncio.to_thread(operator.wait_ready)
 
 
@@ -80,43 +80,43 @@ async def test_killed_between_commit_and_status(
 ) -> None:
     """The commit happens while no patch can arrive, then the operator dies: the next one tells what was granted."""
     names = [f"r{n}" for n in range(40)]
-    async with scene(control_plane, namespace, database18) as here:
-        await here.voucher(maxRedemptions=30)
+    async with open_context(control_plane, namespace, database18) as context:
+        await context.voucher(maxRedemptions=30)
         # The Lease must outlast the cut: who has lost it decides nothing more.
         operator = operators.start(
             env={"VOUCHER_OPERATOR_LEASE_DURATION": "600", "VOUCHER_OPERATOR_RENEW_DEADLINE": "300"}
         )
-        await here.voucher_is(Ready="Issued")
+        await context.voucher_is(Ready="Issued")
 
         async def all_wait() -> bool:
             queues = (await asyncio.to_thread(operator.ready))["queues"]
-            return bool(queues["Redemption"] == len(names)) and await _waits_for_lock(here)
+            return bool(queues["Redemption"] == len(names)) and await _waits_for_lock(context)
 
         async with holding(database18, "SELECT FROM promo_codes WHERE code = %s FOR UPDATE", CODE):
-            await here.redeem(names)
+            await context.redeem(names)
             await until(all_wait, "redemptions that wait for the lock")
             proxy.cut()
 
         async def all_decided() -> bool:
-            return bool((await here.sql("SELECT count(*) FROM vouchers.redemption"))[0][0] == len(names))
+            return bool((await context.sql("SELECT count(*) FROM vouchers.redemption"))[0][0] == len(names))
 
         await until(all_decided, "decision about all")
         operator.kill()
-        assert await here.unfinished() == len(names), "a status arrived in spite of the cut"
-        decided = await here.sql("SELECT * FROM vouchers.redemption ORDER BY key")
+        assert await context.unfinished() == len(names), "a status arrived in spite of the cut"
+        decided = await context.sql("SELECT * FROM vouchers.redemption ORDER BY key")
 
-        proxy.mend()
+        proxy.restore()
         operator.start()
-        await here.finished()
-        await here.assert_told_as_it_was()
-        assert await here.sql("SELECT * FROM vouchers.redemption ORDER BY key") == decided
-        assert await here.granted() == 30
-        await here.counters_agree()
+        await context.finished()
+        await context.assert_statuses_match_ledger()
+        assert await context.sql("SELECT * FROM vouchers.redemption ORDER BY key") == decided
+        assert await context.granted() == 30
+        await context.counters_agree()
     operators.allow.append(API_DOWN)
 
 
-async def _waits_for_lock(here: Scene) -> bool:
-    rows = await here.sql(
+async def _waits_for_lock(context: ChaosContext) -> bool:
+    rows = await context.sql(
         "SELECT count(*) FROM pg_stat_activity "
         "WHERE application_name = 'voucher-operator' AND wait_event_type = 'Lock' AND datname = current_database()"
     )

@@ -10,7 +10,7 @@ import pytest
 from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
-from tests.cluster.chaos import STARVED, Scene, scene, until
+from tests.cluster.chaos import SLOW_PROCESS_LOG, ChaosContext, open_context, until
 from tests.conftest import Operators
 
 BRISK = {
@@ -25,133 +25,135 @@ REQUESTS = 120
 
 
 @pytest.fixture
-async def here(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[Scene]:
-    async with scene(control_plane, namespace, database18) as opened:
+async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
+    async with open_context(control_plane, namespace, database18) as opened:
         yield opened
 
 
-def _path(here: Scene) -> str:
-    return f"/apis/coordination.k8s.io/v1/namespaces/{here.namespace}/leases/voucher-operator"
+def _path(context: ChaosContext) -> str:
+    return f"/apis/coordination.k8s.io/v1/namespaces/{context.namespace}/leases/voucher-operator"
 
 
-async def holder(here: Scene) -> str | None:
-    lease = await here.admin.find(_path(here))
+async def holder(context: ChaosContext) -> str | None:
+    lease = await context.admin.find(_path(context))
     return None if lease is None else str(lease["spec"].get("holderIdentity", ""))
 
 
 async def leads(operator: OperatorProcess, wanted: bool = True, within: float = 60.0) -> None:
     """Wait until a replica says that it leads, or that it does not, in /readyz and in its metrics."""
 
-    async def says_so() -> bool:
+    async def reason_is_set() -> bool:
         answer = await asyncio.to_thread(operator.ready)
         return answer.get("leader") is wanted
 
-    await until(says_so, f"leader={wanted} of {operator.pod_name}", within)
+    await until(reason_is_set, f"leader={wanted} of {operator.pod_name}", within)
     assert (await asyncio.to_thread(operator.metrics))["voucher_operator_leader"] == wanted
 
 
-async def pair(here: Scene, operators: Operators, env: dict[str, str]) -> tuple[OperatorProcess, OperatorProcess]:
+async def pair(
+    context: ChaosContext, operators: Operators, env: dict[str, str]
+) -> tuple[OperatorProcess, OperatorProcess]:
     """Start a leader and a standby, and issue a Voucher."""
-    operators.allow.append(STARVED)
+    operators.allow.append(SLOW_PROCESS_LOG)
     leader = operators.start("leader", env)
     await leads(leader)
     standby = operators.start("standby", env)
     await asyncio.to_thread(standby.wait_ready)
     assert not standby.ready()["leader"]
-    await here.voucher()
-    await here.voucher_is(Ready="Issued")
+    await context.voucher()
+    await context.voucher_is(Ready="Issued")
     return leader, standby
 
 
-async def some_granted(here: Scene) -> None:
+async def some_granted(context: ChaosContext) -> None:
     async def any_granted() -> bool:
-        return await here.granted() > 0
+        return await context.granted() > 0
 
     await until(any_granted, "first grant")
 
 
-async def test_leader_that_ends_in_good_order_hands_over_at_once(here: Scene, operators: Operators) -> None:
+async def test_leader_that_ends_in_good_order_hands_over_at_once(context: ChaosContext, operators: Operators) -> None:
     """SIGTERM under load: exit code 0, the Lease is given back; no waiting for it to expire would be short enough."""
-    leader, standby = await pair(here, operators, NEVER_EXPIRES)
-    feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(REQUESTS)))
-    await some_granted(here)
+    leader, standby = await pair(context, operators, NEVER_EXPIRES)
+    feeding = asyncio.create_task(context.redeem(f"r{n}" for n in range(REQUESTS)))
+    await some_granted(context)
     await asyncio.to_thread(leader.stop)
     await leads(standby)
     await feeding
-    await here.finished()
-    await here.assert_told_as_it_was()
-    assert await here.granted() == REQUESTS
-    await here.counters_agree()
+    await context.finished()
+    await context.assert_statuses_match_ledger()
+    assert await context.granted() == REQUESTS
+    await context.counters_agree()
 
     await asyncio.to_thread(standby.stop)
-    assert await holder(here) == ""
+    assert await holder(context) == ""
     leader.start()
     await leads(leader)
 
 
-async def test_standby_takes_over_from_a_killed_leader(here: Scene, operators: Operators) -> None:
+async def test_standby_takes_over_from_a_killed_leader(context: ChaosContext, operators: Operators) -> None:
     """SIGKILL under load, default settings."""
-    leader, standby = await pair(here, operators, {})
-    feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(REQUESTS)))
-    await some_granted(here)
+    leader, standby = await pair(context, operators, {})
+    feeding = asyncio.create_task(context.redeem(f"r{n}" for n in range(REQUESTS)))
+    await some_granted(context)
     leader.kill()
     await leads(standby, within=TAKEOVER)
-    assert await holder(here) == "standby"
+    assert await holder(context) == "standby"
     await feeding
-    await here.finished()
-    await here.assert_told_as_it_was()
-    assert await here.granted() == REQUESTS
+    await context.finished()
+    await context.assert_statuses_match_ledger()
+    assert await context.granted() == REQUESTS
 
 
-async def test_frozen_leader_wakes_up_and_changes_nothing(here: Scene, operators: Operators) -> None:
+async def test_frozen_leader_wakes_up_and_changes_nothing(context: ChaosContext, operators: Operators) -> None:
     """SIGSTOP in the middle of work for longer than the Lease: the standby finishes all, the sleeper steps down."""
-    leader, standby = await pair(here, operators, BRISK)
-    feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(REQUESTS)))
-    await some_granted(here)
+    leader, standby = await pair(context, operators, BRISK)
+    feeding = asyncio.create_task(context.redeem(f"r{n}" for n in range(REQUESTS)))
+    await some_granted(context)
     leader.sigstop()
     await leads(standby)
     await feeding
-    await here.finished()
-    before = {name: body["metadata"]["resourceVersion"] for name, body in (await here.redemptions()).items()}
-    await here.counters_agree()
+    await context.finished()
+    before = {name: body["metadata"]["resourceVersion"] for name, body in (await context.redemptions()).items()}
+    await context.counters_agree()
 
     leader.sigcont()
     await leads(leader, False)
-    after = await here.assert_told_as_it_was()
+    after = await context.assert_statuses_match_ledger()
     assert {name: body["metadata"]["resourceVersion"] for name, body in after.items()} == before
-    assert await here.granted() == REQUESTS
-    assert await holder(here) == "standby"
+    assert await context.granted() == REQUESTS
+    assert await holder(context) == "standby"
     # The leader may have been stopped in the midst of a transaction.
     ended = "ended sessions of the operator"
     assert standby.unexpected(["the API server cannot be used", ended]) == []
     operators.allow += ["the API server cannot be used", "the ledger cannot be used", ended]
 
 
-async def test_lease_deleted_then_stolen_then_given_back(here: Scene, operators: Operators) -> None:
+async def test_lease_deleted_then_stolen_then_given_back(context: ChaosContext, operators: Operators) -> None:
     """A deleted Lease is made again; from one that somebody else holds the leader steps down until it is free."""
     operator = operators.start("leader", BRISK)
     await leads(operator)
-    await here.voucher()
-    await here.admin.call("DELETE", _path(here))
+    await context.voucher()
+    await context.admin.call("DELETE", _path(context))
 
     async def is_back() -> bool:
-        return await holder(here) == "leader"
+        return await holder(context) == "leader"
 
     await until(is_back, "new Lease")
     assert operator.ready()["leader"]
 
-    await _take(here, "thief")
+    await _take(context, "thief")
     await leads(operator, False)
-    await here.redeem(["while-nobody-leads"])
+    await context.redeem(["while-nobody-leads"])
     assert operator.ready()["ready"], "a standby is ready, too"
-    await _take(here, "")
+    await _take(context, "")
     await leads(operator)
-    await here.finished()
-    await here.assert_told_as_it_was()
+    await context.finished()
+    await context.assert_statuses_match_ledger()
 
 
-async def _take(here: Scene, who: str) -> None:
+async def _take(context: ChaosContext, who: str) -> None:
     """Write a holder into the Lease, for longer than the test lasts; an empty one gives it back."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     spec: dict[str, Any] = {"holderIdentity": who, "leaseDurationSeconds": 3600, "renewTime": now, "acquireTime": now}
-    await here.admin.call("PATCH", _path(here), {"spec": spec})
+    await context.admin.call("PATCH", _path(context), {"spec": spec})

@@ -14,7 +14,7 @@ from testbed.cluster import install_rights, migrate
 from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import RUNTIME, Database, PostgresServer
-from tests.cluster.chaos import Scene, healthy, scene, until
+from tests.cluster.chaos import ChaosContext, healthy, open_context, until
 from tests.conftest import Operators
 from voucher_operator.resources.conditions import kstatus
 
@@ -42,19 +42,19 @@ def template18(postgres18: PostgresServer) -> str:
 
 
 @pytest.fixture
-async def here(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[Scene]:
-    async with scene(control_plane, namespace, database18) as opened:
+async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
+    async with open_context(control_plane, namespace, database18) as opened:
         yield opened
 
 
 async def complains(operator: OperatorProcess, words: str) -> None:
     """Wait until /readyz says why it is not ready; it is alive all the same."""
 
-    async def says_so() -> bool:
+    async def reason_is_set() -> bool:
         answer = await asyncio.to_thread(operator.ready)
         return not answer.get("ready", True) and words in answer["problems"].get("ledger", "")
 
-    await until(says_so, f"{words!r} in /readyz")
+    await until(reason_is_set, f"{words!r} in /readyz")
     assert await asyncio.to_thread(healthy, operator)
 
 
@@ -62,67 +62,67 @@ async def ready(operator: OperatorProcess) -> None:
     await asyncio.to_thread(operator.wait_ready, leader=True)
 
 
-async def wait_for_ledger(here: Scene, *redemptions: str) -> None:
+async def wait_for_ledger(context: ChaosContext, *redemptions: str) -> None:
     """Wait until the Voucher and some Redemptions say that they wait for the ledger."""
     down = "LedgerUnavailable"
-    assert kstatus(await here.voucher_is(Ready=down, Reconciling=down)) == "InProgress"
+    assert kstatus(await context.voucher_is(Ready=down, Reconciling=down)) == "InProgress"
     for name in redemptions:
-        assert kstatus(await here.redemption_is(name, Ready=down, Reconciling=down)) == "InProgress"
+        assert kstatus(await context.redemption_is(name, Ready=down, Reconciling=down)) == "InProgress"
 
 
 async def test_absent_at_the_start_then_stopped_and_started(
-    here: Scene, postgres18: PostgresServer, operators: Operators
+    context: ChaosContext, postgres18: PostgresServer, operators: Operators
 ) -> None:
     """No PostgreSQL at the start, then one, then none again: told each time, healed each time, by one process."""
     postgres18.stop()
     operator = operators.start(env=QUICK)
-    await here.voucher(maxRedemptions=3)
-    await here.redeem(["early", "second"])
+    await context.voucher(maxRedemptions=3)
+    await context.redeem(["early", "second"])
     await complains(operator, "cannot be reached")
-    await wait_for_ledger(here, "early", "second")
+    await wait_for_ledger(context, "early", "second")
 
     postgres18.start()
-    await here.finished()
+    await context.finished()
     await ready(operator)
-    await here.voucher_is(Ready="Issued", Redeemable="Active", timesRedeemed=2)
+    await context.voucher_is(Ready="Issued", Redeemable="Active", timesRedeemed=2)
 
     postgres18.stop("immediate")
     await complains(operator, "cannot be reached")
-    await here.redeem(["third", "fourth"])
-    await wait_for_ledger(here, "third", "fourth")
-    told = await here.get("vouchers", "chaos")
+    await context.redeem(["third", "fourth"])
+    await wait_for_ledger(context, "third", "fourth")
+    told = await context.get("vouchers", "chaos")
     assert told["status"]["timesRedeemed"] == 2, "what the ledger said last is forgotten"
 
     postgres18.start()
-    await here.finished()
+    await context.finished()
     await ready(operator)
-    await here.voucher_is(Ready="Issued", Redeemable="Exhausted", timesRedeemed=3)
-    found = await here.assert_told_as_it_was()
+    await context.voucher_is(Ready="Issued", Redeemable="Exhausted", timesRedeemed=3)
+    found = await context.assert_statuses_match_ledger()
     assert sorted(body["status"]["state"] for body in found.values()) == ["Redeemed"] * 3 + ["Rejected"]
     assert operator.running
     operators.allow.append(LEDGER_DOWN)
 
 
-async def test_restarted_under_load(here: Scene, postgres18: PostgresServer, operators: Operators) -> None:
+async def test_restarted_under_load(context: ChaosContext, postgres18: PostgresServer, operators: Operators) -> None:
     """Crashes and restarts in the middle of batches: what was committed counts, what was not is asked again."""
     operator = operators.start(env=QUICK)
-    await here.voucher(maxRedemptions=250)
-    await here.voucher_is(Ready="Issued")
-    feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(300)))
+    await context.voucher(maxRedemptions=250)
+    await context.voucher_is(Ready="Issued")
+    feeding = asyncio.create_task(context.redeem(f"r{n}" for n in range(300)))
     for mode in ("immediate", "fast", "immediate"):
-        before = await here.granted()
+        before = await context.granted()
 
         async def moves_on(before: int = before) -> bool:
-            return await here.granted() > before or feeding.done()
+            return await context.granted() > before or feeding.done()
 
         await until(moves_on, "progress under load")
         await asyncio.to_thread(postgres18.restart, mode)
     await feeding
-    await here.finished()
+    await context.finished()
     assert operator.running
-    await here.assert_told_as_it_was()
-    assert await here.granted() == 250
-    await here.counters_agree()
+    await context.assert_statuses_match_ledger()
+    assert await context.granted() == 250
+    await context.counters_agree()
     operators.allow.append(LEDGER_DOWN)
 
 
@@ -149,35 +149,35 @@ def _change_password(server: PostgresServer, password: str | None) -> None:
 
 
 async def test_secret_of_the_database_comes_late_is_wrong_and_rotates(
-    here: Scene, postgres18: PostgresServer, operators: Operators, database18: Database, tmp_path: Path
+    context: ChaosContext, postgres18: PostgresServer, operators: Operators, database18: Database, tmp_path: Path
 ) -> None:
     """No Secret, a wrong password, the right one, another one: each is noticed at the next connection."""
     folder = tmp_path / "database"
     own = {"DATABASE_URL": "", "VOUCHER_OPERATOR_DATABASE_DIR": str(folder)}
     operator = operators.start(env=QUICK | own)
-    await here.voucher()
-    await here.redeem(["first"])
+    await context.voucher()
+    await context.redeem(["first"])
     await complains(operator, "Secret")
-    await wait_for_ledger(here, "first")
+    await wait_for_ledger(context, "first")
     _write_secret(folder, database18.runtime_url, "wrong")
     await complains(operator, "refuses the login")
     _write_secret(folder, database18.runtime_url)
-    await here.finished()
+    await context.finished()
     await ready(operator)
 
     right = urlsplit(database18.runtime_url).password
     await asyncio.to_thread(_change_password, postgres18, "rotated")
     try:
         await complains(operator, "refuses the login")
-        await here.redeem(["second"])
-        await wait_for_ledger(here, "second")
+        await context.redeem(["second"])
+        await wait_for_ledger(context, "second")
         _write_secret(folder, database18.runtime_url, "rotated")
-        await here.finished()
+        await context.finished()
         await ready(operator)
-        await here.voucher_is(Ready="Issued")
+        await context.voucher_is(Ready="Issued")
     finally:
         await asyncio.to_thread(_change_password, postgres18, right)
-    await here.assert_told_as_it_was()
+    await context.assert_statuses_match_ledger()
     logs = operator.log.read_text()
     assert "wrong" not in logs
     assert "rotated" not in logs
@@ -195,35 +195,37 @@ async def test_not_migrated_yet(
     control_plane: ControlPlane, namespace: str, operators: Operators, unmigrated: Database
 ) -> None:
     """An empty database asks for the migration; after it everything goes its way."""
-    async with scene(control_plane, namespace, unmigrated) as here:
+    async with open_context(control_plane, namespace, unmigrated) as context:
         operator = operators.start(env=QUICK | {"DATABASE_URL": unmigrated.runtime_url})
-        await here.voucher()
-        await here.redeem(["first"])
+        await context.voucher()
+        await context.redeem(["first"])
         await complains(operator, "voucher-operator migrate")
-        await wait_for_ledger(here, "first")
+        await wait_for_ledger(context, "first")
         await asyncio.to_thread(migrate, unmigrated)
-        await here.finished()
+        await context.finished()
         await ready(operator)
-        await here.voucher_is(Ready="Issued", timesRedeemed=1)
-        await here.assert_told_as_it_was()
+        await context.voucher_is(Ready="Issued", timesRedeemed=1)
+        await context.assert_statuses_match_ledger()
     operators.allow.append(LEDGER_DOWN)
 
 
-async def test_a_crowd_waits_in_little_memory(here: Scene, postgres18: PostgresServer, operators: Operators) -> None:
+async def test_a_crowd_waits_in_little_memory(
+    context: ChaosContext, postgres18: PostgresServer, operators: Operators
+) -> None:
     """They wait for PostgreSQL, then all finish; the process never takes over 120 MB (`make bench`: with 2,000)."""
     operator = operators.start(interpreter=True)
-    await here.voucher()
-    await here.voucher_is(Ready="Issued")
+    await context.voucher()
+    await context.voucher_is(Ready="Issued")
     postgres18.stop()
-    await here.redeem(f"r{n}" for n in range(CROWD))
+    await context.redeem(f"r{n}" for n in range(CROWD))
 
-    await until(lambda: here.none("status.state!=Pending"), "word to all that they wait", 90)
+    await until(lambda: context.none("status.state!=Pending"), "word to all that they wait", 90)
     postgres18.start()
-    await here.finished()
+    await context.finished()
     assert operator.peak_memory() < MEMORY
-    await here.assert_told_as_it_was()
-    assert await here.granted() == CROWD
-    await here.counters_agree()
+    await context.assert_statuses_match_ledger()
+    assert await context.granted() == CROWD
+    await context.counters_agree()
     operators.allow.append(LEDGER_DOWN)
 
 
@@ -240,8 +242,11 @@ async def test_namespace_deleted_while_postgresql_is_down(
     both = Operators(install_rights(control_plane, [namespace, doomed]), database18, tmp_path)
     operator = both.start(env=QUICK | {"VOUCHER_OPERATOR_RELEASE_AFTER": "2"})
     operators.started.append(operator)
-    async with scene(control_plane, namespace, database18) as here, scene(control_plane, doomed, database18) as there:
-        await here.voucher(code="STAYS")
+    async with (
+        open_context(control_plane, namespace, database18) as context,
+        open_context(control_plane, doomed, database18) as there,
+    ):
+        await context.voucher(code="STAYS")
         await there.voucher("one", "GOES-1")
         await there.voucher("two", "GOES-2")
         for voucher in (there.voucher_is("one", Ready="Issued"), there.voucher_is("two", Ready="Issued")):
@@ -260,14 +265,14 @@ async def test_namespace_deleted_while_postgresql_is_down(
         operator.start()
 
         async def revoked() -> bool:
-            rows = await here.sql("SELECT code FROM promo_codes WHERE deleted_at IS NULL")
+            rows = await context.sql("SELECT code FROM promo_codes WHERE deleted_at IS NULL")
             return rows == [("STAYS",)]
 
         await until(revoked, "revocation of the codes")
-        await here.redeem(["stays"], "STAYS")
-        await here.redeem(["goes"], "GOES-1")
-        await here.finished()
-        found = await here.assert_told_as_it_was()
+        await context.redeem(["stays"], "STAYS")
+        await context.redeem(["goes"], "GOES-1")
+        await context.finished()
+        found = await context.assert_statuses_match_ledger()
         assert {name: body["status"]["state"] for name, body in found.items()} == {
             "stays": "Redeemed",
             "goes": "Rejected",

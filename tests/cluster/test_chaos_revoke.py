@@ -4,7 +4,7 @@ import asyncio
 
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
-from tests.cluster.chaos import STARVED, scene, until
+from tests.cluster.chaos import SLOW_PROCESS_LOG, open_context, until
 from tests.conftest import Operators
 
 REQUESTS = 300
@@ -16,36 +16,36 @@ async def test_revoked_while_redeeming_and_applied_again(
 ) -> None:
     """Grants, then refusals, with nothing between; the counter is theirs, and comes back with the Voucher."""
     operators.start(env={"VOUCHER_OPERATOR_NOT_FOUND_GRACE": "0.5"})
-    async with scene(control_plane, namespace, database18) as here:
-        await here.voucher()
-        await here.voucher_is(Ready="Issued")
-        feeding = asyncio.create_task(here.redeem(f"r{n}" for n in range(REQUESTS)))
+    async with open_context(control_plane, namespace, database18) as context:
+        await context.voucher()
+        await context.voucher_is(Ready="Issued")
+        feeding = asyncio.create_task(context.redeem(f"r{n}" for n in range(REQUESTS)))
 
         async def some_granted() -> bool:
-            return await here.granted() >= 20
+            return await context.granted() >= 20
 
         await until(some_granted, "first grants")
-        await here.delete("vouchers", "chaos")
-        await until(lambda: here.gone("vouchers", "chaos"), "end of the Voucher")
-        await here.redeem(f"late{n}" for n in range(LATE))
+        await context.delete("vouchers", "chaos")
+        await until(lambda: context.gone("vouchers", "chaos"), "end of the Voucher")
+        await context.redeem(f"late{n}" for n in range(LATE))
         await feeding
-        await here.finished()
+        await context.finished()
 
-        found = await here.assert_told_as_it_was()
+        found = await context.assert_statuses_match_ledger()
         told = [(body["status"]["state"], body["status"]["conditions"][0]["reason"]) for body in found.values()]
         granted = told.count(("Redeemed", "Redeemed"))
         assert told.count(("Rejected", "VoucherNotFound")) == REQUESTS + LATE - granted >= LATE
-        ((last_grant, first_refusal),) = await here.sql(
+        ((last_grant, first_refusal),) = await context.sql(
             "SELECT max(decided_at) FILTER (WHERE outcome = 'redeemed'), "
             "min(decided_at) FILTER (WHERE outcome = 'refused') FROM vouchers.redemption"
         )
         assert last_grant < first_refusal
-        assert await here.granted() == granted
+        assert await context.granted() == granted
 
-        await here.voucher()
-        await here.voucher_is(Ready="Issued", Redeemable="Active", timesRedeemed=granted)
-        await here.redeem(["afterwards"])
-        await here.finished()
-        await here.voucher_is(timesRedeemed=granted + 1)
-        await here.assert_told_as_it_was()
-    operators.allow.append(STARVED)
+        await context.voucher()
+        await context.voucher_is(Ready="Issued", Redeemable="Active", timesRedeemed=granted)
+        await context.redeem(["afterwards"])
+        await context.finished()
+        await context.voucher_is(timesRedeemed=granted + 1)
+        await context.assert_statuses_match_ledger()
+    operators.allow.append(SLOW_PROCESS_LOG)

@@ -10,18 +10,18 @@ from tests.cluster.resources import ready
 
 
 def test_all_of_them(sovereign: Sovereign, control_plane: ControlPlane) -> None:
-    shop, url = sovereign.shop, sovereign.books.database.runtime_url
-    voucher = shop.voucher()
+    api, url = sovereign.api, sovereign.ledger.database.runtime_url
+    voucher = api.voucher()
     voucher.wait(ready("Issued"))
-    assert shop.redeem(voucher.code, user="by-command").result() == ("Redeemed", "Redeemed")
+    assert api.redeem(voucher.code, user="by-command").result() == ("Redeemed", "Redeemed")
     env = {"KUBECONFIG": str(control_plane.kubeconfig)}
-    assert command(url, "verify", f"--namespace={shop.namespace}", env=env).strip() == "the ledger is consistent"
+    assert command(url, "verify", f"--namespace={api.namespace}", env=env).strip() == "the ledger is consistent"
     assert voucher.code in command(url, "export", "vouchers")
     assert f"promo:{voucher.code}" in command(url, "balance", "by-command")
     assert command(url, "version").strip()
     with pytest.raises(TestbedError, match="delete the Voucher first"):
-        command(url, "release", f"{shop.namespace}/{voucher.name}", "--to=elsewhere")
+        command(url, "release", f"{api.namespace}/{voucher.name}", "--to=elsewhere")
     with pytest.raises(TestbedError, match="is not NAMESPACE/NAME"):
         command(url, "release", voucher.name, "--to=elsewhere")
     with pytest.raises(TestbedError, match="no cluster is configured"):
-        command(url, "verify", f"--namespace={shop.namespace}", env={"KUBECONFIG": "/nowhere"})
+        command(url, "verify", f"--namespace={api.namespace}", env={"KUBECONFIG": "/nowhere"})

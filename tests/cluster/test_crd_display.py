@@ -8,7 +8,7 @@ import pytest
 
 from testbed.control_plane import ControlPlane
 from testbed.processes import wait_until
-from tests.cluster.crd_rules import Judge, Object, judge, schema
+from tests.cluster.crd_rules import CrdValidator, Object, judge, schema
 
 VOUCHER = """
 code: OMANTEL-MUSCAT-200
@@ -28,23 +28,23 @@ def ready(status: str, reason: str, message: str) -> Object:
 
 
 @pytest.fixture(scope="module")
-def vouchers(control_plane: ControlPlane) -> Iterator[Judge]:
+def vouchers(control_plane: ControlPlane) -> Iterator[CrdValidator]:
     with judge(control_plane, "Voucher", "crd-voucher-display", VOUCHER) as judged:
         yield judged
 
 
 @pytest.fixture(scope="module")
-def redemptions(control_plane: ControlPlane) -> Iterator[Judge]:
+def redemptions(control_plane: ControlPlane) -> Iterator[CrdValidator]:
     with judge(control_plane, "Redemption", "crd-redemption-display", REDEMPTION) as judged:
         yield judged
 
 
 @pytest.fixture(params=["Voucher", "Redemption"])
-def either(request: pytest.FixtureRequest, vouchers: Judge, redemptions: Judge) -> Judge:
+def either(request: pytest.FixtureRequest, vouchers: CrdValidator, redemptions: CrdValidator) -> CrdValidator:
     return vouchers if request.param == "Voucher" else redemptions
 
 
-def table(control_plane: ControlPlane, judged: Judge, made: Object, *options: str) -> dict[str, str]:
+def table(control_plane: ControlPlane, judged: CrdValidator, made: Object, *options: str) -> dict[str, str]:
     """Return what `kubectl get` prints of one object, by column."""
     kind, name = judged.kind.lower(), made["metadata"]["name"]
     head, row = control_plane.kubectl("get", kind, name, "-n", judged.namespace, *options).splitlines()
@@ -53,7 +53,7 @@ def table(control_plane: ControlPlane, judged: Judge, made: Object, *options: st
     return {title: row[start:end].strip() for title, start, end in zip(head.split(), starts, ends, strict=True)}
 
 
-def test_voucher_columns(control_plane: ControlPlane, vouchers: Judge) -> None:
+def test_voucher_columns(control_plane: ControlPlane, vouchers: CrdValidator) -> None:
     made = vouchers.create('{description: Muscat launch, maxRedemptions: 50, validUntil: "2027-01-31T23:59:59Z"}')
     status = {"credit": "200.000 OMR", "redeemed": "12/50", "state": "Active"}
     vouchers.set_status(made, status | {"conditions": [ready("True", "Issued", "In the ledger.")]})
@@ -65,11 +65,11 @@ def test_voucher_columns(control_plane: ControlPlane, vouchers: Judge) -> None:
     assert list(wide.values())[-4:-1] == ["2027-01-31T23:59:59Z", "Muscat launch", "In the ledger."]
 
 
-def test_code_of_a_secret_is_not_shown(control_plane: ControlPlane, vouchers: Judge) -> None:
+def test_code_of_a_secret_is_not_shown(control_plane: ControlPlane, vouchers: CrdValidator) -> None:
     assert table(control_plane, vouchers, vouchers.create(SECRET), "-o", "wide")["CODE"] == ""
 
 
-def test_redemption_columns(control_plane: ControlPlane, redemptions: Judge) -> None:
+def test_redemption_columns(control_plane: ControlPlane, redemptions: CrdValidator) -> None:
     made = redemptions.create()
     status = {"credit": "200.000 OMR", "state": "Redeemed"}
     redemptions.set_status(made, status | {"conditions": [ready("True", "Redeemed", "Credit given.")]})
@@ -82,25 +82,25 @@ def test_redemption_columns(control_plane: ControlPlane, redemptions: Judge) -> 
 
 
 @pytest.mark.parametrize("name", ["vch", "voucher", "vouchers"])
-def test_names_of_vouchers(control_plane: ControlPlane, vouchers: Judge, name: str) -> None:
+def test_names_of_vouchers(control_plane: ControlPlane, vouchers: CrdValidator, name: str) -> None:
     made = vouchers.create()["metadata"]["name"]
     assert f"voucher.billing.openova.io/{made}" in control_plane.kubectl("get", name, "-A", "-o", "name")
 
 
 @pytest.mark.parametrize("name", ["rdm", "redemption", "redemptions"])
-def test_names_of_redemptions(control_plane: ControlPlane, redemptions: Judge, name: str) -> None:
+def test_names_of_redemptions(control_plane: ControlPlane, redemptions: CrdValidator, name: str) -> None:
     made = redemptions.create()["metadata"]["name"]
     assert f"redemption.billing.openova.io/{made}" in control_plane.kubectl("get", name, "-A", "-o", "name")
 
 
 @pytest.mark.parametrize("category", ["catalyst", "openova"])
-def test_categories(vouchers: Judge, redemptions: Judge, category: str) -> None:
+def test_categories(vouchers: CrdValidator, redemptions: CrdValidator, category: str) -> None:
     # Asked of the API server: kubectl expands a category from its cache, which may be older than the second CRD.
     assert category in vouchers.discovery()["categories"]
     assert category in redemptions.discovery()["categories"]
 
 
-def test_apply_says_what_to_write(control_plane: ControlPlane, vouchers: Judge) -> None:
+def test_apply_says_what_to_write(control_plane: ControlPlane, vouchers: CrdValidator) -> None:
     spec = {"code": "omantel", "credit": {"amount": "25.5005", "currency": "OMR"}}
     body = {"apiVersion": "billing.openova.io/v1alpha1", "kind": "Voucher", "metadata": {"name": "bad"}, "spec": spec}
     arguments = ("apply", "--server-side", "--dry-run=server", "-n", vouchers.namespace, "-f", "-")
@@ -109,20 +109,20 @@ def test_apply_says_what_to_write(control_plane: ControlPlane, vouchers: Judge) 
     assert 'write "25.500" at most for OMR' in said
 
 
-def test_voucher_defaults(vouchers: Judge) -> None:
+def test_voucher_defaults(vouchers: CrdValidator) -> None:
     made = vouchers.create()
     assert made["spec"] == vouchers.spec | {"active": True, "maxRedemptions": 0, "description": ""}
 
 
-def test_redemption_has_no_defaults(redemptions: Judge) -> None:
+def test_redemption_has_no_defaults(redemptions: CrdValidator) -> None:
     assert redemptions.create()["spec"] == redemptions.spec
 
 
-def test_new_object_does_not_look_done(either: Judge) -> None:
+def test_new_object_does_not_look_done(either: CrdValidator) -> None:
     assert either.create()["status"] == {"observedGeneration": -1}
 
 
-def test_status_of_the_framework_is_kept(either: Judge) -> None:
+def test_status_of_the_framework_is_kept(either: CrdValidator) -> None:
     notes = {"progress": {"handler": {"retries": 3}}, "dummy": "2026-12-01T00:00:00"}
     assert either.set_status(either.create(), {"kopf": notes})["status"]["kopf"] == notes
 
@@ -142,11 +142,11 @@ def test_status_of_the_framework_is_kept(either: Judge) -> None:
         ({"surprise": "o-1"}, 'unknown field "status.surprise"'),
     ],
 )
-def test_bad_status_is_refused(either: Judge, status: Object, says: str) -> None:
+def test_bad_status_is_refused(either: CrdValidator, status: Object, says: str) -> None:
     assert says in either.status_refusal(either.create(), status)
 
 
-def test_finished_redemptions_can_be_left_out(redemptions: Judge) -> None:
+def test_finished_redemptions_can_be_left_out(redemptions: CrdValidator) -> None:
     new, done, kept = redemptions.create(), redemptions.create("ttlSecondsAfterFinished: 0"), redemptions.create()
     redemptions.set_status(done, {"finished": True})
     redemptions.set_status(kept, {"finished": True})
@@ -165,18 +165,18 @@ def test_finished_redemptions_can_be_left_out(redemptions: Judge) -> None:
         ("{code: null, voucherRef: {name: selected}}", "spec.voucherRef.name=selected"),
     ],
 )
-def test_redemptions_are_found_by_spec(redemptions: Judge, patch: str, selector: str) -> None:
+def test_redemptions_are_found_by_spec(redemptions: CrdValidator, patch: str, selector: str) -> None:
     made = redemptions.create(patch)
     assert redemptions.names(selector) == {made["metadata"]["name"]}
 
 
-def test_redemptions_are_found_by_state(redemptions: Judge) -> None:
+def test_redemptions_are_found_by_state(redemptions: CrdValidator) -> None:
     made = redemptions.create()
     redemptions.set_status(made, {"state": "RolledBack"})
     assert redemptions.names("status.state=RolledBack") == {made["metadata"]["name"]}
 
 
-def test_vouchers_are_found_by_code_and_state(vouchers: Judge) -> None:
+def test_vouchers_are_found_by_code_and_state(vouchers: CrdValidator) -> None:
     made = vouchers.create("code: SELECT-ME")
     vouchers.set_status(made, {"state": "Conflict"})
     assert vouchers.names("spec.code=SELECT-ME") == {made["metadata"]["name"]}

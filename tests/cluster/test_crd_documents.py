@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from testbed.control_plane import ControlPlane
-from tests.cluster.crd_rules import CRDS, Judge, judge
+from tests.cluster.crd_rules import CRDS, CrdValidator, judge
 
 ROOT = CRDS.parent
 PAGES = sorted((ROOT / "docs").glob("*.md")) + sorted(ROOT.glob("README.md"))
@@ -16,7 +16,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
-def redemptions(control_plane: ControlPlane) -> Iterator[Judge]:
+def redemptions(control_plane: ControlPlane) -> Iterator[CrdValidator]:
     with judge(control_plane, "Redemption", "crd-documents", "{}") as judged:
         yield judged
 
@@ -33,7 +33,7 @@ def documents(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", [*PAGES, *EXAMPLES], ids=lambda path: path.name)
-def test_documents_are_accepted(control_plane: ControlPlane, redemptions: Judge, path: Path) -> None:
+def test_documents_are_accepted(control_plane: ControlPlane, redemptions: CrdValidator, path: Path) -> None:
     if text := documents(path):
         arguments = ("create", "--dry-run=server", "--validate=strict", "-n", redemptions.namespace, "-f", "-")
         assert control_plane.kubectl(*arguments, input=text)

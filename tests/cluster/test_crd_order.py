@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from testbed.control_plane import ControlPlane
-from tests.cluster.crd_rules import Case, Judge, cases, judge
+from tests.cluster.crd_rules import Case, CrdValidator, cases, judge
 
 GOOD = """
 code: OMANTEL-MUSCAT-200
@@ -68,18 +68,18 @@ ORDER = (
 
 
 @pytest.fixture(scope="module")
-def redemptions(control_plane: ControlPlane) -> Iterator[Judge]:
+def redemptions(control_plane: ControlPlane) -> Iterator[CrdValidator]:
     with judge(control_plane, "Redemption", "crd-order", GOOD) as judged:
         yield judged
 
 
 @cases(*ORDER)
-def test_good_is_accepted_and_bad_is_refused_with_what_to_write(redemptions: Judge, case: Case) -> None:
+def test_good_is_accepted_and_bad_is_refused_with_what_to_write(redemptions: CrdValidator, case: Case) -> None:
     assert redemptions.refusal(case, case.good) == ""
     assert case.says in redemptions.refusal(case, case.bad)
 
 
-def test_lists_are_empty_unless_given(redemptions: Judge) -> None:
+def test_lists_are_empty_unless_given(redemptions: CrdValidator) -> None:
     assert redemptions.create("order: {apps: null, addons: null}")["spec"]["order"] == {
         "planID": "m",
         "apps": [],

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from testbed.control_plane import ControlPlane
-from tests.cluster.crd_rules import Case, Judge, cases, judge, rules, schema
+from tests.cluster.crd_rules import Case, CrdValidator, cases, judge, rules, schema
 from tests.cluster.test_crd_order import ORDER
 
 GOOD = """
@@ -101,13 +101,13 @@ IMMUTABLE = (
 
 
 @pytest.fixture(scope="module")
-def redemptions(control_plane: ControlPlane) -> Iterator[Judge]:
+def redemptions(control_plane: ControlPlane) -> Iterator[CrdValidator]:
     with judge(control_plane, "Redemption", "crd-redemption", GOOD) as judged:
         yield judged
 
 
 @cases(*SOURCE, *CUSTOMER, *IMMUTABLE)
-def test_good_is_accepted_and_bad_is_refused_with_what_to_write(redemptions: Judge, case: Case) -> None:
+def test_good_is_accepted_and_bad_is_refused_with_what_to_write(redemptions: CrdValidator, case: Case) -> None:
     assert redemptions.refusal(case, case.good) == ""
     assert case.says in redemptions.refusal(case, case.bad)
 

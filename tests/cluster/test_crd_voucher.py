@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from testbed.control_plane import ControlPlane
-from tests.cluster.crd_rules import Case, Judge, cases, judge, rules, schema
+from tests.cluster.crd_rules import Case, CrdValidator, cases, judge, rules, schema
 from voucher_operator.resources.money import MINOR_DIGITS, parse_amount
 
 GOOD = """
@@ -187,13 +187,13 @@ IMMUTABLE = (
 
 
 @pytest.fixture(scope="module")
-def vouchers(control_plane: ControlPlane) -> Iterator[Judge]:
+def vouchers(control_plane: ControlPlane) -> Iterator[CrdValidator]:
     with judge(control_plane, "Voucher", "crd-voucher", GOOD) as judged:
         yield judged
 
 
 @cases(*CODE, *CREDIT, *TERMS, *IMMUTABLE)
-def test_good_is_accepted_and_bad_is_refused_with_what_to_write(vouchers: Judge, case: Case) -> None:
+def test_good_is_accepted_and_bad_is_refused_with_what_to_write(vouchers: CrdValidator, case: Case) -> None:
     assert vouchers.refusal(case, case.good) == ""
     assert case.says in vouchers.refusal(case, case.bad)
 
@@ -223,7 +223,7 @@ AMOUNTS += [
 
 @pytest.mark.parametrize("currency", sorted({"JPY", "USD", "OMR", "CLF"}))
 @pytest.mark.parametrize("amount", [*AMOUNTS, 1, 0, -1, 1_000_000_000, 1_000_000_001], ids=repr)
-def test_schema_and_operator_agree_on_amounts(vouchers: Judge, amount: int | str, currency: str) -> None:
+def test_schema_and_operator_agree_on_amounts(vouchers: CrdValidator, amount: int | str, currency: str) -> None:
     try:
         parse_amount(amount, currency)
         parsed = True
@@ -233,7 +233,7 @@ def test_schema_and_operator_agree_on_amounts(vouchers: Judge, amount: int | str
     assert (vouchers.created(spec) == "") is parsed
 
 
-def test_schema_and_operator_agree_on_currencies(vouchers: Judge) -> None:
+def test_schema_and_operator_agree_on_currencies(vouchers: CrdValidator) -> None:
     for currency, digits in MINOR_DIGITS.items():
         credit = {"currency": currency, "amount": f"1.{'0' * digits}" if digits else "1"}
         assert vouchers.created(vouchers.spec | {"credit": credit}) == ""

@@ -24,15 +24,15 @@ from kubernetes.client import ApiClient
 
 from testbed.cluster import Installation
 from testbed.control_plane import ControlPlane
+from testbed.fork_server import ForkServer
 from testbed.nats import NatsServer
-from testbed.nursery import Nursery
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
-from tests.cluster.market import ADDONS, PLANS, Market, awaiting, order, told
-from tests.cluster.resources import FAST, Books, Made, Object, Shop, ready, status, until
+from tests.cluster.resources import FAST, CustomObject, LedgerReader, Object, ResourceClient, ready, status, until
+from tests.cluster.stripe_fixture import ADDONS, PLANS, StripeFixture, awaiting, conditions_of, order
 from tests.cluster.test_order_organization import GROUP, Registry
-from tests.events.drive import Message, Streams
+from tests.events.helpers import Message, Streams
 from voucher_operator.failpoints import VARIABLE, Step
 
 pytestmark = pytest.mark.xdist_group("own-cluster")
@@ -106,17 +106,17 @@ def test_no_effect_is_left_out() -> None:
 
 
 @dataclass
-class Street:
+class OrderScenario:
     """Everybody but the operator: who orders, who pays, Stripe's webhooks, and the controller of Organizations."""
 
-    shop: Shop
-    books: Books
-    market: Market
+    api: ResourceClient
+    ledger: LedgerReader
+    stripe_fixture: StripeFixture
     operator: OperatorProcess
     registry: Registry
     streams: Streams
     code: str = ""
-    made: dict[str, Made] = field(default_factory=dict)
+    made: dict[str, CustomObject] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     _post: list[Object] = field(default_factory=list)
 
@@ -124,25 +124,25 @@ class Street:
         """Have somebody order."""
         customer = {"userID": name, "tenantID": name, "email": "ahmed@example.com"}
         wanted = ORDERS[kind] | {"subdomain": name}
-        self.made[name] = self.shop.redeem(self.code, name=name, customer=customer, order=wanted)
+        self.made[name] = self.api.redeem(self.code, name=name, customer=customer, order=wanted)
         self.kinds[name] = kind
 
     def turn(self, *, post: bool = True) -> None:
         """Do what there is to do for others than the operator; `post`: webhooks are delivered, until they are taken."""
-        for body in filter(awaiting(), self.shop.listed("redemptions")):
+        for body in filter(awaiting(), self.api.listed("redemptions")):
             name = body["metadata"]["name"]
-            session = self.market.session(self.made[name])
+            session = self.stripe_fixture.session(self.made[name])
             if session["status"] == "open":
                 event = self._pay(session["id"], give_back=self.kinds[name] == REFUNDED)
                 self._post += [event] if self.kinds[name] == PAID else []
-        for one in self.shop.listed("organizations", group=GROUP):
+        for one in self.api.listed("organizations", group=GROUP):
             if "status" not in one:
                 self.registry.set_ready(one["metadata"]["name"], "True")
         if post:
             self._post = [event for event in self._post if not self._taken(event)]
 
     def _pay(self, session: str, *, give_back: bool) -> Object:
-        stripe = self.market.stripe
+        stripe = self.stripe_fixture.stripe
         with stripe.lock:
             event = stripe.pay(session)
             if give_back:
@@ -152,8 +152,8 @@ class Street:
     def finished(self) -> bool:
         """Whether all orders are, and nothing waits for NATS or to be ended at Stripe; a turn brings that about."""
         self.turn()
-        everybody = self.shop.listed("redemptions")
-        waiting = self.books.row(
+        everybody = self.api.listed("redemptions")
+        waiting = self.ledger.row(
             "SELECT (SELECT count(*) FROM vouchers.outbox WHERE published_at IS NULL), "
             "(SELECT count(*) FROM vouchers.purchase WHERE state = 'refunded' AND look_at IS NOT NULL)"
         )
@@ -161,7 +161,7 @@ class Street:
 
     def _taken(self, event: Object) -> bool:
         try:
-            result = self.market.deliver(self.operator, event)
+            result = self.stripe_fixture.deliver(self.operator, event)
         except urllib.error.HTTPError as error:
             error.close()
             return False
@@ -196,25 +196,25 @@ def registry(control_plane: ControlPlane, client: ApiClient, namespace: str) -> 
 
 
 @pytest.fixture
-def shop(client: ApiClient, namespace: str) -> Shop:
-    return Shop(client, namespace)
+def api(client: ApiClient, namespace: str) -> ResourceClient:
+    return ResourceClient(client, namespace)
 
 
 @pytest.fixture
-def street(
+def scenario(
     installation: Installation,
     database18: Database,
-    books: Books,
-    shop: Shop,
+    ledger: LedgerReader,
+    api: ResourceClient,
     registry: Registry,
-    nursery: Nursery,
+    fork_server: ForkServer,
     tmp_path: Path,
-) -> Iterator[Street]:
+) -> Iterator[OrderScenario]:
     """Have it all, with an operator that has not begun to live."""
     with ExitStack() as stack:
-        market = Market(stack.enter_context(ScriptedStripe()), tmp_path)
+        stripe_fixture = StripeFixture(stack.enter_context(ScriptedStripe()), tmp_path)
         (tmp_path / "catalog.json").write_text(json.dumps({"plans": [*PLANS, DEAR], "addons": ADDONS}))
-        market.stripe.prices["price_l"] = 17000
+        stripe_fixture.stripe.prices["price_l"] = 17000
         streams = Streams(stack.enter_context(NatsServer()), "kills")
         bus = {"URL": streams.server.url, "STREAM": streams.name, "SUBJECT_PREFIX": streams.prefix}
         operator = OperatorProcess(
@@ -225,33 +225,33 @@ def street(
             env={
                 **installation.env,
                 **FAST,
-                **market.env,
+                **stripe_fixture.env,
                 **{f"VOUCHER_OPERATOR_NATS_{name}": value for name, value in bus.items()},
             },
-            nursery=nursery,
+            fork_server=fork_server,
         )
         stack.callback(_end, operator)
-        yield Street(shop, books, market, operator, registry, streams)
+        yield OrderScenario(api, ledger, stripe_fixture, operator, registry, streams)
 
 
-def test_killed_before_and_after_every_effect(street: Street) -> None:
+def test_killed_before_and_after_every_effect(scenario: OrderScenario) -> None:
     """As many deaths as boundaries, each by the SIGKILL that was ordered, and every order ends as it should."""
-    voucher = street.shop.voucher(maxRedemptions=len(BOUNDARIES) + len(ORDERS))
-    street.code = voucher.code
+    voucher = scenario.api.voucher(maxRedemptions=len(BOUNDARIES) + len(ORDERS))
+    scenario.code = voucher.code
     for boundary in BOUNDARIES:
-        street.place(boundary.name, boundary.kind)
-        street.operator.start(boundary.env)
-        until(partial(over, street, boundary), f"death at {boundary.name}")
-        assert street.operator.returncode == -signal.SIGKILL
-    street.operator.start({LOOK_UP: "1"})
-    until(street.finished, "end of what was begun")
+        scenario.place(boundary.name, boundary.kind)
+        scenario.operator.start(boundary.env)
+        until(partial(over, scenario, boundary), f"death at {boundary.name}")
+        assert scenario.operator.returncode == -signal.SIGKILL
+    scenario.operator.start({LOOK_UP: "1"})
+    until(scenario.finished, "end of what was begun")
     for kind in ORDERS:
-        street.place(f"unharmed-{kind}", kind)
-    until(street.finished, "end of what met no death")
-    assert_all_alike(street)
+        scenario.place(f"unharmed-{kind}", kind)
+    until(scenario.finished, "end of what met no death")
+    assert_all_alike(scenario)
     assert voucher.wait(ready("Issued"))
-    street.operator.stop()
-    assert street.operator.unexpected(["rolling back: Stripe would charge"]) == []
+    scenario.operator.stop()
+    assert scenario.operator.unexpected(["rolling back: Stripe would charge"]) == []
 
 
 def _end(operator: OperatorProcess) -> None:
@@ -259,41 +259,41 @@ def _end(operator: OperatorProcess) -> None:
         operator.kill()
 
 
-def over(street: Street, boundary: Boundary) -> bool:
+def over(scenario: OrderScenario, boundary: Boundary) -> bool:
     """Whether this life has ended; a turn is taken to bring that about."""
-    street.turn(post=boundary.kind not in (LOOKED_UP, REFUNDED))
-    return not street.operator.running
+    scenario.turn(post=boundary.kind not in (LOOKED_UP, REFUNDED))
+    return not scenario.operator.running
 
 
-def assert_all_alike(street: Street) -> None:
+def assert_all_alike(scenario: OrderScenario) -> None:
     """Compare every order with its kind's that met no death, and the sums with what they are sums of."""
-    messages = bus(street)
-    accounts = {name: account(street, name, messages) for name in street.made}
-    for name, kind in street.kinds.items():
+    messages = bus(scenario)
+    accounts = {name: account(scenario, name, messages) for name in scenario.made}
+    for name, kind in scenario.kinds.items():
         assert accounts[name] == accounts[f"unharmed-{kind}"], name
     states = {kind: accounts[f"unharmed-{kind}"]["status"]["state"] for kind in ORDERS}
     ends = {PAID: "Completed", LOOKED_UP: "Completed", COVERED: "Completed", REFUSED: "RolledBack"}
     assert states == ends | {REFUNDED: "Redeemed"}
-    assert street.market.session(street.made[f"unharmed-{REFUSED}"])["status"] == "expired"
-    paid = sum(kind in (PAID, LOOKED_UP) for kind in street.kinds.values())
-    kept = sum(kind != REFUSED for kind in street.kinds.values())
-    assert street.market.stripe.charged == paid * 23000
-    assert street.books.promo(street.code)[3] == kept
-    assert street.market.stripe.complaints == []
-    organizations = street.shop.listed("organizations", group=GROUP)
-    assert len(organizations) == kept - sum(kind == REFUNDED for kind in street.kinds.values())
+    assert scenario.stripe_fixture.session(scenario.made[f"unharmed-{REFUSED}"])["status"] == "expired"
+    paid = sum(kind in (PAID, LOOKED_UP) for kind in scenario.kinds.values())
+    kept = sum(kind != REFUSED for kind in scenario.kinds.values())
+    assert scenario.stripe_fixture.stripe.charged == paid * 23000
+    assert scenario.ledger.promo(scenario.code)[3] == kept
+    assert scenario.stripe_fixture.stripe.invalid_requests == []
+    organizations = scenario.api.listed("organizations", group=GROUP)
+    assert len(organizations) == kept - sum(kind == REFUNDED for kind in scenario.kinds.values())
     published = [message.headers["Nats-Msg-Id"] for message in messages]
-    assert sorted(published) == sorted(str(id_) for (id_,) in street.books.rows("SELECT id FROM vouchers.outbox"))
+    assert sorted(published) == sorted(str(id_) for (id_,) in scenario.ledger.rows("SELECT id FROM vouchers.outbox"))
 
 
-def account(street: Street, name: str, messages: list[Message]) -> dict[str, Any]:
+def account(scenario: OrderScenario, name: str, messages: list[Message]) -> dict[str, Any]:
     """Tell everything about an order wherever it left something, without what differs between two of a kind."""
-    body = street.made[name].body()
+    body = scenario.made[name].body()
     order_id = body["status"]["orderID"]
-    rows = partial(by_name, street.books, name)
+    rows = partial(by_name, scenario.ledger, name)
     return {
         "status": {key: value for key, value in body["status"].items() if key in ("state", "credit", "checkoutURL")},
-        "conditions": told(body),
+        "conditions": conditions_of(body),
         "purchase": rows(
             "SELECT state, reason, total_minor, held_minor, due_minor, granted_minor, hold_entry_id IS NULL, "
             "release_entry_id IS NULL, session_id IS NULL FROM vouchers.purchase WHERE user_id = %s"
@@ -315,21 +315,21 @@ def account(street: Street, name: str, messages: list[Message]) -> dict[str, Any
         ),
         "outbox": rows("SELECT type FROM vouchers.outbox WHERE tenant_id = %s ORDER BY seq"),
         "published": [one.body["type"] for one in messages if one.body["tenant_id"] == name],
-        "stripe": at_stripe(street, order_id),
+        "stripe": at_stripe(scenario, order_id),
         "organizations": [
             one["spec"]["planID"]
-            for one in street.shop.listed("organizations", group=GROUP)
+            for one in scenario.api.listed("organizations", group=GROUP)
             if one["metadata"]["labels"]["billing.openova.io/order-id"] == order_id
         ],
     }
 
 
-def at_stripe(street: Street, order_id: str) -> dict[str, Any]:
+def at_stripe(scenario: OrderScenario, order_id: str) -> dict[str, Any]:
     """Tell what Stripe has of an order, and what the card was charged.
 
     Whether a checkout that nobody was told of is still open does not count: the kill may have come before its end.
     """
-    stripe = street.market.stripe
+    stripe = scenario.stripe_fixture.stripe
     things = (stripe.customers, stripe.coupons, stripe.sessions, stripe.subscriptions)
     customers, coupons, sessions, subscriptions = (
         [one for one in kept.values() if one["metadata"]["order_id"] == order_id] for kept in things
@@ -344,12 +344,12 @@ def at_stripe(street: Street, order_id: str) -> dict[str, Any]:
     }
 
 
-def by_name(books: Books, name: str, query: Any) -> list[tuple[Any, ...]]:
+def by_name(ledger: LedgerReader, name: str, query: Any) -> list[tuple[Any, ...]]:
     """Ask the ledger for the rows of a user or a tenant."""
-    return books.rows(query, name)
+    return ledger.rows(query, name)
 
 
-def bus(street: Street) -> list[Message]:
+def bus(scenario: OrderScenario) -> list[Message]:
     """Return all that NATS has."""
     with ThreadPoolExecutor(1) as other:
-        return other.submit(asyncio.run, street.streams.read()).result()
+        return other.submit(asyncio.run, scenario.streams.read()).result()

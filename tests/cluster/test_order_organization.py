@@ -16,9 +16,9 @@ from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
 from testbed.control_plane import ControlPlane
 from testbed.postgres import PostgresServer
 from testbed.scripted_stripe import ScriptedStripe
-from tests.cluster.conftest import Sovereign, everyday_operator, lent
-from tests.cluster.market import Market, order, purchase, told
-from tests.cluster.resources import Made, Object, Predicate, condition, unique, until, waiting
+from tests.cluster.conftest import Sovereign, run_shared_operator, sovereign_for_one_test
+from tests.cluster.resources import CustomObject, Object, Predicate, condition, unique, until, waiting
+from tests.cluster.stripe_fixture import StripeFixture, conditions_of, order, purchase
 from tests.cluster.test_order_paid import issued
 
 pytestmark = pytest.mark.xdist_group("own-cluster")
@@ -113,9 +113,9 @@ def lend(
     folder = tmp_path_factory.mktemp("organizations")
     database = postgres18.database(f"organizations{secrets.token_hex(4)}", template18)
     with ScriptedStripe() as stripe:
-        market = Market(stripe, folder)
-        with everyday_operator(own_cluster, database, market, folder) as running:
-            yield lambda: lent(client, running, database, market)
+        stripe_fixture = StripeFixture(stripe, folder)
+        with run_shared_operator(own_cluster, database, stripe_fixture, folder) as running:
+            yield lambda: sovereign_for_one_test(client, running, database, stripe_fixture)
     postgres18.drop(database)
 
 
@@ -132,7 +132,7 @@ def registry(
 ) -> Iterator[Registry]:
     """Have a CRD for one test."""
     try:
-        yield Registry(own_cluster, client, request.param, sovereign.shop.namespace)
+        yield Registry(own_cluster, client, request.param, sovereign.api.namespace)
     finally:
         own_cluster.kubectl("delete", "crd", f"organizations.{GROUP}", "--ignore-not-found", "--timeout=60s")
 
@@ -144,11 +144,11 @@ def refused(saying: str) -> Predicate:
     )
 
 
-def bought(sovereign: Sovereign, slug: str, tenant: str = "kestrel-pharmacy") -> Made:
+def bought(sovereign: Sovereign, slug: str, tenant: str = "kestrel-pharmacy") -> CustomObject:
     """Buy for an Organization."""
     voucher, user = issued(sovereign), unique("user")
     customer = {"userID": user, "tenantID": tenant, "email": "ahmed@example.com"}
-    return sovereign.shop.redeem(voucher.code, customer=customer, order=order("m", subdomain=slug))
+    return sovereign.api.redeem(voucher.code, customer=customer, order=order("m", subdomain=slug))
 
 
 def test_made_from_the_order(sovereign: Sovereign, registry: Registry) -> None:
@@ -159,7 +159,7 @@ def test_made_from_the_order(sovereign: Sovereign, registry: Registry) -> None:
     body = made.wait(refused("spec.tier: Required value"))
     assert body["status"]["state"] == "Completed"
     assert "finished" not in body["status"]
-    assert told(body)["PaymentSettled"] == ("True", "Completed")
+    assert conditions_of(body)["PaymentSettled"] == ("True", "Completed")
     registry.define()
     body = made.wait(waiting("OrganizationNotReady"))
     organization = registry.read(slug)
@@ -176,7 +176,7 @@ def test_made_from_the_order(sovereign: Sovereign, registry: Registry) -> None:
     made.wait(lambda body: condition(body, "OrganizationReady").get("status") == "Unknown")
     registry.set_ready(slug, "True")
     assert made.result() == ("Completed", "Completed")
-    assert told(made.body())["OrganizationReady"] == ("True", "OrganizationCreated")
+    assert conditions_of(made.body())["OrganizationReady"] == ("True", "OrganizationCreated")
     made.delete()
     made.wait_gone()
     assert registry.read(slug)["metadata"]["uid"] == organization["metadata"]["uid"]
@@ -194,4 +194,4 @@ def test_one_that_is_there_is_taken_as_it_is(sovereign: Sovereign, registry: Reg
     assert registry.read(ours)["spec"] == {"slug": ours, "tenantID": "kestrel-pharmacy"}
     assert kept_off.result() == ("Rejected", "InvalidOrder")
     assert "belongs to another tenant" in condition(kept_off.body(), "OrderPlaced")["message"]
-    assert purchase(sovereign.books, kept_off) == ()
+    assert purchase(sovereign.ledger, kept_off) == ()

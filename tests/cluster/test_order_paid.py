@@ -1,27 +1,27 @@
 """Orders that are paid: by credit, by the balance alone, by credit and card; and given back afterwards."""
 
 from tests.cluster.conftest import Sovereign
-from tests.cluster.market import awaiting, order, purchase, told
-from tests.cluster.resources import Made, condition, ready, state, status, unique, until
+from tests.cluster.resources import CustomObject, condition, ready, state, status, unique, until
+from tests.cluster.stripe_fixture import awaiting, conditions_of, order, purchase
 from voucher_operator.resources.conditions import kstatus
 
 HANDED_OVER = ("Unknown", "HandedOver")
 
 
-def issued(sovereign: Sovereign) -> Made:
+def issued(sovereign: Sovereign) -> CustomObject:
     """Issue a voucher worth 10 OMR, for one, and wait until it can be redeemed."""
-    voucher = sovereign.shop.voucher(maxRedemptions=1)
+    voucher = sovereign.api.voucher(maxRedemptions=1)
     voucher.wait(ready("Issued"))
     return voucher
 
 
 def test_credit_pays_all(sovereign: Sovereign) -> None:
     voucher, user = issued(sovereign), unique("user")
-    sessions = sovereign.market.stripe.count("POST /v1/checkout/sessions")
-    made = sovereign.shop.redeem(voucher.code, user=user, order=order("m", "waf"))
+    sessions = sovereign.stripe_fixture.stripe.count("POST /v1/checkout/sessions")
+    made = sovereign.api.redeem(voucher.code, user=user, order=order("m", "waf"))
     body = made.wait(status(finished=True))
     assert body["status"]["state"] == "Completed"
-    assert told(body) == {
+    assert conditions_of(body) == {
         "Ready": ("True", "Completed"),
         "Redeemed": ("True", "Redeemed"),
         "OrderPlaced": ("True", "Placed"),
@@ -31,15 +31,15 @@ def test_credit_pays_all(sovereign: Sovereign) -> None:
     assert (body["status"]["credit"], "checkoutURL" in body["status"]) == ("10.000 OMR", False)
     shares = "Of 9.000 OMR, 9.000 OMR are paid by credit and 0.000 OMR by card."
     assert condition(body, "OrderPlaced")["message"] == shares
-    assert (sovereign.books.balance(user), purchase(sovereign.books, made)) == (1000, ("completed", 9000, 9000, 0))
-    assert sovereign.books.row(
+    assert (sovereign.ledger.balance(user), purchase(sovereign.ledger, made)) == (1000, ("completed", 9000, 9000, 0))
+    assert sovereign.ledger.row(
         "SELECT status, amount_omr, amount_baisa FROM orders WHERE id = %s::uuid", body["status"]["orderID"]
     ) == ("completed", 9, 9000)
-    assert sovereign.books.row(
+    assert sovereign.ledger.row(
         "SELECT count(*) FROM vouchers.outbox WHERE type = 'order.placed' AND data ->> 'id' = %s",
         body["status"]["orderID"],
     ) == (1,)
-    assert sovereign.market.stripe.count("POST /v1/checkout/sessions") == sessions
+    assert sovereign.stripe_fixture.stripe.count("POST /v1/checkout/sessions") == sessions
     made.wait_event("Completed")
     voucher.wait(state("Exhausted"))
 
@@ -47,28 +47,28 @@ def test_credit_pays_all(sovereign: Sovereign) -> None:
 def test_the_balance_pays_without_a_code(sovereign: Sovereign) -> None:
     """A Redemption without a code; and one whose voucher does not exist, which must not pay from the balance."""
     voucher, user = issued(sovereign), unique("user")
-    assert sovereign.shop.redeem(voucher.code, user=user).result() == ("Redeemed", "Redeemed")
-    nothing = sovereign.shop.redeem(user=user, voucherRef={"name": unique("never")}, order=order("m"))
+    assert sovereign.api.redeem(voucher.code, user=user).result() == ("Redeemed", "Redeemed")
+    nothing = sovereign.api.redeem(user=user, voucherRef={"name": unique("never")}, order=order("m"))
     assert nothing.result() == ("Rejected", "VoucherNotFound")
-    assert sovereign.books.balance(user) == 10000
-    made = sovereign.shop.redeem(user=user, order=order("s", "daily-backup"))
+    assert sovereign.ledger.balance(user) == 10000
+    made = sovereign.api.redeem(user=user, order=order("s", "daily-backup"))
     assert made.result() == ("Completed", "Completed")
     body = made.body()
     assert condition(body, "Redeemed") == {}
     assert "credit" not in body["status"]
-    assert sovereign.books.balance(user) == 2000
+    assert sovereign.ledger.balance(user) == 2000
 
 
 def test_a_card_pays_the_rest_and_gets_it_back(sovereign: Sovereign) -> None:
     """Awaiting payment, paid by webhook, refunded by webhook: each is a step of the status; the last of a finished."""
     voucher, user = issued(sovereign), unique("user")
-    made = sovereign.shop.redeem(voucher.code, user=user, order=order("xl", "daily-backup"))
+    made = sovereign.api.redeem(voucher.code, user=user, order=order("xl", "daily-backup"))
     body = made.wait(awaiting())
-    session = sovereign.market.session(made)
+    session = sovereign.stripe_fixture.session(made)
     assert (session["amount_total"], session["amount_subtotal"]) == (23000, 33000)
-    assert session["metadata"]["sovereign"] == sovereign.market.env["VOUCHER_OPERATOR_SOVEREIGN"]
+    assert session["metadata"]["sovereign"] == sovereign.stripe_fixture.env["VOUCHER_OPERATOR_SOVEREIGN"]
     assert body["status"]["checkoutURL"] == session["url"]
-    assert told(body) == {
+    assert conditions_of(body) == {
         "Ready": ("False", "AwaitingPayment"),
         "Reconciling": ("True", "AwaitingPayment"),
         "Redeemed": ("True", "Redeemed"),
@@ -76,64 +76,64 @@ def test_a_card_pays_the_rest_and_gets_it_back(sovereign: Sovereign) -> None:
         "PaymentSettled": ("False", "AwaitingPayment"),
     }
     assert kstatus(body) == "InProgress"
-    assert sovereign.books.balance(user) == 0
-    paid = sovereign.market.stripe.pay(session["id"])
-    assert sovereign.market.deliver(sovereign.operator, paid) == "applied"
+    assert sovereign.ledger.balance(user) == 0
+    paid = sovereign.stripe_fixture.stripe.pay(session["id"])
+    assert sovereign.stripe_fixture.deliver(sovereign.operator, paid) == "applied"
     assert made.result() == ("Completed", "Completed")
     assert "checkoutURL" not in made.body()["status"]
-    refund = sovereign.market.stripe.refund(session["id"])
-    assert sovereign.market.deliver(sovereign.operator, refund) == "applied"
+    refund = sovereign.stripe_fixture.stripe.refund(session["id"])
+    assert sovereign.stripe_fixture.deliver(sovereign.operator, refund) == "applied"
     body = made.wait(state("Redeemed"))
-    assert told(body)["Ready"] == ("False", "Refunded")
-    assert told(body)["Redeemed"] == ("True", "Redeemed")
+    assert conditions_of(body)["Ready"] == ("False", "Refunded")
+    assert conditions_of(body)["Redeemed"] == ("True", "Redeemed")
     assert body["status"]["finished"]
-    assert sovereign.books.balance(user) == 10000
+    assert sovereign.ledger.balance(user) == 10000
 
 
 def test_a_second_payment_of_an_order_is_given_back(sovereign: Sovereign) -> None:
     """As `verify` asks for it: the order, its credit and its first payment stay as they are."""
     sovereign.allow.append("does not fit its order")
     voucher, user = issued(sovereign), unique("user")
-    made = sovereign.shop.redeem(voucher.code, user=user, order=order("xl"))
+    made = sovereign.api.redeem(voucher.code, user=user, order=order("xl"))
     made.wait(awaiting())
-    first = sovereign.market.session(made)["id"]
-    stripe, second = sovereign.market.stripe, sovereign.market.stripe.second(first)["id"]
-    assert sovereign.market.deliver(sovereign.operator, stripe.pay(first)) == "applied"
+    first = sovereign.stripe_fixture.session(made)["id"]
+    stripe, second = sovereign.stripe_fixture.stripe, sovereign.stripe_fixture.stripe.second_session(first)["id"]
+    assert sovereign.stripe_fixture.deliver(sovereign.operator, stripe.pay(first)) == "applied"
     assert made.result() == ("Completed", "Completed")
-    assert sovereign.market.deliver(sovereign.operator, stripe.pay(second)) == "mismatch"
-    assert sovereign.market.deliver(sovereign.operator, stripe.refund(second)) == "no_change"
-    assert (sovereign.books.balance(user), purchase(sovereign.books, made)[0]) == (0, "completed")
+    assert sovereign.stripe_fixture.deliver(sovereign.operator, stripe.pay(second)) == "mismatch"
+    assert sovereign.stripe_fixture.deliver(sovereign.operator, stripe.refund(second)) == "no_change"
+    assert (sovereign.ledger.balance(user), purchase(sovereign.ledger, made)[0]) == (0, "completed")
     assert made.body()["status"]["state"] == "Completed"
     settled = "SELECT array_agg(refunded ORDER BY created_at) FROM vouchers.payment WHERE session_id = ANY (%s)"
-    assert sovereign.books.row(settled, [first, second]) == ([False, True],)
+    assert sovereign.ledger.row(settled, [first, second]) == ([False, True],)
 
 
 def test_paid_after_the_redemption_was_deleted(sovereign: Sovereign) -> None:
     """The customer has the URL: the order goes on without its Redemption; applied again, it reads what became of it."""
     voucher, user = issued(sovereign), unique("user")
-    made = sovereign.shop.redeem(voucher.code, user=user, order=order("xl"))
+    made = sovereign.api.redeem(voucher.code, user=user, order=order("xl"))
     made.wait(awaiting())
-    session = sovereign.market.session(made)
+    session = sovereign.stripe_fixture.session(made)
     made.delete()
     made.wait_gone()
-    sovereign.market.stripe.pay(session["id"])  # and its webhook is lost: it is looked up
-    until(lambda: purchase(sovereign.books, made)[0] == "completed", "payment that was looked up")
-    again = sovereign.shop.create("redemptions", made.name, made.spec)
+    sovereign.stripe_fixture.stripe.pay(session["id"])  # and its webhook is lost: it is looked up
+    until(lambda: purchase(sovereign.ledger, made)[0] == "completed", "payment that was looked up")
+    again = sovereign.api.create("redemptions", made.name, made.spec)
     assert again.result() == ("Completed", "Completed")
-    assert sovereign.books.balance(user) == 0
+    assert sovereign.ledger.balance(user) == 0
 
 
 def test_a_checkout_expires(sovereign: Sovereign) -> None:
     """The credit of the code stays; without a code everything is as it was."""
     voucher, user = issued(sovereign), unique("user")
-    coded = sovereign.shop.redeem(voucher.code, user=user, order=order("xl"))
-    bare = sovereign.shop.redeem(user=unique("user"), order=order("s"))
+    coded = sovereign.api.redeem(voucher.code, user=user, order=order("xl"))
+    bare = sovereign.api.redeem(user=unique("user"), order=order("s"))
     for made in (coded, bare):
         made.wait(awaiting())
-        event = sovereign.market.stripe.expire(sovereign.market.session(made)["id"])
-        sovereign.market.deliver(sovereign.operator, event)
+        event = sovereign.stripe_fixture.stripe.expire(sovereign.stripe_fixture.session(made)["id"])
+        sovereign.stripe_fixture.deliver(sovereign.operator, event)
     assert coded.result() == ("Redeemed", "CheckoutExpired")
-    assert told(coded.body()) == {
+    assert conditions_of(coded.body()) == {
         "Ready": ("False", "CheckoutExpired"),
         "Stalled": ("True", "CheckoutExpired"),
         "Redeemed": ("True", "Redeemed"),
@@ -141,20 +141,20 @@ def test_a_checkout_expires(sovereign: Sovereign) -> None:
         "PaymentSettled": ("False", "CheckoutExpired"),
     }
     assert bare.result() == ("RolledBack", "CheckoutExpired")
-    assert sovereign.books.balance(user) == 10000
+    assert sovereign.ledger.balance(user) == 10000
     coded.wait_event("CheckoutExpired")
 
 
 def test_no_second_order_by_the_same_name(sovereign: Sovereign) -> None:
     """What was placed is bound to its name: the same again reads it, another order is refused."""
     voucher, user = issued(sovereign), unique("user")
-    made = sovereign.shop.redeem(voucher.code, user=user, order=order("m"))
+    made = sovereign.api.redeem(voucher.code, user=user, order=order("m"))
     assert made.result() == ("Completed", "Completed")
     first = made.body()["status"]["orderID"]
     for plan, outcome in (("m", ("Completed", "Completed")), ("s", ("Rejected", "IdempotencyConflict"))):
         made.delete()
         made.wait_gone()
-        made = sovereign.shop.redeem(voucher.code, user=user, name=made.name, order=order(plan))
+        made = sovereign.api.redeem(voucher.code, user=user, name=made.name, order=order(plan))
         assert made.result() == outcome
         assert made.body()["status"].get("orderID") == (first if plan == "m" else None)
-    assert sovereign.books.balance(user) == 1000
+    assert sovereign.ledger.balance(user) == 1000

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.resources import FAST, Books, Made, Shop, condition, ready, state, waiting
+from tests.cluster.resources import FAST, CustomObject, LedgerReader, ResourceClient, condition, ready, state, waiting
 from tests.conftest import Operators
 
 GRANTED = ("Redeemed", "Redeemed")
@@ -56,9 +56,9 @@ def off(request: pytest.FixtureRequest, operators: Operators, tmp_path: Path) ->
     return timedelta(seconds=request.param)
 
 
-def time(books: Books, seconds: float = 0) -> str:
+def time(ledger: LedgerReader, seconds: float = 0) -> str:
     """Return the ledger's time, so many seconds from now."""
-    (now,) = books.row("SELECT clock_timestamp()")
+    (now,) = ledger.row("SELECT clock_timestamp()")
     assert isinstance(now, datetime)
     return (now + timedelta(seconds=seconds)).isoformat()
 
@@ -69,20 +69,20 @@ def is_off(moment: str, off: timedelta) -> bool:
 
 
 def test_everything_goes_by_the_clock_of_the_ledger(
-    shop: Shop, books: Books, operators: Operators, off: timedelta
+    api: ResourceClient, ledger: LedgerReader, operators: Operators, off: timedelta
 ) -> None:
     """Edges that the operator's clock would put on the other side, whichever way it is off."""
 
-    def voucher(word: str, **window: str) -> Made:
-        made = shop.voucher(**window)
+    def voucher(word: str, **window: str) -> CustomObject:
+        made = api.voucher(**window)
         made.wait(state(word))
         return made
 
-    began = voucher("Active", validFrom=time(books, -60))
-    to_begin = voucher("Scheduled", validFrom=time(books, 60))
-    lasts = voucher("Active", validUntil=time(books, 60))
-    ended = voucher("Expired", validUntil=time(books, -60))
-    made = [shop.redeem(one.code) for one in (began, to_begin, lasts, ended)]
+    began = voucher("Active", validFrom=time(ledger, -60))
+    to_begin = voucher("Scheduled", validFrom=time(ledger, 60))
+    lasts = voucher("Active", validUntil=time(ledger, 60))
+    ended = voucher("Expired", validUntil=time(ledger, -60))
+    made = [api.redeem(one.code) for one in (began, to_begin, lasts, ended)]
     assert [one.result() for one in made] == [
         GRANTED,
         ("Rejected", "VoucherNotYetValid"),
@@ -90,7 +90,7 @@ def test_everything_goes_by_the_clock_of_the_ledger(
         ("Rejected", "VoucherExpired"),
     ]
     # Neither at once nor minutes later does an unknown code lose its grace.
-    unknown = shop.redeem("NO-SUCH-CODE")
+    unknown = api.redeem("NO-SUCH-CODE")
     unknown.wait(waiting("VoucherNotReady"))
     assert unknown.result() == ("Rejected", "VoucherNotFound")
     # The shift is real, in both of the clocks: what the operator stamps by itself, and what it logs.
@@ -102,11 +102,11 @@ def test_everything_goes_by_the_clock_of_the_ledger(
     body = made[0].body()
     times = [body["status"]["redeemedAt"], body["status"]["finishedAt"], condition(body, "Ready")["lastTransitionTime"]]
     assert [is_off(moment, timedelta()) for moment in times] == [True] * 3
-    short, long = (shop.redeem(began.code, ttlSecondsAfterFinished=ttl) for ttl in (1, 120))
+    short, long = (api.redeem(began.code, ttlSecondsAfterFinished=ttl) for ttl in (1, 120))
     short.wait_gone()
     assert long.result() == GRANTED
     # A window that closes while everybody watches.
-    closing = voucher("Active", validUntil=time(books, 4))
-    assert shop.redeem(closing.code).result() == GRANTED
+    closing = voucher("Active", validUntil=time(ledger, 4))
+    assert api.redeem(closing.code).result() == GRANTED
     closing.wait(state("Expired"))
-    assert shop.redeem(closing.code).result() == ("Rejected", "VoucherExpired")
+    assert api.redeem(closing.code).result() == ("Rejected", "VoucherExpired")

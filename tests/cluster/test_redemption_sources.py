@@ -1,7 +1,17 @@
 """Where a Redemption's code comes from: typed, from a Secret, through a Voucher; and what it waits for meanwhile."""
 
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import FAST, Books, Shop, condition, ready, stalled, state, unique, waiting
+from tests.cluster.resources import (
+    FAST,
+    LedgerReader,
+    ResourceClient,
+    condition,
+    ready,
+    stalled,
+    state,
+    unique,
+    waiting,
+)
 from tests.conftest import Operators
 from tests.ledger.go_service import GoService
 
@@ -12,75 +22,79 @@ PATIENT = FAST | {"VOUCHER_OPERATOR_NOT_FOUND_GRACE": "120"}
 
 
 def test_voucher_by_name(sovereign: Sovereign) -> None:
-    voucher = sovereign.shop.voucher()
+    voucher = sovereign.api.voucher()
     voucher.wait(state("Active"))
-    assert sovereign.shop.redeem(voucherRef={"name": voucher.name}).result() == GRANTED
+    assert sovereign.api.redeem(voucherRef={"name": voucher.name}).result() == GRANTED
     voucher.wait(lambda body: body["status"]["timesRedeemed"] == 1)
 
 
 def test_voucher_that_is_not_in_the_ledger_is_waited_for(sovereign: Sovereign) -> None:
     """However long: the Voucher exists, and people are told to look at it."""
-    shop, secret = sovereign.shop, unique("late")
-    voucher = shop.voucher(codeFrom={"secretKeyRef": {"name": secret, "key": "code"}})
+    api, secret = sovereign.api, unique("late")
+    voucher = api.voucher(codeFrom={"secretKeyRef": {"name": secret, "key": "code"}})
     voucher.wait(waiting("SecretNotFound"))
-    redemption = shop.redeem(voucherRef={"name": voucher.name})
+    redemption = api.redeem(voucherRef={"name": voucher.name})
     body = redemption.wait(waiting("VoucherNotReady"))
     assert condition(body, "Ready")["message"] == f"Voucher {voucher.name} is not in the ledger: see its conditions."
     assert body["status"]["state"] == "Pending"
-    shop.secret(secret, code=unique("LATE"))
+    api.secret(secret, code=unique("LATE"))
     assert redemption.result() == GRANTED
 
 
 def test_voucher_in_conflict_does_not_lend_its_name(sovereign: Sovereign) -> None:
     """Its code is another Voucher's: a Redemption that refers to it waits instead of redeeming that one."""
-    shop = sovereign.shop
-    older = shop.voucher(unique("a-first"))
+    api = sovereign.api
+    older = api.voucher(unique("a-first"))
     older.wait(ready("Issued"))
-    newer = shop.voucher(unique("b-second"), code=older.code)
+    newer = api.voucher(unique("b-second"), code=older.code)
     newer.wait(stalled("CodeConflict"))
-    redemption = shop.redeem(voucherRef={"name": newer.name})
+    redemption = api.redeem(voucherRef={"name": newer.name})
     redemption.wait(waiting("VoucherNotReady"))
-    assert sovereign.books.promo(older.code)[3] == 0
+    assert sovereign.ledger.promo(older.code)[3] == 0
     older.delete()
     assert redemption.result() == GRANTED
 
 
 def test_voucher_that_never_comes(sovereign: Sovereign) -> None:
-    redemption = sovereign.shop.redeem(voucherRef={"name": "never-comes"})
+    redemption = sovereign.api.redeem(voucherRef={"name": "never-comes"})
     redemption.wait(waiting("VoucherNotReady"))
     assert redemption.result() == NOT_FOUND
 
 
-def test_vouchers_applied_after_their_redemptions(shop: Shop, books: Books, operators: Operators) -> None:
+def test_vouchers_applied_after_their_redemptions(
+    api: ResourceClient, ledger: LedgerReader, operators: Operators
+) -> None:
     """In one breath, as Flux applies a folder in the order of the names; by code and by reference."""
     operators.start(env=PATIENT)
-    by_code = shop.redeem("same-breath", user="by-code")
-    by_name = shop.redeem(voucherRef={"name": "comes-later"}, user="by-name")
+    by_code = api.redeem("same-breath", user="by-code")
+    by_name = api.redeem(voucherRef={"name": "comes-later"}, user="by-name")
     by_code.wait(waiting("VoucherNotReady"))
     by_name.wait(waiting("VoucherNotReady"))
-    shop.voucher("comes-later", code="SAME-BREATH", maxRedemptions=2).wait(ready("Issued"))
+    api.voucher("comes-later", code="SAME-BREATH", maxRedemptions=2).wait(ready("Issued"))
     assert [made.result() for made in (by_code, by_name)] == [GRANTED, GRANTED]
-    assert [books.balance(user) for user in ("by-code", "by-name")] == [10000, 10000]
+    assert [ledger.balance(user) for user in ("by-code", "by-name")] == [10000, 10000]
 
 
-def test_grace_is_not_counted_from_the_creation(shop: Shop, books: Books, operators: Operators) -> None:
+def test_grace_is_not_counted_from_the_creation(
+    api: ResourceClient, ledger: LedgerReader, operators: Operators
+) -> None:
     """Both were applied while the operator was down: the Redemption still waits for the Voucher's code."""
-    redemption = shop.redeem("while-it-was-down")
-    voucher = shop.voucher(code="WHILE-IT-WAS-DOWN")
+    redemption = api.redeem("while-it-was-down")
+    voucher = api.voucher(code="WHILE-IT-WAS-DOWN")
     operators.start(env=PATIENT)
     assert redemption.result() == GRANTED
-    assert books.promo(voucher.code)[3] == 1
+    assert ledger.promo(voucher.code)[3] == 1
 
 
 async def test_code_that_has_no_voucher(sovereign: Sovereign) -> None:
     """The Go service issued it, in its own spelling: the row is the truth."""
-    books, shop = sovereign.books, sovereign.shop
-    async with GoService.connect(books.database.owner_url) as go:
+    ledger, api = sovereign.ledger, sovereign.api
+    async with GoService.connect(ledger.database.owner_url) as go:
         await go.issue(" only-in-the-ledger", 7, max_redemptions=2)
         await go.issue("closed-in-the-ledger", 7, active=False)
     users = [unique("user") for _ in range(3)]
-    assert shop.redeem("ONLY-in-the-LEDGER", user=users[0]).result() == GRANTED
-    assert shop.redeem("only-in-the-ledger", user=users[1]).result() == GRANTED
-    assert shop.redeem("only-in-the-ledger", user=users[2]).result() == ("Rejected", "RedemptionLimitReached")
-    assert shop.redeem("closed-in-the-ledger").result() == ("Rejected", "VoucherInactive")
-    assert [books.balance(user) for user in users] == [7000, 7000, 0]
+    assert api.redeem("ONLY-in-the-LEDGER", user=users[0]).result() == GRANTED
+    assert api.redeem("only-in-the-ledger", user=users[1]).result() == GRANTED
+    assert api.redeem("only-in-the-ledger", user=users[2]).result() == ("Rejected", "RedemptionLimitReached")
+    assert api.redeem("closed-in-the-ledger").result() == ("Rejected", "VoucherInactive")
+    assert [ledger.balance(user) for user in users] == [7000, 7000, 0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.cluster.resources import FAST, Books, Made, Shop, ready, state, until, waiting
+from tests.cluster.resources import FAST, CustomObject, LedgerReader, ResourceClient, ready, state, until, waiting
 from tests.conftest import Operators
 
 OFTEN = FAST | {"VOUCHER_OPERATOR_RESYNC_INTERVAL": "0.5"}
@@ -10,62 +10,64 @@ OFTEN = FAST | {"VOUCHER_OPERATOR_RESYNC_INTERVAL": "0.5"}
 
 
 @pytest.fixture
-def voucher(shop: Shop, operators: Operators) -> Made:
+def voucher(api: ResourceClient, operators: Operators) -> CustomObject:
     operators.start(env=OFTEN)
-    made = shop.voucher()
+    made = api.voucher()
     made.wait(ready("Issued"))
     return made
 
 
-def test_finished_ones_are_deleted_and_the_ledger_keeps_the_rest(shop: Shop, books: Books, voucher: Made) -> None:
+def test_finished_ones_are_deleted_and_the_ledger_keeps_the_rest(
+    api: ResourceClient, ledger: LedgerReader, voucher: CustomObject
+) -> None:
     """Refused ones as well; those without a TTL, with a long one, or without an answer stay."""
-    granted = shop.redeem(voucher.code, name="granted", user="granted", ttlSecondsAfterFinished=1)
-    refused = shop.redeem(voucher.code, name="refused", user="granted", ttlSecondsAfterFinished=0)
-    kept = shop.redeem(voucher.code, user="kept")
-    long = shop.redeem(voucher.code, user="long", ttlSecondsAfterFinished=3600)
+    granted = api.redeem(voucher.code, name="granted", user="granted", ttlSecondsAfterFinished=1)
+    refused = api.redeem(voucher.code, name="refused", user="granted", ttlSecondsAfterFinished=0)
+    kept = api.redeem(voucher.code, user="kept")
+    long = api.redeem(voucher.code, user="long", ttlSecondsAfterFinished=3600)
     source = {"secretKeyRef": {"name": "never", "key": "code"}}
-    unanswered = shop.redeem(codeFrom=source, user="unanswered", ttlSecondsAfterFinished=0)
+    unanswered = api.redeem(codeFrom=source, user="unanswered", ttlSecondsAfterFinished=0)
     granted.wait_gone()
     refused.wait_gone()
     assert [made.result() for made in (kept, long)] == [("Redeemed", "Redeemed")] * 2
     unanswered.wait(waiting("SecretNotFound"))
-    assert books.rows("SELECT outcome FROM vouchers.redemption WHERE key LIKE %s", "%/granted") == [("redeemed",)]
-    assert books.promo(voucher.code)[3] == 3
-    again = shop.redeem(voucher.code, name="granted", user="granted")
+    assert ledger.rows("SELECT outcome FROM vouchers.redemption WHERE key LIKE %s", "%/granted") == [("redeemed",)]
+    assert ledger.promo(voucher.code)[3] == 3
+    again = api.redeem(voucher.code, name="granted", user="granted")
     assert again.result() == ("Redeemed", "Redeemed")
-    assert (books.balance("granted"), books.entries("granted")) == (10000, 1)
+    assert (ledger.balance("granted"), ledger.entries("granted")) == (10000, 1)
     voucher.wait(state("Active"))
 
 
-def test_time_counts_from_the_ledgers_answer(shop: Shop, books: Books, voucher: Made) -> None:
+def test_time_counts_from_the_ledgers_answer(api: ResourceClient, ledger: LedgerReader, voucher: CustomObject) -> None:
     """One that is created again reads its first answer, and when that was: its time may be up already."""
-    first = shop.redeem(voucher.code, name="long-ago", user="long-ago")
+    first = api.redeem(voucher.code, name="long-ago", user="long-ago")
     assert first.result() == ("Redeemed", "Redeemed")
     first.delete()
     first.wait_gone()
-    books.rows(
+    ledger.rows(
         "UPDATE vouchers.redemption SET decided_at = decided_at - interval '1 day' WHERE user_id = %s", "long-ago"
     )
-    again = shop.redeem(voucher.code, name="long-ago", user="long-ago", ttlSecondsAfterFinished=3600)
-    recent = shop.redeem(voucher.code, user="recent", ttlSecondsAfterFinished=3600)
+    again = api.redeem(voucher.code, name="long-ago", user="long-ago", ttlSecondsAfterFinished=3600)
+    recent = api.redeem(voucher.code, user="recent", ttlSecondsAfterFinished=3600)
     again.wait_gone()
     assert recent.result() == ("Redeemed", "Redeemed")
-    assert books.entries("long-ago") == 1
+    assert ledger.entries("long-ago") == 1
 
 
-def test_only_those_with_a_ttl_are_listed(shop: Shop, voucher: Made) -> None:
+def test_only_those_with_a_ttl_are_listed(api: ResourceClient, voucher: CustomObject) -> None:
     """The field selector by which the operator asks, so that the others cost it nothing."""
     for ttl in (None, 0, 3600):
-        shop.redeem(voucher.code, user=f"ttl-{ttl}", name=f"ttl-{ttl}".lower(), ttlSecondsAfterFinished=ttl)
-    until(lambda: len(shop.listed("redemptions", "status.finished=true")) >= 2, "two that are finished")
-    found = shop.listed("redemptions", "status.finished=true,spec.ttlSecondsAfterFinished!=")
+        api.redeem(voucher.code, user=f"ttl-{ttl}", name=f"ttl-{ttl}".lower(), ttlSecondsAfterFinished=ttl)
+    until(lambda: len(api.listed("redemptions", "status.finished=true")) >= 2, "two that are finished")
+    found = api.listed("redemptions", "status.finished=true,spec.ttlSecondsAfterFinished!=")
     assert {body["metadata"]["name"] for body in found} <= {"ttl-0", "ttl-3600"}
     until(
         lambda: (
-            [body["metadata"]["name"] for body in shop.listed("redemptions", "status.finished=true")]
+            [body["metadata"]["name"] for body in api.listed("redemptions", "status.finished=true")]
             == ["ttl-3600", "ttl-none"]
         ),
         "end of the one whose time is up",
     )
-    (only,) = shop.listed("redemptions", "status.finished=true,spec.ttlSecondsAfterFinished!=")
+    (only,) = api.listed("redemptions", "status.finished=true,spec.ttlSecondsAfterFinished!=")
     assert only["metadata"]["name"] == "ttl-3600"

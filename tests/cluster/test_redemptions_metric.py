@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.cluster.desk import Desk, reason, settle, spec
-from tests.cluster.market import order
+from tests.cluster.controller_harness import ControllerHarness, reason, settle, spec
+from tests.cluster.stripe_fixture import order
 from voucher_operator import telemetry
 from voucher_operator.resources.errors import ApiUnavailableError
 
@@ -20,26 +20,26 @@ def grown(before: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
     return {labels: value - before.get(labels, 0) for labels, value in counted().items() if value != before.get(labels)}
 
 
-async def test_paid_order_that_is_refunded_later_is_counted_once(desk: Desk) -> None:
+async def test_paid_order_that_is_refunded_later_is_counted_once(harness: ControllerHarness) -> None:
     before = counted()
-    desk.apply("kestrel", spec(await desk.issue(), order=order("xl")))
-    await desk.reconcile("kestrel")
-    session = str((await desk.purchase("kestrel")).session_id)
-    await settle(desk, desk.market.stripe.pay(session))
-    assert (await desk.reconcile("kestrel"))["state"] == "Completed"
-    await settle(desk, desk.market.stripe.refund(session))
-    await desk.deliver()
-    assert reason(await desk.reconcile("kestrel")) == ("False", "Refunded")
+    harness.apply("kestrel", spec(await harness.issue(), order=order("xl")))
+    await harness.reconcile("kestrel")
+    session = str((await harness.purchase("kestrel")).session_id)
+    await settle(harness, harness.stripe_fixture.stripe.pay(session))
+    assert (await harness.reconcile("kestrel"))["state"] == "Completed"
+    await settle(harness, harness.stripe_fixture.stripe.refund(session))
+    await harness.deliver()
+    assert reason(await harness.reconcile("kestrel")) == ("False", "Refunded")
     assert grown(before) == {("completed", "Completed"): 1}
 
 
-async def test_order_is_counted_once_when_its_last_patch_is_not_answered(desk: Desk) -> None:
+async def test_order_is_counted_once_when_its_last_patch_is_not_answered(harness: ControllerHarness) -> None:
     before = counted()
-    desk.apply("kestrel", spec(await desk.issue()))
-    desk.server.unanswered = "PATCH"
+    harness.apply("kestrel", spec(await harness.issue()))
+    harness.server.unanswered = "PATCH"
     with pytest.raises(ApiUnavailableError):
-        await desk.reconcile("kestrel")
-    desk.server.unanswered = ""
-    await desk.reconcile("kestrel")
-    await desk.reconcile("kestrel")
+        await harness.reconcile("kestrel")
+    harness.server.unanswered = ""
+    await harness.reconcile("kestrel")
+    await harness.reconcile("kestrel")
     assert grown(before) == {("completed", "Completed"): 1}

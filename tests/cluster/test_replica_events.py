@@ -9,9 +9,9 @@ from testbed.nats import NatsServer
 from testbed.postgres import Database
 from testbed.processes import wait_until
 from tests.conftest import Operators
-from tests.events.drive import Streams, drained, write
-from tests.ledger.drive import rows
-from tests.web.drive import PATH, SECRET, session_event, sign
+from tests.events.helpers import Streams, wait_published, write_events
+from tests.ledger.helpers import rows
+from tests.web.helpers import PATH, SECRET, session_event, sign
 
 
 def _told(port: int) -> str:
@@ -28,7 +28,7 @@ async def test_leader_and_standby(database18: Database, operators: Operators) ->
     with NatsServer() as server:
         streams = Streams(server, secrets.token_hex(4))
         server.stop()
-        await write(database18, ["old"])
+        await write_events(database18, ["old"])
         await rows(database18, "UPDATE vouchers.outbox SET published_at = at - interval '31 days'")
         env = {
             "VOUCHER_OPERATOR_NATS_URL": server.url,
@@ -45,7 +45,7 @@ async def test_leader_and_standby(database18: Database, operators: Operators) ->
                 await asyncio.sleep(0.05)
         assert [_told(replica.webhook_port) for replica in (leader, standby)] == ["unknown", "unknown"]
         assert standby.metrics()['voucher_operator_webhooks_total{result="unknown"}'] == 1
-        await write(database18, ["one"])
+        await write_events(database18, ["one"])
         wait_until(lambda: leader.ready().get("outbox", {}).get("waiting") == 1, "an event that waits")
         shown = leader.ready()
         assert shown["ready"]
@@ -53,6 +53,6 @@ async def test_leader_and_standby(database18: Database, operators: Operators) ->
         assert leader.metrics()["voucher_operator_outbox_waiting"] == 1
         assert "outbox" not in standby.ready()
         server.start()
-        await drained(database18)
+        await wait_published(database18)
         assert await streams.count() == 1
         wait_until(lambda: leader.ready().get("outbox") == {"waiting": 0, "oldest_seconds": 0}, "nothing that waits")

@@ -5,15 +5,15 @@ import pytest
 from tests.cluster.conftest import Sovereign
 from tests.cluster.resources import (
     CLOSED_SECRET,
-    Made,
+    CustomObject,
     Object,
-    Shop,
+    ResourceClient,
     condition,
-    let_pass,
     ready,
     stalled,
     state,
     unique,
+    wait_for_full_passes,
     waiting,
 )
 from voucher_operator.resources.conditions import kstatus
@@ -26,82 +26,82 @@ def source(name: str, key: str = "code") -> Object:
     return {"secretKeyRef": {"name": name, "key": key}}
 
 
-def issued(shop: Shop) -> tuple[Made, str, str]:
+def issued(api: ResourceClient) -> tuple[CustomObject, str, str]:
     """Return a Voucher that is in the ledger, the name of its Secret, and its code."""
     secret, code = unique("partners"), unique("PARTNER").upper()
-    shop.secret(secret, code=code)
-    voucher = shop.voucher(codeFrom=source(secret))
+    api.secret(secret, code=code)
+    voucher = api.voucher(codeFrom=source(secret))
     voucher.wait(ready("Issued"))
     return voucher, secret, code
 
 
 def test_secret_comes_later(sovereign: Sovereign) -> None:
-    shop, secret, code = sovereign.shop, unique("late"), unique("LATE").upper()
-    voucher = shop.voucher(codeFrom=source(secret))
+    api, secret, code = sovereign.api, unique("late"), unique("LATE").upper()
+    voucher = api.voucher(codeFrom=source(secret))
     body = voucher.wait(waiting("SecretNotFound"))
     assert condition(body, "Ready")["message"] == f"Secret {secret} does not exist: create it with the key code."
     assert (body["status"]["state"], kstatus(body)) == ("Pending", "InProgress")
-    shop.secret(secret, other="irrelevant")
+    api.secret(secret, other="irrelevant")
     missing = f"Secret {secret} has no key code: add it."
     voucher.wait(lambda body: condition(body, "Ready")["message"] == missing)
-    shop.secret(secret, code=code, other="irrelevant")
+    api.secret(secret, code=code, other="irrelevant")
     assert kstatus(voucher.wait(ready("Issued"))) == "Current"
-    assert sovereign.books.promo(code) == (10000, True, 0, 0, False)
-    assert shop.redeem(code).result() == GRANTED
+    assert sovereign.ledger.promo(code) == (10000, True, 0, 0, False)
+    assert api.redeem(code).result() == GRANTED
 
 
 @pytest.mark.parametrize("text", ["no code!", "Q7", "", "X" * 65, "TAB\tBED", "ÄÖÜ"], ids=range(6))
 def test_malformed_then_fixed(sovereign: Sovereign, text: str) -> None:
-    shop, secret, code = sovereign.shop, unique("bad"), unique("FIXED").upper()
-    shop.secret(secret, code=text)
-    voucher = shop.voucher(codeFrom=source(secret))
+    api, secret, code = sovereign.api, unique("bad"), unique("FIXED").upper()
+    api.secret(secret, code=text)
+    voucher = api.voucher(codeFrom=source(secret))
     body = voucher.wait(stalled("InvalidCode"))
     assert kstatus(body) == "Failed"
     assert not text or text not in str(body["status"])
-    shop.secret(secret, code=code)
+    api.secret(secret, code=code)
     voucher.wait(ready("Issued"))
-    assert shop.redeem(code).result() == GRANTED
+    assert api.redeem(code).result() == GRANTED
 
 
 def test_database_credentials_become_no_code(sovereign: Sovereign) -> None:
     """A password may look like a code; who writes Vouchers could otherwise have it issued."""
-    shop, password = sovereign.shop, unique("PASSWORD").upper()
-    shop.secret(CLOSED_SECRET, password=password)
-    voucher = shop.voucher(codeFrom=source(CLOSED_SECRET, "password"))
+    api, password = sovereign.api, unique("PASSWORD").upper()
+    api.secret(CLOSED_SECRET, password=password)
+    voucher = api.voucher(codeFrom=source(CLOSED_SECRET, "password"))
     body = voucher.wait(stalled("InvalidCode"))
     assert f"Secret {CLOSED_SECRET} holds credentials of the operator" in condition(body, "Ready")["message"]
-    assert sovereign.books.promo(password) == ()
-    redemption = shop.redeem(codeFrom=source(CLOSED_SECRET, "password"))
+    assert sovereign.ledger.promo(password) == ()
+    redemption = api.redeem(codeFrom=source(CLOSED_SECRET, "password"))
     assert redemption.result() == ("Rejected", "VoucherNotFound")
 
 
 def test_blanks_around_it_and_its_case_do_not_count(sovereign: Sovereign) -> None:
     """As `kubectl create secret --from-file` leaves a line feed; a change of these alone is no change."""
-    shop, secret, code = sovereign.shop, unique("padded"), unique("PADDED").upper()
-    shop.secret(secret, code=f"  {code.lower()}\n")
-    voucher = shop.voucher(codeFrom=source(secret))
+    api, secret, code = sovereign.api, unique("padded"), unique("PADDED").upper()
+    api.secret(secret, code=f"  {code.lower()}\n")
+    voucher = api.voucher(codeFrom=source(secret))
     voucher.wait(ready("Issued"))
-    assert sovereign.books.promo(code)[4] is False
+    assert sovereign.ledger.promo(code)[4] is False
     version = voucher.body()["metadata"]["resourceVersion"]
-    shop.secret(secret, code=code)
-    let_pass(shop, sovereign.books, 3)
+    api.secret(secret, code=code)
+    wait_for_full_passes(api, sovereign.ledger, 3)
     assert voucher.body()["metadata"]["resourceVersion"] == version
-    assert shop.redeem(codeFrom=source(secret)).result() == GRANTED
+    assert api.redeem(codeFrom=source(secret)).result() == GRANTED
 
 
 def test_changed_after_it_was_issued(sovereign: Sovereign) -> None:
     """The issued code stays valid, the other one never was; put back, all is well again."""
-    shop = sovereign.shop
-    voucher, secret, code = issued(shop)
+    api = sovereign.api
+    voucher, secret, code = issued(api)
     other = unique("OTHER").upper()
-    shop.secret(secret, code=other)
+    api.secret(secret, code=other)
     body = voucher.wait(stalled("CodeChanged"))
     assert (kstatus(body), body["status"]["state"]) == ("Failed", "Active")
     voucher.wait_event("CodeChanged")
-    assert sovereign.books.promo(other) == ()
-    assert shop.redeem(other).result() == ("Rejected", "VoucherNotFound")
-    assert shop.redeem(code).result() == GRANTED
-    shop.secret(secret, code=code)
+    assert sovereign.ledger.promo(other) == ()
+    assert api.redeem(other).result() == ("Rejected", "VoucherNotFound")
+    assert api.redeem(code).result() == GRANTED
+    api.secret(secret, code=code)
     voucher.wait(ready("Issued"))
     voucher.wait(lambda body: body["status"]["timesRedeemed"] == 1)
     assert "Stalled" not in str(voucher.body()["status"])
@@ -109,33 +109,33 @@ def test_changed_after_it_was_issued(sovereign: Sovereign) -> None:
 
 def test_deleted_after_it_was_issued(sovereign: Sovereign) -> None:
     """The code stays valid; the Voucher says that nobody can see to it now."""
-    shop = sovereign.shop
-    voucher, secret, code = issued(shop)
-    shop.delete_secret(secret)
+    api = sovereign.api
+    voucher, secret, code = issued(api)
+    api.delete_secret(secret)
     body = voucher.wait(waiting("SecretNotFound"))
     assert (condition(body, "Redeemable")["status"], body["status"]["state"]) == ("Unknown", "Active")
-    assert shop.redeem(code).result() == GRANTED
-    shop.secret(secret, code=code)
+    assert api.redeem(code).result() == GRANTED
+    api.secret(secret, code=code)
     voucher.wait(ready("Issued"))
 
 
 def test_deleting_the_voucher_needs_no_secret(sovereign: Sovereign) -> None:
-    shop = sovereign.shop
-    voucher, secret, code = issued(shop)
-    shop.delete_secret(secret)
+    api = sovereign.api
+    voucher, secret, code = issued(api)
+    api.delete_secret(secret)
     voucher.delete()
     voucher.wait_gone()
-    assert sovereign.books.promo(code)[4] is True
+    assert sovereign.ledger.promo(code)[4] is True
 
 
 def test_two_vouchers_with_one_secret(sovereign: Sovereign) -> None:
     """The newer one learns whose the code is, not what it is."""
-    shop = sovereign.shop
+    api = sovereign.api
     secret, code = unique("shared"), unique("SHARED").upper()
-    shop.secret(secret, code=code)
-    older = shop.voucher(unique("a-first"), codeFrom=source(secret))
+    api.secret(secret, code=code)
+    older = api.voucher(unique("a-first"), codeFrom=source(secret))
     older.wait(ready("Issued"))
-    newer = shop.voucher(unique("b-second"), codeFrom=source(secret))
+    newer = api.voucher(unique("b-second"), codeFrom=source(secret))
     body = newer.wait(stalled("CodeConflict"))
     assert older.name in condition(body, "Ready")["message"]
     assert code not in str(body["status"])
@@ -143,21 +143,21 @@ def test_two_vouchers_with_one_secret(sovereign: Sovereign) -> None:
 
 def test_redemption_with_a_code_from_a_secret(sovereign: Sovereign) -> None:
     """It waits for the Secret, and for the key in it, however long; a shop's own Secret will do."""
-    shop, secret = sovereign.shop, unique("shop")
-    voucher = shop.voucher()
+    api, secret = sovereign.api, unique("shop")
+    voucher = api.voucher()
     voucher.wait(state("Active"))
-    redemption = shop.redeem(codeFrom=source(secret))
+    redemption = api.redeem(codeFrom=source(secret))
     redemption.wait(waiting("SecretNotFound"))
-    shop.secret(secret, other="irrelevant")
+    api.secret(secret, other="irrelevant")
     redemption.wait(lambda body: "has no key" in condition(body, "Ready")["message"])
-    shop.secret(secret, code=f"{voucher.code.lower()}\n")
+    api.secret(secret, code=f"{voucher.code.lower()}\n")
     assert redemption.result() == GRANTED
     voucher.wait(lambda body: body["status"]["timesRedeemed"] == 1)
 
 
 def test_redemption_through_a_voucher_with_a_secret(sovereign: Sovereign) -> None:
     """Whoever redeems need not know the code."""
-    voucher, _, code = issued(sovereign.shop)
-    assert sovereign.shop.redeem(voucherRef={"name": voucher.name}).result() == GRANTED
+    voucher, _, code = issued(sovereign.api)
+    assert sovereign.api.redeem(voucherRef={"name": voucher.name}).result() == GRANTED
     voucher.wait(lambda body: body["status"]["timesRedeemed"] == 1)
-    assert sovereign.books.promo(code)[3] == 1
+    assert sovereign.ledger.promo(code)[3] == 1

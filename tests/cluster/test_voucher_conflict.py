@@ -4,20 +4,20 @@ See also: test_voucher_namespaces.py for two namespaces.
 """
 
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import condition, let_pass, ready, stalled, state, status, unique, waiting
+from tests.cluster.resources import condition, ready, stalled, state, status, unique, wait_for_full_passes, waiting
 from voucher_operator.resources.conditions import kstatus
 
 
 def test_older_one_keeps_the_code(sovereign: Sovereign) -> None:
     """A tie of the creation times, which are whole seconds, goes by the name: these names are in the same order."""
-    shop = sovereign.shop
-    older = shop.voucher(unique("a-first"), maxRedemptions=5)
+    api = sovereign.api
+    older = api.voucher(unique("a-first"), maxRedemptions=5)
     older.wait(ready("Issued"))
-    newer = shop.voucher(unique("b-second"), code=older.code, credit={"amount": 99, "currency": "OMR"})
+    newer = api.voucher(unique("b-second"), code=older.code, credit={"amount": 99, "currency": "OMR"})
     body = newer.wait(stalled("CodeConflict"))
     assert body["status"]["state"] == "Conflict"
     assert condition(body, "Ready")["message"] == (
-        f"The code belongs to the older Voucher {shop.namespace}/{older.name}: choose another code, "
+        f"The code belongs to the older Voucher {api.namespace}/{older.name}: choose another code, "
         "or delete that Voucher."
     )
     assert (condition(body, "Redeemable")["status"], condition(body, "Redeemable")["reason"]) == ("False", "NotIssued")
@@ -25,49 +25,49 @@ def test_older_one_keeps_the_code(sovereign: Sovereign) -> None:
     newer.wait_event("CodeConflict")
     contested = f"Voucher {newer.name} has the same code, and was refused."
     assert older.wait_event("CodeContested")["note"] == contested
-    let_pass(shop, sovereign.books, 2)
-    assert sovereign.books.promo(older.code) == (10000, True, 5, 0, False)
+    wait_for_full_passes(api, sovereign.ledger, 2)
+    assert sovereign.ledger.promo(older.code) == (10000, True, 5, 0, False)
     assert ready("Issued")(older.body())
 
 
 def test_newer_one_takes_over_with_the_counter(sovereign: Sovereign) -> None:
-    shop = sovereign.shop
-    older = shop.voucher(unique("a-first"))
+    api = sovereign.api
+    older = api.voucher(unique("a-first"))
     older.wait(ready("Issued"))
-    newer = shop.voucher(unique("b-second"), code=older.code, credit={"amount": 3, "currency": "OMR"})
+    newer = api.voucher(unique("b-second"), code=older.code, credit={"amount": 3, "currency": "OMR"})
     newer.wait(stalled("CodeConflict"))
-    assert shop.redeem(older.code).result() == ("Redeemed", "Redeemed")
+    assert api.redeem(older.code).result() == ("Redeemed", "Redeemed")
     older.delete()
     older.wait_gone()
     newer.wait(status(state="Active", timesRedeemed=1, credit="3.000 OMR", creditGranted="10.000"))
     assert ready("Issued")(newer.body())
     user = unique("user")
-    assert shop.redeem(newer.code, user=user).result() == ("Redeemed", "Redeemed")
-    assert sovereign.books.balance(user) == 3000
+    assert api.redeem(newer.code, user=user).result() == ("Redeemed", "Redeemed")
+    assert sovereign.ledger.balance(user) == 3000
 
 
 def test_deleting_the_one_in_conflict_revokes_nothing(sovereign: Sovereign) -> None:
-    shop = sovereign.shop
-    older = shop.voucher(unique("a-first"))
+    api = sovereign.api
+    older = api.voucher(unique("a-first"))
     older.wait(ready("Issued"))
-    newer = shop.voucher(unique("b-second"), code=older.code)
+    newer = api.voucher(unique("b-second"), code=older.code)
     newer.wait(stalled("CodeConflict"))
     newer.delete()
     newer.wait_gone()
-    assert sovereign.books.promo(older.code)[1::3] == (True, False)
-    assert shop.redeem(older.code).result() == ("Redeemed", "Redeemed")
+    assert sovereign.ledger.promo(older.code)[1::3] == (True, False)
+    assert api.redeem(older.code).result() == ("Redeemed", "Redeemed")
 
 
 def test_older_one_that_is_seen_later_takes_the_code(sovereign: Sovereign) -> None:
     """Its code is in a Secret that comes late; the newer one had been issued, and redeemed, meanwhile."""
-    shop = sovereign.shop
+    api = sovereign.api
     code, secret = unique("LATE").upper(), unique("late")
-    older = shop.voucher(unique("a-first"), codeFrom={"secretKeyRef": {"name": secret, "key": "code"}})
+    older = api.voucher(unique("a-first"), codeFrom={"secretKeyRef": {"name": secret, "key": "code"}})
     older.wait(waiting("SecretNotFound"))
-    newer = shop.voucher(unique("b-second"), code=code)
+    newer = api.voucher(unique("b-second"), code=code)
     newer.wait(ready("Issued"))
-    assert shop.redeem(code).result() == ("Redeemed", "Redeemed")
-    shop.secret(secret, code=code)
+    assert api.redeem(code).result() == ("Redeemed", "Redeemed")
+    api.secret(secret, code=code)
     older.wait(status(state="Active", timesRedeemed=1))
     newer.wait(stalled("CodeConflict"))
     assert older.name in newer.wait_event("CodeConflict")["note"]
@@ -81,11 +81,11 @@ def test_older_one_that_is_seen_later_takes_the_code(sovereign: Sovereign) -> No
 
 
 def test_of_those_that_wait_the_oldest_takes_over(sovereign: Sovereign) -> None:
-    shop = sovereign.shop
-    first = shop.voucher(unique("a-first"))
+    api = sovereign.api
+    first = api.voucher(unique("a-first"))
     first.wait(ready("Issued"))
-    second = shop.voucher(unique("b-second"), code=first.code)
-    third = shop.voucher(unique("c-third"), code=first.code)
+    second = api.voucher(unique("b-second"), code=first.code)
+    third = api.voucher(unique("c-third"), code=first.code)
     for made in (second, third):
         made.wait(lambda body: stalled("CodeConflict")(body) and first.name in str(body["status"]))
     first.delete()

@@ -9,20 +9,31 @@ from testbed.cluster import Installation, install_rights
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import FAST, Books, Made, Shop, let_pass, ready, state, status, unique, until
+from tests.cluster.resources import (
+    FAST,
+    CustomObject,
+    LedgerReader,
+    ResourceClient,
+    ready,
+    state,
+    status,
+    unique,
+    until,
+    wait_for_full_passes,
+)
 from tests.conftest import Operators
 
 REVOKED = (False, True)
 GONE = "revoked the code of a Voucher that is gone"
 
 
-def standing(books: Books, voucher: Made) -> tuple[bool, bool]:
+def standing(ledger: LedgerReader, voucher: CustomObject) -> tuple[bool, bool]:
     """Return whether the code's row is active, and whether it is deleted."""
-    _, active, _, _, deleted = books.promo(voucher.code)
+    _, active, _, _, deleted = ledger.promo(voucher.code)
     return active, deleted
 
 
-def forget(voucher: Made) -> None:
+def forget(voucher: CustomObject) -> None:
     """Delete it while no operator looks, without the operator's finalizer."""
     voucher.patch({"metadata": {"finalizers": None}})
     voucher.delete()
@@ -30,39 +41,39 @@ def forget(voucher: Made) -> None:
 
 
 def test_deleting_revokes_the_code_and_takes_nothing_back(sovereign: Sovereign) -> None:
-    shop, books = sovereign.shop, sovereign.books
-    voucher = shop.voucher()
+    api, ledger = sovereign.api, sovereign.ledger
+    voucher = api.voucher()
     voucher.wait(ready("Issued"))
-    assert shop.redeem(voucher.code, user="kept").result() == ("Redeemed", "Redeemed")
+    assert api.redeem(voucher.code, user="kept").result() == ("Redeemed", "Redeemed")
     voucher.delete()
     voucher.wait_gone()
-    assert standing(books, voucher) == REVOKED
-    assert books.promo(voucher.code)[3] == 1
-    assert books.balance("kept") == 10000
-    assert books.row("SELECT count(*) FROM promo_redemptions WHERE code = %s", voucher.code) == (1,)
+    assert standing(ledger, voucher) == REVOKED
+    assert ledger.promo(voucher.code)[3] == 1
+    assert ledger.balance("kept") == 10000
+    assert ledger.row("SELECT count(*) FROM promo_redemptions WHERE code = %s", voucher.code) == (1,)
     voucher.wait_event("Revoked")
-    assert shop.redeem(voucher.code).result() == ("Rejected", "VoucherNotFound")
+    assert api.redeem(voucher.code).result() == ("Rejected", "VoucherNotFound")
 
 
 def test_applying_it_again_brings_row_and_counter_back(sovereign: Sovereign) -> None:
-    shop = sovereign.shop
-    first = shop.voucher("came-back", code="CAME-BACK", maxRedemptions=2)
+    api = sovereign.api
+    first = api.voucher("came-back", code="CAME-BACK", maxRedemptions=2)
     first.wait(ready("Issued"))
-    assert shop.redeem(first.code, user="came-back-1").result() == ("Redeemed", "Redeemed")
+    assert api.redeem(first.code, user="came-back-1").result() == ("Redeemed", "Redeemed")
     first.delete()
     first.wait_gone()
-    second = shop.voucher("came-back", code="CAME-BACK", maxRedemptions=2)
+    second = api.voucher("came-back", code="CAME-BACK", maxRedemptions=2)
     assert second.uid != first.uid
     second.wait(status(state="Active", timesRedeemed=1, remaining=1, creditGranted="10.000"))
     second.wait_event("Issued")
-    assert shop.redeem(second.code, user="came-back-1").result() == ("Rejected", "AlreadyRedeemed")
-    assert shop.redeem(second.code).result() == ("Redeemed", "Redeemed")
+    assert api.redeem(second.code, user="came-back-1").result() == ("Rejected", "AlreadyRedeemed")
+    assert api.redeem(second.code).result() == ("Redeemed", "Redeemed")
     second.wait(state("Exhausted"))
-    assert sovereign.books.row("SELECT count(*) FROM promo_codes WHERE code = 'CAME-BACK'") == (1,)
+    assert sovereign.ledger.row("SELECT count(*) FROM promo_codes WHERE code = 'CAME-BACK'") == (1,)
 
 
 def test_voucher_that_was_never_issued_goes_at_once(sovereign: Sovereign) -> None:
-    voucher = sovereign.shop.voucher(credit={"amount": 1, "currency": "USD"})
+    voucher = sovereign.api.voucher(credit={"amount": 1, "currency": "USD"})
     voucher.wait(ready("CurrencyMismatch", "False"))
     voucher.delete()
     voucher.wait_gone()
@@ -73,7 +84,7 @@ def test_deleted_while_it_is_being_issued(sovereign: Sovereign) -> None:
     """At whichever moment: none has a code in the ledger once it is gone, though the operator is busy with it."""
     made = []
     for turn in range(24):
-        voucher = sovereign.shop.voucher(unique(f"short-lived-{turn}"))
+        voucher = sovereign.api.voucher(unique(f"short-lived-{turn}"))
         made.append(voucher)
         if turn % 3:
             until(lambda: "finalizers" in voucher.body()["metadata"], "finalizer")  # noqa: B023 - called at once
@@ -82,61 +93,67 @@ def test_deleted_while_it_is_being_issued(sovereign: Sovereign) -> None:
         voucher.delete()
     for voucher in made:
         voucher.wait_gone()
-    let_pass(sovereign.shop, sovereign.books, 1)
+    wait_for_full_passes(sovereign.api, sovereign.ledger, 1)
     uids = [voucher.uid for voucher in made]
     live = "SELECT count(*) FROM vouchers.terms WHERE owner_uid = ANY(%s) AND revoked_at IS NULL"
-    assert sovereign.books.row(live, uids) == (0,)
+    assert sovereign.ledger.row(live, uids) == (0,)
     codes = [voucher.code for voucher in made]
     open_codes = "SELECT count(*) FROM promo_codes WHERE code = ANY(%s) AND deleted_at IS NULL"
-    assert sovereign.books.row(open_codes, codes) == (0,)
+    assert sovereign.ledger.row(open_codes, codes) == (0,)
 
 
-def test_deleted_while_the_operator_was_down(shop: Shop, books: Books, operators: Operators) -> None:
+def test_deleted_while_the_operator_was_down(api: ResourceClient, ledger: LedgerReader, operators: Operators) -> None:
     """The finalizer holds it until the operator is back."""
     operator = operators.start(env=FAST)
-    voucher, other = shop.voucher(), shop.voucher()
+    voucher, other = api.voucher(), api.voucher()
     for made in (voucher, other):
         made.wait(ready("Issued"))
     operator.stop()
     voucher.delete()
-    assert standing(books, voucher) == (True, False)
+    assert standing(ledger, voucher) == (True, False)
     operators.start(env=FAST)
     voucher.wait_gone()
-    assert standing(books, voucher) == REVOKED
-    assert standing(books, other) == (True, False)
+    assert standing(ledger, voucher) == REVOKED
+    assert standing(ledger, other) == (True, False)
 
 
-def test_finalizer_removed_by_hand_while_the_operator_was_down(shop: Shop, books: Books, operators: Operators) -> None:
+def test_finalizer_removed_by_hand_while_the_operator_was_down(
+    api: ResourceClient, ledger: LedgerReader, operators: Operators
+) -> None:
     """The row is an orphan then, which a resync finds; a Voucher of the same name that came since is left alone."""
     operators.allow.append(GONE)
     operator = operators.start(env=FAST)
-    orphan, replaced = shop.voucher("orphan"), shop.voucher("replaced")
+    orphan, replaced = api.voucher("orphan"), api.voucher("replaced")
     for made in (orphan, replaced):
         made.wait(ready("Issued"))
     operator.stop()
     for made in (orphan, replaced):
         forget(made)
-    successor = shop.voucher("replaced", code=replaced.code)
+    successor = api.voucher("replaced", code=replaced.code)
     operators.start(env=FAST)
-    until(lambda: standing(books, orphan) == REVOKED, "revocation of the orphan")
+    until(lambda: standing(ledger, orphan) == REVOKED, "revocation of the orphan")
     successor.wait(ready("Issued"))
-    assert standing(books, successor) == (True, False)
+    assert standing(ledger, successor) == (True, False)
 
 
-def test_finalizer_removed_by_hand_while_the_operator_runs(shop: Shop, books: Books, operators: Operators) -> None:
+def test_finalizer_removed_by_hand_while_the_operator_runs(
+    api: ResourceClient, ledger: LedgerReader, operators: Operators
+) -> None:
     """The next resync finds the orphan, without a restart."""
     operators.allow.append(GONE)
     operator = operators.start(env=FAST | {"VOUCHER_OPERATOR_RESYNC_INTERVAL": "0.5"})
-    voucher = shop.voucher()
+    voucher = api.voucher()
     voucher.wait(ready("Issued"))
     operator.sigstop()
     forget(voucher)
     operator.sigcont()
-    until(lambda: standing(books, voucher) == REVOKED, "revocation of the orphan")
+    until(lambda: standing(ledger, voucher) == REVOKED, "revocation of the orphan")
 
 
 @pytest.fixture
-def tenant(control_plane: ControlPlane, installation: Installation, admin: ApiClient) -> tuple[Shop, Installation]:
+def tenant(
+    control_plane: ControlPlane, installation: Installation, admin: ApiClient
+) -> tuple[ResourceClient, Installation]:
     """A second namespace that the operator serves, with the chart's rights.
 
     The namespace controller deletes the chart's Role together with the Vouchers, in no order: what takes the finalizers
@@ -144,13 +161,13 @@ def tenant(control_plane: ControlPlane, installation: Installation, admin: ApiCl
     """
     name = control_plane.namespace(unique("tenant"))
     both = install_rights(control_plane, [*installation.namespaces, name])
-    return Shop(admin, name), both
+    return ResourceClient(admin, name), both
 
 
 def test_namespace_with_vouchers_can_be_deleted(
-    tenant: tuple[Shop, Installation],
-    shop: Shop,
-    books: Books,
+    tenant: tuple[ResourceClient, Installation],
+    api: ResourceClient,
+    ledger: LedgerReader,
     database18: Database,
     tmp_path: Path,
     control_plane: ControlPlane,
@@ -163,12 +180,12 @@ def test_namespace_with_vouchers_can_be_deleted(
         voucher.wait(ready("Issued"))
     assert tenant[0].redeem(vouchers[0].code).result() == ("Redeemed", "Redeemed")
     control_plane.kubectl("delete", "namespace", tenant[0].namespace, "--timeout=60s")
-    assert [standing(books, voucher) for voucher in vouchers] == [REVOKED] * 5
-    other = shop.voucher()
+    assert [standing(ledger, voucher) for voucher in vouchers] == [REVOKED] * 5
+    other = api.voucher()
     other.wait(ready("Issued"))
     operator.sigstop()
     forget(other)
     operator.sigcont()
-    until(lambda: standing(books, other) == REVOKED, "revocation of the orphan")
+    until(lambda: standing(ledger, other) == REVOKED, "revocation of the orphan")
     operator.stop()
     assert operator.unexpected(["403 Forbidden", GONE]) == []

@@ -5,16 +5,16 @@ from typing import LiteralString
 import pytest
 
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import Made, Shop, ready, state, status, unique, until
+from tests.cluster.resources import CustomObject, ResourceClient, ready, state, status, unique, until
 from tests.ledger.go_service import GoService
 
 METRIC = "voucher_operator_drift_corrected_total"
 ROW = (10000, True, 5, 0, False)
 
 
-def issued(shop: Shop) -> Made:
+def issued(api: ResourceClient) -> CustomObject:
     """Return a Voucher that is in the ledger."""
-    voucher = shop.voucher(maxRedemptions=5)
+    voucher = api.voucher(maxRedemptions=5)
     voucher.wait(ready("Issued"))
     return voucher
 
@@ -34,32 +34,32 @@ def issued(shop: Shop) -> Made:
     ids=["credit", "minor units", "cap", "active", "description", "deleted_at", "two", "row"],
 )
 def test_edited_row_is_put_back(sovereign: Sovereign, edit: LiteralString, fields: str) -> None:
-    voucher, books = issued(sovereign.shop), sovereign.books
+    voucher, ledger = issued(sovereign.api), sovereign.ledger
     before = sovereign.operator.metrics()[METRIC]
-    books.rows(edit, voucher.code)
+    ledger.rows(edit, voucher.code)
     event = voucher.wait_event("DriftCorrected")
     assert event["note"] == f"Edited outside Git and put back: {fields}."
     assert (event["type"], event["action"]) == ("Warning", "Correct")
-    assert books.promo(voucher.code) == ROW
-    assert books.row("SELECT description, credit_omr FROM promo_codes WHERE code = %s", voucher.code) == ("", 10)
+    assert ledger.promo(voucher.code) == ROW
+    assert ledger.row("SELECT description, credit_omr FROM promo_codes WHERE code = %s", voucher.code) == ("", 10)
     assert sovereign.operator.metrics()[METRIC] == before + 1
     voucher.wait(state("Active"))
 
 
 async def test_go_service_cannot_revoke_or_change_a_voucher(sovereign: Sovereign) -> None:
     """Its admin page edits and revokes by the same statements as before; Git has the last word."""
-    voucher, books = issued(sovereign.shop), sovereign.books
-    async with GoService.connect(books.database.owner_url) as go:
+    voucher, ledger = issued(sovereign.api), sovereign.ledger
+    async with GoService.connect(ledger.database.owner_url) as go:
         await go.revoke(voucher.code)
-        until(lambda: books.promo(voucher.code) == ROW, "correction")
+        until(lambda: ledger.promo(voucher.code) == ROW, "correction")
         await go.issue(voucher.code, 77, description="from the page", max_redemptions=1)
-        until(lambda: books.promo(voucher.code) == ROW, "correction")
+        until(lambda: ledger.promo(voucher.code) == ROW, "correction")
 
 
 async def test_counters_follow_the_go_service(sovereign: Sovereign) -> None:
     """Its redemptions and its compensations, without anybody touching a resource; neither is drift."""
-    voucher, books = issued(sovereign.shop), sovereign.books
-    async with GoService.connect(books.database.owner_url) as go:
+    voucher, ledger = issued(sovereign.api), sovereign.ledger
+    async with GoService.connect(ledger.database.owner_url) as go:
         customers = [await go.customer(unique("go")) for _ in range(2)]
         for customer in customers:
             await go.redeem(customer, voucher.code)
@@ -71,29 +71,29 @@ async def test_counters_follow_the_go_service(sovereign: Sovereign) -> None:
 
 
 async def test_cap_holds_for_both(sovereign: Sovereign) -> None:
-    voucher = sovereign.shop.voucher(maxRedemptions=2)
+    voucher = sovereign.api.voucher(maxRedemptions=2)
     voucher.wait(ready("Issued"))
-    async with GoService.connect(sovereign.books.database.owner_url) as go:
+    async with GoService.connect(sovereign.ledger.database.owner_url) as go:
         await go.redeem(await go.customer(unique("go")), voucher.code)
-    assert sovereign.shop.redeem(voucher.code).result() == ("Redeemed", "Redeemed")
+    assert sovereign.api.redeem(voucher.code).result() == ("Redeemed", "Redeemed")
     voucher.wait(state("Exhausted"))
-    assert sovereign.shop.redeem(voucher.code).result() == ("Rejected", "RedemptionLimitReached")
+    assert sovereign.api.redeem(voucher.code).result() == ("Rejected", "RedemptionLimitReached")
 
 
 async def test_customer_of_the_go_service_redeems_once(sovereign: Sovereign) -> None:
     """In whichever of the two ways first."""
-    voucher, user = issued(sovereign.shop), unique("both")
-    async with GoService.connect(sovereign.books.database.owner_url) as go:
+    voucher, user = issued(sovereign.api), unique("both")
+    async with GoService.connect(sovereign.ledger.database.owner_url) as go:
         await go.redeem(await go.customer(user), voucher.code)
-    assert sovereign.shop.redeem(voucher.code, user=user).result() == ("Rejected", "AlreadyRedeemed")
-    assert sovereign.books.balance(user) == 10000
+    assert sovereign.api.redeem(voucher.code, user=user).result() == ("Rejected", "AlreadyRedeemed")
+    assert sovereign.ledger.balance(user) == 10000
 
 
 def test_drift_of_a_closed_voucher_does_not_open_it(sovereign: Sovereign) -> None:
     """Somebody activates by hand what Git says is inactive."""
-    voucher = sovereign.shop.voucher(active=False)
+    voucher = sovereign.api.voucher(active=False)
     voucher.wait(state("Inactive"))
-    sovereign.books.rows("UPDATE promo_codes SET active = true WHERE code = %s", voucher.code)
+    sovereign.ledger.rows("UPDATE promo_codes SET active = true WHERE code = %s", voucher.code)
     voucher.wait_event("DriftCorrected")
-    assert sovereign.books.promo(voucher.code)[1] is False
+    assert sovereign.ledger.promo(voucher.code)[1] is False
     voucher.wait(state("Inactive"))

@@ -4,7 +4,17 @@ import re
 
 from testbed.control_plane import ControlPlane
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import FAST, Books, Shop, condition, let_pass, ready, stalled, state, status
+from tests.cluster.resources import (
+    FAST,
+    LedgerReader,
+    ResourceClient,
+    condition,
+    ready,
+    stalled,
+    state,
+    status,
+    wait_for_full_passes,
+)
 from tests.conftest import Operators
 from tests.ledger.go_service import GoService
 from voucher_operator.resources.conditions import kstatus
@@ -13,7 +23,7 @@ WRITES = 'voucher_operator_status_writes_total{resource="Voucher"}'
 
 
 def test_ledger_row_is_what_the_spec_says(sovereign: Sovereign) -> None:
-    voucher = sovereign.shop.voucher(
+    voucher = sovereign.api.voucher(
         credit={"amount": "25.500", "currency": "OMR"},
         description="Muscat launch",
         maxRedemptions=50,
@@ -21,8 +31,8 @@ def test_ledger_row_is_what_the_spec_says(sovereign: Sovereign) -> None:
         validUntil="2999-12-31T23:59:59Z",
     )
     voucher.wait(ready("Issued"))
-    assert sovereign.books.promo(voucher.code) == (25500, True, 50, 0, False)
-    assert sovereign.books.row(
+    assert sovereign.ledger.promo(voucher.code) == (25500, True, 50, 0, False)
+    assert sovereign.ledger.row(
         "SELECT p.description, p.credit_omr, t.owner_uid, t.valid_from = '2020-01-01Z', "
         "t.valid_until = '2999-12-31 23:59:59Z' "
         "FROM promo_codes AS p JOIN vouchers.terms AS t USING (code) WHERE code = %s",
@@ -31,7 +41,7 @@ def test_ledger_row_is_what_the_spec_says(sovereign: Sovereign) -> None:
 
 
 def test_status_of_a_new_voucher(sovereign: Sovereign) -> None:
-    voucher = sovereign.shop.voucher(maxRedemptions=50)
+    voucher = sovereign.api.voucher(maxRedemptions=50)
     body = voucher.wait(ready("Issued"))
     said = {one.pop("type"): one for one in body["status"].pop("conditions")}
     assert body["status"] == {
@@ -51,12 +61,12 @@ def test_status_of_a_new_voucher(sovereign: Sovereign) -> None:
 
 
 def test_status_counts_redemptions(sovereign: Sovereign) -> None:
-    voucher = sovereign.shop.voucher(maxRedemptions=50, credit={"amount": "25.500", "currency": "OMR"})
+    voucher = sovereign.api.voucher(maxRedemptions=50, credit={"amount": "25.500", "currency": "OMR"})
     voucher.wait(ready("Issued"))
     for _ in range(2):
-        assert sovereign.shop.redeem(voucher.code).result() == ("Redeemed", "Redeemed")
+        assert sovereign.api.redeem(voucher.code).result() == ("Redeemed", "Redeemed")
     body = voucher.wait(status(timesRedeemed=2, remaining=48, redeemed="2/50", creditGranted="51.000"))
-    (last,) = sovereign.books.row(
+    (last,) = sovereign.ledger.row(
         "SELECT to_char(last_redeemed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') "
         "FROM promo_codes WHERE code = %s",
         voucher.code,
@@ -65,17 +75,17 @@ def test_status_counts_redemptions(sovereign: Sovereign) -> None:
 
 
 def test_kubectl_shows_it(sovereign: Sovereign, control_plane: ControlPlane) -> None:
-    voucher = sovereign.shop.voucher(maxRedemptions=3)
+    voucher = sovereign.api.voucher(maxRedemptions=3)
     voucher.wait(ready("Issued"))
-    sovereign.shop.redeem(voucher.code).result()
+    sovereign.api.redeem(voucher.code).result()
     voucher.wait(status(timesRedeemed=1))
-    row = control_plane.kubectl("get", "vch", voucher.name, "-n", sovereign.shop.namespace, "--no-headers")
+    row = control_plane.kubectl("get", "vch", voucher.name, "-n", sovereign.api.namespace, "--no-headers")
     assert re.split(r"\s{2,}", row.strip())[:-1] == [voucher.name, voucher.code, "10.000 OMR", "1/3", "Active", "True"]
 
 
 def test_operator_adds_one_finalizer_and_nothing_else(sovereign: Sovereign) -> None:
     """No annotation, no label, no status of kopf's own."""
-    voucher = sovereign.shop.voucher()
+    voucher = sovereign.api.voucher()
     metadata = voucher.wait(ready("Issued"))["metadata"]
     assert metadata["finalizers"] == ["billing.openova.io/revoke"]
     assert "annotations" not in metadata
@@ -84,54 +94,56 @@ def test_operator_adds_one_finalizer_and_nothing_else(sovereign: Sovereign) -> N
 
 
 def test_event_tells_that_it_was_issued_once(sovereign: Sovereign) -> None:
-    voucher = sovereign.shop.voucher()
+    voucher = sovereign.api.voucher()
     event = voucher.wait_event("Issued")
     assert (event["type"], event["action"], event["regarding"]["name"]) == ("Normal", "Issue", voucher.name)
     assert event["reportingController"] == "billing.openova.io/voucher-operator"
-    let_pass(sovereign.shop, sovereign.books)
+    wait_for_full_passes(sovereign.api, sovereign.ledger)
     (only,) = voucher.events()
     assert "series" not in only
 
 
-def test_status_that_does_not_change_is_not_written(shop: Shop, books: Books, operators: Operators) -> None:
+def test_status_that_does_not_change_is_not_written(
+    api: ResourceClient, ledger: LedgerReader, operators: Operators
+) -> None:
     """Not by passes over ledger and resources, nor by echoes of the operator's own writes; nor is it sent in vain.
 
     The API server does not count a patch that changes nothing as a change, so the calls are counted, too.
     """
     operator = operators.start(env=FAST | {"VOUCHER_OPERATOR_RESYNC_INTERVAL": "0.5"})
-    good, bad = shop.voucher(maxRedemptions=1), shop.voucher(credit={"amount": 1, "currency": "USD"})
+    good, bad = api.voucher(maxRedemptions=1), api.voucher(credit={"amount": 1, "currency": "USD"})
     good.wait(state("Active"))
-    shop.redeem(good.code).result()
+    api.redeem(good.code).result()
     good.wait(state("Exhausted"))
     bad.wait(stalled("CurrencyMismatch"))
-    probe = shop.voucher()
-    let_pass(shop, books, 1, probe)
+    probe = api.voucher()
+    wait_for_full_passes(api, ledger, 1, probe)
     before = [made.body()["metadata"]["resourceVersion"] for made in (good, bad, probe)], operator.metrics()[WRITES]
-    let_pass(shop, books, 6, probe)
+    wait_for_full_passes(api, ledger, 6, probe)
     after = [made.body()["metadata"]["resourceVersion"] for made in (good, bad, probe)], operator.metrics()[WRITES]
     assert after == before
 
 
 def test_another_currency_stalls(sovereign: Sovereign) -> None:
-    voucher = sovereign.shop.voucher(credit={"amount": 10, "currency": "USD"})
+    voucher = sovereign.api.voucher(credit={"amount": 10, "currency": "USD"})
     body = voucher.wait(stalled("CurrencyMismatch"))
     assert condition(body, "Ready")["message"] == ("The ledger counts in OMR, this Voucher in USD: write OMR.")
     assert (condition(body, "Redeemable")["status"], condition(body, "Redeemable")["reason"]) == ("False", "NotIssued")
     assert kstatus(body) == "Failed"
-    assert sovereign.books.promo(voucher.code) == ()
+    assert sovereign.ledger.promo(voucher.code) == ()
     voucher.wait_event("CurrencyMismatch")
 
 
 async def test_row_of_the_go_service_is_adopted_with_its_counter(sovereign: Sovereign) -> None:
     """Whatever its spelling; the spec's terms hold from then on, and the cap counts what was redeemed before."""
     legacy, code = " legacy-spelling ", "LEGACY-SPELLING"
-    async with GoService.connect(sovereign.books.database.owner_url) as go:
+    async with GoService.connect(sovereign.ledger.database.owner_url) as go:
         await go.issue(legacy, 7, max_redemptions=-1)
         await go.redeem(await go.customer("adopted-early"), legacy)
-    voucher = sovereign.shop.voucher(code=code, maxRedemptions=2)
+    voucher = sovereign.api.voucher(code=code, maxRedemptions=2)
     voucher.wait(status(timesRedeemed=1, remaining=1, creditGranted="7.000"))
-    assert sovereign.books.promo(legacy) == (10000, True, 2, 1, False)
-    assert sovereign.books.promo(code) == ()
-    assert sovereign.shop.redeem("Legacy-Spelling", user="adopted-late").result() == ("Redeemed", "Redeemed")
+    assert sovereign.ledger.promo(legacy) == (10000, True, 2, 1, False)
+    assert sovereign.ledger.promo(code) == ()
+    assert sovereign.api.redeem("Legacy-Spelling", user="adopted-late").result() == ("Redeemed", "Redeemed")
     voucher.wait(state("Exhausted"))
-    assert sovereign.books.balance("adopted-late") == 10000
+    assert sovereign.ledger.balance("adopted-late") == 10000

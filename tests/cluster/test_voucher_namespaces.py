@@ -13,19 +13,19 @@ from kubernetes.client import ApiClient
 
 from testbed.cluster import Installation, command, install_rights
 from testbed.control_plane import ControlPlane
-from testbed.nursery import Nursery
+from testbed.fork_server import ForkServer
 from testbed.postgres import Database
 from tests.cluster.resources import (
     FAST,
-    Books,
-    Made,
+    CustomObject,
+    LedgerReader,
     Object,
-    Shop,
+    ResourceClient,
     condition,
-    let_pass,
     ready,
     stalled,
     unique,
+    wait_for_full_passes,
     waiting,
 )
 from tests.cluster.resources import until as wait_for
@@ -38,9 +38,9 @@ GRANTED = ("Redeemed", "Redeemed")
 class Two:
     """Two namespaces that one operator serves, and its ledger."""
 
-    victim: Shop
-    other: Shop
-    books: Books
+    victim: ResourceClient
+    other: ResourceClient
+    ledger: LedgerReader
 
 
 @pytest.fixture
@@ -48,18 +48,18 @@ def two(
     control_plane: ControlPlane,
     installation: Installation,
     admin: ApiClient,
-    shop: Shop,
-    books: Books,
+    api: ResourceClient,
+    ledger: LedgerReader,
     database18: Database,
     tmp_path: Path,
-    nursery: Nursery,
+    fork_server: ForkServer,
 ) -> Iterator[Two]:
     """The operator runs with the chart's rights in both."""
     name = control_plane.namespace(unique("tenant"))
     both = install_rights(control_plane, [*installation.namespaces, name])
-    operators = Operators(both, database18, tmp_path, nursery)
+    operators = Operators(both, database18, tmp_path, fork_server)
     operator = operators.start(env=FAST)
-    yield Two(shop, Shop(admin, name), books)
+    yield Two(api, ResourceClient(admin, name), ledger)
     operator.stop()
     assert operator.unexpected([]) == []
 
@@ -68,7 +68,7 @@ def from_secret(name: str) -> Object:
     return {"codeFrom": {"secretKeyRef": {"name": name, "key": "code"}}}
 
 
-def older(two: Two, secret: str) -> Made:
+def older(two: Two, secret: str) -> CustomObject:
     """Create a Voucher that waits for its Secret, so long ago that whatever follows is newer by its timestamp."""
     voucher = two.other.voucher(credit={"amount": 1_000_000, "currency": "OMR"}, **from_secret(secret))
     created = datetime.fromisoformat(voucher.wait(waiting("SecretNotFound"))["metadata"]["creationTimestamp"])
@@ -76,9 +76,9 @@ def older(two: Two, secret: str) -> Made:
     return voucher
 
 
-def says_nothing_of(shop: Shop, voucher: Made, code: str, body: object) -> None:
+def says_nothing_of(api: ResourceClient, voucher: CustomObject, code: str, body: object) -> None:
     """Whatever is told elsewhere, it holds neither the code nor a name of the other namespace."""
-    for secret in (shop.namespace, voucher.name, code):
+    for secret in (api.namespace, voucher.name, code):
         assert secret not in str(body)
 
 
@@ -97,10 +97,10 @@ def test_older_voucher_of_another_namespace_takes_no_issued_code(two: Two) -> No
     says_nothing_of(two.victim, victim, code, note)
     note = victim.wait_event("CodeContested")["note"]
     assert note == "A Voucher of another namespace has the same code, and was refused."
-    let_pass(two.victim, two.books, 2)
+    wait_for_full_passes(two.victim, two.ledger, 2)
     assert ready("Issued")(victim.body())
     assert two.victim.redeem(code, user="customer").result() == GRANTED
-    assert two.books.balance("customer") == 10_000
+    assert two.ledger.balance("customer") == 10_000
     assert [event["reason"] for event in victim.events()].count("CodeContested") == 1
 
 
@@ -115,7 +115,7 @@ def test_code_of_a_deleted_voucher_is_handed_to_its_own_namespace_alone(two: Two
     assert (body["status"]["state"], condition(body, "Redeemable")["reason"]) == ("Conflict", "NotIssued")
     says_nothing_of(two.victim, holder, holder.code, body["status"])
     foreign.wait_event("CodeReserved")
-    let_pass(two.victim, two.books, 2)
+    wait_for_full_passes(two.victim, two.ledger, 2)
     assert two.victim.redeem(holder.code).result() == ("Rejected", "VoucherNotFound")
     renamed = two.victim.voucher(code=holder.code)
     renamed.wait(ready("Issued"))
@@ -134,7 +134,7 @@ def test_released_code_moves_to_the_other_namespace_with_its_counter(two: Two) -
     holder.wait_gone()
     moved.wait(stalled("CodeReserved"))
     name = f"{two.victim.namespace}/{holder.name}"
-    assert command(two.books.database.runtime_url, "release", name, "--to", two.other.namespace).strip() == (
+    assert command(two.ledger.database.runtime_url, "release", name, "--to", two.other.namespace).strip() == (
         f"a Voucher in namespace {two.other.namespace} may issue the code of {name} now"
     )
     moved.wait(lambda body: ready("Issued")(body) and body["status"]["timesRedeemed"] == 1)

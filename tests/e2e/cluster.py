@@ -1,6 +1,6 @@
 """The kind cluster of the tests: pytest-kind makes it, this reads and writes it.
 
-Neighbours: `testbed.access` runs kubectl; `objects` writes what is applied; `release` and `ledger` live in it.
+See also: `testbed.access` runs kubectl; `objects` writes what is applied; `release` and `ledger` live in it.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Builds the images that run in the cluster: the operator's from the Containerfile, a PostgreSQL server's for tests.
 
-Neighbours: `kind` loads them; `previous` brings the sources of the version before this one.
+See also: `kind` loads them; `previous` brings the sources of the version before this one.
 """
 
 import importlib.util

@@ -1,6 +1,6 @@
 """A PostgreSQL server inside the cluster, with its Service, its volume, and Secrets in CloudNativePG's shape.
 
-Databases and logins are made per installation. Neighbours: postgres/ is the image and its objects; `release` is given
+Databases and logins are made per installation. See also: postgres/ is the image and its objects; `release` is given
 the Secrets.
 """
 

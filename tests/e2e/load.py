@@ -1,6 +1,6 @@
 """Load that goes on while something happens: customers who redeem, one after the other, in a few threads.
 
-Neighbours: `shop` does it; the tests of faults and of the upgrade break things meanwhile.
+See also: `shop` does it; the tests of faults and of the upgrade break things meanwhile.
 """
 
 import base64

@@ -1,6 +1,6 @@
 """What people and shops apply, as documents.
 
-Neighbours: `cluster` applies them.
+See also: `cluster` applies them.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Runs the commands of docs/operations.md as they are written there, so that they are known to work.
 
-Neighbour: test_removal.
+See also: test_removal.
 """
 
 import os

@@ -1,6 +1,6 @@
 """The version before this one: the sources of the commit that the file `previous-version` names.
 
-Neighbour: test_upgrade installs it and upgrades from it.
+See also: test_upgrade installs it and upgrades from it.
 """
 
 import shutil

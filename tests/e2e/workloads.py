@@ -1,6 +1,6 @@
 """Pods of the tests' own, under the restricted profile like all others in the namespace.
 
-Neighbours: `shop` runs in them; `objects` has the resources.
+See also: `shop` runs in them; `objects` has the resources.
 """
 
 from pathlib import Path

@@ -5,8 +5,16 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from testbed.postgres import Database
-from tests.events.drive import Streams, drained, in_order, running, waiting, write, written
-from tests.ledger.drive import rows, until
+from tests.events.helpers import (
+    Streams,
+    by_tenant,
+    expected_by_tenant,
+    running_relay,
+    unpublished,
+    wait_published,
+    write_events,
+)
+from tests.ledger.helpers import rows, until
 from voucher_operator import telemetry
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import OutboxEvent
@@ -32,9 +40,9 @@ async def test_an_event_in_the_platforms_envelope(database18: Database, ledger: 
            VALUES ('order.placed', 'kestrel', '{"subdomain": "kestrel", "name": "صيدلية"}', '{"key": "billing/r1"}')
            RETURNING id::text, at""",
     )
-    async with running(streams.relay(ledger)):
+    async with running_relay(streams.relay(ledger)):
         await until(lambda: published() == before + 1)
-    assert await waiting(database18) == 0
+    assert await unpublished(database18) == 0
     (message,) = await streams.read()
     assert message.subject == f"{streams.prefix}.order.placed"
     assert message.headers["Nats-Msg-Id"] == event_id
@@ -52,48 +60,48 @@ async def test_an_event_in_the_platforms_envelope(database18: Database, ledger: 
 
 
 async def test_each_tenants_events_keep_their_order(database18: Database, ledger: Ledger, streams: Streams) -> None:
-    await write(database18, MANY)
-    async with running(streams.relay(ledger)):
-        await drained(database18)
-    assert in_order(await streams.read()) == written(MANY)
+    await write_events(database18, MANY)
+    async with running_relay(streams.relay(ledger)):
+        await wait_published(database18)
+    assert by_tenant(await streams.read()) == expected_by_tenant(MANY)
 
 
 async def test_published_twice_is_stored_once(database18: Database, ledger: Ledger, streams: Streams) -> None:
     """Whoever dies between the acknowledgement and the mark publishes again."""
-    await write(database18, MANY[:20])
+    await write_events(database18, MANY[:20])
     for _ in range(2):
         await rows(database18, "UPDATE vouchers.outbox SET published_at = NULL")
-        async with running(streams.relay(ledger)):
-            await drained(database18)
-    assert in_order(await streams.read()) == written(MANY[:20])
+        async with running_relay(streams.relay(ledger)):
+            await wait_published(database18)
+    assert by_tenant(await streams.read()) == expected_by_tenant(MANY[:20])
 
 
 async def test_two_leaders_at_once(database18: Database, ledger: Ledger, streams: Streams) -> None:
     """The Lease saves work, it is no lock: what both publish is there once, in order."""
-    await write(database18, MANY)
-    async with running(streams.relay(ledger)), running(streams.relay(ledger)):
-        await drained(database18)
-    assert in_order(await streams.read()) == written(MANY)
+    await write_events(database18, MANY)
+    async with running_relay(streams.relay(ledger)), running_relay(streams.relay(ledger)):
+        await wait_published(database18)
+    assert by_tenant(await streams.read()) == expected_by_tenant(MANY)
 
 
 async def test_a_hint_saves_waiting(database18: Database, ledger: Ledger, streams: Streams) -> None:
     """With a look once an hour, only a hint brings an event out within the test."""
-    async with running(streams.relay(ledger, poll=3600.0)) as relay:
-        await write(database18, ["one"])
+    async with running_relay(streams.relay(ledger, poll=3600.0)) as relay:
+        await write_events(database18, ["one"])
         relay.wake()
-        await drained(database18)
-        await write(database18, ["two"])
+        await wait_published(database18)
+        await write_events(database18, ["two"])
         relay.wake()
-        await drained(database18)
+        await wait_published(database18)
     assert await streams.count() == 2
 
 
 async def test_the_stream_keeps_what_a_late_repetition_needs(
     database18: Database, ledger: Ledger, streams: Streams
 ) -> None:
-    await write(database18, ["one"])
-    async with running(streams.relay(ledger)):
-        await drained(database18)
+    await write_events(database18, ["one"])
+    async with running_relay(streams.relay(ledger)):
+        await wait_published(database18)
     async with streams.jetstream() as jetstream:
         config = (await jetstream.stream_info(streams.name)).config
     assert (config.storage, config.num_replicas) == ("file", 1)
@@ -105,9 +113,9 @@ async def test_a_stream_that_takes_our_subjects_is_used(database18: Database, le
     theirs = f"theirs-{streams.name}"
     async with streams.jetstream() as jetstream:
         await jetstream.add_stream(name=theirs, subjects=[f"{streams.prefix}.*.*"])
-    await write(database18, ["one"])
-    async with running(streams.relay(ledger)):
-        await drained(database18)
+    await write_events(database18, ["one"])
+    async with running_relay(streams.relay(ledger)):
+        await wait_published(database18)
     assert len(await streams.read(theirs)) == 1
     assert await streams.count() == 0
 
@@ -132,16 +140,16 @@ class Broken:
 async def test_the_ledger_goes_away_before_the_mark(database18: Database, ledger: Ledger, streams: Streams) -> None:
     """They are published again when it is back, and stored and counted once."""
     before = published()
-    await write(database18, MANY[:20])
+    await write_events(database18, MANY[:20])
     outbox = Broken(ledger)
-    async with running(streams.relay(outbox)):
+    async with running_relay(streams.relay(outbox)):
         await until(lambda: outbox.failed > 1)
-        assert await waiting(database18) == 20
+        assert await unpublished(database18) == 20
         outbox.broken = False
         await until(lambda: published() >= before + 20)
-    assert await waiting(database18) == 0
+    assert await unpublished(database18) == 0
     assert published() == before + 20
-    assert in_order(await streams.read()) == written(MANY[:20])
+    assert by_tenant(await streams.read()) == expected_by_tenant(MANY[:20])
 
 
 class Faulty(Broken):
@@ -160,21 +168,21 @@ class Faulty(Broken):
 
 
 async def test_a_fault_of_ours_stops_nothing_for_good(database18: Database, ledger: Ledger, streams: Streams) -> None:
-    await write(database18, ["one"])
+    await write_events(database18, ["one"])
     outbox = Faulty(ledger)
-    async with running(streams.relay(outbox)):
-        await drained(database18)
+    async with running_relay(streams.relay(outbox)):
+        await wait_published(database18)
     assert outbox.failed == 2
 
 
 async def test_what_waits_is_shown(database18: Database, ledger: Ledger, streams: Streams) -> None:
     """While leading: how much, since when, why. A replica that does not lead knows nothing and says nothing."""
-    await write(database18, ["one", "two"])
+    await write_events(database18, ["one", "two"])
     await rows(database18, "UPDATE vouchers.outbox SET at = at - interval '1 hour'")
     servers: list[str] = []
     relay = streams.relay(ledger, servers=lambda: servers)
     assert relay.details() == {}
-    async with running(relay):
+    async with running_relay(relay):
         await until(lambda: "problem" in relay.details())
         details = relay.details()
         assert details["waiting"] == 2

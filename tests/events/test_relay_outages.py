@@ -14,8 +14,16 @@ from testbed.interpreter import ROOT
 from testbed.nats import NatsServer
 from testbed.postgres import Database
 from testbed.processes import Daemon
-from tests.events.drive import Streams, drained, in_order, running, waiting, write, written
-from tests.ledger.drive import until
+from tests.events.helpers import (
+    Streams,
+    by_tenant,
+    expected_by_tenant,
+    running_relay,
+    unpublished,
+    wait_published,
+    write_events,
+)
+from tests.ledger.helpers import until
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.messaging import nats_connection as bus
 
@@ -35,20 +43,20 @@ async def test_nats_comes_late(
     """It is told once, and what was written meanwhile is published then."""
     own.server.stop()
     with caplog.at_level(logging.INFO, "voucher_operator"):
-        async with running(own.relay(ledger)) as relay:
+        async with running_relay(own.relay(ledger)) as relay:
             await until(lambda: "problem" in relay.details())
             assert str(relay.details()["problem"]).startswith("NATS cannot be reached")
-            await write(database18, MANY[:50])
+            await write_events(database18, MANY[:50])
             own.server.start()
-            await drained(database18)
-    assert in_order(await own.read()) == written(MANY[:50])
+            await wait_published(database18)
+    assert by_tenant(await own.read()) == expected_by_tenant(MANY[:50])
     told = [record.getMessage() for record in caplog.records if record.name.startswith("voucher_operator.events")]
     assert [message.partition(":")[0] for message in told] == ["events wait", "events are published again"]
 
 
 async def test_nats_ends_while_nothing_waits(ledger: Ledger, own: Streams) -> None:
     """It is noticed at once, not by the next event."""
-    async with running(own.relay(ledger)) as relay:
+    async with running_relay(own.relay(ledger)) as relay:
         await until(lambda: relay.details() == {"waiting": 0, "oldest_seconds": 0})
         own.server.kill()
         await until(lambda: "problem" in relay.details())
@@ -56,14 +64,14 @@ async def test_nats_ends_while_nothing_waits(ledger: Ledger, own: Streams) -> No
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
 async def test_nats_ends_in_the_middle(database18: Database, ledger: Ledger, own: Streams, end: str) -> None:
-    await write(database18, MANY)
-    async with running(own.relay(ledger)):
-        await drained(database18, left=len(MANY) - 1)
+    await write_events(database18, MANY)
+    async with running_relay(own.relay(ledger)):
+        await wait_published(database18, left=len(MANY) - 1)
         getattr(own.server, end)()
-        assert await waiting(database18) > 0
+        assert await unpublished(database18) > 0
         own.server.start()
-        await drained(database18)
-    assert in_order(await own.read()) == written(MANY)
+        await wait_published(database18)
+    assert by_tenant(await own.read()) == expected_by_tenant(MANY)
 
 
 async def test_nats_is_frozen(
@@ -71,20 +79,20 @@ async def test_nats_is_frozen(
 ) -> None:
     """A connection over which nothing comes back is given up, and made anew."""
     monkeypatch.setattr(bus, "_ANSWER", 0.5)
-    async with running(own.relay(ledger)) as relay:
-        await write(database18, ["one"])
-        await drained(database18)
+    async with running_relay(own.relay(ledger)) as relay:
+        await write_events(database18, ["one"])
+        await wait_published(database18)
         own.server.send(SIGSTOP)
-        await write(database18, ["two"])
+        await write_events(database18, ["two"])
         await until(lambda: "problem" in relay.details())
         own.server.send(SIGCONT)
-        await drained(database18)
-    assert sorted(in_order(await own.read())) == ["one", "two"]
+        await wait_published(database18)
+    assert sorted(by_tenant(await own.read())) == ["one", "two"]
 
 
 async def test_killed_in_the_middle(database18: Database, ledger: Ledger, own: Streams, tmp_path: Path) -> None:
     """Whoever leads next goes on; what was acknowledged and not marked is stored once."""
-    await write(database18, MANY)
+    await write_events(database18, MANY)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}/operator:{ROOT}"}
     arguments = [database18.runtime_url, own.server.url, own.name, own.prefix]
     victim = Daemon(
@@ -97,10 +105,10 @@ async def test_killed_in_the_middle(database18: Database, ledger: Ledger, own: S
                 assert victim.running, victim.tail()
     finally:
         victim.kill()
-    assert await waiting(database18) > 0
-    async with running(own.relay(ledger)):
-        await drained(database18)
-    assert in_order(await own.read()) == written(MANY)
+    assert await unpublished(database18) > 0
+    async with running_relay(own.relay(ledger)):
+        await wait_published(database18)
+    assert by_tenant(await own.read()) == expected_by_tenant(MANY)
 
 
 async def test_a_password_that_changes(database18: Database, ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
@@ -108,17 +116,17 @@ async def test_a_password_that_changes(database18: Database, ledger: Ledger, cap
     with NatsServer(password="right-one") as server:
         streams = Streams(server, "locked")
         urls = [server.url.replace("right-one", "wrong-one")]
-        await write(database18, ["one"])
-        async with running(streams.relay(ledger, servers=lambda: list(urls))) as relay:
+        await write_events(database18, ["one"])
+        async with running_relay(streams.relay(ledger, servers=lambda: list(urls))) as relay:
             await until(lambda: "refuses the login" in str(relay.details().get("problem")))
             urls[:] = [server.url]
-            await drained(database18)
+            await wait_published(database18)
     assert "wrong-one" not in caplog.text
     assert "right-one" not in caplog.text
 
 
 @pytest.mark.parametrize("url", ["nats://", "nats://127.0.0.1:port", "nats://no-such-host.invalid:4222", "http://x"])
 async def test_an_address_that_is_none(ledger: Ledger, streams: Streams, url: str) -> None:
-    async with running(streams.relay(ledger, servers=lambda: [url])) as relay:
+    async with running_relay(streams.relay(ledger, servers=lambda: [url])) as relay:
         await until(lambda: "problem" in relay.details())
         assert str(relay.details()["problem"]).startswith("NATS cannot be reached")

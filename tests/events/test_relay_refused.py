@@ -6,8 +6,16 @@ import pytest
 
 from testbed.nats import NatsServer
 from testbed.postgres import Database
-from tests.events.drive import Streams, drained, in_order, running, waiting, write, written
-from tests.ledger.drive import rows, until
+from tests.events.helpers import (
+    Streams,
+    by_tenant,
+    expected_by_tenant,
+    running_relay,
+    unpublished,
+    wait_published,
+    write_events,
+)
+from tests.ledger.helpers import rows, until
 from voucher_operator import telemetry
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import OutboxEvent
@@ -42,17 +50,17 @@ async def test_a_refused_event_keeps_only_its_tenant_waiting(
 ) -> None:
     with NatsServer(max_payload=4096) as server:
         streams = Streams(server, "small")
-        await write(database18, ["large"], data="x" * 5000)
-        await write(database18, ["large", "other", "other"])
-        async with running(streams.relay(ledger)) as told:
-            await drained(database18, left=2)
-            await write(database18, ["third"])
-            await drained(database18, left=2)
+        await write_events(database18, ["large"], data="x" * 5000)
+        await write_events(database18, ["large", "other", "other"])
+        async with running_relay(streams.relay(ledger)) as told:
+            await wait_published(database18, left=2)
+            await write_events(database18, ["third"])
+            await wait_published(database18, left=2)
             await until(lambda: "refuses an event" in str(told.details().get("problem")))
             await rows(database18, "UPDATE vouchers.outbox SET data = data - 'pad' WHERE published_at IS NULL")
-            await drained(database18)
+            await wait_published(database18)
             await until(lambda: told.details() == {"waiting": 0, "oldest_seconds": 0})
-        assert in_order(await streams.read()) == {"other": [2, 3], "third": [1], "large": [1, 1]}
+        assert by_tenant(await streams.read()) == {"other": [2, 3], "third": [1], "large": [1, 1]}
     refused = [record for record in caplog.records if "refuses an event" in record.getMessage()]
     assert len(refused) == 1
 
@@ -72,15 +80,15 @@ async def test_a_subject_that_no_stream_takes(
     monkeypatch.setattr(bus.Bus, "ensure_stream", counted)
     await _add(streams, "order.>")
     await _issue(database18)
-    await write(database18, MANY)
-    async with running(streams.relay(ledger)) as told:
-        await drained(database18, left=1)
+    await write_events(database18, MANY)
+    async with running_relay(streams.relay(ledger)) as told:
+        await wait_published(database18, left=1)
         await until(lambda: f"takes {streams.prefix}.voucher.issued:" in str(told.details().get("problem")))
         assert telemetry.REGISTRY.get_sample_value("voucher_operator_nats_up") == 1
-        assert in_order(await streams.read()) == written(MANY)
+        assert by_tenant(await streams.read()) == expected_by_tenant(MANY)
         async with streams.jetstream() as jetstream:
             await jetstream.update_stream(name=streams.name, subjects=[f"{streams.prefix}.>"])
-        await drained(database18)
+        await wait_published(database18)
         await until(lambda: "problem" not in told.details())
     assert len(made) == 1
 
@@ -90,23 +98,23 @@ async def test_a_stream_that_does_not_take_orders_is_used_for_what_it_takes(
 ) -> None:
     """Beside it no stream can be made that takes everything."""
     await _add(streams, "voucher.>")
-    await write(database18, MANY[:10])
+    await write_events(database18, MANY[:10])
     await _issue(database18)
-    async with running(streams.relay(ledger)):
-        await drained(database18, left=10)
+    async with running_relay(streams.relay(ledger)):
+        await wait_published(database18, left=10)
     assert await streams.count() == 1
 
 
 async def test_a_stream_that_is_deleted_is_made_again(database18: Database, ledger: Ledger, streams: Streams) -> None:
     """At the next event, without a new connection."""
-    async with running(streams.relay(ledger)):
-        await write(database18, ["one"])
-        await drained(database18)
+    async with running_relay(streams.relay(ledger)):
+        await write_events(database18, ["one"])
+        await wait_published(database18)
         async with streams.jetstream() as jetstream:
             await jetstream.delete_stream(streams.name)
-        await write(database18, ["one", "two"])
-        await drained(database18)
-    assert in_order(await streams.read()) == written(["one", "two"])
+        await write_events(database18, ["one", "two"])
+        await wait_published(database18)
+    assert by_tenant(await streams.read()) == expected_by_tenant(["one", "two"])
 
 
 class Counting:
@@ -132,11 +140,11 @@ async def test_what_waits_behind_a_refused_event_is_not_read_again_and_again(
     monkeypatch.setattr(relay, "_PAGE", 20)
     await _add(streams, "order.>")
     await _issue(database18, 300)
-    await write(database18, MANY[:60])
+    await write_events(database18, MANY[:60])
     outbox = Counting(ledger)
-    async with running(streams.relay(outbox)):
-        await drained(database18, left=300)
+    async with running_relay(streams.relay(outbox)):
+        await wait_published(database18, left=300)
         await until(lambda: outbox.read[-3:] == [0, 0, 0])
-    assert await waiting(database18) == 300
+    assert await unpublished(database18) == 300
     assert outbox.read[:4] == [20, 20, 20, 20]
     assert set(outbox.read[4:]) == {0}

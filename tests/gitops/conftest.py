@@ -1,4 +1,4 @@
-"""Flux with an operator and a ledger for each test. Neighbour: sovereign.py is what the tests are handed."""
+"""Flux with an operator and a ledger for each test. See also: sovereign.py is what the tests are handed."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from testbed.control_plane import ControlPlane
 from testbed.flux import Flux
 from testbed.postgres import Database
 from tests.cluster.conftest import violations
-from tests.cluster.resources import Books
+from tests.cluster.resources import LedgerReader
 from tests.conftest import Operators
 from tests.gitops.sovereign import Sovereign
 
@@ -29,9 +29,9 @@ def flux(control_plane: ControlPlane) -> Iterator[Flux]:
 
 
 @pytest.fixture
-def books(database18: Database) -> Iterator[Books]:
+def ledger(database18: Database) -> Iterator[LedgerReader]:
     """The ledger; sound after the test."""
-    opened = Books(database18)
+    opened = LedgerReader(database18)
     yield opened
     opened.close()
     assert violations(database18) == []
@@ -39,10 +39,15 @@ def books(database18: Database) -> Iterator[Books]:
 
 @pytest.fixture
 def sovereign(
-    control_plane: ControlPlane, admin: ApiClient, flux: Flux, namespace: str, operators: Operators, books: Books
+    control_plane: ControlPlane,
+    admin: ApiClient,
+    flux: Flux,
+    namespace: str,
+    operators: Operators,
+    ledger: LedgerReader,
 ) -> Iterator[Sovereign]:
     """A Sovereign whose repository is empty; its operator leads."""
-    made = Sovereign(control_plane, admin, flux, namespace, operators, books)
+    made = Sovereign(control_plane, admin, flux, namespace, operators, ledger)
     made.operator.wait_ready(leader=True)
     yield made
     made.end()

@@ -1,6 +1,6 @@
 """One Sovereign as its sovereign-admin knows it: a Git repository of vouchers, and what Flux says of them.
 
-Neighbours: testbed/flux.py runs Flux, tests/cluster/resources.py has the vouchers and the ledger, test_flux_*.py ask.
+See also: testbed/flux.py runs Flux, tests/cluster/resources.py has the vouchers and the ledger, test_flux_*.py ask.
 """
 
 import json
@@ -13,7 +13,18 @@ from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
 from testbed.control_plane import ControlPlane
 from testbed.flux import Flux
 from testbed.interpreter import ROOT
-from tests.cluster.resources import FAST, GROUP, VERSION, Books, Made, Object, Predicate, Shop, condition, until
+from tests.cluster.resources import (
+    FAST,
+    GROUP,
+    VERSION,
+    CustomObject,
+    LedgerReader,
+    Object,
+    Predicate,
+    ResourceClient,
+    condition,
+    until,
+)
 from tests.conftest import Operators
 
 TEMPLATE = ROOT / "clusters" / "_template"
@@ -81,16 +92,16 @@ class Sovereign:
         flux: Flux,
         namespace: str,
         operators: Operators,
-        books: Books,
+        ledger: LedgerReader,
     ) -> None:
         """Start the operator and make an empty repository."""
         self.namespace = namespace
         self.cluster = cluster
         self.flux = flux
         self.operators = operators
-        self.books = books
+        self.ledger = ledger
         self.operator = operators.start(env=FAST)
-        self.shop = Shop(client, namespace)
+        self.api = ResourceClient(client, namespace)
         self.source = flux.source(namespace)
         self._custom = CustomObjectsApi(client)
 
@@ -158,7 +169,7 @@ class Sovereign:
         self.cluster.kubectl("annotate", *where, annotation, "--overwrite")
         self.wait(lambda body: body["status"].get("lastHandledReconcileAt") == token)
 
-    def voucher(self, name: str) -> Made:
+    def voucher(self, name: str) -> CustomObject:
         """Wait until a Voucher exists, and return it."""
         found: list[Object] = []
 
@@ -172,11 +183,11 @@ class Sovereign:
             return bool(found)
 
         until(exists, f"Voucher {name}")
-        return Made(self._custom, self.namespace, "vouchers", found[0])
+        return CustomObject(self._custom, self.namespace, "vouchers", found[0])
 
     def redeem(self, code: str, times: int = 1) -> None:
         """Redeem a code, for a new customer each time."""
-        made = [self.shop.redeem(code) for _ in range(times)]
+        made = [self.api.redeem(code) for _ in range(times)]
         assert {one.result() for one in made} == {("Redeemed", "Redeemed")}
 
     def end(self) -> None:

@@ -16,7 +16,7 @@ def test_revert_of_a_cap(sovereign: Sovereign) -> None:
     sovereign.wait(applied(sovereign.change("muscat-200", lower)))
     # A used-up voucher is what Git asked for: Flux is Ready with it.
     sovereign.voucher("muscat-200").wait(status(state="Exhausted", redeemed="2/1", remaining=0))
-    assert sovereign.shop.redeem(CODE).result() == ("Rejected", "RedemptionLimitReached")
+    assert sovereign.api.redeem(CODE).result() == ("Rejected", "RedemptionLimitReached")
     sovereign.wait(applied(sovereign.source.revert()))
     sovereign.voucher("muscat-200").wait(status(state="Active", redeemed="2/50", remaining=48))
     sovereign.redeem(CODE)
@@ -30,17 +30,17 @@ def test_pruned_voucher_is_revoked_and_keeps_its_history(sovereign: Sovereign) -
     assert len(history) == 3
     sovereign.wait(applied(sovereign.remove("muscat-200")))
     pruned.wait_gone()
-    assert sovereign.books.promo(CODE) == (200_000, False, 50, 3, True)
+    assert sovereign.ledger.promo(CODE) == (200_000, False, 50, 3, True)
     assert _history(sovereign) == history
-    assert sovereign.shop.redeem(CODE).result() == ("Rejected", "VoucherNotFound")
+    assert sovereign.api.redeem(CODE).result() == ("Rejected", "VoucherNotFound")
     sovereign.wait(applied(sovereign.source.revert()))
     sovereign.voucher("muscat-200").wait(status(state="Active", redeemed="3/50"))
-    assert sovereign.books.promo(CODE) == (200_000, True, 50, 3, False)
+    assert sovereign.ledger.promo(CODE) == (200_000, True, 50, 3, False)
 
 
 def _history(sovereign: Sovereign) -> list[tuple[object, ...]]:
     """Return each redemption with the entry that it granted."""
-    return sovereign.books.rows(
+    return sovereign.ledger.rows(
         "SELECT r.customer_id, r.created_at, e.id, e.amount_minor FROM promo_redemptions AS r "
         "JOIN credit_ledger AS e ON e.customer_id = r.customer_id AND e.reason = 'promo:' || r.code "
         "WHERE r.code = %s ORDER BY r.customer_id",
@@ -55,7 +55,7 @@ def test_all_vouchers_are_revoked_with_their_kustomization(sovereign: Sovereign)
     sovereign.end()
     for one in pruned:
         one.wait_gone()
-    assert sovereign.books.rows("SELECT code FROM promo_codes WHERE deleted_at IS NULL") == []
+    assert sovereign.ledger.rows("SELECT code FROM promo_codes WHERE deleted_at IS NULL") == []
     assert len(_history(sovereign)) == 1
 
 

@@ -21,7 +21,7 @@ def test_git_wins_over_an_edit_in_the_cluster(sovereign: Sovereign, monkeypatch:
     edited.wait(status(state="Inactive", redeemed="0/7"))
     sovereign.follow(interval="2s")
     edited.wait(status(state="Active", redeemed="0/50"))
-    until(lambda: sovereign.books.promo(CODE) == (200_000, True, 50, 0, False), "ledger row as in Git")
+    until(lambda: sovereign.ledger.promo(CODE) == (200_000, True, 50, 0, False), "ledger row as in Git")
     sovereign.wait(applied(revision))
 
 
@@ -40,9 +40,9 @@ def test_the_operator_wins_over_an_edit_in_the_ledger(sovereign: Sovereign) -> N
     voucher = sovereign.voucher("muscat-200")
     generation = voucher.body()["metadata"]["generation"]
     sovereign.operators.allow.append("DriftCorrected")
-    sovereign.books.rows("UPDATE promo_codes SET max_redemptions = 9999, credit_omr = 1000 WHERE code = %s", CODE)
+    sovereign.ledger.rows("UPDATE promo_codes SET max_redemptions = 9999, credit_omr = 1000 WHERE code = %s", CODE)
     voucher.wait_event("DriftCorrected")
-    assert sovereign.books.promo(CODE) == (200_000, True, 50, 0, False)
+    assert sovereign.ledger.promo(CODE) == (200_000, True, 50, 0, False)
     # Flux had no part in it.
     assert voucher.body()["metadata"]["generation"] == generation
     assert applied(revision)(sovereign.kustomization())
@@ -53,10 +53,10 @@ def test_flux_waits_for_the_operator(sovereign: Sovereign) -> None:
     sovereign.operator.stop()
     late = sovereign.add("late", voucher("late", "LATE"))
     sovereign.wait(checking(late))
-    assert sovereign.books.promo("LATE") == ()
+    assert sovereign.ledger.promo("LATE") == ()
     sovereign.operator.start()
     sovereign.wait(applied(late))
-    assert sovereign.books.promo("LATE") == (10_000, True, 0, 0, False)
+    assert sovereign.ledger.promo("LATE") == (10_000, True, 0, 0, False)
 
 
 def test_flux_waits_for_the_operator_to_see_a_change(sovereign: Sovereign) -> None:
@@ -71,7 +71,7 @@ def test_flux_waits_for_the_operator_to_see_a_change(sovereign: Sovereign) -> No
     sovereign.wait(checking(changed))
     sovereign.operator.start()
     sovereign.wait(applied(changed))
-    assert sovereign.books.promo(CODE)[2] == 60
+    assert sovereign.ledger.promo(CODE)[2] == 60
 
 
 def test_flux_heals_by_itself_after_it_gave_up(sovereign: Sovereign) -> None:
@@ -84,4 +84,4 @@ def test_flux_heals_by_itself_after_it_gave_up(sovereign: Sovereign) -> None:
     assert f"timeout waiting for: [Voucher/{sovereign.namespace}/late status: 'InProgress']" in told
     sovereign.operator.start()
     sovereign.wait(applied(revision))
-    assert sovereign.books.promo("LATE") != ()
+    assert sovereign.ledger.promo("LATE") != ()

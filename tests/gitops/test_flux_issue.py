@@ -6,8 +6,8 @@ from tests.gitops.sovereign import Sovereign, applied, failed, voucher
 
 def test_commit_is_ready_when_the_ledger_holds_the_vouchers(sovereign: Sovereign) -> None:
     revision = sovereign.issue()
-    assert sovereign.books.promo("OMANTEL-MUSCAT-200") == (200_000, True, 50, 0, False)
-    assert sovereign.books.promo("SALALAH-KHAREEF-2090") == (25_500, True, 1000, 0, False)
+    assert sovereign.ledger.promo("OMANTEL-MUSCAT-200") == (200_000, True, 50, 0, False)
+    assert sovereign.ledger.promo("SALALAH-KHAREEF-2090") == (25_500, True, 1000, 0, False)
     ready = condition(sovereign.kustomization(), "Ready")
     assert ready["message"] == f"Applied revision: {revision}"
     assert condition(sovereign.kustomization(), "Healthy")["status"] == "True"
@@ -46,7 +46,7 @@ def test_yaml_that_the_api_server_refuses_changes_nothing(sovereign: Sovereign) 
     bad = sovereign.change("muscat-200", edit)
     told = condition(sovereign.wait(failed(bad, "ReconciliationFailed")), "Ready")["message"]
     assert "code is immutable: put the old value back and create another Voucher" in told
-    assert sovereign.books.promo("OMANTEL-MUSCAT-200")[2] == 50
+    assert sovereign.ledger.promo("OMANTEL-MUSCAT-200")[2] == 50
     sovereign.wait(applied(sovereign.source.revert()))
 
 

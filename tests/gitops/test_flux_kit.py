@@ -52,7 +52,7 @@ def test_vouchers_follow_the_kit(flux_system: str, sovereign: Sovereign, control
     _installed(control_plane, flux_system)
     sovereign.wait(applied(revision), "bootstrap-kit")
     sovereign.wait(applied(revision))
-    assert sovereign.books.promo("OMANTEL-MUSCAT-200") == (200_000, True, 50, 0, False)
+    assert sovereign.ledger.promo("OMANTEL-MUSCAT-200") == (200_000, True, 50, 0, False)
 
 
 def test_mirror_elsewhere(flux_system: str, sovereign: Sovereign, control_plane: ControlPlane) -> None:

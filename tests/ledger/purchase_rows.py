@@ -8,7 +8,7 @@ from uuid import uuid4
 from psycopg import AsyncConnection
 
 from testbed.postgres import Database
-from tests.ledger.drive import rows
+from tests.ledger.helpers import rows
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.purchase.types import PaymentEffect, PaymentEvent, PurchaseState
 
@@ -61,7 +61,7 @@ SELECT 'redemption.rolled_back', '{tenant}', '{{"key": "{key}"}}' WHERE '{state}
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedPurchase:
     """One purchase, and how to tell the ledger of its payment. `session` is None while no checkout is noted."""
 
     key: str
@@ -95,12 +95,14 @@ async def place(
     due: int = 39_500,
     user: str = "ahmed",
     tenant: str = "kestrel-pharmacy",
-) -> Placed:
+) -> PlacedPurchase:
     """Give a customer credit and let them buy with it: minor units. The ledger is sound afterwards."""
     n = next(_numbers)
     known = await rows(database, "SELECT id::text FROM customers WHERE user_id = %s", user)
     session = None if state in (PurchaseState.PENDING, PurchaseState.ROLLED_BACK) else f"cs_{n}"
-    placed = Placed(f"billing/buy-{n}", str(uuid4()), known[0][0] if known else str(uuid4()), user, due, session)
+    placed = PlacedPurchase(
+        f"billing/buy-{n}", str(uuid4()), known[0][0] if known else str(uuid4()), user, due, session
+    )
     sql = _ROWS.format(
         key=placed.key,
         order=placed.order,
@@ -123,7 +125,7 @@ async def place(
     return placed
 
 
-async def look(database: Database, placed: Placed) -> tuple[str, str, int]:
+async def order_state(database: Database, placed: PlacedPurchase) -> tuple[str, str, int]:
     """State of a purchase, status of its order, and the customer's balance in minor units."""
     found = await rows(
         database,
@@ -135,7 +137,7 @@ async def look(database: Database, placed: Placed) -> tuple[str, str, int]:
     return found[0][0], found[0][1], found[0][2]
 
 
-async def outcomes(database: Database) -> list[str]:
+async def event_outcomes(database: Database) -> list[str]:
     """What became of each event, in the order in which they came."""
     return [
         row[0]
@@ -143,17 +145,17 @@ async def outcomes(database: Database) -> list[str]:
     ]
 
 
-async def broken(database: Database) -> list[tuple[str, str]]:
+async def violated(database: Database) -> list[tuple[str, str]]:
     """Invariant and subject of what `verify` finds."""
     return [(one.invariant, one.subject) for one in await verify(database.runtime_url)]
 
 
-async def settle_by_hand(database: Database) -> None:
+async def mark_mismatches_settled(database: Database) -> None:
     """What a human does who has looked at a payment that does not fit."""
     await rows(database, "UPDATE vouchers.webhook_event SET outcome = 'no_change' WHERE outcome = 'mismatch'")
 
 
-async def entries(database: Database, placed: Placed) -> list[tuple[int, int, str]]:
+async def entries(database: Database, placed: PlacedPurchase) -> list[tuple[int, int, str]]:
     return [
         (row[0], row[1], row[2])
         for row in await rows(

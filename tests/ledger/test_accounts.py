@@ -13,8 +13,8 @@ import pytest
 from psycopg import errors
 
 from testbed.postgres import OWNER, RUNTIME, Database
-from tests.ledger.drive import ask, issue, opened, rows, says
 from tests.ledger.go_service import GoService
+from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows
 from tests.ledger.test_migrate_backfill import SLOW_INDEX
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
@@ -126,7 +126,7 @@ async def test_operator_of_a_reader_is_not_run_as_the_owner(ledger: Ledger, data
             function = f"trap_{secrets.token_hex(4)}"
             admin.execute(TRAP.format(function, left, right, answer, name).encode())
     await issue(database)
-    assert says(await ledger.redeem(ask(user="u"))) == "redeemed"
+    assert redeem_outcome(await ledger.redeem(redeem_request(user="u"))) == "redeemed"
     async with GoService.connect(database.owner_url) as go:
         gina = await go.customer("gina")
         await go.redeem(gina, "CODE")
@@ -154,9 +154,9 @@ async def test_nobody_executes_what_runs_as_the_owner_while_a_migration_is_stopp
 async def test_undone_requests_take_turns(ledger: Ledger, database: Database) -> None:
     await issue(database)
     keys = [f"billing/u{n}" for n in range(3)]
-    async with opened(database.runtime_url) as other, GoService.connect(database.owner_url) as go:
+    async with open_ledger(database.runtime_url) as other, GoService.connect(database.owner_url) as go:
         for key in keys:
-            await other.redeem(ask(user=key, key=key))
+            await other.redeem(redeem_request(user=key, key=key))
             assert await go.undo(await go.customer(key), "CODE")
     seen = [await ledger.undone_elsewhere(["billing"], 0.0, 1) for _ in range(6)]
     assert [one for page in seen for one in page] == keys * 2

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from testbed.postgres import Database, PostgresServer
-from tests.ledger.drive import ask, holding, issue, rows, says, until
-from tests.ledger.purchase_drive import buy, give
+from tests.ledger.helpers import holding, issue, redeem_outcome, redeem_request, rows, until
+from tests.ledger.purchase_helpers import add_credit, purchase_request
 from voucher_operator import telemetry
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.batch import MAX_BATCH, Batcher
@@ -45,8 +45,8 @@ class Gate:
 async def test_a_lone_request_waits_for_nobody(ledger: Ledger, database: Database) -> None:
     await issue(database)
     gate = Gate(ledger)
-    asked = ask()
-    assert says(await gate.batcher.submit(asked)) == "redeemed"
+    asked = redeem_request()
+    assert redeem_outcome(await gate.batcher.submit(asked)) == "redeemed"
     assert gate.batches == [[asked.key]]
 
 
@@ -54,14 +54,14 @@ async def test_what_arrives_during_a_commit_is_the_next_batch(ledger: Ledger, da
     await issue(database, max_redemptions=3)
     gate = Gate(ledger)
     gate.open.clear()
-    requests = [ask() for _ in range(5)]
+    requests = [redeem_request() for _ in range(5)]
     first = gate.batcher.submit(requests[0])
     await gate.arrived.wait()
     others = [gate.batcher.submit(request) for request in requests[1:]]
     gate.open.set()
     answers = await asyncio.gather(first, *others)
     assert gate.batches == [[requests[0].key], [request.key for request in requests[1:]]]
-    assert [says(answer) for answer in answers] == ["redeemed"] * 3 + ["RedemptionLimitReached"] * 2
+    assert [redeem_outcome(answer) for answer in answers] == ["redeemed"] * 3 + ["RedemptionLimitReached"] * 2
     assert [answer.key for answer in answers] == [request.key for request in requests]
 
 
@@ -71,12 +71,12 @@ async def test_callers_that_were_answered_share_the_next_batch(ledger: Ledger, d
     gate.open.clear()
 
     async def caller() -> None:
-        await gate.batcher.submit(ask())
-        await gate.batcher.submit(ask())
+        await gate.batcher.submit(redeem_request())
+        await gate.batcher.submit(redeem_request())
 
     callers = [asyncio.create_task(caller()) for _ in range(50)]
     await gate.arrived.wait()
-    late = gate.batcher.submit(ask())
+    late = gate.batcher.submit(redeem_request())
     gate.open.set()
     await asyncio.gather(late, *callers)
     assert [len(batch) for batch in gate.batches] == [50, 51]
@@ -85,20 +85,20 @@ async def test_callers_that_were_answered_share_the_next_batch(ledger: Ledger, d
 async def test_a_batch_has_a_bound(ledger: Ledger, database: Database) -> None:
     await issue(database)
     gate = Gate(ledger)
-    await asyncio.gather(*(gate.batcher.submit(ask()) for _ in range(MAX_BATCH + 1)))
+    await asyncio.gather(*(gate.batcher.submit(redeem_request()) for _ in range(MAX_BATCH + 1)))
     assert [len(batch) for batch in gate.batches] == [MAX_BATCH, 1]
 
 
 async def test_the_same_key_twice_at_once(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    asked = ask(user="ahmed")
+    asked = redeem_request(user="ahmed")
     answers = await asyncio.gather(
         ledger.redeem(asked),
         ledger.redeem(asked),
         ledger.redeem(replace(asked, request_hash="other")),
-        ledger.redeem(ask()),
+        ledger.redeem(redeem_request()),
     )
-    assert [(says(a), a.replayed) for a in answers] == [
+    assert [(redeem_outcome(a), a.replayed) for a in answers] == [
         ("redeemed", False),
         ("redeemed", True),
         ("IdempotencyConflict", False),
@@ -111,11 +111,11 @@ async def test_the_same_key_twice_at_once(ledger: Ledger, database: Database) ->
 async def test_one_bad_request_fails_alone(ledger: Ledger, database: Database, bad: dict[str, str]) -> None:
     await issue(database)
     await issue(database, "HUGE", granted_minor=2**63 - 1)
-    requests = [ask() for _ in range(20)]
-    requests[13] = ask(**bad)
+    requests = [redeem_request() for _ in range(20)]
+    requests[13] = redeem_request(**bad)
     answers = await asyncio.gather(*(ledger.redeem(request) for request in requests), return_exceptions=True)
     assert isinstance(answers.pop(13), RequestRejectedError)
-    assert {says(a) for a in answers if isinstance(a, RedeemResult)} == {"redeemed"}
+    assert {redeem_outcome(a) for a in answers if isinstance(a, RedeemResult)} == {"redeemed"}
     assert len(answers) == 19
     await rows(database, "UPDATE promo_codes SET granted_minor = 0 WHERE code = 'HUGE'")
 
@@ -124,16 +124,16 @@ async def test_cancelling_one_hurts_no_other(ledger: Ledger, database: Database)
     await issue(database)
     gate = Gate(ledger)
     gate.open.clear()
-    under_way, waiting, last = ask(user="under-way"), ask(user="waiting"), ask()
+    under_way, waiting, last = redeem_request(user="under-way"), redeem_request(user="waiting"), redeem_request()
     first = gate.batcher.submit(under_way)
-    neighbour = gate.batcher.submit(ask())
+    neighbour = gate.batcher.submit(redeem_request())
     await gate.arrived.wait()
     second, third = gate.batcher.submit(waiting), gate.batcher.submit(last)
     first.cancel()
     second.cancel()
     gate.open.set()
-    assert says(await neighbour) == "redeemed"
-    assert says(await third) == "redeemed"
+    assert redeem_outcome(await neighbour) == "redeemed"
+    assert redeem_outcome(await third) == "redeemed"
     assert gate.batches[1] == [last.key]
     # What was under way is granted and read again; what had not begun is granted now.
     assert [(await ledger.redeem(r)).replayed for r in (under_way, waiting)] == [True, False]
@@ -144,38 +144,38 @@ async def test_a_locked_code_stops_nobody_else(ledger: Ledger, database: Databas
     await issue(database, "STUCK")
     await issue(database, "FREE")
     async with holding(database, "SELECT FROM promo_codes WHERE code = 'STUCK' FOR UPDATE"):
-        mixed = [ask(code) for code in ("FREE", "STUCK", "FREE", "stuck", "FREE")]
+        mixed = [redeem_request(code) for code in ("FREE", "STUCK", "FREE", "stuck", "FREE")]
         answers = await asyncio.gather(*(ledger.redeem(r) for r in mixed), return_exceptions=True)
         assert [isinstance(a, LedgerBusyError) for a in answers] == [False, True, False, True, False]
-        assert {says(a) for a in answers if isinstance(a, RedeemResult)} == {"redeemed"}
+        assert {redeem_outcome(a) for a in answers if isinstance(a, RedeemResult)} == {"redeemed"}
         # The code keeps a lane of its own: while somebody waits there, its neighbours run.
-        stuck = asyncio.ensure_future(ledger.redeem(ask("STUCK")))
-        assert says(await ledger.redeem(ask("FREE"))) == "redeemed"
+        stuck = asyncio.ensure_future(ledger.redeem(redeem_request("STUCK")))
+        assert redeem_outcome(await ledger.redeem(redeem_request("FREE"))) == "redeemed"
         assert not stuck.done()
         with pytest.raises(LedgerUnavailableError):
             await stuck
-    assert {says(await ledger.redeem(request)) for request in mixed} == {"redeemed"}
+    assert {redeem_outcome(await ledger.redeem(request)) for request in mixed} == {"redeemed"}
     assert ledger._batcher._isolated == {}
 
 
 async def test_a_code_that_is_released_in_time_is_not_refused(ledger: Ledger, database: Database) -> None:
     await issue(database, "STUCK")
     async with holding(database, "SELECT FROM promo_codes WHERE code = 'STUCK' FOR UPDATE") as other:
-        waiting = asyncio.ensure_future(ledger.redeem(ask("STUCK")))
+        waiting = asyncio.ensure_future(ledger.redeem(redeem_request("STUCK")))
         await until(lambda: bool(ledger._batcher._isolated))
         await other.rollback()
-        assert says(await waiting) == "redeemed"
+        assert redeem_outcome(await waiting) == "redeemed"
 
 
 async def test_a_locked_customer_stops_nobody_else(ledger: Ledger, database: Database) -> None:
     await issue(database)
     await rows(database, "INSERT INTO customers (user_id, tenant_id, email) VALUES ('stuck', 't', 'e')")
     async with holding(database, "SELECT FROM customers FOR UPDATE"):
-        requests = [ask(), ask(user="stuck"), ask()]
+        requests = [redeem_request(), redeem_request(user="stuck"), redeem_request()]
         answers = await asyncio.gather(*(ledger.redeem(r) for r in requests), return_exceptions=True)
         assert isinstance(answers.pop(1), LedgerBusyError)
-        assert [says(a) for a in answers if isinstance(a, RedeemResult)] == ["redeemed", "redeemed"]
-    assert says(await ledger.redeem(requests[1])) == "redeemed"
+        assert [redeem_outcome(a) for a in answers if isinstance(a, RedeemResult)] == ["redeemed", "redeemed"]
+    assert redeem_outcome(await ledger.redeem(requests[1])) == "redeemed"
     assert ledger._batcher._isolated == {}
 
 
@@ -183,15 +183,15 @@ async def test_a_locked_customer_stops_nobody_else(ledger: Ledger, database: Dat
 async def test_a_locked_account_stops_nobody_else(ledger: Ledger, database: Database, buying: bool) -> None:
     """As the Go service holds it while its checkout is not committed."""
     await issue(database)
-    await give(database, "stuck", 1_000)
+    await add_credit(database, "stuck", 1_000)
 
     def asked(request: RedeemRequest) -> asyncio.Future[object]:
-        work = ledger.purchase(buy(1_000, redeem=request)) if buying else ledger.redeem(request)
+        work = ledger.purchase(purchase_request(1_000, redeem=request)) if buying else ledger.redeem(request)
         return asyncio.ensure_future(work)
 
     insert = "INSERT INTO credit_ledger (customer_id, amount_omr, reason) SELECT id, -1, 'order-payment' FROM customers"
     async with holding(database, insert):
-        requests = [ask(), ask(user="stuck"), ask()]
+        requests = [redeem_request(), redeem_request(user="stuck"), redeem_request()]
         answers = await asyncio.gather(*map(asked, requests), return_exceptions=True)
         assert [isinstance(answer, LedgerBusyError) for answer in answers] == [False, True, False]
     await asked(requests[1])
@@ -204,21 +204,21 @@ async def test_a_lock_that_nobody_sees(ledger: Ledger, database: Database) -> No
     await issue(database)
     insert = "INSERT INTO customers (user_id, tenant_id, email) VALUES ('stuck', 't', 'e')"
     async with holding(database, insert):
-        requests = [ask(), ask(user="stuck"), ask(), ask()]
+        requests = [redeem_request(), redeem_request(user="stuck"), redeem_request(), redeem_request()]
         answers = await asyncio.gather(*(ledger.redeem(r) for r in requests), return_exceptions=True)
         assert isinstance(answers.pop(1), LedgerBusyError)
-        assert [says(a) for a in answers if isinstance(a, RedeemResult)] == ["redeemed"] * 3
-    assert says(await ledger.redeem(requests[1])) == "redeemed"
+        assert [redeem_outcome(a) for a in answers if isinstance(a, RedeemResult)] == ["redeemed"] * 3
+    assert redeem_outcome(await ledger.redeem(requests[1])) == "redeemed"
 
 
 async def test_close_waits_for_what_is_under_way(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    answers = [asyncio.ensure_future(ledger.redeem(ask())) for _ in range(30)]
+    answers = [asyncio.ensure_future(ledger.redeem(redeem_request())) for _ in range(30)]
     await asyncio.sleep(0)
     await ledger.close()
-    assert {says(answer.result()) for answer in answers} == {"redeemed"}
+    assert {redeem_outcome(answer.result()) for answer in answers} == {"redeemed"}
     with pytest.raises(LedgerUnavailableError):
-        await ledger.redeem(ask())
+        await ledger.redeem(redeem_request())
     with pytest.raises(LedgerUnavailableError):
         await ledger.balance("ahmed")
 
@@ -227,7 +227,7 @@ async def test_a_statement_that_fails_leaves_nothing(ledger: Ledger, database: D
     """The pipeline has no COMMIT of its own: when its second statement fails, the first one's locks are gone too."""
     await issue(database, granted_minor=2**63 - 1)
     with pytest.raises(RequestRejectedError):
-        await ledger.redeem(ask())
+        await ledger.redeem(redeem_request())
     async with await psycopg.AsyncConnection.connect(database.admin_url, autocommit=True) as admin:
         await admin.execute("SELECT 1 FROM promo_codes FOR UPDATE NOWAIT")
     for table in ("customers", "promo_redemptions", "credit_ledger", "vouchers.redemption"):
@@ -237,7 +237,7 @@ async def test_a_statement_that_fails_leaves_nothing(ledger: Ledger, database: D
 
 async def test_an_answer_of_a_newer_version_holds_up_nobody_else(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    asked = [ask() for _ in range(4)]
+    asked = [redeem_request() for _ in range(4)]
     async with await psycopg.AsyncConnection.connect(database.owner_url) as conn:
         await conn.execute(
             "INSERT INTO vouchers.redemption (key, request_hash, uid, outcome, reason, user_id, decided_at)"
@@ -247,7 +247,7 @@ async def test_an_answer_of_a_newer_version_holds_up_nobody_else(ledger: Ledger,
     answers = await asyncio.gather(*(ledger.redeem(one) for one in asked), return_exceptions=True)
     assert isinstance(answers[1], LedgerUnavailableError)
     assert "upgrade" in answers[1].message
-    assert [says(answer) for answer in answers if isinstance(answer, RedeemResult)] == ["redeemed"] * 3
+    assert [redeem_outcome(answer) for answer in answers if isinstance(answer, RedeemResult)] == ["redeemed"] * 3
 
 
 async def test_an_unforeseen_error_is_its_own_requests_alone() -> None:
@@ -259,7 +259,7 @@ async def test_an_unforeseen_error_is_its_own_requests_alone() -> None:
     async def nothing_held(_: Sequence[RedeemRequest]) -> tuple[set[str], set[str]]:
         return set(), set()
 
-    asked = [ask() for _ in range(4)]
+    asked = [redeem_request() for _ in range(4)]
     batcher = Batcher(broken, nothing_held, isolated_connections=1)
     answers = await asyncio.gather(*(batcher.submit(one) for one in asked), return_exceptions=True)
     assert [type(answer) for answer in answers] == [
@@ -273,7 +273,7 @@ async def test_an_unforeseen_error_is_its_own_requests_alone() -> None:
 async def test_batches_are_counted(ledger: Ledger, database: Database) -> None:
     await issue(database)
     before = telemetry.REGISTRY.get_sample_value("voucher_operator_ledger_batch_size_sum") or 0
-    await asyncio.gather(*(ledger.redeem(ask()) for _ in range(7)))
+    await asyncio.gather(*(ledger.redeem(redeem_request()) for _ in range(7)))
     after = telemetry.REGISTRY.get_sample_value("voucher_operator_ledger_batch_size_sum") or 0
     assert after - before == 7
     assert telemetry.REGISTRY.get_sample_value("voucher_operator_ledger_batch_seconds_count")

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import ask, holding, issue, opened, rows, says, terms
 from tests.ledger.go_service import GoService, Refused
+from tests.ledger.helpers import holding, issue, open_ledger, redeem_outcome, redeem_request, rows, terms
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.resources.errors import CreditSpentError
 
@@ -31,14 +31,14 @@ async def go_redeems(database: Database, code: str, users: list[str]) -> int:
 
 async def test_a_cap_holds_among_two_operators_and_the_go_service(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms(max_redemptions=100))
-    async with opened(database.runtime_url) as other:
+    async with open_ledger(database.runtime_url) as other:
         doors = itertools.cycle((ledger, other))
         users = [[f"go-{n}-{m}" for m in range(50)] for n in range(4)]
         ours, theirs = await asyncio.gather(
-            asyncio.gather(*(next(doors).redeem(ask()) for _ in range(800))),
+            asyncio.gather(*(next(doors).redeem(redeem_request()) for _ in range(800))),
             asyncio.gather(*(go_redeems(database, "CODE", some) for some in users)),
         )
-    answers = Counter(says(answer) for answer in ours)
+    answers = Counter(redeem_outcome(answer) for answer in ours)
     assert set(answers) <= {"redeemed", "RedemptionLimitReached"}
     assert answers["redeemed"] + sum(theirs) == 100
     assert await rows(database, "SELECT times_redeemed, max_redemptions FROM promo_codes") == [(100, 100)]
@@ -55,10 +55,10 @@ async def test_the_cap_holds_whatever_the_database_prefers(database: Database) -
     ):
         await rows(database, f"ALTER DATABASE {database.name} SET {setting}")
     await issue(database, max_redemptions=50)
-    async with opened(database.runtime_url) as one, opened(database.runtime_url) as two:
+    async with open_ledger(database.runtime_url) as one, open_ledger(database.runtime_url) as two:
         doors = itertools.cycle((one, two))
-        answers = await asyncio.gather(*(next(doors).redeem(ask()) for _ in range(200)))
-        assert Counter(says(answer) for answer in answers)["redeemed"] == 50
+        answers = await asyncio.gather(*(next(doors).redeem(redeem_request()) for _ in range(200)))
+        assert Counter(redeem_outcome(answer) for answer in answers)["redeemed"] == 50
         assert await one._pool.run(settings) == ["read committed", "on", "1s"]
 
 
@@ -69,15 +69,15 @@ async def settings(conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> list[str]:
 
 async def test_once_per_customer(ledger: Ledger, database: Database) -> None:
     await issue(database, "summer")
-    async with opened(database.runtime_url) as other:
+    async with open_ledger(database.runtime_url) as other:
         spellings = itertools.cycle(("SUMMER", "summer", " Summer "))
         doors = itertools.cycle((ledger, other))
         users = [f"user-{n}" for n in range(20)]
         ours, theirs = await asyncio.gather(
-            asyncio.gather(*(next(doors).redeem(ask(next(spellings), user)) for user in users * 10)),
+            asyncio.gather(*(next(doors).redeem(redeem_request(next(spellings), user)) for user in users * 10)),
             go_redeems(database, "summer", users),
         )
-    answers = Counter(says(answer) for answer in ours)
+    answers = Counter(redeem_outcome(answer) for answer in ours)
     assert answers["redeemed"] + theirs == 20
     assert answers["AlreadyRedeemed"] == 200 - answers["redeemed"]
     assert [await ledger.balance(user) for user in users] == [10_000] * 20
@@ -85,11 +85,11 @@ async def test_once_per_customer(ledger: Ledger, database: Database) -> None:
 
 async def test_one_key_at_two_operators_at_once(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    async with opened(database.runtime_url) as other:
+    async with open_ledger(database.runtime_url) as other:
         for n in range(20):
-            asked = ask(user=f"user-{n}")
+            asked = redeem_request(user=f"user-{n}")
             answers = await asyncio.gather(*(door.redeem(asked) for door in (ledger, other, ledger, other)))
-            assert [says(answer) for answer in answers] == ["redeemed"] * 4
+            assert [redeem_outcome(answer) for answer in answers] == ["redeemed"] * 4
             assert sorted(answer.replayed for answer in answers) == [False, True, True, True]
             assert await ledger.balance(f"user-{n}") == 10_000
 
@@ -99,12 +99,12 @@ async def test_one_key_with_two_codes_at_once(ledger: Ledger, database: Database
     codes = [f"CODE-{n}" for n in range(2)]
     for code in codes:
         await issue(database, code)
-    async with opened(database.runtime_url) as other:
+    async with open_ledger(database.runtime_url) as other:
         for n in range(20):
-            one = ask(codes[0], f"user-{n}")
+            one = redeem_request(codes[0], f"user-{n}")
             two = replace(one, code=codes[1], request_hash="two")
             answers = await asyncio.gather(ledger.redeem(one), other.redeem(two))
-            assert sorted(says(answer) for answer in answers) == ["IdempotencyConflict", "redeemed"]
+            assert sorted(redeem_outcome(answer) for answer in answers) == ["IdempotencyConflict", "redeemed"]
             assert await ledger.balance(f"user-{n}") == 10_000
 
 
@@ -114,17 +114,17 @@ async def test_a_refusal_is_overwritten_once(ledger: Ledger, database: Database)
     for code in codes:
         await issue(database, code)
     await issue(database, "FIRST")
-    await ledger.redeem(ask("FIRST", "ahmed"))
-    refused = ask("NONE", "ahmed")
+    await ledger.redeem(redeem_request("FIRST", "ahmed"))
+    refused = redeem_request("NONE", "ahmed")
     await ledger.redeem(refused)
     one = replace(refused, uid="one", request_hash="one", code=codes[0])
     two = replace(refused, uid="two", request_hash="two", code=codes[1])
-    async with opened(database.runtime_url) as other:
+    async with open_ledger(database.runtime_url) as other:
         async with holding(database, "SELECT FROM vouchers.redemption FOR UPDATE") as holder:
             both = asyncio.gather(ledger.redeem(one), other.redeem(two))
             await until_waiting(database, 2)
             await holder.rollback()
-        assert sorted(says(answer) for answer in await both) == ["IdempotencyConflict", "redeemed"]
+        assert sorted(redeem_outcome(answer) for answer in await both) == ["IdempotencyConflict", "redeemed"]
     assert await ledger.balance("ahmed") == 20_000
 
 
@@ -144,15 +144,15 @@ async def test_first_time_customers_race(ledger: Ledger, database: Database) -> 
     for code in codes:
         await issue(database, code)
     users = [f"user-{n}" for n in range(30)]
-    async with opened(database.runtime_url) as other:
+    async with open_ledger(database.runtime_url) as other:
         answers, theirs = await asyncio.gather(
             asyncio.gather(
-                *(ledger.redeem(ask(code, user)) for user in users for code in codes[:2]),
-                *(other.redeem(ask(code, user)) for user in reversed(users) for code in codes[2:4]),
+                *(ledger.redeem(redeem_request(code, user)) for user in users for code in codes[:2]),
+                *(other.redeem(redeem_request(code, user)) for user in reversed(users) for code in codes[2:4]),
             ),
             asyncio.gather(*(go_redeems(database, code, users) for code in codes[4:])),
         )
-    assert {says(answer) for answer in answers} == {"redeemed"}
+    assert {redeem_outcome(answer) for answer in answers} == {"redeemed"}
     assert theirs == [30, 30]
     assert await rows(database, "SELECT count(*) FROM customers") == [(30,)]
     assert [await ledger.balance(user) for user in users] == [60_000] * 30
@@ -168,8 +168,8 @@ async def test_no_deadlock_among_everything_at_once(ledger: Ledger, database: Da
 
     async def redeem_and_undo(door: Ledger, n: int) -> None:
         for m in range(25):
-            asked = ask(codes[(n + m) % 4], users[(n * 3 + m) % 8])
-            if says(await door.redeem(asked)) == "redeemed" and m % 2:
+            asked = redeem_request(codes[(n + m) % 4], users[(n * 3 + m) % 8])
+            if redeem_outcome(await door.redeem(asked)) == "redeemed" and m % 2:
                 try:
                     await door.undo(asked.key)
                 except CreditSpentError:
@@ -179,7 +179,7 @@ async def test_no_deadlock_among_everything_at_once(ledger: Ledger, database: Da
         for n in range(20):
             await door.put(replace(vouchers[n % 4], generation=n + 2, max_redemptions=1000 + n))
 
-    async with opened(database.runtime_url) as other:
+    async with open_ledger(database.runtime_url) as other:
         doors = itertools.cycle((ledger, other))
         await asyncio.gather(
             *(redeem_and_undo(next(doors), n) for n in range(12)),
@@ -193,10 +193,10 @@ async def test_no_deadlock_among_everything_at_once(ledger: Ledger, database: Da
 async def test_revoke_while_redeeming(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
     (owner,) = await ledger.owners()
-    async with opened(database.runtime_url) as other:
-        before = [asyncio.ensure_future(ledger.redeem(ask())) for _ in range(200)]
+    async with open_ledger(database.runtime_url) as other:
+        before = [asyncio.ensure_future(ledger.redeem(redeem_request())) for _ in range(200)]
         assert await other.revoke(owner)
-        after = await asyncio.gather(*(ledger.redeem(ask()) for _ in range(50)))
-        answers = Counter(says(answer) for answer in await asyncio.gather(*before))
+        after = await asyncio.gather(*(ledger.redeem(redeem_request()) for _ in range(50)))
+        answers = Counter(redeem_outcome(answer) for answer in await asyncio.gather(*before))
     assert set(answers) <= {"redeemed", "VoucherNotFound"}
-    assert {says(answer) for answer in after} == {"VoucherNotFound"}
+    assert {redeem_outcome(answer) for answer in after} == {"VoucherNotFound"}

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testbed.postgres import RUNTIME, Database
-from tests.ledger.drive import ask, issue, opened, rows, says, terms
 from tests.ledger.go_service import STARTUP, GoService, Refused
-from tests.ledger.purchase_drive import bought, buy
+from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
+from tests.ledger.purchase_helpers import place_purchase, purchase_request
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.schema.account_backfill import open_accounts
@@ -31,8 +31,8 @@ async def test_code_gives_its_terms_whoever_writes_the_entry(ledger: Ledger, dat
         await go.redeem(gina, "HALF")
         await go.redeem(gina, "SMALL")
         assert await go.balance(gina) == 26
-    await ledger.redeem(ask("HALF", "olga"))
-    await ledger.redeem(ask("SMALL", "olga"))
+    await ledger.redeem(redeem_request("HALF", "olga"))
+    await ledger.redeem(redeem_request("SMALL", "olga"))
     assert await ledger.balance("gina") == await ledger.balance("olga") == 26_400
     assert [c.granted_minor for c in await ledger.counters()] == [51_000, 1_800]
 
@@ -40,9 +40,10 @@ async def test_code_gives_its_terms_whoever_writes_the_entry(ledger: Ledger, dat
 async def test_grants_of_fractions_in_one_batch_sum_to_the_floor(ledger: Ledger, database: Database) -> None:
     for n in range(10):
         await ledger.put(terms(f"CODE-{n}", uid=f"v{n}", name=f"v{n}", credit_minor=900))
-    assert {says(r) for r in await asyncio.gather(*(ledger.redeem(ask(f"CODE-{n}", "u")) for n in range(10)))} == {
-        "redeemed"
-    }
+    assert {
+        redeem_outcome(r)
+        for r in await asyncio.gather(*(ledger.redeem(redeem_request(f"CODE-{n}", "u")) for n in range(10)))
+    } == {"redeemed"}
     async with GoService.connect(database.owner_url) as go:
         customer = await go.customer("u")
         assert (await go.balance(customer), await ledger.balance("u")) == (9, 9_000)
@@ -53,8 +54,8 @@ async def test_grants_of_fractions_in_one_batch_sum_to_the_floor(ledger: Ledger,
 async def test_ten_fractions_spent_at_once_by_us_leave_nothing(ledger: Ledger, database: Database) -> None:
     for n in range(10):
         await ledger.put(terms(f"CODE-{n}", uid=f"v{n}", name=f"v{n}", credit_minor=900))
-        await ledger.redeem(ask(f"CODE-{n}", "u"))
-    await bought(ledger, buy(9_000, user="u"))
+        await ledger.redeem(redeem_request(f"CODE-{n}", "u"))
+    await place_purchase(ledger, purchase_request(9_000, user="u"))
     async with GoService.connect(database.owner_url) as go:
         assert (await go.balance(await go.customer("u")), await ledger.balance("u")) == (0, 0)
 
@@ -115,8 +116,8 @@ async def test_account_that_is_missing_is_opened_by_whoever_needs_it(ledger: Led
         )
         await rows(database, "DELETE FROM vouchers.account")
         assert await ledger.balance("redeems") == 3_000
-        assert says(await ledger.redeem(ask(user="redeems"))) == "redeemed"
-        await bought(ledger, buy(2_000, user="buys"))
+        assert redeem_outcome(await ledger.redeem(redeem_request(user="redeems"))) == "redeemed"
+        await place_purchase(ledger, purchase_request(2_000, user="buys"))
         await go.spend(await go.customer("spends"), 1)
         await rows(database, "DELETE FROM vouchers.account WHERE true")
         await go.undo(await go.customer("redeems"), "CODE")
@@ -144,14 +145,14 @@ async def test_everybody_at_once_leaves_both_sums_alike(ledger: Ledger, database
                 except Refused:
                     await go.undo(customer, code)
 
-    async with opened(database.runtime_url) as other:
+    async with open_ledger(database.runtime_url) as other:
         doors = itertools.cycle((ledger, other))
         pairs = [(user, code) for user in users for code in codes]
         await asyncio.gather(
             go_works(pairs),
             go_works(pairs[::-1]),
-            *(next(doors).redeem(ask(code, user)) for user, code in pairs * 2),
-            *(next(doors).purchase(buy(400, user=user, payable=False)) for user in users * 3),
+            *(next(doors).redeem(redeem_request(code, user)) for user, code in pairs * 2),
+            *(next(doors).purchase(purchase_request(400, user=user, payable=False)) for user in users * 3),
         )
     async with GoService.connect(database.owner_url) as go:
         for user in users:
@@ -206,7 +207,7 @@ def test_whole_units_are_the_floor_after_every_write(database18: Database) -> No
 
 async def test_order_beyond_the_exact_balance_is_refused(ledger: Ledger) -> None:
     await ledger.put(terms(credit_minor=900))
-    await ledger.redeem(ask(user="u"))
-    result = await ledger.purchase(buy(901, user="u", payable=False))
+    await ledger.redeem(redeem_request(user="u"))
+    result = await ledger.purchase(purchase_request(901, user="u", payable=False))
     assert result.refusal is Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED
-    await bought(ledger, buy(900, user="u", payable=False))
+    await place_purchase(ledger, purchase_request(900, user="u", payable=False))

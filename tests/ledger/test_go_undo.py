@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from testbed.postgres import OWNER, Database
-from tests.ledger.drive import ask, issue, opened, rows, says, terms
 from tests.ledger.go_service import GoService
+from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
 from voucher_operator.controllers.redemption.undo_reporter import UndoReporter
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import Outcome, RedeemRequest
@@ -21,7 +21,7 @@ REQUEST = "SELECT outcome, undone_at IS NOT NULL, undone_by FROM vouchers.redemp
 
 async def undone(ledger: Ledger, database: Database, request: RedeemRequest) -> list[tuple[Any, ...]]:
     """Redeem, have the Go service undo it, and read the request's row."""
-    assert says(await ledger.redeem(request)) == "redeemed"
+    assert redeem_outcome(await ledger.redeem(request)) == "redeemed"
     async with GoService.connect(database.owner_url) as go:
         assert await go.undo(await go.customer(request.user_id), request.code)
     return await rows(database, REQUEST, request.key)
@@ -29,7 +29,7 @@ async def undone(ledger: Ledger, database: Database, request: RedeemRequest) -> 
 
 async def test_request_becomes_undone_with_time_and_writer(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    request = ask(user="u")
+    request = redeem_request(user="u")
     assert await undone(ledger, database, request) == [("undone", True, OWNER)]
     assert (await ledger.redeem(request)).outcome is Outcome.UNDONE
     assert await ledger.balance("u") == 0
@@ -37,9 +37,9 @@ async def test_request_becomes_undone_with_time_and_writer(ledger: Ledger, datab
 
 async def test_customer_redeems_again_with_another_key(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    first, second = ask(user="u"), ask(user="u")
+    first, second = redeem_request(user="u"), redeem_request(user="u")
     await undone(ledger, database, first)
-    assert says(await ledger.redeem(second)) == "redeemed"
+    assert redeem_outcome(await ledger.redeem(second)) == "redeemed"
     assert (await ledger.redeem(first)).outcome is Outcome.UNDONE
     async with GoService.connect(database.owner_url) as go:
         assert await go.undo(await go.customer("u"), "CODE")
@@ -50,8 +50,8 @@ async def test_undo_of_a_fractional_grant_leaves_both_sums_right(ledger: Ledger,
     """A grant of 0.600 that made a whole unit out of another one's 0.600 takes that unit with it."""
     await ledger.put(terms("A", uid="a", name="a", credit_minor=600))
     await ledger.put(terms("B", uid="b", name="b", credit_minor=600))
-    await ledger.redeem(ask("A", "u"))
-    await ledger.redeem(ask("B", "u"))
+    await ledger.redeem(redeem_request("A", "u"))
+    await ledger.redeem(redeem_request("B", "u"))
     async with GoService.connect(database.owner_url) as go:
         customer = await go.customer("u")
         assert (await go.balance(customer), await ledger.balance("u")) == (1, 1_200)
@@ -65,7 +65,7 @@ async def test_undo_of_a_fractional_grant_leaves_both_sums_right(ledger: Ledger,
 
 async def test_undone_requests_are_listed_until_they_are_reported(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    request = ask(user="u", key="shop/one")
+    request = redeem_request(user="u", key="shop/one")
     await undone(ledger, database, request)
     assert not await ledger.undone_elsewhere(["billing"], 0.0, 10)
     assert list(await ledger.undone_elsewhere(["billing", "shop"], 60.0, 10)) == ["shop/one"]
@@ -76,7 +76,7 @@ async def test_undone_requests_are_listed_until_they_are_reported(ledger: Ledger
 
 async def test_own_undo_needs_no_report(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    request = ask(user="u")
+    request = redeem_request(user="u")
     await ledger.redeem(request)
     assert (await ledger.undo(request.key)).undone
     assert not await ledger.undone_elsewhere(["billing"], 0.0, 10)
@@ -85,9 +85,9 @@ async def test_own_undo_needs_no_report(ledger: Ledger, database: Database) -> N
 
 async def test_undo_by_both_takes_back_once(ledger: Ledger, database: Database) -> None:
     await issue(database, max_redemptions=1)
-    request = ask(user="u")
+    request = redeem_request(user="u")
     await undone(ledger, database, request)
-    async with opened(database.runtime_url) as other:
+    async with open_ledger(database.runtime_url) as other:
         assert not (await other.undo(request.key)).undone
     assert await rows(database, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(0, 0)]
 
@@ -109,7 +109,7 @@ async def test_undo_is_reported_only_when_the_status_is_final(
 ) -> None:
     """The ledger answered `redeemed` before the undo, and that status may still be written: it is looked at again."""
     await issue(database18)
-    await undone(ledger18, database18, ask(user="u", key="billing/u"))
+    await undone(ledger18, database18, redeem_request(user="u", key="billing/u"))
     nobody: Any = None
     settings: Any = SimpleNamespace(namespaces=("billing",), backoff_max=0.0)
     api: Any = OneRedemption({"finished": finished, "conditions": []})

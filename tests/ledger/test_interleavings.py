@@ -16,10 +16,10 @@ import psycopg
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import ask, opened, rows, terms
 from tests.ledger.go_service import GoService
+from tests.ledger.helpers import open_ledger, redeem_request, rows, terms
 from tests.ledger.interleaving import Operation, Run, Scheduler, SteppedConnection, explore
-from tests.ledger.purchase_drive import buy
+from tests.ledger.purchase_helpers import purchase_request
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.credit import accounts
@@ -49,11 +49,11 @@ class Case:
         return f"{name}-{self.code}"
 
     def redeem(self, name: str = "anna") -> Operation:
-        request = ask(self.code, self.user(name), provisional=True)
+        request = redeem_request(self.code, self.user(name), provisional=True)
         return lambda session: redeem_batch(session, [request])  # type: ignore[arg-type]
 
-    def buy(self, name: str = "bert") -> Operation:
-        request = buy(9_000, redeem=ask(self.code, self.user(name), provisional=True))
+    def purchase_request(self, name: str = "bert") -> Operation:
+        request = purchase_request(9_000, redeem=redeem_request(self.code, self.user(name), provisional=True))
         return lambda session: purchase_batch(session, [request])  # type: ignore[arg-type]
 
     def put(self) -> Operation:
@@ -82,7 +82,7 @@ class Case:
         return lambda session: _go(session).spend(self.customers["rita"], 9)
 
     def buy_as_rita(self) -> Operation:
-        request = buy(9_000, redeem=ask("", self.user("rita")))
+        request = purchase_request(9_000, redeem=redeem_request("", self.user("rita")))
         return lambda session: purchase_batch(session, [request])  # type: ignore[arg-type]
 
 
@@ -113,7 +113,7 @@ async def issued_in_lower_case(case: Case) -> None:
 async def used(case: Case) -> None:
     """A Voucher has issued it, and rita has redeemed it."""
     await issued(case)
-    request = ask(case.code, case.user("rita"))
+    request = redeem_request(case.code, case.user("rita"))
     await case.door.redeem(request)
     case.redeemed_key, case.customers["rita"] = request.key, await case.go.customer(case.user("rita"))
 
@@ -183,7 +183,7 @@ async def try_all(database: Database, given: Given, names: tuple[str, ...], pree
     schedules = 0
     async with AsyncExitStack() as stack:
         staged = await stack.enter_async_context(stage(database))
-        door = await stack.enter_async_context(opened(database.runtime_url))
+        door = await stack.enter_async_context(open_ledger(database.runtime_url))
         go = await stack.enter_async_context(GoService.connect(database.owner_url))
 
         async def once(schedule: Sequence[int]) -> Run:

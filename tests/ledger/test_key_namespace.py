@@ -3,7 +3,7 @@
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import rows
+from tests.ledger.helpers import rows
 from voucher_operator.resources.keys import Key
 
 

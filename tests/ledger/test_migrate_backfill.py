@@ -17,8 +17,8 @@ import pytest
 
 from testbed.postgres import RUNTIME, Database
 from testbed.processes import wait_until
-from tests.ledger.drive import ask, opened, says
 from tests.ledger.go_service import STARTUP, GoService
+from tests.ledger.helpers import open_ledger, redeem_outcome, redeem_request
 from tests.ledger.test_migrate import ALL
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.schema import session as migrate_session
@@ -121,7 +121,7 @@ async def test_sums_are_right_after_each_step_whoever_writes_in_between(empty_da
     leaving = [(user, code) for user in users[:4] for code in CODES]
     steps = 0
     with owner(empty_database) as connection:
-        async with GoService.connect(empty_database.owner_url) as go, opened(empty_database.runtime_url) as ledger:
+        async with GoService.connect(empty_database.owner_url) as go, open_ledger(empty_database.runtime_url) as ledger:
             while not add_batch(connection, 2):
                 steps += 1
                 if leaving:
@@ -132,7 +132,7 @@ async def test_sums_are_right_after_each_step_whoever_writes_in_between(empty_da
                 await go.redeem(newcomer, "lower")
                 if steps % 2:
                     assert await go.undo(newcomer, "lower")
-                assert says(await ledger.redeem(ask("SPRING", f"ours-{steps}"))) == "redeemed"
+                assert redeem_outcome(await ledger.redeem(redeem_request("SPRING", f"ours-{steps}"))) == "redeemed"
                 assert await wrong(empty_database) == []
                 assert not await complete(empty_database)
             while apply_totals(connection, 1):

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 import psycopg
 import pytest
 
+from testbed.fork_server import ForkServer
 from testbed.interpreter import environment
-from testbed.nursery import Nursery
 from testbed.postgres import RUNTIME, Database
 from tests.ledger.ledger_rows import fill
 from voucher_operator.ledger.admin.verify import verify
@@ -37,11 +37,11 @@ Command = Callable[..., Awaitable[tuple[int, str, str]]]
 
 
 @pytest.fixture
-def command(nursery: Nursery) -> Command:
+def command(fork_server: ForkServer) -> Command:
     """Runs a command in a process of its own; its exit code and what it printed."""
 
     async def run(url: str, *arguments: str) -> tuple[int, str, str]:
-        done = await asyncio.to_thread(nursery.run, arguments, environment(url))
+        done = await asyncio.to_thread(fork_server.run, arguments, environment(url))
         return done.returncode, done.stdout, done.stderr
 
     return run

@@ -8,7 +8,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from testbed.postgres import OWNER, RUNTIME, Database
-from tests.ledger.drive import ask, issue, opened
+from tests.ledger.helpers import issue, open_ledger, redeem_request
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.schema.migrate import migrate
 from voucher_operator.resources.keys import Key
@@ -255,9 +255,9 @@ UNDO_WITHOUT_REVERSAL = [
 
 async def test_redemption_row_goes_only_with_a_reversal_of_the_same_transaction(database: Database) -> None:
     await issue(database, "CODE", credit_minor=5_500)
-    async with opened(database.runtime_url) as ledger:
+    async with open_ledger(database.runtime_url) as ledger:
         key = "shop/first"
-        await ledger.redeem(ask("CODE", "one", key=key))
+        await ledger.redeem(redeem_request("CODE", "one", key=key))
         async with await AsyncConnection.connect(database.runtime_url, autocommit=True) as runtime:
             for way in UNDO_WITHOUT_REVERSAL:
                 await runtime.execute(f"BEGIN; {way}".encode())
@@ -266,7 +266,7 @@ async def test_redemption_row_goes_only_with_a_reversal_of_the_same_transaction(
                 await runtime.execute("ROLLBACK")
             assert (await ledger.undo(Key(key))).undone
             # A second call would delete what the customer has redeemed since.
-            again = ask("CODE", "one", key="shop/again")
+            again = redeem_request("CODE", "one", key="shop/again")
             await ledger.redeem(again)
             with pytest.raises(psycopg.errors.InsufficientPrivilege, match="has not reversed"):
                 await runtime.execute("SELECT vouchers.take_back_redemption(%s)", (key,))

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import rows
-from tests.ledger.purchase_rows import Placed, place
+from tests.ledger.helpers import rows
+from tests.ledger.purchase_rows import PlacedPurchase, place
 from voucher_operator import telemetry
 from voucher_operator.controllers.purchase.periodic import PurchaseTasks
 from voucher_operator.ledger.api import Ledger
@@ -33,7 +33,7 @@ PASSES: dict[PurchaseState, Pass] = {
 }
 
 
-async def two(database: Database, state: PurchaseState) -> tuple[Placed, Placed]:
+async def two(database: Database, state: PurchaseState) -> tuple[PlacedPurchase, PlacedPurchase]:
     """An older and a newer purchase that wait for the same pass."""
     placed = await place(database, state, user="older"), await place(database, state, user="newer")
     await rows(
@@ -50,7 +50,7 @@ async def two(database: Database, state: PurchaseState) -> tuple[Placed, Placed]
     return placed
 
 
-async def looked_at(database: Database, placed: Placed) -> list[tuple[object, ...]]:
+async def looked_at(database: Database, placed: PlacedPurchase) -> list[tuple[object, ...]]:
     return await rows(
         database, "SELECT checked_at, look_at, delivered_at FROM vouchers.purchase WHERE key = %s", placed.key
     )

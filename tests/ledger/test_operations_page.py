@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import ask, holding, issue, rows
-from tests.ledger.purchase_rows import broken, place
+from tests.ledger.helpers import holding, issue, redeem_request, rows
+from tests.ledger.purchase_rows import place, violated
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Dispute, Payment, PaymentEffect, PurchaseState, Received
 from voucher_operator.resources.errors import LedgerUnavailableError
@@ -40,7 +40,7 @@ async def test_a_payment_that_fits_no_order(ledger18: Ledger, database18: Databa
         seen.append((row[0], row[2], row[-1]) == (event.event_id, placed.key, "7"))
         assert settle.count("evt_…") == 1
         await rows(database18, settle.replace("evt_…", event.event_id))
-        assert await broken(database18) == []
+        assert await violated(database18) == []
     assert seen == [True, True]
 
 
@@ -55,17 +55,17 @@ async def test_what_of_refunds_and_disputes_people_settle(ledger18: Ledger, data
         payment = Payment("pi_1", None, None, placed.due, refunded, datetime.now(UTC))
         await ledger18.receive(placed.event(effect, payment=payment))
     await rows(database18, "UPDATE vouchers.dispute SET status = 'needs_response'")
-    assert [invariant for invariant, _ in await broken(database18)] == ["payments"] * 2
+    assert [invariant for invariant, _ in await violated(database18)] == ["payments"] * 2
     await rows(database18, dispute.replace("du_…", "du_1"))
     await rows(database18, refund.replace("cs_…", placed.session or ""))
-    assert await broken(database18) == []
+    assert await violated(database18) == []
 
 
 async def test_who_holds_a_row(ledger18: Ledger, database18: Database) -> None:
     (look,) = statements("When a replica freezes or its node is lost")
     await issue(database18, "HELD")
     async with holding(database18, "SELECT FROM promo_codes WHERE code = 'HELD' FOR UPDATE") as holder:
-        waiting = asyncio.create_task(ledger18.redeem(ask("HELD")))
+        waiting = asyncio.create_task(ledger18.redeem(redeem_request("HELD")))
         found: list[int] = []
         async with asyncio.timeout(20):
             while not found:

@@ -6,7 +6,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from testbed.postgres import Database
-from tests.ledger.drive import holding, opened, rows
+from tests.ledger.helpers import holding, open_ledger, rows
 from tests.ledger.purchase_rows import place
 from voucher_operator.ledger.purchase.types import OutboxBacklog, PurchaseState
 
@@ -22,13 +22,13 @@ async def test_events_come_in_order_and_go_on_where_it_stopped(database18: Datab
     async with await AsyncConnection.connect(database18.owner_url, autocommit=True) as owner:
         for n in range(6):
             await write(owner, ("a", "b")[n % 2], n)
-    async with opened(database18.runtime_url) as ledger:
+    async with open_ledger(database18.runtime_url) as ledger:
         assert await ledger.outbox_pending(0) == []
         first = await ledger.outbox_pending(4)
         assert [(event.tenant_id, event.data["n"]) for event in first] == [("a", 0), ("b", 1), ("a", 2), ("b", 3)]
         assert [event.seq for event in first] == sorted(event.seq for event in first)
         await ledger.outbox_published([first[0].id, first[3].id])
-    async with opened(database18.runtime_url) as again:
+    async with open_ledger(database18.runtime_url) as again:
         assert [event.data["n"] for event in await again.outbox_pending(10)] == [1, 2, 4, 5]
         assert (await again.outbox_pending(1))[0].id == first[1].id
         before = await rows(database18, "SELECT id, published_at FROM vouchers.outbox WHERE published_at IS NOT NULL")
@@ -43,13 +43,13 @@ async def test_tenants_that_are_left_out(database18: Database) -> None:
     async with await AsyncConnection.connect(database18.owner_url, autocommit=True) as owner:
         for n in range(6):
             await write(owner, ("a", "", "c")[n % 3], n)
-    async with opened(database18.runtime_url) as ledger:
+    async with open_ledger(database18.runtime_url) as ledger:
         assert [event.data["n"] for event in await ledger.outbox_pending(3, ["", "a", "nobody"])] == [2, 5]
         assert [event.data["n"] for event in await ledger.outbox_pending(3, ["a"])] == [1, 2, 4]
 
 
 async def test_what_waits(database18: Database) -> None:
-    async with opened(database18.runtime_url) as ledger:
+    async with open_ledger(database18.runtime_url) as ledger:
         assert await ledger.outbox_backlog() == OutboxBacklog(0, 0.0)
         await rows(
             database18,
@@ -70,7 +70,7 @@ async def test_what_waits(database18: Database) -> None:
 async def test_an_event_that_is_not_committed_holds_up_nobody(database18: Database) -> None:
     """Its number is smaller than one that was committed before it: it comes when it is true, and is not missed."""
     async with (
-        opened(database18.runtime_url) as ledger,
+        open_ledger(database18.runtime_url) as ledger,
         holding(database18, WRITE, "slow", '{"n": 1}') as slow,
         await AsyncConnection.connect(database18.owner_url, autocommit=True) as owner,
     ):
@@ -85,7 +85,7 @@ async def test_an_event_that_is_not_committed_holds_up_nobody(database18: Databa
 
 async def test_an_orders_event_says_when_it_came_true(database18: Database) -> None:
     placed = await place(database18, PurchaseState.AWAITING_PAYMENT)
-    async with opened(database18.runtime_url) as ledger:
+    async with open_ledger(database18.runtime_url) as ledger:
         await ledger.receive(placed.event())
         (event,) = await ledger.outbox_pending(10)
     assert await rows(database18, "SELECT settled_at FROM vouchers.purchase") == [(event.at,)]

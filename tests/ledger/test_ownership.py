@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import ask, issue, opened, rows, says, terms
 from tests.ledger.go_service import GoService
+from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
 from tests.ledger.stepping import Connection, stepped
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutOutcome, VoucherOwner, VoucherTerms
@@ -46,7 +46,7 @@ async def test_issued_code_is_not_taken_over_from_another_namespace(
     assert await rows(database, PROMO) == before
     assert await ledger.owners() == [FIRST]
     assert (await ledger.put(terms())).outcome is PutOutcome.UNCHANGED
-    assert (await ledger.redeem(ask())).credit_minor == 25_500
+    assert (await ledger.redeem(redeem_request())).credit_minor == 25_500
 
 
 async def test_conflict_within_a_namespace_names_the_holder(ledger: Ledger) -> None:
@@ -69,14 +69,14 @@ async def test_revoked_code_is_not_handed_to_another_namespace(
     for told in ("billing", "first", "CODE"):
         assert told not in error.value.message
     assert await rows(database, PROMO) == before
-    assert says(await ledger.redeem(ask())) == "VoucherNotFound"
+    assert redeem_outcome(await ledger.redeem(redeem_request())) == "VoucherNotFound"
 
 
 @pytest.mark.parametrize(("uid", "name"), [("voucher-1", "first"), ("voucher-9", "first"), ("voucher-9", "other")])
 async def test_revoked_code_is_issued_again_in_its_namespace(ledger: Ledger, uid: str, name: str) -> None:
     """The same object found again, one that was created anew (restored, or in a namespace made anew), a renamed one."""
     await ledger.put(terms())
-    await ledger.redeem(ask())
+    await ledger.redeem(redeem_request())
     await ledger.revoke(FIRST)
     with pytest.raises(CodeReservedError):
         await ledger.put(foreign())
@@ -119,7 +119,7 @@ async def test_row_that_somebody_deleted_leaves_the_code_its_namespaces(
         await ledger.put(foreign())
     await ledger.put(terms())
     assert await ledger.owners() == [FIRST]
-    assert (await ledger.redeem(ask())).credit_minor == 25_500
+    assert (await ledger.redeem(redeem_request())).credit_minor == 25_500
 
 
 async def test_row_of_0_1_0_is_its_owners(ledger: Ledger, database: Database) -> None:
@@ -143,7 +143,7 @@ async def test_row_of_0_1_0_is_its_owners(ledger: Ledger, database: Database) ->
 
 async def test_released_code_is_issued_in_the_namespace_that_it_was_released_to(ledger: Ledger) -> None:
     await ledger.put(terms())
-    await ledger.redeem(ask(user="ahmed"))
+    await ledger.redeem(redeem_request(user="ahmed"))
     await ledger.revoke(FIRST)
     assert await ledger.release("billing", "first", "sales") == 1
     for refused in (foreign(), terms(uid="voucher-9")):
@@ -152,7 +152,7 @@ async def test_released_code_is_issued_in_the_namespace_that_it_was_released_to(
     moved = foreign(NEWER, namespace="sales", name="moved")
     result = await ledger.put(moved)
     assert (result.outcome, result.counters.times_redeemed) == (PutOutcome.ISSUED, 1)
-    assert says(await ledger.redeem(ask(user="ahmed"))) == "AlreadyRedeemed"
+    assert redeem_outcome(await ledger.redeem(redeem_request(user="ahmed"))) == "AlreadyRedeemed"
     with pytest.raises(CodeConflictError):
         await ledger.put(terms(uid="voucher-9"))
     # From now on it is that namespace's: what was released once is not free for ever.
@@ -196,7 +196,7 @@ async def test_code_of_a_live_voucher_is_not_released(ledger: Ledger) -> None:
 
 
 async def test_one_of_two_namespaces_that_issue_a_free_code_at_once_gets_it(ledger: Ledger, database: Database) -> None:
-    async with opened(database.runtime_url) as other:
+    async with open_ledger(database.runtime_url) as other:
         for n in range(20):
             one = terms(f"RACE-{n}", uid=f"one-{n}", name=f"one-{n}")
             two = foreign(code=f"RACE-{n}", uid=f"two-{n}", name=f"two-{n}")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import opened, rows
-from tests.ledger.purchase_rows import broken, entries, look, outcomes, place, settle_by_hand
+from tests.ledger.helpers import open_ledger, rows
+from tests.ledger.purchase_rows import entries, event_outcomes, mark_mismatches_settled, order_state, place, violated
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PaymentEffect, PurchaseState, Received
@@ -38,17 +38,17 @@ async def test_every_effect_in_every_state(ledger18: Ledger, database18: Databas
     expected, seen = {}, {}
     for state, effect in itertools.product(PurchaseState, PaymentEffect):
         placed = await place(database18, state, user=f"{state}-{effect}")
-        before = await look(database18, placed)
+        before = await order_state(database18, placed)
         if state is ROLLED_BACK and effect is PAID:
             expected[state, effect] = (Received.MISMATCH, *before)
         elif (state, effect) in CHANGES:
             expected[state, effect] = (Received.APPLIED, *CHANGES[state, effect])
         else:
             expected[state, effect] = (Received.NO_CHANGE, *before)
-        seen[state, effect] = (await ledger18.receive(placed.event(effect)), *await look(database18, placed))
+        seen[state, effect] = (await ledger18.receive(placed.event(effect)), *await order_state(database18, placed))
     assert seen == expected
-    assert {invariant for invariant, _ in await broken(database18)} == {"webhook_events"}
-    await settle_by_hand(database18)
+    assert {invariant for invariant, _ in await violated(database18)} == {"webhook_events"}
+    await mark_mismatches_settled(database18)
 
 
 async def test_paid(ledger18: Ledger, database18: Database) -> None:
@@ -100,7 +100,7 @@ async def test_session_or_order_finds_the_purchase(
     placed = await place(database18)
     await place(database18, user="somebody else")
     assert await ledger18.receive(placed.event(**named)) is Received.APPLIED
-    assert (await look(database18, placed))[0] == "completed"
+    assert (await order_state(database18, placed))[0] == "completed"
     assert await rows(database18, "SELECT order_id FROM vouchers.webhook_event") == [(placed.order,)]
 
 
@@ -111,7 +111,7 @@ async def test_a_checkout_that_comes_to_nothing(
     placed = await place(database18, credit=20_000)
     assert await ledger18.receive(placed.event(effect)) is Received.APPLIED
     assert await entries(database18, placed) == [(-11, -HELD, "order-payment"), (11, HELD, "order-payment")]
-    assert await look(database18, placed) == ("cancelled", "cancelled", 20_000)
+    assert await order_state(database18, placed) == ("cancelled", "cancelled", 20_000)
     assert await rows(
         database18,
         "SELECT p.reason, e.amount_minor FROM vouchers.purchase p JOIN credit_ledger e ON e.id = p.release_entry_id",
@@ -125,7 +125,7 @@ async def test_a_full_refund_gives_the_credit_back_once(ledger18: Ledger, databa
     assert await ledger18.receive(placed.event(GIVEN_BACK)) is Received.APPLIED
     assert await ledger18.receive(placed.event(GIVEN_BACK)) is Received.NO_CHANGE
     assert await entries(database18, placed) == [(-10, -HELD, "order-payment"), (10, HELD, "order-payment")]
-    assert await look(database18, placed) == ("refunded", "refunded", HELD)
+    assert await order_state(database18, placed) == ("refunded", "refunded", HELD)
     assert await rows(database18, "SELECT status, updated_at > created_at FROM subscriptions") == [("canceled", True)]
     assert await rows(database18, "SELECT reason FROM vouchers.purchase") == [("Refunded",)]
 
@@ -143,7 +143,7 @@ async def test_without_credit_nothing_is_held_or_released(ledger18: Ledger, data
     for effect, state in ((PAID, "completed"), (EXPIRED, "cancelled"), (GIVEN_BACK, "refunded")):
         placed = await place(database18, credit=0, held=0, due=50_000, user=effect)
         assert await ledger18.receive(placed.event(effect)) is Received.APPLIED
-        assert (await look(database18, placed))[0] == state
+        assert (await order_state(database18, placed))[0] == state
         assert await entries(database18, placed) == []
 
 
@@ -154,8 +154,8 @@ async def test_events_come_in_any_order(ledger18: Ledger, database18: Database) 
             placed = await place(database18, start, user=f"{start}-{n}")
             for effect in order:
                 await ledger18.receive(placed.event(effect))
-            assert await look(database18, placed) == ("refunded", "refunded", HELD), (start, order)
-    assert "mismatch" not in await outcomes(database18)
+            assert await order_state(database18, placed) == ("refunded", "refunded", HELD), (start, order)
+    assert "mismatch" not in await event_outcomes(database18)
 
 
 async def test_an_end_that_comes_too_late(ledger18: Ledger, database18: Database) -> None:
@@ -163,7 +163,7 @@ async def test_an_end_that_comes_too_late(ledger18: Ledger, database18: Database
     await ledger18.receive(placed.event())
     for effect in (EXPIRED, FAILED, PROCESSING, PAID, NONE):
         assert await ledger18.receive(placed.event(effect)) is Received.NO_CHANGE
-    assert await look(database18, placed) == ("completed", "completed", 0)
+    assert await order_state(database18, placed) == ("completed", "completed", 0)
 
 
 async def test_the_same_event_again(ledger18: Ledger, database18: Database) -> None:
@@ -175,22 +175,22 @@ async def test_the_same_event_again(ledger18: Ledger, database18: Database) -> N
         Received.NO_CHANGE,
         Received.DUPLICATE,
     ]
-    assert await outcomes(database18) == ["applied", "no_change"]
+    assert await event_outcomes(database18) == ["applied", "no_change"]
 
 
 async def test_a_look_is_judged_each_time(database18: Database) -> None:
     """What stood in its way may be gone: it is no copy of an event."""
     placed = await place(database18)
     looked = placed.event(looked=True)
-    async with opened(database18.runtime_url, sovereign="muscat.example.org") as door:
+    async with open_ledger(database18.runtime_url, sovereign="muscat.example.org") as door:
         for again in (Received.FOREIGN, Received.DUPLICATE):
             assert await door.receive(replace(looked, sovereign="salalah.example.org")) is again
         assert await door.receive(replace(looked, amount_minor=1)) is Received.MISMATCH
         assert await door.receive(replace(looked, amount_minor=1)) is Received.DUPLICATE
         assert await door.receive(looked) is Received.APPLIED
         assert await door.receive(looked) is Received.DUPLICATE
-    assert await look(database18, placed) == ("completed", "completed", 0)
-    assert await outcomes(database18) == ["applied"]
+    assert await order_state(database18, placed) == ("completed", "completed", 0)
+    assert await event_outcomes(database18) == ["applied"]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ async def test_events_for_nobody_are_kept(ledger18: Ledger, database18: Database
     event = placed.event(**named)
     assert await ledger18.receive(event) is Received.UNKNOWN
     assert await ledger18.receive(event) is Received.DUPLICATE
-    assert await look(database18, placed) == ("awaiting_payment", "pending", 0)
+    assert await order_state(database18, placed) == ("awaiting_payment", "pending", 0)
     assert await rows(database18, "SELECT outcome, session_id, order_id, raw FROM vouchers.webhook_event") == [
         ("unknown", named["session_id"], named["order_id"], event.raw)
     ]
@@ -214,13 +214,13 @@ async def test_events_for_nobody_are_kept(ledger18: Ledger, database18: Database
 
 async def test_another_sovereigns_events_are_kept_without_effect(database18: Database) -> None:
     placed = await place(database18)
-    async with opened(database18.runtime_url, sovereign="muscat.example.org") as door:
+    async with open_ledger(database18.runtime_url, sovereign="muscat.example.org") as door:
         assert await door.receive(placed.event(sovereign="salalah.example.org")) is Received.FOREIGN
-        assert await look(database18, placed) == ("awaiting_payment", "pending", 0)
+        assert await order_state(database18, placed) == ("awaiting_payment", "pending", 0)
         # A charge carries no name: what it names must be ours, then.
         assert await door.receive(placed.event(sovereign="muscat.example.org")) is Received.APPLIED
         assert await door.receive(placed.event(GIVEN_BACK, sovereign=None)) is Received.APPLIED
-    assert await outcomes(database18) == ["foreign", "applied", "applied"]
+    assert await event_outcomes(database18) == ["foreign", "applied", "applied"]
     assert await verify(database18.runtime_url) == []
 
 
@@ -243,4 +243,4 @@ async def test_a_value_that_cannot_be_stored(ledger18: Ledger, database18: Datab
     placed = await place(database18)
     with pytest.raises(RequestRejectedError):
         await ledger18.receive(placed.event(event_id="evt\0"))
-    assert await outcomes(database18) == []
+    assert await event_outcomes(database18) == []

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import rows
-from tests.ledger.purchase_rows import Placed, broken, look, outcomes, place
+from tests.ledger.helpers import rows
+from tests.ledger.purchase_rows import PlacedPurchase, event_outcomes, order_state, place, violated
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import (
@@ -32,12 +32,12 @@ SECOND: dict[str, Any] = {
 }
 
 
-def first(placed: Placed, effect: PaymentEffect = PAID, **changes: Any) -> PaymentEvent:
+def first(placed: PlacedPurchase, effect: PaymentEffect = PAID, **changes: Any) -> PaymentEvent:
     """Make an event of the payment of the purchase's own checkout."""
     return placed.event(effect, **{"payment": Payment(f"pi_{placed.order}", f"ch_{placed.order}"), **changes})
 
 
-def partly(placed: Placed, refunded: int, minutes: int | None = None) -> PaymentEvent:
+def partly(placed: PlacedPurchase, refunded: int, minutes: int | None = None) -> PaymentEvent:
     """Make an event of a refund of the first payment that was asked about so many minutes after noon."""
     seen_at = None if minutes is None else NOON + timedelta(minutes=minutes)
     payment = Payment(f"pi_{placed.order}", f"ch_{placed.order}", None, DUE, refunded, seen_at)
@@ -71,14 +71,17 @@ async def test_a_refund_of_a_second_payment_settles_that_payment_alone(ledger: L
     assert await ledger.receive(first(placed)) is Received.APPLIED
     assert await ledger.receive(placed.event(**SECOND)) is Received.MISMATCH
     (found,) = await verify(database.runtime_url)
-    assert (found.invariant, found.subject) == ("webhook_events", f"redemption {placed.key}, customer {placed.customer}")
+    assert (found.invariant, found.subject) == (
+        "webhook_events",
+        f"redemption {placed.key}, customer {placed.customer}",
+    )
     assert "was paid by payment pi_second of session cs_second, which is completed" in found.detail
     # Its refund names the order and the payment, and as the payment is known, no session.
     assert await ledger.receive(placed.event(REFUNDED, **{**SECOND, "session_id": None})) is Received.NO_CHANGE
-    assert await look(database, placed) == ("completed", "completed", 0)
+    assert await order_state(database, placed) == ("completed", "completed", 0)
     assert await rows(database, "SELECT status FROM subscriptions") == [("active",)]
     assert await rows(database, "SELECT look_at > settled_at FROM vouchers.purchase") == [(True,)]
-    assert await outcomes(database) == ["applied", "no_change", "no_change"]
+    assert await event_outcomes(database) == ["applied", "no_change", "no_change"]
     assert [(row[0], row[5]) for row in await payments(database)] == [(placed.session, False), ("cs_second", True)]
 
 
@@ -87,8 +90,13 @@ async def test_a_refund_of_the_first_payment_keeps_the_second_waiting(ledger18: 
     await ledger18.receive(first(placed))
     await ledger18.receive(placed.event(**SECOND))
     assert await ledger18.receive(first(placed, REFUNDED)) is Received.APPLIED
-    assert await look(database18, placed) == ("refunded", "refunded", HELD)
-    assert await broken(database18) == [("webhook_events", f"redemption {placed.key}, customer {placed.customer}")]
+    assert await order_state(database18, placed) == ("refunded", "refunded", HELD)
+    assert await violated(database18) == [
+        (
+            "webhook_events",
+            f"redemption {placed.key}, customer {placed.customer}",
+        )
+    ]
     assert await ledger18.receive(placed.event(REFUNDED, **SECOND)) is Received.NO_CHANGE
 
 
@@ -98,7 +106,7 @@ async def test_a_refund_that_nobody_can_bind_changes_nothing(ledger: Ledger, dat
     assert await ledger.receive(placed.event(REFUNDED, session_id=None)) is Received.NO_CHANGE
     unknown = placed.event(REFUNDED, session_id=None, payment=Payment("pi_unknown"))
     assert await ledger.receive(unknown) is Received.NO_CHANGE
-    assert await look(database, placed) == ("completed", "completed", 0)
+    assert await order_state(database, placed) == ("completed", "completed", 0)
 
 
 async def test_events_of_two_payments_come_in_any_order(ledger18: Ledger, database18: Database) -> None:
@@ -109,7 +117,7 @@ async def test_events_of_two_payments_come_in_any_order(ledger18: Ledger, databa
         events = (first(placed), placed.event(**second), placed.event(REFUNDED, **second))
         for index in order:
             await ledger18.receive(events[index])
-        assert await look(database18, placed) == ("completed", "completed", 0), order
+        assert await order_state(database18, placed) == ("completed", "completed", 0), order
         assert await verify(database18.runtime_url) == [], order
 
 
@@ -119,11 +127,11 @@ async def test_a_purchase_of_before_payments_were_recorded(
 ) -> None:
     """The session that Stripe names is compared with the purchase's: a second one's refund is not its own."""
     placed = await place(database, state)
-    before = await look(database, placed)
+    before = await order_state(database, placed)
     assert await ledger.receive(placed.event(REFUNDED, **SECOND)) is Received.NO_CHANGE
-    assert await look(database, placed) == before
+    assert await order_state(database, placed) == before
     assert await ledger.receive(first(placed, REFUNDED)) is Received.APPLIED
-    assert await look(database, placed) == ("refunded", "refunded", HELD)
+    assert await order_state(database, placed) == ("refunded", "refunded", HELD)
 
 
 async def test_two_payments_of_an_order_that_was_rolled_back(ledger18: Ledger, database18: Database) -> None:
@@ -132,9 +140,9 @@ async def test_two_payments_of_an_order_that_was_rolled_back(ledger18: Ledger, d
     assert await ledger18.receive(first(placed)) is Received.MISMATCH
     assert await ledger18.receive(first(placed, REFUNDED)) is Received.APPLIED
     assert await ledger18.receive(placed.event(**SECOND)) is Received.MISMATCH
-    assert [invariant for invariant, _ in await broken(database18)] == ["webhook_events"]
+    assert [invariant for invariant, _ in await violated(database18)] == ["webhook_events"]
     assert await ledger18.receive(placed.event(REFUNDED, **SECOND)) is Received.APPLIED
-    assert await look(database18, placed) == ("rolled_back", "failed", HELD)
+    assert await order_state(database18, placed) == ("rolled_back", "failed", HELD)
 
 
 async def test_partial_refunds_add_up(ledger: Ledger, database: Database) -> None:
@@ -144,13 +152,13 @@ async def test_partial_refunds_add_up(ledger: Ledger, database: Database) -> Non
         event = partly(placed, refunded)
         assert await ledger.receive(event) is Received.NO_CHANGE
         assert await ledger.receive(event) is Received.DUPLICATE
-        assert await look(database, placed) == ("completed", "completed", 0)
+        assert await order_state(database, placed) == ("completed", "completed", 0)
         assert [row[3:6] for row in await payments(database)] == [(DUE, refunded, False)]
     # An event of before comes again under another name.
     assert await ledger.receive(partly(placed, 10_000)) is Received.NO_CHANGE
     assert [row[3:6] for row in await payments(database)] == [(DUE, 30_000, False)]
     assert await ledger.receive(partly(placed, DUE)) is Received.APPLIED
-    assert await look(database, placed) == ("refunded", "refunded", HELD)
+    assert await order_state(database, placed) == ("refunded", "refunded", HELD)
     assert [row[3:6] for row in await payments(database)] == [(DUE, DUE, True)]
 
 
@@ -162,7 +170,7 @@ async def test_the_later_answer_about_refunds_counts(ledger: Ledger, database: D
         assert await ledger.receive(partly(placed, refunded, minutes)) is Received.NO_CHANGE
         assert [row[4] for row in await payments(database)] == [expected]
     assert await ledger.receive(partly(placed, DUE, 2)) is Received.NO_CHANGE
-    assert await look(database, placed) == ("completed", "completed", 0)
+    assert await order_state(database, placed) == ("completed", "completed", 0)
 
 
 async def test_a_full_refund_that_fails_is_for_people(ledger18: Ledger, database18: Database) -> None:
@@ -170,7 +178,7 @@ async def test_a_full_refund_that_fails_is_for_people(ledger18: Ledger, database
     await ledger18.receive(first(placed))
     assert await ledger18.receive(partly(placed, DUE, 1)) is Received.APPLIED
     assert await ledger18.receive(partly(placed, 0, 2)) is Received.NO_CHANGE
-    assert await look(database18, placed) == ("refunded", "refunded", HELD)
+    assert await order_state(database18, placed) == ("refunded", "refunded", HELD)
     (found,) = await verify(database18.runtime_url)
     assert found.invariant == "payments"
     assert found.detail == (
@@ -185,10 +193,10 @@ async def test_a_partial_refund_that_comes_before_the_event_of_its_payment(
 ) -> None:
     placed = await place(database18)
     assert await ledger18.receive(partly(placed, 10_000, 1)) is Received.NO_CHANGE
-    assert await look(database18, placed) == ("awaiting_payment", "pending", 0)
+    assert await order_state(database18, placed) == ("awaiting_payment", "pending", 0)
     assert await ledger18.receive(first(placed)) is Received.APPLIED
     assert [row[3:] for row in await payments(database18)] == [(DUE, 10_000, False, True)]
-    assert await look(database18, placed) == ("completed", "completed", 0)
+    assert await order_state(database18, placed) == ("completed", "completed", 0)
 
 
 async def test_what_a_look_found_out_is_recorded_without_an_event(ledger: Ledger, database: Database) -> None:
@@ -199,7 +207,7 @@ async def test_what_a_look_found_out_is_recorded_without_an_event(ledger: Ledger
     assert await payments(database) == [
         (placed.session, f"pi_{placed.order}", f"ch_{placed.order}", DUE, 10_000, False, False)
     ]
-    assert await outcomes(database) == []
+    assert await event_outcomes(database) == []
     await ledger.note_payment(replace(looked, session_id="cs_of_nobody", order_id=None, payment=None))
 
 
@@ -210,7 +218,7 @@ async def test_money_of_another_currency_is_recorded_without_its_amount(ledger18
     assert await ledger18.receive(first(placed, REFUNDED)) is Received.APPLIED
 
 
-def dispute(placed: Placed, status: str, minutes: int, **changes: Any) -> PaymentEvent:
+def dispute(placed: PlacedPurchase, status: str, minutes: int, **changes: Any) -> PaymentEvent:
     said = Dispute("du_1", status, NOON + timedelta(minutes=minutes), 5_000, "fraudulent", "ch_1")
     return first(placed, PaymentEffect.DISPUTED, dispute=said, **changes)
 
@@ -232,7 +240,7 @@ async def test_a_dispute_is_recorded_and_told_to_people(ledger: Ledger, database
         f"dispute du_1 of payment pi_{placed.order} is needs_response (5000 minor units): answer it at Stripe",
     )
     assert await ledger.receive(dispute(placed, "lost", 9)) is Received.NO_CHANGE
-    assert await look(database, placed) == ("completed", "completed", 0)
+    assert await order_state(database, placed) == ("completed", "completed", 0)
     (found,) = await verify(database.runtime_url)
     assert "is lost (5000 minor units): decide what becomes of the order, which is completed" in found.detail
     await rows(database, "UPDATE vouchers.dispute SET settled_at = now()")

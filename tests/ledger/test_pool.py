@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from testbed.postgres import RUNTIME, Database, PostgresServer, StopMode
 from testbed.processes import free_port
-from tests.ledger.drive import ask, issue, opened, rows, says, terms
+from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.schema.migrate import migrate
@@ -55,8 +55,14 @@ async def complaint(ledger: Ledger) -> str:
 
 
 async def test_every_call_says_that_postgresql_is_away() -> None:
-    async with opened(f"postgresql://nobody:secret@127.0.0.1:{free_port()}/none") as ledger:
-        calls = (ledger.redeem(ask()), ledger.put(terms()), ledger.counters(), ledger.owners(), ledger.balance("a"))
+    async with open_ledger(f"postgresql://nobody:secret@127.0.0.1:{free_port()}/none") as ledger:
+        calls = (
+            ledger.redeem(redeem_request()),
+            ledger.put(terms()),
+            ledger.counters(),
+            ledger.owners(),
+            ledger.balance("a"),
+        )
         answers = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(answer) for answer in answers} == {LedgerUnavailableError}
     (message,) = {str(answer) for answer in answers}
@@ -68,7 +74,7 @@ async def test_missing_settings() -> None:
     def missing() -> str:
         raise FileNotFoundError("/etc/ledger/uri")
 
-    async with opened(missing) as ledger:
+    async with open_ledger(missing) as ledger:
         assert "settings are missing" in await complaint(ledger)
 
 
@@ -77,15 +83,15 @@ async def test_missing_settings() -> None:
     [({"password": "wrong"}, "refuses the login"), ({"dbname": "nowhere"}, "no such database")],
 )
 async def test_wrong_settings(database18: Database, change: dict[str, str], line: str) -> None:
-    async with opened(make_conninfo(database18.runtime_url, **change)) as ledger:
+    async with open_ledger(make_conninfo(database18.runtime_url, **change)) as ledger:
         assert line in await complaint(ledger)
 
 
 async def test_a_ledger_without_schema(empty_database: Database) -> None:
-    async with opened(empty_database.owner_url) as ledger:
+    async with open_ledger(empty_database.owner_url) as ledger:
         assert "voucher-operator migrate" in await complaint(ledger)
         with pytest.raises(LedgerUnavailableError, match="voucher-operator migrate"):
-            await ledger.redeem(ask())
+            await ledger.redeem(redeem_request())
         with pytest.raises(LedgerUnavailableError, match="voucher-operator migrate"):
             await ledger.put(terms())
         await migrate(empty_database.owner_url, currency="OMR", runtime_role=RUNTIME)
@@ -94,23 +100,23 @@ async def test_a_ledger_without_schema(empty_database: Database) -> None:
 
 async def test_a_role_without_rights(database18: Database) -> None:
     await rows(database18, f"REVOKE USAGE ON SCHEMA vouchers FROM {RUNTIME}")
-    async with opened(database18.runtime_url) as ledger:
+    async with open_ledger(database18.runtime_url) as ledger:
         assert "lacks rights" in await complaint(ledger)
         with pytest.raises(LedgerUnavailableError, match="lacks rights"):
-            await ledger.redeem(ask())
+            await ledger.redeem(redeem_request())
 
 
 async def test_a_standby(database18: Database) -> None:
     await issue(database18)
     await rows(database18, f"ALTER DATABASE {database18.name} SET default_transaction_read_only = on")
-    async with opened(database18.runtime_url) as ledger:
+    async with open_ledger(database18.runtime_url) as ledger:
         with pytest.raises(LedgerUnavailableError, match="read-only"):
-            await ledger.redeem(ask())
+            await ledger.redeem(redeem_request())
 
 
 async def test_no_connection_left(database18: Database) -> None:
     await rows(database18, f"ALTER DATABASE {database18.name} CONNECTION LIMIT 0")
-    async with opened(database18.runtime_url) as ledger:
+    async with open_ledger(database18.runtime_url) as ledger:
         assert "no connection left" in await complaint(ledger)
         await rows(database18, f"ALTER DATABASE {database18.name} CONNECTION LIMIT -1")
         await ledger.info()
@@ -119,7 +125,7 @@ async def test_no_connection_left(database18: Database) -> None:
 async def test_a_rotated_password(own_server: PostgresServer, own_database: Database) -> None:
     url = own_database.runtime_url
     old = str(psycopg.conninfo.conninfo_to_dict(url)["password"])
-    async with opened(lambda: url) as ledger:
+    async with open_ledger(lambda: url) as ledger:
         await ledger.info()
         set_password(own_server, "rotated")
         try:
@@ -138,7 +144,7 @@ def set_password(server: PostgresServer, password: str) -> None:
 
 async def test_postgresql_comes_later(own_server: PostgresServer, own_database: Database) -> None:
     own_server.stop()
-    async with opened(own_database.runtime_url) as ledger:
+    async with open_ledger(own_database.runtime_url) as ledger:
         try:
             assert "cannot be reached" in await complaint(ledger)
             assert "cannot be reached" in await complaint(ledger)
@@ -151,10 +157,10 @@ async def test_postgresql_comes_later(own_server: PostgresServer, own_database: 
 async def test_idle_connections_are_renewed(own_server: PostgresServer, own_database: Database, mode: StopMode) -> None:
     """All of the pool's connections are dead after a restart, and the first call succeeds none the less."""
     await issue(own_database)
-    async with opened(own_database.runtime_url) as ledger:
+    async with open_ledger(own_database.runtime_url) as ledger:
         await asyncio.gather(*(ledger.info() for _ in range(20)))
         await asyncio.to_thread(own_server.restart, mode)
-        assert says(await ledger.redeem(ask())) == "redeemed"
+        assert redeem_outcome(await ledger.redeem(redeem_request())) == "redeemed"
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
@@ -164,25 +170,25 @@ async def test_a_restart_under_load_loses_nothing(
     await issue(own_database)
     stop = asyncio.Event()
 
-    async with opened(own_database.runtime_url) as ledger:
+    async with open_ledger(own_database.runtime_url) as ledger:
 
         async def redeem(request: RedeemRequest) -> str:
             while True:
                 try:
-                    return says(await ledger.redeem(request))
+                    return redeem_outcome(await ledger.redeem(request))
                 except LedgerUnavailableError:
                     await asyncio.sleep(0.05)
 
         async def caller() -> list[str]:
             answers = []
             while not stop.is_set():
-                answers.append(await redeem(ask()))
+                answers.append(await redeem(redeem_request()))
             return answers
 
         callers = [asyncio.create_task(caller()) for _ in range(20)]
         for _ in range(3):
             await asyncio.to_thread(own_server.restart, mode)
-            await redeem(ask())
+            await redeem(redeem_request())
         stop.set()
         answers = [answer for each in await asyncio.gather(*callers) for answer in each]
     assert set(answers) == {"redeemed"}
@@ -200,7 +206,7 @@ async def test_a_killed_backend_is_replaced(ledger: Ledger, database: Database) 
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND application_name = 'voucher-operator'",
         )
-        assert says(await ledger.redeem(ask())) == "redeemed"
+        assert redeem_outcome(await ledger.redeem(redeem_request())) == "redeemed"
 
 
 async def test_sessions_have_limits_and_a_name(ledger: Ledger) -> None:
@@ -213,7 +219,7 @@ async def test_sessions_have_limits_and_a_name(ledger: Ledger) -> None:
 
 async def test_whoever_is_cancelled_hears_it(own_database: Database) -> None:
     """In a queue for connections, too, where a library may lose it: each is cancelled once, and ends."""
-    async with opened(own_database.runtime_url) as ledger:
+    async with open_ledger(own_database.runtime_url) as ledger:
 
         async def ask_for_ever() -> None:
             while True:

@@ -5,9 +5,17 @@ from dataclasses import replace
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import ask, issue, opened, rows, terms
 from tests.ledger.go_service import GoService
-from tests.ledger.purchase_drive import again, bought, buy, counted, events, give, told
+from tests.ledger.helpers import issue, open_ledger, redeem_request, rows, terms
+from tests.ledger.purchase_helpers import (
+    add_credit,
+    events,
+    place_purchase,
+    purchase_outcome,
+    purchase_request,
+    row_counts,
+    with_redeem_changes,
+)
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PurchaseState
 from voucher_operator.ledger.types import Outcome
@@ -27,7 +35,7 @@ NOTHING = {
 
 async def test_credit_of_the_code_covers_all(ledger18: Ledger, database18: Database) -> None:
     await ledger18.put(terms())
-    request = buy(9_500, "code", "ahmed")
+    request = purchase_request(9_500, "code", "ahmed")
     result = await ledger18.purchase(request)
     purchase = result.purchase
     assert purchase is not None
@@ -54,8 +62,8 @@ async def test_credit_of_the_code_covers_all(ledger18: Ledger, database18: Datab
 
 async def test_events_of_a_covered_order(ledger18: Ledger, database18: Database) -> None:
     await ledger18.put(terms())
-    request = buy(9_500, "CODE", "ahmed")
-    purchase = await bought(ledger18, request)
+    request = purchase_request(9_500, "CODE", "ahmed")
+    purchase = await place_purchase(ledger18, request)
     voucher = {"code": "CODE", "namespace": "billing", "name": "first", "credit_minor": 25_500, "currency": "OMR"}
     assert await events(database18) == [
         ("voucher.issued", "", voucher),
@@ -85,9 +93,9 @@ async def test_events_of_a_covered_order(ledger18: Ledger, database18: Database)
 
 async def test_part_covered(ledger18: Ledger, database18: Database) -> None:
     await ledger18.put(terms(credit_minor=10_000))
-    await give(database18, "ahmed", 1_000)
-    request = buy(50_000, "CODE", "ahmed")
-    purchase = await bought(ledger18, request)
+    await add_credit(database18, "ahmed", 1_000)
+    request = purchase_request(50_000, "CODE", "ahmed")
+    purchase = await place_purchase(ledger18, request)
     assert (purchase.state, purchase.held_minor, purchase.due_minor) == (PurchaseState.PENDING, 11_000, 39_000)
     assert (purchase.granted_minor, purchase.settled_at, purchase.session_id) == (10_000, None, None)
     assert await ledger18.balance("ahmed") == 0
@@ -127,8 +135,10 @@ ALLOWED = [
 
 async def test_the_card_pays_what_the_currency_allows(ledger18: Ledger, database18: Database) -> None:
     for n, (balance, total, step, minimum, held, due) in enumerate(ALLOWED):
-        await give(database18, f"user-{n}", balance)
-        result = await ledger18.purchase(buy(total, "", f"user-{n}", step_minor=step, minimum_minor=minimum))
+        await add_credit(database18, f"user-{n}", balance)
+        result = await ledger18.purchase(
+            purchase_request(total, "", f"user-{n}", step_minor=step, minimum_minor=minimum)
+        )
         if held is None:
             assert (result.refusal, result.purchase) == (Reason.INVALID_ORDER, None), ALLOWED[n]
         else:
@@ -138,9 +148,9 @@ async def test_the_card_pays_what_the_currency_allows(ledger18: Ledger, database
 
 
 async def test_a_price_of_nothing(ledger18: Ledger, database18: Database) -> None:
-    purchase = await bought(ledger18, buy(0, "", "ahmed", payable=False))
+    purchase = await place_purchase(ledger18, purchase_request(0, "", "ahmed", payable=False))
     assert (purchase.state, purchase.held_minor, purchase.due_minor) == (PurchaseState.COMPLETED, 0, 0)
-    assert await counted(database18) == NOTHING | {
+    assert await row_counts(database18) == NOTHING | {
         "customers": 1,
         "orders": 1,
         "subscriptions": 1,
@@ -150,9 +160,9 @@ async def test_a_price_of_nothing(ledger18: Ledger, database18: Database) -> Non
 
 
 async def test_only_the_balance(ledger18: Ledger, database18: Database) -> None:
-    await give(database18, "ahmed", 10_000)
-    result = await ledger18.purchase(buy(9_000, "", "ahmed", payable=False))
-    assert (told(result), result.redeemed) == ("completed", None)
+    await add_credit(database18, "ahmed", 10_000)
+    result = await ledger18.purchase(purchase_request(9_000, "", "ahmed", payable=False))
+    assert (purchase_outcome(result), result.redeemed) == ("completed", None)
     assert result.purchase is not None
     assert result.purchase.granted_minor == 0
     assert await rows(database18, "SELECT promo_code FROM orders") == [(None,)]
@@ -161,68 +171,71 @@ async def test_only_the_balance(ledger18: Ledger, database18: Database) -> None:
 
 async def test_a_customer_keeps_tenant_and_address(ledger18: Ledger, database18: Database) -> None:
     """They are those of the first checkout; the order has its own."""
-    await give(database18, "ahmed", 10_000, "first")
-    purchase = await bought(ledger18, buy(9_000, "", "ahmed", any_tenant=True))
+    await add_credit(database18, "ahmed", 10_000, "first")
+    purchase = await place_purchase(ledger18, purchase_request(9_000, "", "ahmed", any_tenant=True))
     assert (purchase.tenant_id, purchase.email) == ("tenant", "someone@example.com")
     assert await rows(database18, "SELECT tenant_id, email FROM customers") == [("first", "first@example.com")]
 
 
 async def test_a_debt_that_the_go_service_made(database18: Database) -> None:
     """Two of its checkouts at once can spend more than there is: nothing is held then, and `verify` tells of it."""
-    async with opened(database18.runtime_url) as ledger, GoService.connect(database18.owner_url) as go:
+    async with open_ledger(database18.runtime_url) as ledger, GoService.connect(database18.owner_url) as go:
         await issue(database18, "TEN", 10)
         customer = await go.customer("ahmed")
         await go.redeem(customer, "TEN")
         await go.spend(customer, 9)
         await go.spend(customer, 9)
-        purchase = await bought(ledger, buy(50_000, "", "ahmed"))
+        purchase = await place_purchase(ledger, purchase_request(50_000, "", "ahmed"))
         assert (purchase.held_minor, purchase.due_minor) == (0, 50_000)
         await issue(database18, "MORE", 20)
-        purchase = await bought(ledger, buy(50_000, "MORE", "ahmed"))
+        purchase = await place_purchase(ledger, purchase_request(50_000, "MORE", "ahmed"))
         assert (purchase.held_minor, purchase.due_minor) == (12_000, 38_000)
-        assert told(await ledger.purchase(buy(1_000, "", "ahmed", payable=False))) == "PaymentProcessorNotConfigured"
+        assert (
+            purchase_outcome(await ledger.purchase(purchase_request(1_000, "", "ahmed", payable=False)))
+            == "PaymentProcessorNotConfigured"
+        )
 
 
 async def test_unpayable_leaves_nothing(ledger18: Ledger, database18: Database) -> None:
     """The failure that started it all: a voucher of 10, an order of 50, no Stripe."""
     await issue(database18, "TEN", 10, max_redemptions=1)
-    request = buy(50_000, "TEN", "ahmed", payable=False)
+    request = purchase_request(50_000, "TEN", "ahmed", payable=False)
     result = await ledger18.purchase(request)
     assert (result.refusal, result.purchase, result.redeemed) == (
         Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED,
         None,
         None,
     )
-    assert await counted(database18) == NOTHING
+    assert await row_counts(database18) == NOTHING
     assert await rows(database18, "SELECT times_redeemed, granted_minor, last_redeemed_at FROM promo_codes") == [
         (0, 0, None)
     ]
     replayed = await ledger18.purchase(request)
     assert (replayed.refusal, replayed.replayed, replayed.decided_at) == (result.refusal, True, result.decided_at)
     # Deleted and created again, when Stripe is there: it is judged anew.
-    anew = again(replace(request, payable=True), uid="another")
-    assert told(await ledger18.purchase(anew)) == "pending"
+    anew = with_redeem_changes(replace(request, payable=True), uid="another")
+    assert purchase_outcome(await ledger18.purchase(anew)) == "pending"
     assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(1,)]
     assert await rows(database18, "SELECT outcome, uid FROM vouchers.redemption") == [("redeemed", "another")]
 
 
 async def test_unpayable_without_a_code_is_bound_to_its_uid(ledger18: Ledger, database18: Database) -> None:
-    request = buy(50_000, "", "ahmed", payable=False)
-    assert told(await ledger18.purchase(request)) == "PaymentProcessorNotConfigured"
-    assert await counted(database18) == NOTHING
-    assert told(await ledger18.purchase(replace(request, payable=True))) == "PaymentProcessorNotConfigured"
-    purchase = await bought(ledger18, again(replace(request, payable=True), uid="another"))
+    request = purchase_request(50_000, "", "ahmed", payable=False)
+    assert purchase_outcome(await ledger18.purchase(request)) == "PaymentProcessorNotConfigured"
+    assert await row_counts(database18) == NOTHING
+    assert purchase_outcome(await ledger18.purchase(replace(request, payable=True))) == "PaymentProcessorNotConfigured"
+    purchase = await place_purchase(ledger18, with_redeem_changes(replace(request, payable=True), uid="another"))
     assert (purchase.uid, purchase.due_minor) == ("another", 50_000)
 
 
 async def test_an_unpayable_one_takes_nothing_from_its_neighbours(ledger18: Ledger, database18: Database) -> None:
     """It is judged first, and had it stayed, the only use of the code would be its own."""
     await issue(database18, "TEN", 10, max_redemptions=1)
-    first = buy(50_000, "TEN", "ahmed", payable=False)
-    second = buy(9_000, "TEN", "sara")
-    third = buy(9_000, "TEN", "omar")
+    first = purchase_request(50_000, "TEN", "ahmed", payable=False)
+    second = purchase_request(9_000, "TEN", "sara")
+    third = purchase_request(9_000, "TEN", "omar")
     results = await ledger18._purchase([first, second, third])
-    assert [told(result) for result in results if not isinstance(result, Exception)] == [
+    assert [purchase_outcome(result) for result in results if not isinstance(result, Exception)] == [
         "PaymentProcessorNotConfigured",
         "completed",
         "RedemptionLimitReached",
@@ -235,82 +248,89 @@ async def test_a_refused_code_stops_the_purchase(ledger18: Ledger, database18: D
     await rows(database18, "UPDATE vouchers.terms SET valid_until = now() - interval '1 second'")
     await issue(database18, "OFF", active=False)
     await issue(database18, "FULL", max_redemptions=1)
-    await ledger18.redeem(ask("FULL"))
-    before = await counted(database18)
+    await ledger18.redeem(redeem_request("FULL"))
+    before = await row_counts(database18)
     for code, refusal in (
         ("NONE", "VoucherNotFound"),
         ("OFF", "VoucherInactive"),
         ("OVER", "VoucherExpired"),
         ("FULL", "RedemptionLimitReached"),
     ):
-        request = buy(50_000, code, "ahmed")
+        request = purchase_request(50_000, code, "ahmed")
         result = await ledger18.purchase(request)
-        assert (told(result), result.purchase, result.redeemed) == (refusal, None, None)
+        assert (purchase_outcome(result), result.purchase, result.redeemed) == (refusal, None, None)
         replayed = await ledger18.purchase(request)
-        assert (told(replayed), replayed.replayed) == (refusal, True)
-    assert await counted(database18) == before
+        assert (purchase_outcome(replayed), replayed.replayed) == (refusal, True)
+    assert await row_counts(database18) == before
 
 
 async def test_a_code_that_was_redeemed_before(ledger18: Ledger, database18: Database) -> None:
     await issue(database18)
-    await ledger18.redeem(ask(user="ahmed"))
-    assert told(await ledger18.purchase(buy(9_000, "CODE", "ahmed"))) == "AlreadyRedeemed"
-    assert told(await ledger18.purchase(buy(9_000, "", "ahmed"))) == "completed"
+    await ledger18.redeem(redeem_request(user="ahmed"))
+    assert purchase_outcome(await ledger18.purchase(purchase_request(9_000, "CODE", "ahmed"))) == "AlreadyRedeemed"
+    assert purchase_outcome(await ledger18.purchase(purchase_request(9_000, "", "ahmed"))) == "completed"
 
 
 async def test_a_voucher_on_its_way(ledger18: Ledger, database18: Database) -> None:
-    request = buy(9_000, redeem=ask("LATE", "ahmed", provisional=True))
-    assert told(await ledger18.purchase(request)) == "VoucherNotFound"
+    request = purchase_request(9_000, redeem=redeem_request("LATE", "ahmed", provisional=True))
+    assert purchase_outcome(await ledger18.purchase(request)) == "VoucherNotFound"
     assert await rows(database18, "SELECT 1 FROM vouchers.redemption") == []
     await issue(database18, "LATE")
-    assert told(await ledger18.purchase(request)) == "completed"
+    assert purchase_outcome(await ledger18.purchase(request)) == "completed"
 
 
 async def test_a_request_asked_again(ledger18: Ledger, database18: Database) -> None:
     await issue(database18)
-    for request in (buy(9_000, "CODE", "ahmed"), buy(50_000, "", "sara")):
+    for request in (purchase_request(9_000, "CODE", "ahmed"), purchase_request(50_000, "", "sara")):
         first = await ledger18.purchase(request)
         second = await ledger18.purchase(request)
         # A Redemption deleted and created again from Git has another uid.
-        third = await ledger18.purchase(again(request, uid="another"))
+        third = await ledger18.purchase(with_redeem_changes(request, uid="another"))
         assert (first.replayed, second.replayed, third.replayed) == (False, True, True)
         assert first.purchase == second.purchase == third.purchase
-    assert (await counted(database18))["orders"] == 2
+    assert (await row_counts(database18))["orders"] == 2
 
 
 async def test_a_key_is_bound_for_ever(ledger18: Ledger, database18: Database) -> None:
     """Whatever a key did before, with or without a code: it does nothing else."""
     await issue(database18)
     await issue(database18, "MORE")
-    coded, plain, redeemed = buy(9_000, "CODE", "ahmed"), buy(50_000, "", "sara"), ask(user="omar")
-    await bought(ledger18, coded)
-    await bought(ledger18, plain)
+    coded, plain, redeemed = (
+        purchase_request(9_000, "CODE", "ahmed"),
+        purchase_request(50_000, "", "sara"),
+        redeem_request(user="omar"),
+    )
+    await place_purchase(ledger18, coded)
+    await place_purchase(ledger18, plain)
     await ledger18.redeem(redeemed)
-    before = await counted(database18)
+    before = await row_counts(database18)
     for used in (coded.redeem, plain.redeem, redeemed):
         other = replace(used, request_hash="other", code="MORE", uid="another")
-        assert told(await ledger18.purchase(buy(9_000, redeem=other))) == "IdempotencyConflict"
-        assert told(await ledger18.purchase(buy(0, redeem=replace(other, code="")))) == "IdempotencyConflict"
+        assert purchase_outcome(await ledger18.purchase(purchase_request(9_000, redeem=other))) == "IdempotencyConflict"
+        assert (
+            purchase_outcome(await ledger18.purchase(purchase_request(0, redeem=replace(other, code=""))))
+            == "IdempotencyConflict"
+        )
         assert (await ledger18.redeem(other)).refusal is Reason.IDEMPOTENCY_CONFLICT
-        unpayable = buy(50_000, redeem=other, payable=False)
-        assert told(await ledger18.purchase(unpayable)) == "IdempotencyConflict"
-    assert await counted(database18) == before
+        unpayable = purchase_request(50_000, redeem=other, payable=False)
+        assert purchase_outcome(await ledger18.purchase(unpayable)) == "IdempotencyConflict"
+    assert await row_counts(database18) == before
 
 
 async def test_what_cannot_be_stored_harms_no_neighbour(ledger18: Ledger, database18: Database) -> None:
-    good = buy(0, "", "ahmed")
+    good = purchase_request(0, "", "ahmed")
     with pytest.raises(RequestRejectedError):
         await ledger18.purchase(replace(good, plan_id="a\0b"))
     with pytest.raises(RequestRejectedError):
         await ledger18.purchase(replace(good, total_minor=2**62))
-    assert await counted(database18) == NOTHING
-    assert told(await ledger18.purchase(good)) == "completed"
+    assert await row_counts(database18) == NOTHING
+    assert purchase_outcome(await ledger18.purchase(good)) == "completed"
 
 
 async def test_a_code_from_a_secret_is_in_no_event(ledger18: Ledger, database18: Database) -> None:
     await ledger18.put(terms("HUSH-1", from_secret=True, credit_minor=1_000))
-    request = buy(50_000, "HUSH-1", "ahmed")
-    await bought(ledger18, request)
+    request = purchase_request(50_000, "HUSH-1", "ahmed")
+    await place_purchase(ledger18, request)
     await ledger18.compensate(request.key, Reason.PAYMENT_REJECTED)
     await ledger18.revoke((await ledger18.owners())[0])
     seen = await events(database18)
@@ -326,7 +346,7 @@ async def test_a_code_from_a_secret_is_in_no_event(ledger18: Ledger, database18:
     # Whoever brings the code back: it is the same secret, though the window that its Voucher had is no longer one.
     await rows(database18, "UPDATE promo_codes SET deleted_at = NULL, active = true")
     await rows(database18, "UPDATE vouchers.terms SET valid_until = now() - interval '1 day'")
-    assert (await ledger18.redeem(ask("HUSH-1"))).refusal is None
+    assert (await ledger18.redeem(redeem_request("HUSH-1"))).refusal is None
     assert len(await events(database18, "voucher.redeemed")) == 2
     assert "HUSH" not in str(await events(database18))
 

@@ -7,9 +7,17 @@ from typing import Any
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import issue, opened, rows, terms
 from tests.ledger.go_service import GoService
-from tests.ledger.purchase_drive import again, bought, buy, counted, events, give, told
+from tests.ledger.helpers import issue, open_ledger, rows, terms
+from tests.ledger.purchase_helpers import (
+    add_credit,
+    events,
+    place_purchase,
+    purchase_outcome,
+    purchase_request,
+    row_counts,
+    with_redeem_changes,
+)
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
@@ -37,9 +45,9 @@ async def entries(database: Database) -> list[tuple[Any, ...]]:
 
 async def test_all_of_it_is_taken_back(ledger18: Ledger, database18: Database) -> None:
     await ledger18.put(terms(max_redemptions=1, credit_minor=10_500))
-    await give(database18, "ahmed", 1_000)
-    request = buy(50_000, "CODE", "ahmed")
-    placed = await bought(ledger18, request)
+    await add_credit(database18, "ahmed", 1_000)
+    request = purchase_request(50_000, "CODE", "ahmed")
+    placed = await place_purchase(ledger18, request)
     taken = await back(ledger18, placed)
     assert (taken.state, taken.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_REJECTED)
     assert (taken.order_id, taken.held_minor, taken.settled_at is not None) == (placed.order_id, 11_500, True)
@@ -76,14 +84,14 @@ async def test_all_of_it_is_taken_back(ledger18: Ledger, database18: Database) -
         )
     ]
     # The customer may redeem again, under another name; under this one it stays taken back.
-    assert told(await ledger18.purchase(request)) == "rolled_back"
-    assert told(await ledger18.purchase(buy(9_000, "CODE", "ahmed"))) == "completed"
+    assert purchase_outcome(await ledger18.purchase(request)) == "rolled_back"
+    assert purchase_outcome(await ledger18.purchase(purchase_request(9_000, "CODE", "ahmed"))) == "completed"
 
 
 async def test_twice_and_by_two_at_once(ledger18: Ledger, database18: Database) -> None:
     await issue(database18)
-    placed = await bought(ledger18, buy(50_000, "CODE", "ahmed"))
-    async with opened(database18.runtime_url) as other:
+    placed = await place_purchase(ledger18, purchase_request(50_000, "CODE", "ahmed"))
+    async with open_ledger(database18.runtime_url) as other:
         taken = await asyncio.gather(*(back(door, placed) for door in (ledger18, other) * 8))
     assert {(one.state, one.reason, one.settled_at) for one in taken} == {
         (PurchaseState.ROLLED_BACK, Reason.PAYMENT_REJECTED, taken[0].settled_at)
@@ -96,28 +104,28 @@ async def test_twice_and_by_two_at_once(ledger18: Ledger, database18: Database) 
 async def test_only_a_pending_one_is_taken_back(ledger18: Ledger, database18: Database) -> None:
     """A customer who has the checkout URL may be about to pay."""
     await issue(database18)
-    placed = await bought(ledger18, buy(50_000, "CODE", "ahmed"))
-    before = await counted(database18)
+    placed = await place_purchase(ledger18, purchase_request(50_000, "CODE", "ahmed"))
+    before = await row_counts(database18)
     for state in set(PurchaseState) - {PurchaseState.PENDING}:
         await rows(database18, "UPDATE vouchers.purchase SET state = %s", state.value)
         assert (await back(ledger18, placed)).state is state
-    assert await counted(database18) == before
+    assert await row_counts(database18) == before
     assert await rows(database18, "SELECT status FROM orders") == [("pending",)]
     await rows(database18, "UPDATE vouchers.purchase SET state = 'pending'")
 
 
 async def test_a_completed_one_stays(ledger18: Ledger, database18: Database) -> None:
     await issue(database18)
-    placed = await bought(ledger18, buy(9_000, "CODE", "ahmed"))
+    placed = await place_purchase(ledger18, purchase_request(9_000, "CODE", "ahmed"))
     assert await back(ledger18, placed) == placed
     assert await ledger18.compensate(Key("nobody/knows"), Reason.ABANDONED) is None
 
 
 async def test_without_a_code_and_without_a_hold(ledger18: Ledger, database18: Database) -> None:
-    await give(database18, "ahmed", 1_000)
-    await back(ledger18, await bought(ledger18, buy(50_000, "", "ahmed")))
+    await add_credit(database18, "ahmed", 1_000)
+    await back(ledger18, await place_purchase(ledger18, purchase_request(50_000, "", "ahmed")))
     assert await ledger18.balance("ahmed") == 1_000
-    await back(ledger18, await bought(ledger18, buy(50_000, "", "sara")))
+    await back(ledger18, await place_purchase(ledger18, purchase_request(50_000, "", "sara")))
     assert len(await entries(database18)) == 3
     assert await rows(database18, "SELECT DISTINCT status FROM orders") == [("failed",)]
     told_of = [data for _, _, data in await events(database18, "redemption.rolled_back")]
@@ -130,7 +138,7 @@ async def test_without_a_code_and_without_a_hold(ledger18: Ledger, database18: D
 async def test_the_go_service_spent_the_credit_meanwhile(ledger18: Ledger, database18: Database) -> None:
     """The hold is released, which pays its debt; what cannot be taken back without another debt stays."""
     await issue(database18)
-    placed = await bought(ledger18, buy(50_000, "CODE", "ahmed"))
+    placed = await place_purchase(ledger18, purchase_request(50_000, "CODE", "ahmed"))
     async with GoService.connect(database18.owner_url) as go:
         await go.spend(await go.customer("ahmed"), 4)
     assert [v.invariant for v in await verify(database18.admin_url)] == ["balance"]
@@ -145,7 +153,7 @@ async def test_the_go_service_spent_the_credit_meanwhile(ledger18: Ledger, datab
 
 async def test_the_go_service_undid_it_meanwhile(ledger18: Ledger, database18: Database) -> None:
     await issue(database18)
-    placed = await bought(ledger18, buy(50_000, "CODE", "ahmed"))
+    placed = await place_purchase(ledger18, purchase_request(50_000, "CODE", "ahmed"))
     async with GoService.connect(database18.owner_url) as go:
         assert await go.undo(await go.customer("ahmed"), "CODE")
     await back(ledger18, placed)
@@ -155,7 +163,7 @@ async def test_the_go_service_undid_it_meanwhile(ledger18: Ledger, database18: D
 
 async def test_the_code_is_gone_meanwhile(ledger18: Ledger) -> None:
     await ledger18.put(terms())
-    placed = await bought(ledger18, buy(50_000, "CODE", "ahmed"))
+    placed = await place_purchase(ledger18, purchase_request(50_000, "CODE", "ahmed"))
     await ledger18.revoke((await ledger18.owners())[0])
     await back(ledger18, placed)
     assert await ledger18.balance("ahmed") == 0
@@ -164,8 +172,8 @@ async def test_the_code_is_gone_meanwhile(ledger18: Ledger) -> None:
 async def test_against_a_checkout_that_is_noted_at_the_same_time(ledger18: Ledger, database18: Database) -> None:
     """One of the two comes first, and the other one leaves it so."""
     await issue(database18)
-    placed = [await bought(ledger18, buy(50_000, "CODE")) for _ in range(12)]
-    async with opened(database18.runtime_url) as other:
+    placed = [await place_purchase(ledger18, purchase_request(50_000, "CODE")) for _ in range(12)]
+    async with open_ledger(database18.runtime_url) as other:
         await asyncio.gather(
             *(back(ledger18, one) for one in placed),
             *(other.note_session(one.key, f"cs_{one.key}", "https://pay", EXPIRES) for one in placed),
@@ -182,12 +190,12 @@ async def test_against_a_checkout_that_is_noted_at_the_same_time(ledger18: Ledge
 
 async def test_against_purchases_of_the_same_customer(ledger18: Ledger, database18: Database) -> None:
     """While holds come and go, nobody spends what is held, and nothing deadlocks for long."""
-    await give(database18, "ahmed", 10_000)
+    await add_credit(database18, "ahmed", 10_000)
     await issue(database18, "MORE", 5)
-    async with opened(database18.runtime_url) as other:
+    async with open_ledger(database18.runtime_url) as other:
 
         async def try_one(door: Ledger, code: str) -> None:
-            purchase = (await door.purchase(buy(12_000, code, "ahmed"))).purchase
+            purchase = (await door.purchase(purchase_request(12_000, code, "ahmed"))).purchase
             if purchase is not None:
                 assert (await back(other, purchase)).state in (PurchaseState.ROLLED_BACK, PurchaseState.COMPLETED)
 
@@ -198,7 +206,7 @@ async def test_against_purchases_of_the_same_customer(ledger18: Ledger, database
 
 
 async def test_what_is_noted(ledger18: Ledger) -> None:
-    placed = await bought(ledger18, buy(50_000, "", "ahmed"))
+    placed = await place_purchase(ledger18, purchase_request(50_000, "", "ahmed"))
     await ledger18.note_customer(placed.key, "cus_1")
     await ledger18.note_customer(placed.key, "cus_1")
     noted = await ledger18.note_session(placed.key, "cs_1", "https://pay/1", EXPIRES)
@@ -216,15 +224,15 @@ async def test_what_is_noted(ledger18: Ledger) -> None:
 
 
 async def test_which_are_open(ledger18: Ledger) -> None:
-    first, second = [await bought(ledger18, buy(50_000)) for _ in range(2)]
-    await bought(ledger18, buy(0))
+    first, second = [await place_purchase(ledger18, purchase_request(50_000)) for _ in range(2)]
+    await place_purchase(ledger18, purchase_request(0))
     assert await ledger18.open_purchases(1) == [first]
     assert await ledger18.open_purchases(9) == [first, second]
 
 
 async def test_who_is_still_to_be_told(ledger18: Ledger, database18: Database) -> None:
     """An end at once, and again after each pause until it is delivered; the next end anew; no other's."""
-    placed = await bought(ledger18, buy(50_000))
+    placed = await place_purchase(ledger18, purchase_request(50_000))
 
     async def owed(seconds: float = 60, *namespaces: str) -> list[str]:
         return [one.key for one in await ledger18.undelivered_purchases(namespaces or ("billing",), seconds, 9)]
@@ -243,7 +251,7 @@ async def test_who_is_still_to_be_told(ledger18: Ledger, database18: Database) -
 
 
 async def test_a_deadline_by_the_ledgers_clock(ledger18: Ledger) -> None:
-    request = buy(50_000, deadline_seconds=0)
-    await bought(ledger18, request)
+    request = purchase_request(50_000, deadline_seconds=0)
+    await place_purchase(ledger18, request)
     assert [p.overdue for p in (await ledger18.purchase_of(request.key),) if p] == [True]
-    assert told(await ledger18.purchase(again(request, uid="another"))) == "pending"
+    assert purchase_outcome(await ledger18.purchase(with_redeem_changes(request, uid="another"))) == "pending"

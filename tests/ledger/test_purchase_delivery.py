@@ -4,7 +4,7 @@ See also: `test_purchase_compensate`, where one end is followed until it is deli
 """
 
 from testbed.postgres import Database
-from tests.ledger.drive import holding, opened, rows
+from tests.ledger.helpers import holding, open_ledger, rows
 from tests.ledger.purchase_rows import place
 from voucher_operator.ledger.purchase.types import PurchaseState
 
@@ -24,7 +24,7 @@ async def test_namespaces_take_turns(database: Database) -> None:
             minutes,
             placed.key,
         )
-    async with opened(database.runtime_url) as ledger:
+    async with open_ledger(database.runtime_url) as ledger:
 
         async def owed(limit: int) -> set[str]:
             found = await ledger.undelivered_purchases(["small", "big"], 300, limit)
@@ -41,7 +41,7 @@ async def test_namespaces_take_turns(database: Database) -> None:
 async def test_an_end_that_somebody_holds_is_left_to_the_next_look(database: Database) -> None:
     placed = [await place(database, PurchaseState.COMPLETED, user=user) for user in "ab"]
     await rows(database, "UPDATE vouchers.purchase SET settled_at = clock_timestamp()")
-    async with opened(database.runtime_url) as ledger:
+    async with open_ledger(database.runtime_url) as ledger:
         async with holding(database, "SELECT 1 FROM vouchers.purchase WHERE key = %s FOR UPDATE", placed[0].key):
             found = await ledger.undelivered_purchases(["billing"], 300, 9)
             assert [one.key for one in found] == [placed[1].key]

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testbed.postgres import Database
-from tests.ledger.drive import ask, opened, rows
 from tests.ledger.go_service import GoService
-from tests.ledger.purchase_drive import buy, give
+from tests.ledger.helpers import open_ledger, redeem_request, rows
+from tests.ledger.purchase_helpers import add_credit, purchase_request
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PaymentEffect, PaymentEvent, Purchase, PurchaseState
@@ -89,21 +89,21 @@ class History:
         self._events = 0
 
     async def redeem(self, user: str, code: str) -> None:
-        answer = await self._ledger.redeem(ask(code, user))
+        answer = await self._ledger.redeem(redeem_request(code, user))
         assert (answer.refusal is None) == ((user, code) not in self.model.used)
         if answer.refusal is None:
             self.model.grant(user, code)
 
     async def gift(self, user: str, amount: int) -> None:
-        await give(self._database, user, amount)
+        await add_credit(self._database, user, amount)
         self.model.balance[user] += amount
 
     async def go(self, user: str, amount: int) -> None:
         await self._go.spend(await self._go.customer(user), amount)
         self.model.balance[user] -= amount * 1_000
 
-    async def buy(self, user: str, code: str, total: int, payable: bool) -> None:
-        answer = await self._ledger.purchase(buy(total, code, user, payable=payable))
+    async def purchase_request(self, user: str, code: str, total: int, payable: bool) -> None:
+        answer = await self._ledger.purchase(purchase_request(total, code, user, payable=payable))
         before = self.model.balance[user]
         if code and (user, code) in self.model.used:
             assert answer.refusal is Reason.ALREADY_REDEEMED
@@ -183,7 +183,7 @@ async def run(history: History, database: Database, steps: list[tuple[object, ..
 
 @asynccontextmanager
 async def doors(database: Database) -> AsyncIterator[tuple[Ledger, GoService]]:
-    async with opened(database.runtime_url) as ledger, GoService.connect(database.owner_url) as go:
+    async with open_ledger(database.runtime_url) as ledger, GoService.connect(database.owner_url) as go:
         yield ledger, go
 
 

@@ -12,9 +12,16 @@ from typing import Any
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import ask, issue, rows, says
 from tests.ledger.go_service import GoService
-from tests.ledger.purchase_drive import again, bought, buy, counted, give, told
+from tests.ledger.helpers import issue, redeem_outcome, redeem_request, rows
+from tests.ledger.purchase_helpers import (
+    add_credit,
+    place_purchase,
+    purchase_outcome,
+    purchase_request,
+    row_counts,
+    with_redeem_changes,
+)
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase import batch as purchase_batch
 from voucher_operator.ledger.purchase.types import PurchaseRequest, PurchaseState
@@ -25,7 +32,7 @@ MISMATCH = Reason.CUSTOMER_MISMATCH.value
 
 def stranger(total: int = 9_000, code: str = "", user: str = "ahmed", **changes: Any) -> PurchaseRequest:
     """Ask to buy for a tenant that is not the user's."""
-    request = buy(total, code, user, **changes)
+    request = purchase_request(total, code, user, **changes)
     return replace(request, redeem=replace(request.redeem, tenant_id="stranger"))
 
 
@@ -34,65 +41,68 @@ def stranger(total: int = 9_000, code: str = "", user: str = "ahmed", **changes:
 async def test_credit_of_another_tenants_customer_is_not_spent(
     ledger: Ledger, database: Database, total: int, payable: bool
 ) -> None:
-    await give(database, "ahmed", 10_000)
-    before = await counted(database)
+    await add_credit(database, "ahmed", 10_000)
+    before = await row_counts(database)
     request = stranger(total, payable=payable)
     result = await ledger.purchase(request)
-    assert (told(result), result.purchase, result.redeemed) == (MISMATCH, None, None)
-    assert await counted(database) == before
+    assert (purchase_outcome(result), result.purchase, result.redeemed) == (MISMATCH, None, None)
+    assert await row_counts(database) == before
     replayed = await ledger.purchase(request)
-    assert (told(replayed), replayed.replayed, replayed.decided_at) == (MISMATCH, True, result.decided_at)
-    assert told(await ledger.purchase(buy(9_000, "", "ahmed"))) == "completed"
+    assert (purchase_outcome(replayed), replayed.replayed, replayed.decided_at) == (MISMATCH, True, result.decided_at)
+    assert purchase_outcome(await ledger.purchase(purchase_request(9_000, "", "ahmed"))) == "completed"
 
 
 async def test_code_of_the_same_request_is_not_used_up(ledger: Ledger, database: Database) -> None:
     """Its credit would be the customer's, and spent for another tenant at once."""
     await issue(database, "TEN", 10, max_redemptions=1)
-    await give(database, "ahmed", 0)
-    before = await counted(database)
-    assert told(await ledger.purchase(stranger(9_000, "TEN"))) == MISMATCH
-    assert await counted(database) == before
+    await add_credit(database, "ahmed", 0)
+    before = await row_counts(database)
+    assert purchase_outcome(await ledger.purchase(stranger(9_000, "TEN"))) == MISMATCH
+    assert await row_counts(database) == before
     assert await rows(database, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(0, 0)]
-    assert told(await ledger.purchase(buy(9_000, "TEN", "ahmed"))) == "completed"
+    assert purchase_outcome(await ledger.purchase(purchase_request(9_000, "TEN", "ahmed"))) == "completed"
 
 
 async def test_customer_whom_the_go_service_made_is_that_of_its_checkout(ledger: Ledger, database: Database) -> None:
     await issue(database, "TEN", 10)
     async with GoService.connect(database.owner_url) as go:
         await go.redeem(await go.customer("ahmed", "kestrel"), "TEN")
-    assert told(await ledger.purchase(buy(9_000, "", "ahmed"))) == MISMATCH
-    own = buy(9_000, "", "ahmed")
-    assert told(await ledger.purchase(replace(own, redeem=replace(own.redeem, tenant_id="kestrel")))) == "completed"
+    assert purchase_outcome(await ledger.purchase(purchase_request(9_000, "", "ahmed"))) == MISMATCH
+    own = purchase_request(9_000, "", "ahmed")
+    assert (
+        purchase_outcome(await ledger.purchase(replace(own, redeem=replace(own.redeem, tenant_id="kestrel"))))
+        == "completed"
+    )
 
 
 async def test_setting_lets_credit_be_spent_for_any_tenant(ledger: Ledger, database: Database) -> None:
-    await give(database, "ahmed", 10_000)
-    purchase = await bought(ledger, stranger(any_tenant=True))
+    await add_credit(database, "ahmed", 10_000)
+    purchase = await place_purchase(ledger, stranger(any_tenant=True))
     assert (purchase.state, purchase.held_minor, purchase.tenant_id) == (PurchaseState.COMPLETED, 9_000, "stranger")
     assert await rows(database, "SELECT tenant_id FROM customers") == [("tenant",)]
 
 
 async def test_card_alone_pays_for_any_tenant(ledger: Ledger, database: Database) -> None:
     """Nobody's credit is spent: there is none, the card has to pay all of it, or it costs nothing."""
-    await give(database, "ahmed", 0)
-    assert (await bought(ledger, stranger(50_000))).held_minor == 0
-    await give(database, "sara", 100)
-    assert (await bought(ledger, stranger(200, user="sara"))).held_minor == 0
-    assert (await bought(ledger, stranger(0, user="sara"))).held_minor == 0
-    assert told(await ledger.purchase(stranger(9_000, payable=False))) == "PaymentProcessorNotConfigured"
+    await add_credit(database, "ahmed", 0)
+    assert (await place_purchase(ledger, stranger(50_000))).held_minor == 0
+    await add_credit(database, "sara", 100)
+    assert (await place_purchase(ledger, stranger(200, user="sara"))).held_minor == 0
+    assert (await place_purchase(ledger, stranger(0, user="sara"))).held_minor == 0
+    assert purchase_outcome(await ledger.purchase(stranger(9_000, payable=False))) == "PaymentProcessorNotConfigured"
 
 
 async def test_new_customer_is_that_of_the_first_request(ledger: Ledger, database: Database) -> None:
     await issue(database, "TEN", 10)
-    assert told(await ledger.purchase(stranger(9_000, "TEN"))) == "completed"
+    assert purchase_outcome(await ledger.purchase(stranger(9_000, "TEN"))) == "completed"
     assert await rows(database, "SELECT tenant_id FROM customers") == [("stranger",)]
 
 
 async def test_redemption_without_an_order_is_not_refused(ledger: Ledger, database: Database) -> None:
     """It gives credit to the customer and to nobody else, whoever asks."""
     await issue(database, "TEN", 10)
-    await give(database, "ahmed", 0)
-    assert says(await ledger.redeem(ask("TEN", "ahmed", tenant_id="stranger"))) == "redeemed"
+    await add_credit(database, "ahmed", 0)
+    assert redeem_outcome(await ledger.redeem(redeem_request("TEN", "ahmed", tenant_id="stranger"))) == "redeemed"
     assert await ledger.balance("ahmed") == 10_000
     assert await rows(database, "SELECT tenant_id FROM customers") == [("tenant",)]
 
@@ -100,32 +110,35 @@ async def test_redemption_without_an_order_is_not_refused(ledger: Ledger, databa
 async def test_key_that_has_bought_keeps_its_answer_whatever_the_setting_says_now(
     ledger: Ledger, database: Database
 ) -> None:
-    await give(database, "ahmed", 10_000)
+    await add_credit(database, "ahmed", 10_000)
     request = stranger(any_tenant=True)
-    first = await bought(ledger, request)
-    for asked in (replace(request, any_tenant=False), again(replace(request, any_tenant=False), uid="another")):
+    first = await place_purchase(ledger, request)
+    for asked in (
+        replace(request, any_tenant=False),
+        with_redeem_changes(replace(request, any_tenant=False), uid="another"),
+    ):
         result = await ledger.purchase(asked)
         assert (result.purchase, result.replayed) == (first, True)
 
 
 async def test_refusal_is_bound_to_the_object(ledger: Ledger, database: Database) -> None:
     """Created anew after the setting has changed it is judged anew."""
-    await give(database, "ahmed", 10_000)
+    await add_credit(database, "ahmed", 10_000)
     request = stranger()
-    assert told(await ledger.purchase(request)) == MISMATCH
+    assert purchase_outcome(await ledger.purchase(request)) == MISMATCH
     allowed = replace(request, any_tenant=True)
-    assert told(await ledger.purchase(allowed)) == MISMATCH
-    assert told(await ledger.purchase(again(allowed, uid="another"))) == "completed"
+    assert purchase_outcome(await ledger.purchase(allowed)) == MISMATCH
+    assert purchase_outcome(await ledger.purchase(with_redeem_changes(allowed, uid="another"))) == "completed"
 
 
 async def test_tenant_that_changes_while_the_order_waits_for_the_customer_counts(
     ledger: Ledger, database: Database
 ) -> None:
     """It is read by the statement that spends, after the lock."""
-    customer = await give(database, "ahmed", 10_000)
+    customer = await add_credit(database, "ahmed", 10_000)
     await rows(database, "UPDATE customers SET tenant_id = 'stranger' WHERE id = %s", customer)
-    assert told(await ledger.purchase(stranger())) == "completed"
-    assert told(await ledger.purchase(buy(500, "", "ahmed"))) == MISMATCH
+    assert purchase_outcome(await ledger.purchase(stranger())) == "completed"
+    assert purchase_outcome(await ledger.purchase(purchase_request(500, "", "ahmed"))) == MISMATCH
 
 
 @pytest.mark.parametrize(
@@ -152,10 +165,10 @@ async def test_many_whom_a_code_with_a_small_cap_does_not_help_are_refused_toget
     monkeypatch.setattr(purchase_batch, "_attempt", seen)
     await issue(database18, "TEN", 10, max_redemptions=1)
     for n in range(30):
-        await give(database18, f"user-{n}", 0)
-    make = buy if refusal == Reason.INVALID_ORDER else stranger
+        await add_credit(database18, f"user-{n}", 0)
+    make = purchase_request if refusal == Reason.INVALID_ORDER else stranger
     orders = [ledger18.purchase(make(total, "TEN", user=f"user-{n}", **changes)) for n in range(30)]
-    assert Counter(told(result) for result in await asyncio.gather(*orders)) == {refusal: 30}
+    assert Counter(purchase_outcome(result) for result in await asyncio.gather(*orders)) == {refusal: 30}
     assert len(attempts) <= 4
     assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(0,)]
 
@@ -164,11 +177,11 @@ async def test_one_whom_the_card_pays_for_gets_the_use_that_comes_free(ledger18:
     """Its tenant does not matter, for the card's least amount is all of the price."""
     await issue(database18, "TEN", 10, max_redemptions=1)
     await issue(database18, "SMALL", 0, credit_minor=100, max_redemptions=1)
-    await give(database18, "ahmed", 0)
-    await give(database18, "sara", 0)
+    await add_credit(database18, "ahmed", 0)
+    await add_credit(database18, "sara", 0)
     first, second = stranger(9_000, "SMALL"), stranger(200, "SMALL", user="sara")
     answers = [result for result in await ledger18._purchase([first, second]) if not isinstance(result, Exception)]
-    assert [told(one) for one in answers] == [MISMATCH, "pending"]
+    assert [purchase_outcome(one) for one in answers] == [MISMATCH, "pending"]
     assert [one.purchase and one.purchase.held_minor for one in answers] == [None, 0]
 
 
@@ -182,8 +195,8 @@ async def test_request_foretells_what_the_statement_decides(
     for total in (0, 199, 200, 205, 9_000, 50_000):
         for balance in (-5, 0, 1, 4, 5, 100, 199, 200, 8_999, 9_000, 50_000):
             n += 1
-            await give(database18, f"user-{n}", balance)
-            request = (stranger if mismatched else buy)(total, "", user=f"user-{n}", payable=payable)
+            await add_credit(database18, f"user-{n}", balance)
+            request = (stranger if mismatched else purchase_request)(total, "", user=f"user-{n}", payable=payable)
             told_before = request.refusal(balance, mismatched=mismatched)
             result = await ledger18.purchase(request)
             assert result.refusal is told_before, (total, balance)

@@ -1,6 +1,6 @@
 """Two replicas buy with one key: whichever statement of the one runs between which two of the other, they agree.
 
-See also: test_purchase_at_once.py, where nobody decides the order.
+See also: test_purchase_concurrent.py, where nobody decides the order.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from itertools import product
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import issue, opened, rows, says
-from tests.ledger.purchase_drive import again, buy, counted, told
+from tests.ledger.helpers import issue, open_ledger, redeem_outcome, rows
+from tests.ledger.purchase_helpers import purchase_outcome, purchase_request, row_counts, with_redeem_changes
 from tests.ledger.stepping import Connection, Session, stepped
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.batch import purchase_batch
@@ -32,7 +32,11 @@ REFUSED = Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED.value
 def buying(request: PurchaseRequest) -> Work:
     async def place(conn: Connection) -> str:
         (result,) = await purchase_batch(conn, [request])
-        return told(result) if isinstance(result, PurchaseResult) else f"{type(result).__name__}: {result.message}"
+        return (
+            purchase_outcome(result)
+            if isinstance(result, PurchaseResult)
+            else f"{type(result).__name__}: {result.message}"
+        )
 
     return place
 
@@ -40,7 +44,7 @@ def buying(request: PurchaseRequest) -> Work:
 def buying_together(requests: list[PurchaseRequest]) -> Work:
     async def place(conn: Connection) -> str:
         results = await purchase_batch(conn, requests)
-        return " ".join(told(one) for one in results if isinstance(one, PurchaseResult))
+        return " ".join(purchase_outcome(one) for one in results if isinstance(one, PurchaseResult))
 
     return place
 
@@ -48,7 +52,9 @@ def buying_together(requests: list[PurchaseRequest]) -> Work:
 def redeeming(request: PurchaseRequest) -> Work:
     async def redeem(conn: Connection) -> str:
         (result,) = await redeem_batch(conn, [request.redeem])
-        return says(result) if isinstance(result, RedeemResult) else f"{type(result).__name__}: {result.message}"
+        return (
+            redeem_outcome(result) if isinstance(result, RedeemResult) else f"{type(result).__name__}: {result.message}"
+        )
 
     return redeem
 
@@ -68,11 +74,11 @@ async def interleaved(first: Session, second: Session, works: tuple[Work, Work],
 
 def pair(kind: str, n: int) -> tuple[PurchaseRequest, PurchaseRequest]:
     """Return what two replicas ask with one key: 10.000 of credit, a price of 20.000, and at most one has Stripe."""
-    request = buy(20_000, "" if kind == "balance" else "CODE", f"{kind}-{n}", payable=False)
+    request = purchase_request(20_000, "" if kind == "balance" else "CODE", f"{kind}-{n}", payable=False)
     others = {
         "one has stripe": (request, replace(request, payable=True)),
         "other has stripe": (replace(request, payable=True), request),
-        "created anew": (request, again(request, uid=f"other-{n}")),
+        "created anew": (request, with_redeem_changes(request, uid=f"other-{n}")),
     }
     return others.get(kind, (request, request))
 
@@ -89,7 +95,7 @@ async def test_two_replicas_give_one_answer_in_every_order_of_statements(
             seen = await interleaved(first, second, (buying(one), buying(two)), steps)
             assert len(set(seen)) == 1, (steps, seen)
             assert set(seen) <= possible, (steps, seen)
-            assert told(await ledger.purchase(two)) == seen[1], steps
+            assert purchase_outcome(await ledger.purchase(two)) == seen[1], steps
     placed = await rows(database, "SELECT count(*)::int FROM vouchers.purchase")
     assert await rows(database, "SELECT times_redeemed FROM promo_codes") == placed
 
@@ -100,7 +106,7 @@ async def test_two_replicas_with_one_batch_wait_for_each_other_without_deadlock(
     await issue(database, "CODE", 10)
     async with stepped(database) as first, stepped(database) as second:
         for n, steps in enumerate(product(STEPS, STEPS)):
-            both = [buy(20_000, "CODE", f"user-{n}", payable=False), buy(9_000, "", "ahmed")]
+            both = [purchase_request(20_000, "CODE", f"user-{n}", payable=False), purchase_request(9_000, "", "ahmed")]
             work = buying_together(both)
             seen = await interleaved(first, second, (work, work), steps)
             assert seen == [f"{REFUSED} pending"] * 2, steps
@@ -114,19 +120,21 @@ async def test_key_that_is_redeemed_without_the_order_meanwhile_is_refused_as_ta
     seen = Counter[tuple[str, ...]]()
     async with stepped(database) as first, stepped(database) as second:
         for n, steps in enumerate(product(STEPS, range(3))):
-            order = buy(20_000, "CODE", f"user-{n}", payable=False)
-            anew = again(order, uid=f"other-{n}", request_hash=f"anew-{n}")
+            order = purchase_request(20_000, "CODE", f"user-{n}", payable=False)
+            anew = with_redeem_changes(order, uid=f"other-{n}", request_hash=f"anew-{n}")
             seen[tuple(await interleaved(first, second, (buying(order), redeeming(anew)), steps))] += 1
-            assert says(await ledger.redeem(anew.redeem)) == "redeemed"
+            assert redeem_outcome(await ledger.redeem(anew.redeem)) == "redeemed"
     assert set(seen) == {(REFUSED, "redeemed"), ("IdempotencyConflict", "redeemed")}
 
 
 async def test_two_replicas_race_for_one_key_that_nobody_can_pay(ledger18: Ledger, database18: Database) -> None:
     await issue(database18, "CODE", 10)
     seen = Counter[str]()
-    async with opened(database18.runtime_url) as other:
+    async with open_ledger(database18.runtime_url) as other:
         for n in range(100):
-            request = buy(20_000, "CODE", f"user-{n}", payable=False)
-            seen.update(told(one) for one in await asyncio.gather(*(d.purchase(request) for d in (ledger18, other))))
+            request = purchase_request(20_000, "CODE", f"user-{n}", payable=False)
+            seen.update(
+                purchase_outcome(one) for one in await asyncio.gather(*(d.purchase(request) for d in (ledger18, other)))
+            )
     assert seen == {REFUSED: 200}
-    assert set((await counted(database18)).values()) == {0}
+    assert set((await row_counts(database18)).values()) == {0}

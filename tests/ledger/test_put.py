@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import ask, issue, opened, rows, says, terms
 from tests.ledger.go_service import GoService
+from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutOutcome, VoucherOwner, VoucherState, VoucherTerms
 from voucher_operator.resources.errors import (
@@ -72,9 +72,9 @@ async def test_a_new_generation_is_an_update(ledger: Ledger, change: dict[str, A
 
 async def test_an_update_counts_for_later_redemptions_only(ledger: Ledger) -> None:
     await ledger.put(terms(credit_minor=10_000))
-    await ledger.redeem(ask(user="ahmed"))
+    await ledger.redeem(redeem_request(user="ahmed"))
     await ledger.put(terms(credit_minor=20_000, generation=2))
-    await ledger.redeem(ask(user="sara"))
+    await ledger.redeem(redeem_request(user="sara"))
     assert (await ledger.balance("ahmed"), await ledger.balance("sara")) == (10_000, 20_000)
     (counted,) = await ledger.counters()
     assert (counted.times_redeemed, counted.granted_minor) == (2, 30_000)
@@ -114,7 +114,7 @@ async def test_drift_is_corrected(ledger: Ledger, database: Database, edit: str,
 
 async def test_counters_are_no_drift(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
-    await ledger.redeem(ask())
+    await ledger.redeem(redeem_request())
     async with GoService.connect(database.owner_url) as go:
         await go.redeem(await go.customer("sara"), "CODE")
     result = await ledger.put(terms())
@@ -136,7 +136,7 @@ async def test_a_lone_legacy_row_is_adopted_counter_and_all(ledger: Ledger, data
     result = await ledger.put(terms(max_redemptions=5))
     assert (result.outcome, result.counters.times_redeemed) == (PutOutcome.ISSUED, 1)
     assert await rows(database, PROMO) == [(" code ", 25, 25_500, "a voucher", True, 5, None)]
-    assert says(await ledger.redeem(ask("CODE", "ahmed"))) == "AlreadyRedeemed"
+    assert redeem_outcome(await ledger.redeem(redeem_request("CODE", "ahmed"))) == "AlreadyRedeemed"
     assert (await ledger.put(terms(max_redemptions=5))).outcome is PutOutcome.UNCHANGED
 
 
@@ -163,16 +163,16 @@ async def test_of_two_other_spellings_none_is_adopted(ledger: Ledger, database: 
         ("Code", 2),
         ("code", 1),
     ]
-    assert (await ledger.redeem(ask("code"))).credit_minor == 25_500
+    assert (await ledger.redeem(redeem_request("code"))).credit_minor == 25_500
 
 
 async def test_revoke_and_bring_back(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
-    await ledger.redeem(ask())
+    await ledger.redeem(redeem_request())
     assert await ledger.revoke(FIRST)
     assert not await ledger.revoke(FIRST)
     assert await rows(database, "SELECT active, deleted_at IS NOT NULL FROM promo_codes") == [(False, True)]
-    assert says(await ledger.redeem(ask())) == "VoucherNotFound"
+    assert redeem_outcome(await ledger.redeem(redeem_request())) == "VoucherNotFound"
     assert (await ledger.counters(), await ledger.owners()) == ([], [])
     again = await ledger.put(terms(uid="voucher-9"))
     assert (again.outcome, again.counters.times_redeemed, again.counters.granted_minor) == (
@@ -180,7 +180,7 @@ async def test_revoke_and_bring_back(ledger: Ledger, database: Database) -> None
         1,
         25_500,
     )
-    assert says(await ledger.redeem(ask())) == "redeemed"
+    assert redeem_outcome(await ledger.redeem(redeem_request())) == "redeemed"
 
 
 async def test_revoke_of_a_row_that_somebody_deleted(ledger: Ledger, database: Database) -> None:
@@ -205,7 +205,7 @@ async def test_the_older_voucher_keeps_its_code(ledger: Ledger, database: Databa
 async def test_an_older_voucher_that_comes_later_takes_the_code(ledger: Ledger) -> None:
     newer = second()
     await ledger.put(newer)
-    await ledger.redeem(ask())
+    await ledger.redeem(redeem_request())
     result = await ledger.put(terms())
     assert (result.outcome, result.displaced) == (
         PutOutcome.ISSUED,
@@ -228,11 +228,11 @@ async def test_of_the_same_age_the_name_decides(ledger: Ledger) -> None:
 async def test_a_successor_of_the_same_name(ledger: Ledger) -> None:
     """Its predecessor's deletion was never seen; its late revoke does no harm."""
     await ledger.put(terms())
-    await ledger.redeem(ask())
+    await ledger.redeem(redeem_request())
     result = await ledger.put(terms(uid="voucher-9", created_at=NEWER))
     assert (result.outcome, result.displaced, result.counters.times_redeemed) == (PutOutcome.ISSUED, None, 1)
     assert not await ledger.revoke(FIRST)
-    assert says(await ledger.redeem(ask())) == "redeemed"
+    assert redeem_outcome(await ledger.redeem(redeem_request())) == "redeemed"
 
 
 async def test_a_revoked_code_is_free(ledger: Ledger) -> None:
@@ -276,7 +276,7 @@ async def test_states_by_the_clock_of_postgresql(ledger: Ledger, database: Datab
     }
     for code, (change, _) in wanted.items():
         await ledger.put(terms(code, uid=code, name=code.lower(), **change))
-    await ledger.redeem(ask("EXHAUSTED"))
+    await ledger.redeem(redeem_request("EXHAUSTED"))
     await rows(database, "DELETE FROM promo_codes WHERE code = 'GONE'")
     assert {c.uid: c.state for c in await ledger.counters()} == {code: state for code, (_, state) in wanted.items()}
     assert [c.uid for c in await ledger.counters(["EXPIRED", "nobody"])] == ["EXPIRED"]
@@ -285,7 +285,7 @@ async def test_states_by_the_clock_of_postgresql(ledger: Ledger, database: Datab
 
 
 async def test_two_vouchers_race_for_a_new_code(ledger: Ledger, database: Database) -> None:
-    async with opened(database.runtime_url) as other:
+    async with open_ledger(database.runtime_url) as other:
         for n in range(10):
             older = terms(f"RACE-{n}", uid=f"older-{n}", name=f"older-{n}")
             newer = replace(older, uid=f"newer-{n}", name=f"newer-{n}", created_at=NEWER)
@@ -295,6 +295,6 @@ async def test_two_vouchers_race_for_a_new_code(ledger: Ledger, database: Databa
 
 
 async def test_replicas_put_the_same_voucher_at_once(ledger: Ledger, database: Database) -> None:
-    async with opened(database.runtime_url) as other:
+    async with open_ledger(database.runtime_url) as other:
         results = await asyncio.gather(*(door.put(terms()) for door in (ledger, other) * 4))
     assert sorted(result.outcome for result in results) == ["issued"] + ["unchanged"] * 7

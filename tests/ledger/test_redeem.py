@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import ask, in_one_batch, issue, rows, says, terms
 from tests.ledger.go_service import GoService
+from tests.ledger.helpers import in_one_batch, issue, redeem_outcome, redeem_request, rows, terms
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import Outcome
 from voucher_operator.resources.errors import RequestRejectedError
@@ -15,7 +15,7 @@ from voucher_operator.resources.reasons import Reason
 
 async def test_a_grant_writes_every_table_once(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms(credit_minor=25_500))
-    asked = ask(user="ahmed", tenant_id="kestrel", email="ahmed@example.com")
+    asked = redeem_request(user="ahmed", tenant_id="kestrel", email="ahmed@example.com")
     result = await ledger.redeem(asked)
     assert (result.key, result.outcome, result.refusal, result.code) == (asked.key, Outcome.REDEEMED, None, "CODE")
     assert (result.credit_minor, result.replayed) == (25_500, False)
@@ -41,8 +41,8 @@ async def test_balance_and_entries(ledger: Ledger, database: Database) -> None:
     await issue(database, "TWO", 1, credit_minor=1_999)
     assert await ledger.balance("ahmed") == 0
     assert await ledger.entries("ahmed") == []
-    await ledger.redeem(ask("ONE", "ahmed"))
-    await ledger.redeem(ask("TWO", "ahmed"))
+    await ledger.redeem(redeem_request("ONE", "ahmed"))
+    await ledger.redeem(redeem_request("TWO", "ahmed"))
     assert await ledger.balance("ahmed") == 11_999
     assert [(e.amount_minor, e.reason) for e in await ledger.entries("ahmed")] == [
         (1_999, "promo:TWO"),
@@ -53,7 +53,7 @@ async def test_balance_and_entries(ledger: Ledger, database: Database) -> None:
 
 async def test_entries_of_one_moment_come_in_one_order(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    await ledger.redeem(ask(user="ahmed"))
+    await ledger.redeem(redeem_request(user="ahmed"))
     await rows(
         database,
         "INSERT INTO credit_ledger (customer_id, amount_omr, reason, created_at) "
@@ -68,20 +68,20 @@ async def test_entries_of_one_moment_come_in_one_order(ledger: Ledger, database:
 async def test_a_customer_keeps_tenant_and_email(ledger: Ledger, database: Database) -> None:
     await rows(database, "INSERT INTO customers (user_id, tenant_id, email) VALUES ('ahmed', 'first', 'a@example.com')")
     await issue(database)
-    await ledger.redeem(ask(user="ahmed", tenant_id="second", email="b@example.com"))
+    await ledger.redeem(redeem_request(user="ahmed", tenant_id="second", email="b@example.com"))
     assert await rows(database, "SELECT tenant_id, email FROM customers") == [("first", "a@example.com")]
 
 
 async def test_a_refused_request_makes_no_customer(ledger: Ledger, database: Database) -> None:
     await issue(database, active=False)
-    await ledger.redeem(ask())
+    await ledger.redeem(redeem_request())
     assert await rows(database, "SELECT 1 FROM customers") == []
 
 
 async def test_unknown_and_revoked_codes_look_the_same(ledger: Ledger, database: Database) -> None:
     await issue(database, "REVOKED", deleted_at=datetime(2026, 1, 1, tzinfo=UTC), active=False)
     await issue(database, "  ")
-    answers = await in_one_batch(ledger, [ask(code) for code in ("UNKNOWN", "REVOKED", "", " \t")])
+    answers = await in_one_batch(ledger, [redeem_request(code) for code in ("UNKNOWN", "REVOKED", "", " \t")])
     assert {(a.outcome, a.refusal, a.code, a.credit_minor, a.replayed, a.decided_at) for a in answers} == {
         (Outcome.REFUSED, Reason.VOUCHER_NOT_FOUND, None, 0, False, answers[0].decided_at)
     }
@@ -90,22 +90,22 @@ async def test_unknown_and_revoked_codes_look_the_same(ledger: Ledger, database:
 
 
 async def test_a_provisional_refusal_is_not_kept(ledger: Ledger, database: Database) -> None:
-    early = ask("LATE", provisional=True)
-    assert says(await ledger.redeem(early)) == "VoucherNotFound"
+    early = redeem_request("LATE", provisional=True)
+    assert redeem_outcome(await ledger.redeem(early)) == "VoucherNotFound"
     assert await rows(database, "SELECT 1 FROM vouchers.redemption") == []
     await issue(database, "LATE")
-    assert says(await ledger.redeem(early)) == "redeemed"
+    assert redeem_outcome(await ledger.redeem(early)) == "redeemed"
 
 
 async def test_any_other_provisional_refusal_is_kept(ledger: Ledger, database: Database) -> None:
     await issue(database, active=False)
-    await ledger.redeem(ask(provisional=True))
+    await ledger.redeem(redeem_request(provisional=True))
     assert await rows(database, "SELECT reason, code FROM vouchers.redemption") == [("VoucherInactive", "CODE")]
 
 
 async def test_inactive(ledger: Ledger, database: Database) -> None:
     await issue(database, active=False)
-    assert says(await ledger.redeem(ask())) == "VoucherInactive"
+    assert redeem_outcome(await ledger.redeem(redeem_request())) == "VoucherInactive"
 
 
 @pytest.mark.parametrize(
@@ -119,34 +119,41 @@ async def test_inactive(ledger: Ledger, database: Database) -> None:
 async def test_window(ledger: Ledger, begins: timedelta | None, ends: timedelta | None, answer: str) -> None:
     now = (await ledger.info()).now
     await ledger.put(terms(valid_from=begins and now + begins, valid_until=ends and now + ends))
-    assert says(await ledger.redeem(ask())) == answer
+    assert redeem_outcome(await ledger.redeem(redeem_request())) == answer
 
 
 async def test_the_window_of_revoked_terms_does_not_count(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms(valid_until=datetime(2020, 1, 1, tzinfo=UTC)))
     await rows(database, "UPDATE vouchers.terms SET revoked_at = now()")
-    assert says(await ledger.redeem(ask())) == "redeemed"
+    assert redeem_outcome(await ledger.redeem(redeem_request())) == "redeemed"
 
 
 async def test_the_order_of_refusals(ledger: Ledger) -> None:
     """Inactive before the window, the window before an earlier use, an earlier use before the cap."""
     live = terms(max_redemptions=1)
     await ledger.put(live)
-    await ledger.redeem(ask(user="ahmed"))
-    assert says(await ledger.redeem(ask(user="ahmed"))) == "AlreadyRedeemed"
-    assert says(await ledger.redeem(ask(user="other"))) == "RedemptionLimitReached"
+    await ledger.redeem(redeem_request(user="ahmed"))
+    assert redeem_outcome(await ledger.redeem(redeem_request(user="ahmed"))) == "AlreadyRedeemed"
+    assert redeem_outcome(await ledger.redeem(redeem_request(user="other"))) == "RedemptionLimitReached"
     over = terms(max_redemptions=1, generation=2, valid_until=datetime(2020, 1, 1, tzinfo=UTC))
     await ledger.put(over)
-    assert says(await ledger.redeem(ask(user="ahmed"))) == "VoucherExpired"
+    assert redeem_outcome(await ledger.redeem(redeem_request(user="ahmed"))) == "VoucherExpired"
     await ledger.put(terms(max_redemptions=1, generation=3, valid_until=over.valid_until, active=False))
-    assert says(await ledger.redeem(ask(user="ahmed"))) == "VoucherInactive"
+    assert redeem_outcome(await ledger.redeem(redeem_request(user="ahmed"))) == "VoucherInactive"
 
 
 async def test_the_cap_goes_by_arrival(ledger: Ledger, database: Database) -> None:
     await issue(database, "CAPPED", max_redemptions=3, times_redeemed=0)
     await issue(database, "OTHER", max_redemptions=1)
-    batch = [ask("CAPPED"), ask("OTHER"), ask("CAPPED"), ask("OTHER"), ask("CAPPED"), ask("CAPPED")]
-    assert [says(a) for a in await in_one_batch(ledger, batch)] == [
+    batch = [
+        redeem_request("CAPPED"),
+        redeem_request("OTHER"),
+        redeem_request("CAPPED"),
+        redeem_request("OTHER"),
+        redeem_request("CAPPED"),
+        redeem_request("CAPPED"),
+    ]
+    assert [redeem_outcome(a) for a in await in_one_batch(ledger, batch)] == [
         "redeemed",
         "redeemed",
         "redeemed",
@@ -158,22 +165,33 @@ async def test_the_cap_goes_by_arrival(ledger: Ledger, database: Database) -> No
 
 async def test_refusals_use_up_no_room(ledger: Ledger, database: Database) -> None:
     await issue(database, max_redemptions=2)
-    await ledger.redeem(ask(user="ahmed"))
-    batch = [ask(user="ahmed"), ask(user="ahmed"), ask(user="sara")]
-    assert [says(a) for a in await in_one_batch(ledger, batch)] == ["AlreadyRedeemed", "AlreadyRedeemed", "redeemed"]
+    await ledger.redeem(redeem_request(user="ahmed"))
+    batch = [redeem_request(user="ahmed"), redeem_request(user="ahmed"), redeem_request(user="sara")]
+    assert [redeem_outcome(a) for a in await in_one_batch(ledger, batch)] == [
+        "AlreadyRedeemed",
+        "AlreadyRedeemed",
+        "redeemed",
+    ]
 
 
 @pytest.mark.parametrize("cap", [0, -1])
 async def test_no_cap(ledger: Ledger, database: Database, cap: int) -> None:
     await issue(database, max_redemptions=cap)
-    assert {says(a) for a in await in_one_batch(ledger, [ask() for _ in range(30)])} == {"redeemed"}
+    assert {redeem_outcome(a) for a in await in_one_batch(ledger, [redeem_request() for _ in range(30)])} == {
+        "redeemed"
+    }
 
 
 async def test_one_customer_twice_in_one_batch(ledger: Ledger, database: Database) -> None:
     await issue(database)
     await issue(database, "FULL", max_redemptions=1, times_redeemed=1, uses_at_cap=1)
-    batch = [ask(user="ahmed"), ask(" code ", user="ahmed"), ask("FULL", "ahmed"), ask("FULL", "ahmed")]
-    assert [says(a) for a in await in_one_batch(ledger, batch)] == [
+    batch = [
+        redeem_request(user="ahmed"),
+        redeem_request(" code ", user="ahmed"),
+        redeem_request("FULL", "ahmed"),
+        redeem_request("FULL", "ahmed"),
+    ]
+    assert [redeem_outcome(a) for a in await in_one_batch(ledger, batch)] == [
         "redeemed",
         "AlreadyRedeemed",
         "RedemptionLimitReached",
@@ -185,17 +203,17 @@ async def test_one_customer_twice_in_one_batch(ledger: Ledger, database: Databas
 async def test_one_new_customer_two_codes_in_one_batch(ledger: Ledger, database: Database) -> None:
     await issue(database, "ONE")
     await issue(database, "TWO")
-    batch = [ask("ONE", "ahmed"), ask("TWO", "ahmed", tenant_id="second")]
-    assert [says(a) for a in await in_one_batch(ledger, batch)] == ["redeemed", "redeemed"]
+    batch = [redeem_request("ONE", "ahmed"), redeem_request("TWO", "ahmed", tenant_id="second")]
+    assert [redeem_outcome(a) for a in await in_one_batch(ledger, batch)] == ["redeemed", "redeemed"]
     assert await rows(database, "SELECT user_id, tenant_id FROM customers") == [("ahmed", "tenant")]
     assert await ledger.balance("ahmed") == 20_000
 
 
 async def test_a_lone_other_spelling_is_found(ledger: Ledger, database: Database) -> None:
     await issue(database, " summer ")
-    result = await ledger.redeem(ask("SUMMER", "ahmed"))
-    assert (says(result), result.code) == ("redeemed", " summer ")
-    assert says(await ledger.redeem(ask("Summer\n", "ahmed"))) == "AlreadyRedeemed"
+    result = await ledger.redeem(redeem_request("SUMMER", "ahmed"))
+    assert (redeem_outcome(result), result.code) == ("redeemed", " summer ")
+    assert redeem_outcome(await ledger.redeem(redeem_request("Summer\n", "ahmed"))) == "AlreadyRedeemed"
     assert [e.reason for e in await ledger.entries("ahmed")] == ["promo: summer "]
 
 
@@ -204,23 +222,23 @@ async def test_of_two_spellings_the_normal_one_wins(ledger: Ledger, database: Da
     async with GoService.connect(database.owner_url) as go:
         await go.redeem(await go.customer("ahmed"), "summer")
     await issue(database, "SUMMER", 5)
-    result = await ledger.redeem(ask("summer", "sara"))
-    assert (says(result), result.code, result.credit_minor) == ("redeemed", "SUMMER", 5_000)
-    assert says(await ledger.redeem(ask("SUMMER", "ahmed"))) == "AlreadyRedeemed"
+    result = await ledger.redeem(redeem_request("summer", "sara"))
+    assert (redeem_outcome(result), result.code, result.credit_minor) == ("redeemed", "SUMMER", 5_000)
+    assert redeem_outcome(await ledger.redeem(redeem_request("SUMMER", "ahmed"))) == "AlreadyRedeemed"
 
 
 async def test_two_other_spellings_are_nobody(ledger: Ledger, database: Database) -> None:
     await issue(database, "summer")
     await issue(database, "Summer")
-    assert says(await ledger.redeem(ask("SUMMER"))) == "VoucherNotFound"
+    assert redeem_outcome(await ledger.redeem(redeem_request("SUMMER"))) == "VoucherNotFound"
 
 
 async def test_a_legacy_row_without_credit_grants_nothing(ledger: Ledger, database: Database) -> None:
     """The Go service takes such codes, so it counts as used; a negative one takes nothing from the customer."""
     await issue(database, "ZERO", 0)
     await issue(database, "MINUS", -5)
-    results = await in_one_batch(ledger, [ask("ZERO", "ahmed"), ask("MINUS", "ahmed")])
-    assert [(says(r), r.credit_minor) for r in results] == [("redeemed", 0), ("redeemed", 0)]
+    results = await in_one_batch(ledger, [redeem_request("ZERO", "ahmed"), redeem_request("MINUS", "ahmed")])
+    assert [(redeem_outcome(r), r.credit_minor) for r in results] == [("redeemed", 0), ("redeemed", 0)]
     assert await ledger.balance("ahmed") == 0
 
 
@@ -228,7 +246,7 @@ async def test_a_legacy_row_without_credit_grants_nothing(ledger: Ledger, databa
 async def test_strange_texts_arrive_as_they_are(ledger: Ledger, database: Database, field: str) -> None:
     await issue(database)
     strange = 'NULL", \\"{}\' %s %(key)s $1 \n\t\x01\u00e9\U0001f600'
-    asked = ask(**{field: strange})
+    asked = redeem_request(**{field: strange})
     await ledger.redeem(asked)
     if field == "code":
         assert await rows(database, "SELECT reason FROM vouchers.redemption") == [("VoucherNotFound",)]
@@ -242,7 +260,7 @@ async def test_what_cannot_be_stored_is_rejected(ledger: Ledger, database: Datab
     await issue(database)
     for field in ("code", "user_id", "tenant_id", "email", "uid", "key", "request_hash"):
         with pytest.raises(RequestRejectedError) as error:
-            await ledger.redeem(ask(**{field: bad}))
+            await ledger.redeem(redeem_request(**{field: bad}))
         assert "\0" not in error.value.message
     assert await rows(database, "SELECT 1 FROM vouchers.redemption") == []
 
@@ -250,5 +268,5 @@ async def test_what_cannot_be_stored_is_rejected(ledger: Ledger, database: Datab
 async def test_a_credit_beyond_the_columns_is_rejected(ledger: Ledger, database: Database) -> None:
     await issue(database, granted_minor=2**63 - 1)
     with pytest.raises(RequestRejectedError):
-        await ledger.redeem(ask())
+        await ledger.redeem(redeem_request())
     await rows(database, "UPDATE promo_codes SET granted_minor = 0")

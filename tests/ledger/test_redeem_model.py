@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testbed.postgres import Database
-from tests.ledger.drive import in_one_batch, opened, says
+from tests.ledger.helpers import in_one_batch, open_ledger, redeem_outcome
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.types import RedeemRequest
 from voucher_operator.resources.keys import Key
@@ -86,10 +86,10 @@ def loop() -> Iterator[asyncio.Runner]:
 
 async def check(database: Database, sequence: list[list[RedeemRequest]]) -> None:
     model = Model()
-    async with opened(database.runtime_url) as ledger:
+    async with open_ledger(database.runtime_url) as ledger:
         for batch in sequence:
             expected = [model.redeem(request) for request in batch]
-            assert [says(answer) for answer in await in_one_batch(ledger, batch)] == expected
+            assert [redeem_outcome(answer) for answer in await in_one_batch(ledger, batch)] == expected
     assert await verify(database.admin_url) == []
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from testbed.postgres import Database
-from tests.ledger.drive import ask, in_one_batch, issue, opened, rows, says
+from tests.ledger.helpers import in_one_batch, issue, open_ledger, redeem_outcome, redeem_request, rows
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import Outcome, RedeemResult
 
@@ -14,7 +14,7 @@ def body(result: RedeemResult) -> RedeemResult:
 
 async def test_a_grant_is_read_again(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    asked = ask(user="ahmed")
+    asked = redeem_request(user="ahmed")
     first = await ledger.redeem(asked)
     again = await ledger.redeem(asked)
     recreated = await ledger.redeem(replace(asked, uid="another"))
@@ -26,7 +26,7 @@ async def test_a_grant_is_read_again(ledger: Ledger, database: Database) -> None
 
 async def test_a_grant_is_read_again_whatever_became_of_the_voucher(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    asked = ask()
+    asked = redeem_request()
     first = await ledger.redeem(asked)
     await rows(database, "UPDATE promo_codes SET active = false, deleted_at = now(), credit_omr = 99")
     assert body(await ledger.redeem(asked)) == first
@@ -34,74 +34,79 @@ async def test_a_grant_is_read_again_whatever_became_of_the_voucher(ledger: Ledg
 
 async def test_another_spec_under_the_key_of_a_grant(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    asked = ask(user="ahmed")
+    asked = redeem_request(user="ahmed")
     first = await ledger.redeem(asked)
     other = await ledger.redeem(replace(asked, request_hash="other", user_id="sara", uid="other"))
-    assert (says(other), other.code, other.credit_minor, other.replayed) == ("IdempotencyConflict", None, 0, False)
+    assert (redeem_outcome(other), other.code, other.credit_minor, other.replayed) == (
+        "IdempotencyConflict",
+        None,
+        0,
+        False,
+    )
     assert await ledger.balance("sara") == 0
     assert body(await ledger.redeem(asked)) == first
 
 
 async def test_a_refusal_is_read_again_by_its_object(ledger: Ledger, database: Database) -> None:
-    asked = ask()
+    asked = redeem_request()
     first = await ledger.redeem(asked)
     await issue(database)
     again = await ledger.redeem(asked)
-    assert (says(again), again.replayed) == ("VoucherNotFound", True)
+    assert (redeem_outcome(again), again.replayed) == ("VoucherNotFound", True)
     assert body(again) == first
 
 
 async def test_a_refused_redemption_that_is_made_anew_is_judged_anew(ledger: Ledger, database: Database) -> None:
     await issue(database, active=False)
-    asked = ask(user="ahmed")
-    assert says(await ledger.redeem(asked)) == "VoucherInactive"
+    asked = redeem_request(user="ahmed")
+    assert redeem_outcome(await ledger.redeem(asked)) == "VoucherInactive"
     await rows(database, "UPDATE promo_codes SET active = true")
     anew = replace(asked, uid="anew", request_hash="anew", user_id="sara", tenant_id="t")
     granted = await ledger.redeem(anew)
-    assert (says(granted), granted.replayed) == ("redeemed", False)
+    assert (redeem_outcome(granted), granted.replayed) == ("redeemed", False)
     assert await rows(
         database,
         "SELECT r.uid, r.request_hash, r.outcome, r.reason, r.user_id, c.user_id, r.credit_minor, r.decided_at "
         "FROM vouchers.redemption r JOIN customers c ON c.id = r.customer_id",
     ) == [("anew", "anew", "redeemed", None, "sara", "sara", 10_000, granted.decided_at)]
-    assert says(await ledger.redeem(asked)) == "IdempotencyConflict"
+    assert redeem_outcome(await ledger.redeem(asked)) == "IdempotencyConflict"
     assert body(await ledger.redeem(anew)) == granted
 
 
 async def test_a_refusal_made_anew_may_be_refused_anew(ledger: Ledger, database: Database) -> None:
-    asked = ask()
-    assert says(await ledger.redeem(asked)) == "VoucherNotFound"
+    asked = redeem_request()
+    assert redeem_outcome(await ledger.redeem(asked)) == "VoucherNotFound"
     await issue(database, active=False)
     anew = replace(asked, uid="anew")
-    assert says(await ledger.redeem(anew)) == "VoucherInactive"
+    assert redeem_outcome(await ledger.redeem(anew)) == "VoucherInactive"
     assert (await ledger.redeem(anew)).replayed
     assert await rows(database, "SELECT uid, reason FROM vouchers.redemption") == [("anew", "VoucherInactive")]
 
 
 async def test_a_provisional_refusal_leaves_the_older_one(ledger: Ledger, database: Database) -> None:
-    asked = ask()
+    asked = redeem_request()
     await ledger.redeem(asked)
-    assert says(await ledger.redeem(replace(asked, uid="anew", provisional=True))) == "VoucherNotFound"
+    assert redeem_outcome(await ledger.redeem(replace(asked, uid="anew", provisional=True))) == "VoucherNotFound"
     assert await rows(database, "SELECT uid FROM vouchers.redemption") == [(asked.uid,)]
 
 
 async def test_an_undone_redemption_is_read_again(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    asked = ask()
+    asked = redeem_request()
     await ledger.redeem(asked)
     await ledger.undo(asked.key)
     again = await ledger.redeem(asked)
     assert (again.outcome, again.replayed) == (Outcome.UNDONE, True)
-    assert says(await ledger.redeem(replace(asked, request_hash="other"))) == "IdempotencyConflict"
+    assert redeem_outcome(await ledger.redeem(replace(asked, request_hash="other"))) == "IdempotencyConflict"
 
 
 async def test_old_and_new_keys_in_one_batch(ledger: Ledger, database: Database) -> None:
     await issue(database, max_redemptions=2)
-    old, conflicting, refused = ask(), ask(), ask("NONE")
+    old, conflicting, refused = redeem_request(), redeem_request(), redeem_request("NONE")
     await in_one_batch(ledger, [old, refused])
-    batch = [conflicting, old, replace(refused, uid="anew", code="CODE"), ask()]
+    batch = [conflicting, old, replace(refused, uid="anew", code="CODE"), redeem_request()]
     answers = await in_one_batch(ledger, batch)
-    assert [(says(a), a.replayed) for a in answers] == [
+    assert [(redeem_outcome(a), a.replayed) for a in answers] == [
         ("redeemed", False),
         ("redeemed", True),
         ("RedemptionLimitReached", False),
@@ -112,7 +117,7 @@ async def test_old_and_new_keys_in_one_batch(ledger: Ledger, database: Database)
 
 async def test_two_replicas_read_one_answer(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    asked = ask()
-    async with opened(database.runtime_url) as other:
+    asked = redeem_request()
+    async with open_ledger(database.runtime_url) as other:
         first = await ledger.redeem(asked)
         assert body(await other.redeem(asked)) == first

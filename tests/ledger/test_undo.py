@@ -3,8 +3,8 @@
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import ask, issue, rows, says, terms
 from tests.ledger.go_service import GoService
+from tests.ledger.helpers import issue, redeem_outcome, redeem_request, rows, terms
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import UndoResult
 from voucher_operator.resources.errors import CreditSpentError
@@ -13,7 +13,7 @@ from voucher_operator.resources.keys import Key
 
 async def test_undo(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms(max_redemptions=1))
-    asked = ask(user="ahmed")
+    asked = redeem_request(user="ahmed")
     await ledger.redeem(asked)
     assert await ledger.undo(asked.key) == UndoResult(True, 25_500)
     assert await rows(database, "SELECT amount_omr, amount_minor, reason FROM credit_ledger ORDER BY amount_minor") == [
@@ -27,17 +27,17 @@ async def test_undo(ledger: Ledger, database: Database) -> None:
         "SELECT r.outcome, r.undone_at IS NOT NULL, e.amount_minor "
         "FROM vouchers.redemption r JOIN credit_ledger e ON e.id = r.reversal_entry_id",
     ) == [("undone", True, -25_500)]
-    assert says(await ledger.redeem(ask(user="ahmed"))) == "redeemed"
+    assert redeem_outcome(await ledger.redeem(redeem_request(user="ahmed"))) == "redeemed"
 
 
 async def test_undo_twice_and_of_nothing(ledger: Ledger, database: Database) -> None:
     await issue(database, active=False)
-    refused = ask()
+    refused = redeem_request()
     await ledger.redeem(refused)
     assert await ledger.undo(refused.key) == UndoResult(False)
     assert await ledger.undo(Key("nobody/knows")) == UndoResult(False)
     await rows(database, "UPDATE promo_codes SET active = true")
-    asked = ask(user="ahmed")
+    asked = redeem_request(user="ahmed")
     await ledger.redeem(asked)
     assert (await ledger.undo(asked.key)).undone
     assert await ledger.undo(asked.key) == UndoResult(False)
@@ -46,7 +46,7 @@ async def test_undo_twice_and_of_nothing(ledger: Ledger, database: Database) -> 
 
 async def test_undo_of_one_leaves_the_others(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    first, other = ask(user="ahmed"), ask(user="sara")
+    first, other = redeem_request(user="ahmed"), redeem_request(user="sara")
     await ledger.redeem(first)
     await ledger.redeem(other)
     await ledger.undo(first.key)
@@ -56,7 +56,7 @@ async def test_undo_of_one_leaves_the_others(ledger: Ledger, database: Database)
 
 async def test_a_counter_never_falls_below_zero(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    asked = ask()
+    asked = redeem_request()
     await ledger.redeem(asked)
     await rows(database, "UPDATE promo_codes SET times_redeemed = 0")
     await ledger.undo(asked.key)
@@ -65,23 +65,23 @@ async def test_a_counter_never_falls_below_zero(ledger: Ledger, database: Databa
 
 async def test_spent_credit_stays(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    asked = ask(user="ahmed")
+    asked = redeem_request(user="ahmed")
     await ledger.redeem(asked)
     async with GoService.connect(database.owner_url) as go:
         await go.spend(await go.customer("ahmed"), 4)
         with pytest.raises(CreditSpentError):
             await ledger.undo(asked.key)
         assert await ledger.balance("ahmed") == 6_000
-        assert says(await ledger.redeem(asked)) == "redeemed"
+        assert redeem_outcome(await ledger.redeem(asked)) == "redeemed"
         await issue(database, "MORE", 4)
-        await ledger.redeem(ask("MORE", "ahmed"))
+        await ledger.redeem(redeem_request("MORE", "ahmed"))
     assert (await ledger.undo(asked.key)).undone
     assert await ledger.balance("ahmed") == 0
 
 
 async def test_undo_after_the_go_service_undid_it(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    asked = ask(user="ahmed")
+    asked = redeem_request(user="ahmed")
     await ledger.redeem(asked)
     async with GoService.connect(database.owner_url) as go:
         customer = await go.customer("ahmed")
@@ -94,7 +94,7 @@ async def test_undo_after_the_go_service_undid_it(ledger: Ledger, database: Data
 
 async def test_the_go_service_undoes_after_us(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    asked = ask(user="ahmed")
+    asked = redeem_request(user="ahmed")
     await ledger.redeem(asked)
     await ledger.undo(asked.key)
     async with GoService.connect(database.owner_url) as go:
@@ -104,7 +104,7 @@ async def test_the_go_service_undoes_after_us(ledger: Ledger, database: Database
 
 async def test_undo_of_a_grant_of_nothing(ledger: Ledger, database: Database) -> None:
     await issue(database, credit_omr=0)
-    asked = ask(user="ahmed")
+    asked = redeem_request(user="ahmed")
     await ledger.redeem(asked)
     assert await ledger.undo(asked.key) == UndoResult(True, 0)
-    assert says(await ledger.redeem(ask(user="ahmed"))) == "redeemed"
+    assert redeem_outcome(await ledger.redeem(redeem_request(user="ahmed"))) == "redeemed"

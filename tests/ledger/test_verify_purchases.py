@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from psycopg import AsyncConnection
 
 from testbed.postgres import Database
-from tests.ledger.drive import rows
 from tests.ledger.go_service import GoService
-from tests.ledger.purchase_rows import Placed, place
+from tests.ledger.helpers import rows
+from tests.ledger.purchase_rows import PlacedPurchase, place
 from voucher_operator.ledger.admin.verify import Invariant, verify
 from voucher_operator.ledger.purchase.types import PurchaseState
 from voucher_operator.ledger.statements import statement
@@ -271,7 +271,7 @@ BREAKS += [
 ]
 
 
-async def shop(database: Database) -> dict[str, Placed]:
+async def shop(database: Database) -> dict[str, PlacedPurchase]:
     """A purchase in each state; the ledger is sound."""
     return {state.value: await place(database, state, user=state) for state in PurchaseState}
 

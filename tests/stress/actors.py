@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from tests.ledger.drive import ask, terms
 from tests.ledger.go_service import GoService, Refused
-from tests.ledger.purchase_drive import buy
+from tests.ledger.helpers import redeem_request, terms
+from tests.ledger.purchase_helpers import purchase_request
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Payment, PaymentEffect, PaymentEvent, Purchase, PurchaseState
 from voucher_operator.ledger.types import RedeemRequest, VoucherOwner, VoucherTerms
@@ -89,7 +89,7 @@ async def redeem(world: World) -> None:
     if world.requests and world.dice.random() < 0.3:
         await world.door.redeem(world.dice.choice(world.requests[-200:]))
         return
-    request = ask(world.code(), world.dice.choice(USERS), provisional=world.dice.random() < 0.2)
+    request = redeem_request(world.code(), world.dice.choice(USERS), provisional=world.dice.random() < 0.2)
     world.requests.append(request)
     await world.door.redeem(request)
 
@@ -119,9 +119,9 @@ async def edit(world: World) -> None:
 async def order(world: World) -> None:
     """Buy with credit and, for the rest, a card; at two operators at once now and then."""
     code = world.code() if world.dice.random() < 0.5 else ""
-    request = buy(
+    request = purchase_request(
         world.dice.choice((400, 9_000, 19_500, 40_000)),
-        redeem=ask(code, world.dice.choice(USERS)),
+        redeem=redeem_request(code, world.dice.choice(USERS)),
         payable=world.dice.random() < 0.7,
     )
     both = [door.purchase(request) for door in world.doors[: world.dice.choice((1, 2))]]

@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import opened, rows
 from tests.ledger.go_service import GoService
+from tests.ledger.helpers import open_ledger, rows
 from tests.stress import actors
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.types import Violation
@@ -30,7 +30,7 @@ async def test_mixed_load_leaves_a_sound_ledger(database: Database, request: pyt
     seed = random.SystemRandom().randrange(10**9) if seed is None else seed
     print(f"seed {seed}, {seconds:g} s")
     async with AsyncExitStack() as stack:
-        doors = [await stack.enter_async_context(opened(database.runtime_url)) for _ in range(2)]
+        doors = [await stack.enter_async_context(open_ledger(database.runtime_url)) for _ in range(2)]
         gos = [await stack.enter_async_context(GoService.connect(database.owner_url)) for _ in range(GO_SERVICES)]
         world = actors.World(doors, random.Random(seed))
         for code in actors.CODES:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from testbed.postgres import Database
-from tests.web.drive import Caller, webhook
+from tests.web.helpers import WebhookClient, webhook
 from voucher_operator.ledger.api import Ledger
 
 
@@ -18,7 +18,7 @@ async def ledger(database18: Database) -> AsyncIterator[Ledger]:
 
 
 @pytest.fixture
-async def stripe_calls(ledger: Ledger) -> AsyncIterator[Caller]:
+async def stripe_calls(ledger: Ledger) -> AsyncIterator[WebhookClient]:
     """Calls that end in the ledger."""
     async with webhook(ledger.receive) as caller:
         yield caller

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import rows
-from tests.web.drive import PATH, SECRET, Caller, counted, session_event, sign, webhook
+from tests.ledger.helpers import rows
+from tests.web.helpers import PATH, SECRET, WebhookClient, session_event, sign, webhook, webhook_count
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PaymentEvent, Received
 from voucher_operator.resources.errors import PaymentProcessorUnavailableError
@@ -21,17 +21,17 @@ async def _kept(database: Database) -> list[tuple[str, bytes, str]]:
     return [(*row,) for row in await rows(database, "SELECT event_id, raw, outcome FROM vouchers.webhook_event")]
 
 
-async def test_an_event_is_kept_as_it_came(database18: Database, stripe_calls: Caller) -> None:
+async def test_an_event_is_kept_as_it_came(database18: Database, stripe_calls: WebhookClient) -> None:
     """Nobody knows its session; it is answered 200 all the same."""
     body = session_event(sovereign="ours.example", note="صيدلية")
-    before = counted("unknown")
+    before = webhook_count("unknown")
     answer = await stripe_calls.post(body)
     assert (answer.status_code, answer.json()) == (200, {"result": "unknown"})
     assert await _kept(database18) == [(json.loads(body)["id"], body.encode(), "unknown")]
-    assert counted("unknown") == before + 1
+    assert webhook_count("unknown") == before + 1
 
 
-async def test_told_twice_is_kept_once(database18: Database, stripe_calls: Caller) -> None:
+async def test_told_twice_is_kept_once(database18: Database, stripe_calls: WebhookClient) -> None:
     body = session_event(sovereign="ours.example")
     answers = [await stripe_calls.post(body) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
@@ -39,13 +39,13 @@ async def test_told_twice_is_kept_once(database18: Database, stripe_calls: Calle
     assert len(await _kept(database18)) == 1
 
 
-async def test_another_sovereigns_event(database18: Database, stripe_calls: Caller) -> None:
+async def test_another_sovereigns_event(database18: Database, stripe_calls: WebhookClient) -> None:
     answer = await stripe_calls.post(session_event(sovereign="theirs.example"))
     assert (answer.status_code, answer.json()) == (200, {"result": "foreign"})
     assert [outcome for _, _, outcome in await _kept(database18)] == ["foreign"]
 
 
-async def test_what_is_not_understood_is_kept(database18: Database, stripe_calls: Caller) -> None:
+async def test_what_is_not_understood_is_kept(database18: Database, stripe_calls: WebhookClient) -> None:
     for body in ('{"id": "evt_1", "type": "invoice.paid"}', '{"data": 1}', "{}"):
         answer = await stripe_calls.post(body)
         assert (answer.status_code, answer.json()) == (200, {"result": "unknown"}), body
@@ -56,7 +56,9 @@ POISON = {"a zero byte": "a\0b", "half a character": "\ud83d", "too long for an 
 
 
 @pytest.mark.parametrize("value", POISON.values(), ids=POISON)
-async def test_what_postgresql_cannot_store_is_kept(database18: Database, stripe_calls: Caller, value: str) -> None:
+async def test_what_postgresql_cannot_store_is_kept(
+    database18: Database, stripe_calls: WebhookClient, value: str
+) -> None:
     """As it came, and once: it would be sent again for days, and Stripe closes an endpoint that refuses for long."""
     found = json.loads(session_event(sovereign="ours.example"))
     for place in (found, found["data"]["object"]):
@@ -91,22 +93,22 @@ WRONG = {
 }
 
 
-async def test_a_wrong_signature(database18: Database, stripe_calls: Caller) -> None:
-    before = counted("bad_signature")
+async def test_a_wrong_signature(database18: Database, stripe_calls: WebhookClient) -> None:
+    before = webhook_count("bad_signature")
     for name, signature in WRONG.items():
         headers = [(b"Stripe-Signature", signature.encode("latin-1"))]
         answer = await stripe_calls.client.post(PATH, content=BODY, headers=headers)
         assert (answer.status_code, set(answer.json())) == (400, {"error"}), name
     assert await _kept(database18) == []
-    assert counted("bad_signature") == before + len(WRONG)
+    assert webhook_count("bad_signature") == before + len(WRONG)
 
 
-async def test_bytes_that_are_no_text(stripe_calls: Caller) -> None:
+async def test_bytes_that_are_no_text(stripe_calls: WebhookClient) -> None:
     answer = await stripe_calls.client.post(PATH, content=b"\xff\xfe", headers={"Stripe-Signature": SIGNED})
     assert (answer.status_code, set(answer.json())) == (400, {"error"})
 
 
-async def test_a_signed_body_that_is_no_event(stripe_calls: Caller) -> None:
+async def test_a_signed_body_that_is_no_event(stripe_calls: WebhookClient) -> None:
     for body in ("", "no JSON", "[]", '"text"', "[" * 60_000):
         answer = await stripe_calls.post(body)
         assert (answer.status_code, answer.json()) == (400, {"error": "the body is no event"}), body[:9]
@@ -133,12 +135,12 @@ async def test_the_secret_comes_late_and_changes(ledger: Ledger, tmp_path: Path)
 
 
 async def test_without_a_ledger_stripe_is_to_try_again(database18: Database, ledger: Ledger) -> None:
-    before = counted("unavailable")
+    before = webhook_count("unavailable")
     async with webhook(ledger.receive) as caller:
         await ledger.close()
         answer = await caller.post(session_event())
     assert (answer.status_code, answer.json()) == (500, {"error": "try again later"})
-    assert counted("unavailable") == before + 1
+    assert webhook_count("unavailable") == before + 1
     assert await _kept(database18) == []
 
 
@@ -158,11 +160,11 @@ async def test_what_cannot_be_read_now_is_to_be_sent_again(database18: Database,
 
 
 async def test_a_fault_of_ours_is_to_be_sent_again(ledger: Ledger) -> None:
-    before = counted("failed")
+    before = webhook_count("failed")
     async with webhook(ledger.receive, reader=_broken) as caller:
         answer = await caller.post(session_event())
     assert (answer.status_code, answer.json()) == (500, {"error": "internal error"})
-    assert counted("failed") == before + 1
+    assert webhook_count("failed") == before + 1
 
 
 @pytest.mark.parametrize("received", list(Received))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.drive import rows, until
-from tests.web.drive import PATH, Caller, counted, read, session_event, sign, webhook
+from tests.ledger.helpers import rows, until
+from tests.web.helpers import PATH, WebhookClient, read, session_event, sign, webhook, webhook_count
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PaymentEvent
 from voucher_operator.resources.errors import AddressTakenError
@@ -20,15 +20,15 @@ from voucher_operator.web.server import WebServer
 HEAD = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nStripe-Signature: t=1,v1=x\r\n"
 
 
-async def test_ten_megabytes_are_refused(stripe_calls: Caller) -> None:
-    before = counted("too_large")
+async def test_ten_megabytes_are_refused(stripe_calls: WebhookClient) -> None:
+    before = webhook_count("too_large")
     answer = await stripe_calls.post(" " * 10_000_000, "t=1,v1=x")
     assert (answer.status_code, answer.json()) == (413, {"error": "the body has more than 65536 bytes"})
-    assert counted("too_large") == before + 1
+    assert webhook_count("too_large") == before + 1
     assert (await stripe_calls.post(session_event())).status_code == 200
 
 
-async def test_the_limit_is_a_byte(stripe_calls: Caller) -> None:
+async def test_the_limit_is_a_byte(stripe_calls: WebhookClient) -> None:
     body = session_event()
     assert (await stripe_calls.post(body + " " * (module.LIMIT - len(body)))).status_code == 200
     assert (await stripe_calls.post(body + " " * (module.LIMIT - len(body) + 1))).status_code == 413
@@ -46,7 +46,7 @@ async def _chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             await asyncio.sleep(0)
 
 
-async def test_a_body_without_an_end_is_answered_before_its_end(stripe_calls: Caller) -> None:
+async def test_a_body_without_an_end_is_answered_before_its_end(stripe_calls: WebhookClient) -> None:
     """No length is declared: what has come is counted, not gathered."""
     reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
     writer.write(f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode())
@@ -57,7 +57,7 @@ async def test_a_body_without_an_end_is_answered_before_its_end(stripe_calls: Ca
     await writer.wait_closed()
 
 
-async def test_a_length_that_is_too_much_is_answered_at_once(stripe_calls: Caller) -> None:
+async def test_a_length_that_is_too_much_is_answered_at_once(stripe_calls: WebhookClient) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
     writer.write(f"{HEAD}Content-Length: {module.LIMIT + 1}\r\n\r\n".encode())
     assert (await reader.readline()).split()[1] == b"413"
@@ -65,7 +65,7 @@ async def test_a_length_that_is_too_much_is_answered_at_once(stripe_calls: Calle
     await writer.wait_closed()
 
 
-async def test_a_body_that_takes_too_long(stripe_calls: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_takes_too_long(stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
     writer.write(f"{HEAD}Content-Length: 10\r\n\r\n12345".encode())
@@ -74,18 +74,18 @@ async def test_a_body_that_takes_too_long(stripe_calls: Caller, monkeypatch: pyt
     await writer.wait_closed()
 
 
-async def test_a_caller_that_leaves_in_the_middle(database18: Database, stripe_calls: Caller) -> None:
-    before = counted("invalid")
+async def test_a_caller_that_leaves_in_the_middle(database18: Database, stripe_calls: WebhookClient) -> None:
+    before = webhook_count("invalid")
     _, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
     writer.write(f"{HEAD}Content-Length: 10\r\n\r\n12345".encode())
     await writer.drain()
     writer.close()
     await writer.wait_closed()
-    await until(lambda: counted("invalid") == before + 1)
+    await until(lambda: webhook_count("invalid") == before + 1)
     assert await rows(database18, "SELECT 1 FROM vouchers.webhook_event") == []
 
 
-async def test_elsewhere(stripe_calls: Caller) -> None:
+async def test_elsewhere(stripe_calls: WebhookClient) -> None:
     for method, path, status in (("GET", PATH, 405), ("POST", "/", 404), ("GET", "/docs", 404)):
         answer = await stripe_calls.client.request(method, path)
         assert (answer.status_code, set(answer.json())) == (status, {"error"}), path
@@ -111,7 +111,7 @@ async def test_a_call_under_way_is_finished_when_we_stop(database18: Database, l
     assert len(await rows(database18, "SELECT 1 FROM vouchers.webhook_event")) == 1
 
 
-async def test_many_at_once(database18: Database, stripe_calls: Caller) -> None:
+async def test_many_at_once(database18: Database, stripe_calls: WebhookClient) -> None:
     bodies = [session_event() for _ in range(12)] * 2
     answers = await asyncio.gather(*(stripe_calls.post(body) for body in bodies))
     assert {answer.status_code for answer in answers} == {200}
@@ -133,7 +133,7 @@ async def test_signals_and_logs_stay_the_process_own(ledger: Ledger, caplog: pyt
     assert "whsec" not in caplog.text
 
 
-async def test_a_port_that_is_taken(stripe_calls: Caller) -> None:
+async def test_a_port_that_is_taken(stripe_calls: WebhookClient) -> None:
     """Ends the start with an error, not the process with a line of uvicorn's."""
     with pytest.raises(AddressTakenError, match="VOUCHER_OPERATOR_WEBHOOK_PORT"):
         WebServer(None, "127.0.0.1", stripe_calls.server.port).start()  # type: ignore[arg-type]

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.ledger.drive import until
-from tests.web.drive import PATH, Caller, counted, session_event
+from tests.ledger.helpers import until
+from tests.web.helpers import PATH, WebhookClient, session_event, webhook_count
 from voucher_operator.web import connection
 
 HEAD = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n"
@@ -23,7 +23,7 @@ SILENT = {
 
 
 @asynccontextmanager
-async def opened(caller: Caller, said: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def opened(caller: WebhookClient, said: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", caller.server.port)
     try:
         writer.write(said.encode())
@@ -45,7 +45,9 @@ async def _ended(reader: asyncio.StreamReader) -> None:
 
 
 @pytest.mark.parametrize("said", SILENT.values(), ids=SILENT)
-async def test_one_that_says_nothing_more(stripe_calls: Caller, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+async def test_one_that_says_nothing_more(
+    stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
     monkeypatch.setattr(connection, "_READING", 0.2)
     async with opened(stripe_calls, said) as (reader, _):
         await _ended(reader)
@@ -53,7 +55,7 @@ async def test_one_that_says_nothing_more(stripe_calls: Caller, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("said", ["", HEAD, f"{HEAD}Content-Length: 65000\r\n\r\n"], ids=["nothing", "line", "headers"])
-async def test_one_that_goes_on_slowly(stripe_calls: Caller, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+async def test_one_that_goes_on_slowly(stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     """A byte now and then earns no time."""
     monkeypatch.setattr(connection, "_READING", 0.5)
     async with opened(stripe_calls, said) as (reader, writer):
@@ -66,7 +68,7 @@ async def test_one_that_goes_on_slowly(stripe_calls: Caller, monkeypatch: pytest
         await end
 
 
-async def test_the_second_request_of_a_connection(stripe_calls: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_second_request_of_a_connection(stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for no longer than the first, and the first one's wait is over."""
     monkeypatch.setattr(connection, "_READING", 0.5)
     async with opened(stripe_calls, f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n") as (reader, writer):
@@ -78,16 +80,16 @@ async def test_the_second_request_of_a_connection(stripe_calls: Caller, monkeypa
         await _ended(reader)
 
 
-async def test_one_too_many(stripe_calls: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_too_many(stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is turned away and counted; as soon as the idle ones have ended, calls are taken again."""
     monkeypatch.setattr(connection, "MOST", 3)
     monkeypatch.setattr(connection, "_READING", 1.0)
-    before = counted("busy")
+    before = webhook_count("busy")
     held = [await asyncio.open_connection("127.0.0.1", stripe_calls.server.port) for _ in range(3)]
     await until(lambda: len(stripe_calls.server._server.server_state.connections) == 3)
     async with opened(stripe_calls, "") as (reader, _):
         assert (await reader.readline()).split()[1] == b"503"
-    assert counted("busy") == before + 1
+    assert webhook_count("busy") == before + 1
     await asyncio.gather(*(_ended(reader) for reader, _ in held))
     assert (await stripe_calls.post(session_event())).status_code == 200
     for _, writer in held:
@@ -95,7 +97,7 @@ async def test_one_too_many(stripe_calls: Caller, monkeypatch: pytest.MonkeyPatc
     await asyncio.gather(*(writer.wait_closed() for _, writer in held), return_exceptions=True)
 
 
-async def test_one_that_does_not_read_its_answers(stripe_calls: Caller) -> None:
+async def test_one_that_does_not_read_its_answers(stripe_calls: WebhookClient) -> None:
     """Requests behind one another, until no answer fits in: it ends, and holds no memory."""
     stripe_calls.server._server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     with socket.create_connection(("127.0.0.1", stripe_calls.server.port)) as deaf:

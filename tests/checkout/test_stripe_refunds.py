@@ -1,0 +1,255 @@
+"""Refunds and disputes as Stripe tells of them: each is bound to its payment by asking Stripe, never by the order."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from testbed.postgres import Database
+from testbed.scripted_stripe import Fault, ScriptedStripe
+from tests.checkout.helpers import SESSIONS, open_checkout, place, reload_purchase, settings
+from tests.ledger.helpers import rows
+from voucher_operator import telemetry
+from voucher_operator.ledger.admin.verify import verify
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase.types import PaymentEffect, Purchase, PurchaseState, Received
+from voucher_operator.payments.purchase_saga import Checkout
+from voucher_operator.resources.errors import PaymentProcessorUnavailableError
+
+INVOICE_PAYMENTS = "/v1/invoice_payments"
+DUE = 9_000
+
+
+@pytest.fixture
+async def awaiting(checkout: Checkout, ledger: Ledger, database18: Database) -> Purchase:
+    return await checkout.advance(await place(ledger, database18))
+
+
+def session_of(purchase: Purchase) -> str:
+    assert purchase.session_id is not None
+    return purchase.session_id
+
+
+async def tell(checkout: Checkout, event: dict[str, Any]) -> Received:
+    """Have the webhook take an event."""
+    return await checkout.receive(await checkout.payment_event(event, b"{}"))
+
+
+async def payments(database: Database) -> list[tuple[Any, ...]]:
+    return await rows(
+        database, "SELECT session_id, amount_minor, refunded_minor, refunded FROM vouchers.payment ORDER BY created_at"
+    )
+
+
+async def test_a_payment_is_recorded_with_its_intent_and_charge(
+    checkout: Checkout, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
+) -> None:
+    await tell(checkout, stripe.pay(session_of(awaiting)))
+    charge, session = stripe.payment_of(session_of(awaiting)), stripe.only_session()
+    names = "session_id, payment_intent, charge_id, invoice_id, subscription_id, amount_minor"
+    assert await rows(database18, f"SELECT {names} FROM vouchers.payment") == [
+        (session["id"], charge["payment_intent"], charge["id"], session["invoice"], session["subscription"], DUE)
+    ]
+
+
+async def test_a_payment_counts_at_once_whether_or_not_stripe_can_be_asked_for_its_names(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
+) -> None:
+    """A later look brings them."""
+    stripe.fail(INVOICE_PAYMENTS, Fault.UNAVAILABLE)
+    assert await tell(checkout, stripe.pay(session_of(awaiting))) is Received.APPLIED
+    assert await rows(database18, "SELECT payment_intent FROM vouchers.payment") == [(None,)]
+    assert await checkout.look_up(await reload_purchase(ledger, awaiting)) is Received.NO_CHANGE
+    intent = stripe.payment_of(session_of(awaiting))["payment_intent"]
+    assert await rows(database18, "SELECT payment_intent FROM vouchers.payment") == [(intent,)]
+
+
+async def test_a_refund_of_a_second_payment_settles_that_payment_alone(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
+) -> None:
+    second = stripe.second_session(session_of(awaiting))["id"]
+    assert await tell(checkout, stripe.pay(session_of(awaiting))) is Received.APPLIED
+    assert await tell(checkout, stripe.pay(second)) is Received.MISMATCH
+    assert await tell(checkout, stripe.refund(second)) is Received.NO_CHANGE
+    assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
+    assert await ledger.balance(awaiting.user_id) == 0
+    assert await payments(database18) == [(session_of(awaiting), DUE, 0, False), (second, DUE, DUE, True)]
+    assert await rows(database18, "SELECT status FROM subscriptions") == [("active",)]
+
+
+async def test_a_second_payment_and_its_refund_are_told_in_any_order(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, database18: Database
+) -> None:
+    for order in itertools.permutations(range(3)):
+        bought = await checkout.advance(await place(ledger, database18))
+        second = stripe.second_session(session_of(bought))["id"]
+        events = (stripe.pay(session_of(bought)), stripe.pay(second), stripe.refund(second))
+        for index in order:
+            await tell(checkout, events[index])
+        assert (await reload_purchase(ledger, bought)).state is PurchaseState.COMPLETED, order
+        assert await verify(database18.admin_url) == [], order
+
+
+async def test_a_purchase_of_before_payments_were_recorded(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
+) -> None:
+    second = stripe.second_session(session_of(awaiting))["id"]
+    await tell(checkout, stripe.pay(session_of(awaiting)))
+    await tell(checkout, stripe.pay(second))
+    await rows(database18, "TRUNCATE vouchers.payment CASCADE")
+    assert await tell(checkout, stripe.refund(second)) is Received.NO_CHANGE
+    assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
+    assert await tell(checkout, stripe.refund(session_of(awaiting))) is Received.APPLIED
+    assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.REFUNDED
+
+
+async def test_partial_refunds_add_up(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
+) -> None:
+    """Each event is told last first, and each asks how much it is by now."""
+    await tell(checkout, stripe.pay(session_of(awaiting)))
+    first, second = stripe.refund(session_of(awaiting), 2_000), stripe.refund(session_of(awaiting), 3_000)
+    for event in (second, first, first):
+        await tell(checkout, event)
+        assert await payments(database18) == [(session_of(awaiting), DUE, 5_000, False)]
+    assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
+    assert await tell(checkout, stripe.refund(session_of(awaiting), 4_000)) is Received.APPLIED
+    assert await payments(database18) == [(session_of(awaiting), DUE, DUE, True)]
+    assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.REFUNDED
+    assert await ledger.balance(awaiting.user_id) == 10_000
+
+
+async def test_a_partial_refund_that_nobody_told_is_recorded_by_a_look(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
+) -> None:
+    await tell(checkout, stripe.pay(session_of(awaiting)))
+    stripe.refund(session_of(awaiting), 2_000)
+    assert await checkout.look_up(await reload_purchase(ledger, awaiting)) is Received.NO_CHANGE
+    assert await payments(database18) == [(session_of(awaiting), DUE, 2_000, False)]
+    assert await rows(database18, "SELECT outcome FROM vouchers.webhook_event") == [("applied",)]
+
+
+async def test_a_refund_that_fails_lowers_what_was_refunded(
+    checkout: Checkout,
+    ledger: Ledger,
+    stripe: ScriptedStripe,
+    awaiting: Purchase,
+    database18: Database,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await tell(checkout, stripe.pay(session_of(awaiting)))
+    await tell(checkout, stripe.refund(session_of(awaiting), 2_000))
+    assert await tell(checkout, stripe.refund_fails(session_of(awaiting), 2_000)) is Received.NO_CHANGE
+    assert await payments(database18) == [(session_of(awaiting), DUE, 0, False)]
+    assert [one.message for one in caplog.records if one.levelname == "WARNING"] == [
+        "a refund failed: give the money back in another way"
+    ]
+    await tell(checkout, stripe.refund(session_of(awaiting)))
+    await tell(checkout, stripe.refund_fails(session_of(awaiting), DUE))
+    assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.REFUNDED
+    assert [one.invariant for one in await verify(database18.admin_url)] == ["payments"]
+    await tell(checkout, stripe.refund(session_of(awaiting)))
+
+
+async def test_a_key_that_may_not_read_charges_takes_the_events_word(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
+) -> None:
+    stripe.shows_charges = False
+    assert await tell(checkout, stripe.pay(session_of(awaiting))) is Received.APPLIED
+    for amount, expected in ((2_000, 2_000), (DUE - 2_000, DUE)):
+        await tell(checkout, stripe.refund(session_of(awaiting), amount))
+        assert [row[2] for row in await payments(database18)] == [expected]
+    assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.REFUNDED
+
+
+async def test_a_refund_whose_payment_cannot_be_found_now_is_to_be_sent_again(
+    checkout: Checkout, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
+    await tell(checkout, stripe.pay(session_of(awaiting)))
+    refund = stripe.refund(session_of(awaiting))
+    stripe.fail(SESSIONS, Fault.UNAVAILABLE)
+    with pytest.raises(PaymentProcessorUnavailableError):
+        await checkout.payment_event(refund, b"{}")
+    assert await tell(checkout, refund) is Received.APPLIED
+
+
+async def test_money_of_an_order_that_no_checkout_took(
+    checkout: Checkout,
+    ledger: Ledger,
+    stripe: ScriptedStripe,
+    awaiting: Purchase,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A subscription that somebody made by hand with the order's labels: its refund changes nothing."""
+    await tell(checkout, stripe.pay(session_of(awaiting)))
+    second = stripe.second_session(session_of(awaiting))["id"]
+    stripe.pay(second)
+    refund = stripe.refund(second)
+    del stripe.sessions[second]
+    assert await tell(checkout, refund) is Received.NO_CHANGE
+    assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
+    assert "money of an order is of no checkout: look at it at Stripe" in caplog.messages
+
+
+async def test_another_sovereigns_refund_is_not_asked_about_further(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
+    await tell(checkout, stripe.pay(session_of(awaiting)))
+    async with open_checkout(ledger, settings(stripe.url, sovereign="other.example.com")) as other:
+        asked = stripe.count(f"GET {SESSIONS}")
+        read = await other.payment_event(stripe.refund(session_of(awaiting)), b"{}")
+        assert (read.sovereign, read.session_id, stripe.count(f"GET {SESSIONS}")) == (
+            "omantel.example.com",
+            None,
+            asked,
+        )
+
+
+async def test_a_dispute_is_recorded_and_counted_once(
+    checkout: Checkout,
+    ledger: Ledger,
+    stripe: ScriptedStripe,
+    awaiting: Purchase,
+    database18: Database,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def counted() -> float:
+        found = telemetry.REGISTRY.get_sample_value("voucher_operator_payment_disputes_total")
+        assert found is not None
+        return found
+
+    await tell(checkout, stripe.pay(session_of(awaiting)))
+    before, opened = counted(), stripe.dispute(session_of(awaiting))
+    assert [await tell(checkout, opened) for _ in range(2)] == [Received.NO_CHANGE, Received.DUPLICATE]
+    assert counted() == before + 1
+    assert "a payment of an order is disputed: answer it at Stripe" in caplog.messages
+    charge = stripe.payment_of(session_of(awaiting))
+    assert await rows(
+        database18, "SELECT session_id, payment_intent, charge_id, amount_minor, status, reason FROM vouchers.dispute"
+    ) == [(session_of(awaiting), charge["payment_intent"], charge["id"], DUE, "needs_response", "fraudulent")]
+    assert [one.invariant for one in await verify(database18.admin_url)] == ["payments"]
+    assert await tell(checkout, stripe.dispute(session_of(awaiting), "won", "closed")) is Received.NO_CHANGE
+    assert counted() == before + 1
+    assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
+
+
+async def test_a_lost_dispute_leaves_the_order_to_people(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
+) -> None:
+    await tell(checkout, stripe.pay(session_of(awaiting)))
+    await tell(checkout, stripe.dispute(session_of(awaiting), "lost", "closed"))
+    assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
+    (found,) = await verify(database18.admin_url)
+    assert "is lost" in found.detail
+    await rows(database18, "UPDATE vouchers.dispute SET settled_at = now()")
+
+
+async def test_a_dispute_of_a_later_month_is_kept_without_effect(
+    checkout: Checkout, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
+) -> None:
+    await tell(checkout, stripe.pay(session_of(awaiting)))
+    charge = stripe.next_month(session_of(awaiting))["data"]["object"]
+    told = stripe.event("charge.dispute.created", {"id": "du_1", "payment_intent": charge["payment_intent"]})
+    read = await checkout.payment_event(told, b"{}")
+    assert (read.effect, await checkout.receive(read)) == (PaymentEffect.NONE, Received.UNKNOWN)
+    assert await rows(database18, "SELECT dispute_id FROM vouchers.dispute") == []

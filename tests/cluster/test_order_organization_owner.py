@@ -1,0 +1,111 @@
+"""Whose Organization it is: an order takes its own tenant's and makes a new one, and never another's."""
+
+import pytest
+
+from tests.cluster.controller_harness import ControllerHarness, reason, settle, spec
+from tests.cluster.stripe_fixture import order
+from voucher_operator.resources.conditions import kstatus
+from voucher_operator.resources.keys import Key
+
+NOTED = "billing.openova.io/tenant-id"
+
+
+@pytest.mark.parametrize(
+    ("tenant", "annotations", "adopted"),
+    [
+        ("kestrel", {}, True),
+        (None, {NOTED: "kestrel"}, True),
+        ("falcon", {NOTED: "kestrel"}, True),
+        (None, {}, False),
+        ("falcon", {}, False),
+        ("kestrel", {NOTED: "falcon"}, False),
+    ],
+)
+async def test_whose_it_is(
+    harness: ControllerHarness, tenant: str | None, annotations: dict[str, str], adopted: bool
+) -> None:
+    """As noted, as its spec says, or as it is called; one that says nothing is nobody's to take."""
+    harness.server.organizations = True
+    harness.found("books", tenant=tenant, annotations=annotations)
+    code = await harness.issue()
+    harness.apply("kestrel", spec(code, "ahmed", order=order("m", subdomain="books")))
+    status = await harness.reconcile("kestrel")
+    if adopted:
+        assert (status["state"], reason(status, "OrganizationReady")) == ("Completed", ("True", "OrganizationCreated"))
+    else:
+        assert (status["state"], reason(status)) == ("Rejected", ("False", "InvalidOrder"))
+        assert await harness.ledger.purchase_of(Key("billing/kestrel")) is None
+        assert await harness.ledger.balance("ahmed") == 0
+
+
+async def test_one_that_is_called_as_the_tenant_is(harness: ControllerHarness) -> None:
+    harness.server.organizations = True
+    harness.found("kestrel")
+    harness.apply("kestrel", spec(await harness.issue()))
+    assert (await harness.reconcile("kestrel"))["state"] == "Completed"
+
+
+async def test_anothers_that_came_while_the_customer_paid(harness: ControllerHarness) -> None:
+    """The order is paid and stands; only people can go on, it says who, and then it does."""
+    harness.server.organizations = True
+    harness.apply("kestrel", spec(await harness.issue(), order=order("xl")))
+    await harness.reconcile("kestrel")
+    harness.found("kestrel", tenant="falcon")
+    await settle(harness, harness.stripe_fixture.stripe.pay(str((await harness.purchase("kestrel")).session_id)))
+    status = await harness.reconcile("kestrel")
+    assert (status["state"], "finished" in status, reason(status, "Reconciling")) == ("Completed", False, None)
+    assert reason(status, "Stalled") == ("True", "OrganizationRefused")
+    assert reason(status, "PaymentSettled") == ("True", "Completed")
+    assert "sovereign-admin" in status["conditions"][0]["message"]
+    assert kstatus({"metadata": {"generation": 1}, "status": status}) == "Failed"
+    harness.found("kestrel", tenant="falcon", annotations={NOTED: "kestrel"})
+    assert (await harness.reconcile("kestrel"))["finished"]
+
+
+@pytest.mark.parametrize("status", [403, 500])
+async def test_what_cannot_be_seen_stops_no_order(harness: ControllerHarness, status: int) -> None:
+    """It is placed and paid; what the API server says is told afterwards."""
+    harness.server.organizations = True
+    harness.server.faults["GET /apis/catalyst.openova.io/v1alpha1/organizations"] = (status, "forbidden")
+    harness.apply("kestrel", spec(await harness.issue()))
+    told = await harness.reconcile("kestrel")
+    assert (told["state"], reason(told, "PaymentSettled")) == ("Completed", ("True", "Completed"))
+    refused = ("False", "OrganizationRefused") if status == 403 else ("Unknown", "OrganizationNotReady")
+    assert reason(told, "OrganizationReady") == refused
+
+
+@pytest.mark.parametrize("harness", [{"organizations": False}], indirect=True)
+async def test_none_are_wanted(harness: ControllerHarness) -> None:
+    """The operator has no right to them and shall make none: every order is handed over, whatever the cluster has."""
+    harness.server.organizations = True
+    harness.found("kestrel", tenant="falcon")
+    harness.apply("kestrel", spec(await harness.issue()))
+    status = await harness.reconcile("kestrel")
+    assert (status["finished"], reason(status, "OrganizationReady")) == (True, ("Unknown", "HandedOver"))
+    assert not [call for call in harness.server.calls if "catalyst" in call]
+
+
+async def test_credit_of_another_tenants_customer_is_not_spent(harness: ControllerHarness) -> None:
+    """Somebody else's userID and one's own tenantID: refused for good, and nothing is used up."""
+    harness.apply("own", spec(await harness.issue(), "ahmed"))
+    assert (await harness.reconcile("own"))["state"] == "Completed"
+    code = await harness.issue()
+    harness.apply("stranger", spec(code, "ahmed", tenant="falcon"))
+    status = await harness.reconcile("stranger")
+    assert (status["state"], status["finished"]) == ("Rejected", True)
+    for kind in ("Redeemed", "OrderPlaced", "Ready"):
+        assert reason(status, kind) == ("False", "CustomerMismatch")
+    assert reason(status, "Stalled") == ("True", "CustomerMismatch")
+    assert "falcon" not in str(status["conditions"])
+    assert "kestrel" not in str(status["conditions"])
+    assert await harness.ledger.balance("ahmed") == 1_000
+    assert await harness.sql("SELECT times_redeemed FROM promo_codes WHERE code = %s", code) == [(0,)]
+
+
+@pytest.mark.parametrize("harness", [{"any_tenant": True}], indirect=True)
+async def test_sovereign_lets_credit_be_spent_for_any_tenant(harness: ControllerHarness) -> None:
+    harness.apply("own", spec(await harness.issue(), "ahmed"))
+    await harness.reconcile("own")
+    harness.apply("other", spec(await harness.issue(), "ahmed", tenant="falcon"))
+    assert (await harness.reconcile("other"))["state"] == "Completed"
+    assert await harness.ledger.balance("ahmed") == 2_000

@@ -1,0 +1,38 @@
+"""A replica freezes while it holds a voucher's row: the one that leads ends its session, and serves everybody."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from testbed.control_plane import ControlPlane
+from testbed.postgres import Database
+from tests.cluster.chaos import CODE, ChaosContext, open_context, until
+from tests.conftest import Operators
+from tests.ledger.helpers import frozen_session, session_exists
+
+
+@pytest.fixture
+async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
+    async with open_context(control_plane, namespace, database18) as opened:
+        yield opened
+
+
+async def test_ended_by_the_leader(context: ChaosContext, operators: Operators, database18: Database) -> None:
+    await context.voucher()
+    operator = operators.start()
+    await context.voucher_is(Ready="Issued")
+    async with frozen_session(database18, CODE) as pid:
+        await context.redeem(["waits"])
+
+        async def reason_is_set() -> bool:
+            return await context.all_have_reason("redemptions", ["waits"], "LedgerUnavailable")
+
+        await until(reason_is_set, "word of the lock")
+        assert session_exists(database18, pid)
+        await context.finished()
+        assert not session_exists(database18, pid)
+    await context.assert_statuses_match_ledger()
+    assert await context.granted() == 1
+    await asyncio.to_thread(operator.wait_ready)
+    operators.allow.append("ended sessions of the operator")
