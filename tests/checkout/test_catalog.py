@@ -100,7 +100,7 @@ async def test_prices_become_minor_units(catalog: Catalog) -> None:
     assert [line.price_minor for line in await catalog.quote("p-1", (), (), "JPY")] == [9]
 
 
-async def test_a_plan_for_nothing(catalog: Catalog, server: CatalogServer) -> None:
+async def test_free_plan_has_price_zero(catalog: Catalog, server: CatalogServer) -> None:
     assert await price(catalog, "flexi") == [0]
     assert server.asked == ["plans"], "add-ons that nobody ordered are not asked for"
 
@@ -116,7 +116,7 @@ async def test_a_plan_for_nothing(catalog: Catalog, server: CatalogServer) -> No
         ("m", ("shop", "shop"), (), "The order names app 'shop' more than once: name it once."),
     ],
 )
-async def test_orders_that_nobody_sells(
+async def test_unknown_plan_app_or_addon_is_an_invalid_order(
     catalog: Catalog, plan: str, apps: tuple[str, ...], addons: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(InvalidOrderError) as caught:
@@ -125,7 +125,9 @@ async def test_orders_that_nobody_sells(
 
 
 @pytest.mark.parametrize("wrong", [None, "9", 9.0, -1, True, 2_000_000_000, [9]])
-async def test_a_price_that_is_none(catalog: Catalog, server: CatalogServer, wrong: object) -> None:
+async def test_invalid_price_makes_the_catalog_unavailable(
+    catalog: Catalog, server: CatalogServer, wrong: object
+) -> None:
     server.lists["plans"][0]["price_omr"] = wrong
     with pytest.raises(CatalogUnavailableError, match="no usable price for plan 'm'"):
         await price(catalog)
@@ -134,7 +136,7 @@ async def test_a_price_that_is_none(catalog: Catalog, server: CatalogServer, wro
         await price(catalog, "flexi", "daily-backup")
 
 
-async def test_a_price_left_out(catalog: Catalog, server: CatalogServer) -> None:
+async def test_missing_price_makes_the_catalog_unavailable(catalog: Catalog, server: CatalogServer) -> None:
     del server.lists["plans"][0]["price_omr"]
     with pytest.raises(CatalogUnavailableError, match="no usable price"):
         await price(catalog)
@@ -146,13 +148,13 @@ async def test_only_true_means_included(catalog: Catalog, server: CatalogServer,
     assert await price(catalog, "m", "waf") == [9_000, 4_000]
 
 
-async def test_a_name_that_two_answer_to(catalog: Catalog, server: CatalogServer) -> None:
+async def test_ambiguous_plan_name_makes_the_catalog_unavailable(catalog: Catalog, server: CatalogServer) -> None:
     server.lists["plans"].append({"id": "p-3", "slug": "m", "price_omr": 1})
     with pytest.raises(CatalogUnavailableError, match="lists plan 'm' more than once"):
         await price(catalog)
 
 
-async def test_another_currency(catalog: Catalog, server: CatalogServer) -> None:
+async def test_price_in_another_currency_is_a_mismatch(catalog: Catalog, server: CatalogServer) -> None:
     server.lists["plans"][0]["currency"] = "usd"
     with pytest.raises(CurrencyMismatchError, match="in another currency than OMR"):
         await price(catalog)
@@ -164,7 +166,9 @@ async def test_another_currency(catalog: Catalog, server: CatalogServer) -> None
     [404, 401, 302, "<html>", "", '{"plans": []}', "null", "[1]", '[{"id": "m"', "[" + " " * (5 * 1024 * 1024)],
     ids=lambda answer: str(answer)[:12],
 )
-async def test_an_answer_that_is_none(catalog: Catalog, server: CatalogServer, answer: int | str) -> None:
+async def test_invalid_response_makes_the_catalog_unavailable(
+    catalog: Catalog, server: CatalogServer, answer: int | str
+) -> None:
     server.answers["plans"] = [answer]
     with pytest.raises(CatalogUnavailableError) as caught:
         await price(catalog)
@@ -173,25 +177,25 @@ async def test_an_answer_that_is_none(catalog: Catalog, server: CatalogServer, a
     assert await price(catalog) == [9_000]
 
 
-async def test_add_ons_that_fail_are_not_left_out(catalog: Catalog, server: CatalogServer) -> None:
+async def test_failed_addon_list_makes_the_catalog_unavailable(catalog: Catalog, server: CatalogServer) -> None:
     server.answers["addons"] = [404]
     with pytest.raises(CatalogUnavailableError):
         await price(catalog, "m", "daily-backup")
 
 
-async def test_what_may_pass_is_tried_three_times(catalog: Catalog, server: CatalogServer) -> None:
+async def test_transient_failure_is_tried_three_times(catalog: Catalog, server: CatalogServer) -> None:
     server.answers["plans"] = [503, 429]
     assert await price(catalog) == [9_000]
     assert server.asked == ["plans"] * 3
 
 
-async def test_what_does_not_pass_is_said(catalog: Catalog, server: CatalogServer) -> None:
+async def test_lasting_failure_is_reported_with_its_status(catalog: Catalog, server: CatalogServer) -> None:
     server.answers["plans"] = [500, 500, 500]
     with pytest.raises(CatalogUnavailableError, match="answers with status 500"):
         await price(catalog)
 
 
-async def test_a_service_that_keeps_silent(server: CatalogServer) -> None:
+async def test_service_timeout_makes_the_catalog_unavailable(server: CatalogServer) -> None:
     server.gate.clear()
     catalog = Catalog(CatalogService(server.url, timeout=httpx.Timeout(0.1)))
     with pytest.raises(CatalogUnavailableError, match="does not answer"):
@@ -200,20 +204,20 @@ async def test_a_service_that_keeps_silent(server: CatalogServer) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://no.such.host.invalid", "nonsense://", "http://[", ""])
-async def test_no_service(url: str) -> None:
+async def test_unreachable_service_makes_the_catalog_unavailable(url: str) -> None:
     catalog = Catalog(CatalogService(url))
     with pytest.raises(CatalogUnavailableError):
         await price(catalog)
     await catalog.close()
 
 
-async def test_those_who_ask_at_once_share_one_answer(catalog: Catalog, server: CatalogServer) -> None:
+async def test_concurrent_quotes_share_one_request(catalog: Catalog, server: CatalogServer) -> None:
     assert await asyncio.gather(*(price(catalog) for _ in range(20))) == [[9_000]] * 20
     await price(catalog)
     assert server.asked == ["plans"]
 
 
-async def test_those_who_ask_at_once_share_one_failure(catalog: Catalog, server: CatalogServer) -> None:
+async def test_concurrent_quotes_share_one_failure(catalog: Catalog, server: CatalogServer) -> None:
     server.answers["plans"] = [404]
     answers = await asyncio.gather(*(price(catalog) for _ in range(20)), return_exceptions=True)
     assert all(isinstance(answer, CatalogUnavailableError) for answer in answers)
@@ -221,7 +225,7 @@ async def test_those_who_ask_at_once_share_one_failure(catalog: Catalog, server:
     assert server.asked == ["plans"]
 
 
-async def test_one_who_leaves_hurts_nobody(catalog: Catalog, server: CatalogServer) -> None:
+async def test_cancelled_quote_does_not_cancel_the_shared_request(catalog: Catalog, server: CatalogServer) -> None:
     server.gate.clear()
     first, second = asyncio.create_task(price(catalog)), asyncio.create_task(price(catalog))
     async with asyncio.timeout(20):
@@ -233,7 +237,7 @@ async def test_one_who_leaves_hurts_nobody(catalog: Catalog, server: CatalogServ
     assert first.cancelled()
 
 
-async def test_prices_are_not_kept_for_ever(server: CatalogServer) -> None:
+async def test_prices_are_fetched_again_after_they_expire(server: CatalogServer) -> None:
     catalog = Catalog(CatalogService(server.url), fresh_seconds=0.0)
     assert await price(catalog) == [9_000]
     server.lists["plans"][0]["price_omr"] = 10
@@ -241,7 +245,7 @@ async def test_prices_are_not_kept_for_ever(server: CatalogServer) -> None:
     await catalog.close()
 
 
-async def test_what_is_new_is_not_refused_by_an_old_list(
+async def test_unknown_plan_causes_a_fresh_request(
     catalog: Catalog, server: CatalogServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await price(catalog)
@@ -250,7 +254,7 @@ async def test_what_is_new_is_not_refused_by_an_old_list(
     assert await price(catalog, "xxl") == [90_000]
 
 
-async def test_a_file_may_come_late_and_change(tmp_path: Path) -> None:
+async def test_catalog_file_may_come_late_and_change(tmp_path: Path) -> None:
     file = tmp_path / "catalog.json"
     catalog = Catalog(CatalogFile(file), fresh_seconds=0.0)
     faults: list[tuple[bytes | None, type[OperatorError] | None]] = [
@@ -274,7 +278,7 @@ async def test_a_file_may_come_late_and_change(tmp_path: Path) -> None:
         await price(catalog, "m", "waf")
 
 
-def test_the_settings_choose(tmp_path: Path) -> None:
+def test_settings_select_the_catalog_source(tmp_path: Path) -> None:
     assert isinstance(source(settings(catalog_file=tmp_path, catalog_url="http://x")), CatalogFile)
     assert isinstance(source(settings(catalog_url="http://x")), CatalogService)
     assert isinstance(source(settings()), NoCatalog)

@@ -30,7 +30,7 @@ async def test_card_pays_exactly_what_credit_does_not(
     assert stripe.charged == purchase.total_minor - 10_000
 
 
-async def test_a_code_covers_part(
+async def test_order_partly_paid_by_a_code_charges_the_rest(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     await issue(database18, "CODE", 10)
@@ -41,7 +41,7 @@ async def test_a_code_covers_part(
     assert stripe.only_session()["amount_total"] == 40_000
 
 
-async def test_without_credit_there_is_no_coupon(
+async def test_order_without_credit_has_no_coupon(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     purchase = await checkout.advance(await place(ledger, database18, credit_minor=0))
@@ -50,7 +50,7 @@ async def test_without_credit_there_is_no_coupon(
     assert stripe.only_session()["amount_total"] == 19_000
 
 
-async def test_prices_of_the_dashboard_are_used(
+async def test_stripe_price_id_of_the_catalog_is_used(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     stripe.prices["price_l"] = 16_000
@@ -60,7 +60,7 @@ async def test_prices_of_the_dashboard_are_used(
     assert stripe.only_session()["amount_total"] == 9_000
 
 
-async def test_whoever_comes_again_makes_nothing_again(
+async def test_repeated_advance_creates_nothing_twice(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     """A replica that knows of nothing repeats every step."""
@@ -73,14 +73,14 @@ async def test_whoever_comes_again_makes_nothing_again(
     assert [stripe.count(f"POST {path}") for path in (CUSTOMERS, COUPONS, SESSIONS)] == [2, 2, 2]
 
 
-async def test_rules_of_the_currency(checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe) -> None:
+async def test_currency_rules_follow_the_settings(checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe) -> None:
     omr = await checkout.rules()
     assert (omr.currency, omr.step_minor, omr.minimum_minor) == ("OMR", 10, 260)
     async with open_checkout(ledger, settings(stripe.url, stripe_minimum_minor=1_000)) as other:
         assert (await other.rules()).minimum_minor == 1_000
 
 
-async def test_what_is_missing_is_said(ledger: Ledger) -> None:
+async def test_missing_settings_are_named(ledger: Ledger) -> None:
     async with open_checkout(ledger, settings(stripe_api_key="", sovereign="")) as unconfigured:
         assert unconfigured.fault == (
             "Cards cannot be charged: set VOUCHER_OPERATOR_STRIPE_API_KEY_FILE and VOUCHER_OPERATOR_SOVEREIGN."

@@ -50,7 +50,7 @@ LASTING = [
 
 
 @pytest.mark.parametrize("path", [CUSTOMERS, COUPONS, SESSIONS])
-async def test_what_may_pass_is_tried_again_and_made_once(
+async def test_transient_fault_is_retried_and_creates_once(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe, path: str
 ) -> None:
     purchase = await place(ledger, database18)
@@ -65,7 +65,7 @@ async def test_what_may_pass_is_tried_again_and_made_once(
     assert (len(stripe.customers), len(stripe.coupons), len(stripe.sessions)) == (1, 1, 1)
 
 
-async def test_no_answer_in_time_is_asked_for_again(
+async def test_timeout_is_retried_with_the_same_session(
     ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     purchase = await place(ledger, database18)
@@ -77,7 +77,7 @@ async def test_no_answer_in_time_is_asked_for_again(
 
 
 @pytest.mark.parametrize(("path", "fault"), LASTING)
-async def test_what_stripe_refuses_is_rolled_back(
+async def test_refusal_by_stripe_rolls_the_order_back(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe, path: str, fault: Fault
 ) -> None:
     """The bug that this exists for: the code is whole again, and the order is failed rather than lost."""
@@ -98,7 +98,7 @@ async def test_what_stripe_refuses_is_rolled_back(
     ("fault", "state", "sessions"),
     [(Fault.CUT_AFTER, PurchaseState.AWAITING_PAYMENT, 1), (Fault.BROKEN, PurchaseState.ROLLED_BACK, 0)],
 )
-async def test_settings_that_change_between_two_tries(
+async def test_changed_settings_between_tries_do_not_create_a_second_session(
     checkout: Checkout,
     ledger: Ledger,
     database18: Database,
@@ -120,7 +120,7 @@ async def test_settings_that_change_between_two_tries(
     assert len(stripe.sessions) == sessions
 
 
-async def test_an_error_that_stripe_remembers_ends_with_the_deadline(
+async def test_error_kept_by_stripe_ends_at_the_deadline(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     purchase = await place(ledger, database18)
@@ -134,7 +134,7 @@ async def test_an_error_that_stripe_remembers_ends_with_the_deadline(
     assert await ledger.balance(purchase.user_id) == 10_000
 
 
-async def test_what_is_overdue_is_closed_at_stripe_too(
+async def test_overdue_order_expires_its_session(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     """The session was made, its answer lost, and nobody came back in time."""
@@ -149,7 +149,7 @@ async def test_what_is_overdue_is_closed_at_stripe_too(
     assert len(stripe.sessions) == 1
 
 
-async def test_a_checkout_that_nobody_was_told_of_expires(
+async def test_session_lost_by_a_crash_expires_and_the_order_is_rolled_back(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     """The process died before the note and came back a day later: nobody had the URL, and the code is not used up."""
@@ -166,7 +166,7 @@ async def test_a_checkout_that_nobody_was_told_of_expires(
     assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(0,)]
 
 
-async def test_what_cannot_be_closed_and_is_paid_is_for_people(
+async def test_payment_of_a_session_that_could_not_be_expired_is_a_mismatch(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     purchase = await place(ledger, database18)
@@ -184,7 +184,7 @@ async def test_what_cannot_be_closed_and_is_paid_is_for_people(
     assert await checkout.receive(given_back) is Received.APPLIED
 
 
-async def test_a_price_at_stripe_that_is_not_the_catalogs(
+async def test_other_price_at_stripe_rolls_the_order_back(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     stripe.prices["price_l"] = 15_000
@@ -195,7 +195,9 @@ async def test_a_price_at_stripe_that_is_not_the_catalogs(
     assert await ledger.balance(placed.user_id) == 10_000
 
 
-async def test_unconfigured_after_all(ledger: Ledger, database18: Database, stripe: ScriptedStripe) -> None:
+async def test_removed_stripe_key_rolls_the_order_back(
+    ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
     purchase = await place(ledger, database18)
     async with open_checkout(ledger, settings(stripe.url, stripe_api_key="")) as unconfigured:
         ended = await unconfigured.advance(purchase)
@@ -204,7 +206,7 @@ async def test_unconfigured_after_all(ledger: Ledger, database18: Database, stri
 
 
 @pytest.mark.parametrize("key", ["sk_test_ключ", "sk_test a", "sk_test\na", "sk_test\x7f"])
-async def test_what_no_header_takes_is_no_key(
+async def test_key_invalid_in_a_header_rolls_the_order_back(
     ledger: Ledger, database18: Database, stripe: ScriptedStripe, key: str
 ) -> None:
     """Nothing that passes: somebody has pasted something else."""
@@ -215,7 +217,7 @@ async def test_what_no_header_takes_is_no_key(
     assert stripe.requests == []
 
 
-async def test_a_key_in_a_file_may_come_late_and_rotate(
+async def test_key_file_may_come_late_and_rotate(
     ledger: Ledger, database18: Database, stripe: ScriptedStripe, tmp_path: Path
 ) -> None:
     file = tmp_path / "key"
@@ -230,7 +232,7 @@ async def test_a_key_in_a_file_may_come_late_and_rotate(
         assert (await checkout.advance(await place(ledger, database18))).state is PurchaseState.AWAITING_PAYMENT
 
 
-async def test_two_at_once_make_one_session(
+async def test_concurrent_advance_creates_one_session(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     """The second meets a key that is in use, and comes again."""
@@ -246,7 +248,7 @@ async def test_two_at_once_make_one_session(
     assert len(stripe.sessions) == 1
 
 
-async def test_taken_back_while_stripe_was_asked(
+async def test_rollback_during_the_stripe_call_expires_the_session(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     """Its session was not there yet to be closed: whoever made it closes it."""
@@ -261,7 +263,7 @@ async def test_taken_back_while_stripe_was_asked(
     assert stripe.only_session()["status"] == "expired"
 
 
-async def test_abandoned_before_the_checkout(
+async def test_abandoned_order_expires_its_session(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     purchase = await place(ledger, database18)
@@ -275,7 +277,7 @@ async def test_abandoned_before_the_checkout(
     assert await checkout.abandon(purchase.key) == ended
 
 
-async def test_abandoned_too_late_or_never_bought(
+async def test_abandon_of_an_awaiting_or_unknown_order_changes_nothing(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     awaiting = await checkout.advance(await place(ledger, database18))

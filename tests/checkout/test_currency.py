@@ -23,14 +23,16 @@ from voucher_operator.resources.money import MINOR_DIGITS
         ("HUF", 1, 17_500, 1_045, 1_045),
     ],
 )
-def test_rules(currency: str, step: int, minimum: int, minor: int, at_stripe: int) -> None:
+def test_each_currency_has_its_step_minimum_and_stripe_amount(
+    currency: str, step: int, minimum: int, minor: int, at_stripe: int
+) -> None:
     found = rules(currency)
     assert (found.step_minor, found.minimum_minor) == (step, minimum)
     assert found.to_stripe(minor) == at_stripe
 
 
 @given(currency=st.sampled_from(sorted(MINOR_DIGITS)), steps=st.integers(0, 10**9))
-def test_there_and_back(currency: str, steps: int) -> None:
+def test_amount_to_stripe_and_back_is_unchanged(currency: str, steps: int) -> None:
     found = rules(currency)
     assert found.from_stripe(found.to_stripe(steps * found.step_minor)) == steps * found.step_minor
 
@@ -41,12 +43,12 @@ def test_every_minimum_can_be_paid() -> None:
         assert found.minimum_minor % found.step_minor == 0, found
 
 
-def test_what_stripe_cannot_take_is_no_crash() -> None:
+def test_amount_off_the_step_is_a_rejected_payment() -> None:
     with pytest.raises(PaymentRejectedError, match="only in steps of 10"):
         rules("OMR").to_stripe(12_345)
 
 
-def test_the_accounts_own_minimum() -> None:
+def test_configured_minimum_replaces_the_default() -> None:
     assert rules("OMR", 1_000).minimum_minor == 1_000
     with pytest.raises(ValueError, match="unknown currency"):
         rules("XYZ")

@@ -30,13 +30,13 @@ asyncio.run(main())
         ("", "coupon\nsession\n", 0),
     ],
 )
-def test_the_process_dies_where_it_is_told_to(order: str, said: str, code: int) -> None:
+def test_process_is_killed_at_the_given_failpoint_only(order: str, said: str, code: int) -> None:
     env = environment("", {VARIABLE: order} if order else {})
     ended = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True)
     assert (ended.stdout, ended.returncode) == (said, code)
 
 
-async def test_an_error_passes() -> None:
+async def test_error_inside_a_failpoint_is_raised() -> None:
     with pytest.raises(asyncio.CancelledError):
         async with failpoint(Step.PLACE):
             raise asyncio.CancelledError

@@ -60,7 +60,7 @@ def event(kind: str = "checkout.session.completed", **fields: Any) -> dict[str, 
     return {"id": "evt_1", "type": kind, "data": {"object": {**session, **fields}}}
 
 
-def test_everything_that_a_session_says() -> None:
+def test_session_event_fields_are_read() -> None:
     read = payment_event(event(), b"raw", "OMR")
     assert (read.event_id, read.type, read.raw) == ("evt_1", "checkout.session.completed", b"raw")
     assert (read.session_id, read.order_id, read.subscription_id) == ("cs_1", "o-1", "sub_1")
@@ -79,18 +79,18 @@ def test_everything_that_a_session_says() -> None:
         ("invented", "paid", PaymentEffect.NONE),
     ],
 )
-def test_effects(kind: str, status: str, effect: PaymentEffect) -> None:
+def test_event_type_and_payment_status_decide_the_effect(kind: str, status: str, effect: PaymentEffect) -> None:
     read = payment_event(event(f"checkout.session.{kind}", payment_status=status), b"", "OMR")
     assert read.effect is effect
     assert (read.amount_minor is None) is (effect is not PaymentEffect.PAID)
 
 
 @pytest.mark.parametrize("fields", [{"currency": "usd"}, {"amount_total": None}, {"amount_total": "9000"}])
-def test_money_that_cannot_be_what_is_due(fields: dict[str, Any]) -> None:
+def test_amount_in_another_currency_or_form_never_matches(fields: dict[str, Any]) -> None:
     assert payment_event(event(**fields), b"", "OMR").amount_minor == -1
 
 
-def test_an_object_may_be_shown_in_full() -> None:
+def test_expanded_object_is_read_by_its_id() -> None:
     assert payment_event(event(subscription={"id": "sub_2"}), b"", "OMR").subscription_id == "sub_2"
 
 
@@ -103,7 +103,7 @@ def test_an_object_may_be_shown_in_full() -> None:
         ("expired", "unpaid", PaymentEffect.EXPIRED),
     ],
 )
-def test_a_look_names_its_finding(status: str, payment: str, effect: PaymentEffect) -> None:
+def test_lookup_event_id_contains_the_session_status(status: str, payment: str, effect: PaymentEffect) -> None:
     session = event(status=status, payment_status=payment)["data"]["object"]
     read = looked_up(session, b"", "OMR")
     assert (read.effect, read.event_id) == (effect, f"lookup:cs_1:{status}:{payment}")
@@ -113,7 +113,7 @@ def test_a_look_names_its_finding(status: str, payment: str, effect: PaymentEffe
     "kind",
     ["charge.refunded", "charge.refund.updated", "refund.created", "refund.failed", "charge.dispute.funds_withdrawn"],
 )
-def test_refunds_and_disputes_name_a_payment(kind: str) -> None:
+def test_refund_and_dispute_events_name_their_payment_intent(kind: str) -> None:
     told = {"type": kind, "data": {"object": {"payment_intent": "pi_1"}}}
     assert intent_of(told) == "pi_1"
     assert payment_event(told, b"", "OMR").effect is PaymentEffect.NONE
@@ -122,23 +122,23 @@ def test_refunds_and_disputes_name_a_payment(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("status", "failed"), [("failed", True), ("canceled", True), ("succeeded", False)])
-def test_a_refund_that_did_not_reach_the_customer(status: str, failed: bool) -> None:
+def test_failed_refund_is_recognised(status: str, failed: bool) -> None:
     told = {"type": "refund.updated", "data": {"object": {"object": "refund", "status": status}}}
     assert is_failed_refund(told) is failed
 
 
-def test_a_session_names_its_invoice() -> None:
+def test_session_event_names_its_invoice() -> None:
     read = payment_event(event(invoice="in_1"), b"", "OMR")
     assert read.payment is not None
     assert read.payment.invoice_id == "in_1"
 
 
-def test_an_event_without_an_id_gets_one_from_its_bytes() -> None:
+def test_event_without_id_gets_one_from_its_body() -> None:
     assert payment_event({}, b"a", "OMR").event_id != payment_event({}, b"b", "OMR").event_id
 
 
 @given(kind=st.sampled_from(TYPES), thing=JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, JSON)))
-def test_nothing_that_is_json_is_an_error(kind: str, thing: Any) -> None:
+def test_any_json_body_is_read_without_error(kind: str, thing: Any) -> None:
     odd = {"type": kind, "data": {"object": thing}}
     assert payment_event(odd, b"", "OMR").type == kind
     intent_of(odd)

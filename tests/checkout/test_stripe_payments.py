@@ -41,7 +41,7 @@ def mismatches() -> float:
     return found
 
 
-async def test_a_lost_webhook_is_looked_up(
+async def test_lookup_completes_an_order_whose_webhook_was_lost(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     assert await checkout.look_up(awaiting) is Received.NO_CHANGE
@@ -52,13 +52,13 @@ async def test_a_lost_webhook_is_looked_up(
     assert await checkout.receive(await checkout.payment_event(told, b"{}")) is Received.NO_CHANGE
 
 
-async def test_an_open_session_writes_nothing(checkout: Checkout, ledger: Ledger, awaiting: Purchase) -> None:
+async def test_lookup_of_an_open_session_writes_nothing(checkout: Checkout, ledger: Ledger, awaiting: Purchase) -> None:
     before = await reload_purchase(ledger, awaiting)
     assert await checkout.look_up(awaiting) is Received.NO_CHANGE
     assert await reload_purchase(ledger, awaiting) == before
 
 
-async def test_a_checkout_of_before_the_sovereign_was_renamed(
+async def test_session_with_the_former_sovereign_name_is_completed_by_lookup(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, database18: Database
 ) -> None:
     async with open_checkout(ledger, settings(stripe.url, sovereign="former.example.com")) as former:
@@ -69,7 +69,7 @@ async def test_a_checkout_of_before_the_sovereign_was_renamed(
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
 
 
-async def test_an_expired_session_is_looked_up(
+async def test_lookup_cancels_an_order_with_expired_session(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     stripe.expire(session_of(awaiting))
@@ -79,7 +79,9 @@ async def test_an_expired_session_is_looked_up(
     assert await ledger.balance(awaiting.user_id) == 10_000
 
 
-async def test_money_on_its_way(checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase) -> None:
+async def test_delayed_payment_completes_the_order_when_it_succeeds(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
+) -> None:
     completed = await checkout.payment_event(stripe.pay(session_of(awaiting), later=True), b"{}")
     assert completed.effect is PaymentEffect.PROCESSING
     assert await checkout.receive(completed) is Received.NO_CHANGE
@@ -89,7 +91,7 @@ async def test_money_on_its_way(checkout: Checkout, ledger: Ledger, stripe: Scri
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
 
 
-async def test_money_that_never_comes(
+async def test_delayed_payment_that_fails_cancels_the_order(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     stripe.pay(session_of(awaiting), later=True)
@@ -99,7 +101,7 @@ async def test_money_that_never_comes(
     assert (ended.state, ended.reason) == (PurchaseState.CANCELLED, Reason.PAYMENT_FAILED)
 
 
-async def test_money_that_never_comes_is_looked_up(
+async def test_lookup_cancels_an_order_whose_delayed_payment_failed(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     stripe.pay(session_of(awaiting), later=True)
@@ -114,7 +116,7 @@ async def test_money_that_never_comes_is_looked_up(
     assert await checkout.receive(await checkout.payment_event(bounced, b"{}")) is Received.NO_CHANGE
 
 
-async def test_a_full_refund_gives_the_credit_back(
+async def test_full_refund_releases_the_credit(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     await checkout.receive(await checkout.payment_event(stripe.pay(session_of(awaiting)), b"{}"))
@@ -130,7 +132,7 @@ async def test_a_full_refund_gives_the_credit_back(
     assert stripe.charged == 0
 
 
-async def test_a_refund_of_a_later_month_changes_nothing(
+async def test_refund_of_a_later_month_changes_nothing(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     await checkout.receive(await checkout.payment_event(stripe.pay(session_of(awaiting)), b"{}"))
@@ -140,7 +142,7 @@ async def test_a_refund_of_a_later_month_changes_nothing(
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
 
 
-async def test_a_refund_whose_payment_nobody_told(
+async def test_lookup_finds_payment_and_refund_without_webhooks(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     paid = stripe.pay(session_of(awaiting))
@@ -151,7 +153,7 @@ async def test_a_refund_whose_payment_nobody_told(
     assert await checkout.receive(await checkout.payment_event(paid, b"{}")) is Received.NO_CHANGE
 
 
-async def test_a_refund_that_nobody_told_is_found(
+async def test_lookup_finds_a_refund_without_webhook(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     """Seldom asked, and the seldomer the older it is: what was paid is rarely refunded."""
@@ -171,7 +173,7 @@ async def test_a_refund_that_nobody_told_is_found(
     assert await ledger.balance(awaiting.user_id) == 10_000
 
 
-async def test_a_look_up_says_that_a_payment_does_not_fit(
+async def test_lookup_reports_a_mismatched_payment(
     checkout: Checkout,
     ledger: Ledger,
     stripe: ScriptedStripe,
@@ -191,7 +193,7 @@ async def test_a_look_up_says_that_a_payment_does_not_fit(
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.REFUNDED
 
 
-async def test_a_key_that_may_not_read_invoices_settles_payments_all_the_same(
+async def test_key_without_invoice_rights_still_settles_payments(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     stripe.pay(session_of(awaiting))
@@ -200,7 +202,7 @@ async def test_a_key_that_may_not_read_invoices_settles_payments_all_the_same(
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
 
 
-async def test_a_refund_that_cannot_be_asked_about_is_to_be_sent_again(
+async def test_refund_event_is_retried_when_stripe_cannot_be_asked(
     checkout: Checkout, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     stripe.pay(session_of(awaiting))
@@ -213,7 +215,7 @@ async def test_a_refund_that_cannot_be_asked_about_is_to_be_sent_again(
     assert (await checkout.payment_event(refund, b"{}")).effect is PaymentEffect.REFUNDED
 
 
-async def test_a_look_up_that_fails_changes_nothing(
+async def test_failed_lookup_changes_nothing(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     stripe.pay(session_of(awaiting))
@@ -230,14 +232,14 @@ async def test_a_look_up_that_fails_changes_nothing(
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.AWAITING_PAYMENT
 
 
-async def test_a_purchase_without_a_session_is_not_looked_up(
+async def test_purchase_without_session_is_not_looked_up(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     assert await checkout.look_up(await place(ledger, database18)) is Received.NO_CHANGE
     assert stripe.requests == []
 
 
-async def test_another_sovereigns_payment_is_kept(
+async def test_payment_of_another_sovereign_is_kept_without_effect(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     event = stripe.pay(session_of(awaiting))

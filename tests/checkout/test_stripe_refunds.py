@@ -41,7 +41,7 @@ async def payments(database: Database) -> list[tuple[Any, ...]]:
     )
 
 
-async def test_a_payment_is_recorded_with_its_intent_and_charge(
+async def test_payment_is_recorded_with_its_intent_and_charge(
     checkout: Checkout, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     await tell(checkout, stripe.pay(session_of(awaiting)))
@@ -52,7 +52,7 @@ async def test_a_payment_is_recorded_with_its_intent_and_charge(
     ]
 
 
-async def test_a_payment_counts_at_once_whether_or_not_stripe_can_be_asked_for_its_names(
+async def test_payment_is_applied_when_its_ids_cannot_be_read(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     """A later look brings them."""
@@ -64,7 +64,7 @@ async def test_a_payment_counts_at_once_whether_or_not_stripe_can_be_asked_for_i
     assert await rows(database18, "SELECT payment_intent FROM vouchers.payment") == [(intent,)]
 
 
-async def test_a_refund_of_a_second_payment_settles_that_payment_alone(
+async def test_refund_of_a_second_payment_settles_that_payment_alone(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     second = stripe.second_session(session_of(awaiting))["id"]
@@ -77,7 +77,7 @@ async def test_a_refund_of_a_second_payment_settles_that_payment_alone(
     assert await rows(database18, "SELECT status FROM subscriptions") == [("active",)]
 
 
-async def test_a_second_payment_and_its_refund_are_told_in_any_order(
+async def test_second_payment_and_its_refund_in_any_order_leave_the_order_completed(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, database18: Database
 ) -> None:
     for order in itertools.permutations(range(3)):
@@ -90,7 +90,7 @@ async def test_a_second_payment_and_its_refund_are_told_in_any_order(
         assert await verify(database18.admin_url) == [], order
 
 
-async def test_a_purchase_of_before_payments_were_recorded(
+async def test_refund_of_a_purchase_without_payment_rows_is_matched(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     second = stripe.second_session(session_of(awaiting))["id"]
@@ -119,7 +119,7 @@ async def test_partial_refunds_add_up(
     assert await ledger.balance(awaiting.user_id) == 10_000
 
 
-async def test_a_partial_refund_that_nobody_told_is_recorded_by_a_look(
+async def test_lookup_records_a_partial_refund_without_webhook(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     await tell(checkout, stripe.pay(session_of(awaiting)))
@@ -129,7 +129,7 @@ async def test_a_partial_refund_that_nobody_told_is_recorded_by_a_look(
     assert await rows(database18, "SELECT outcome FROM vouchers.webhook_event") == [("applied",)]
 
 
-async def test_a_refund_that_fails_lowers_what_was_refunded(
+async def test_refund_that_fails_lowers_what_was_refunded(
     checkout: Checkout,
     ledger: Ledger,
     stripe: ScriptedStripe,
@@ -151,7 +151,7 @@ async def test_a_refund_that_fails_lowers_what_was_refunded(
     await tell(checkout, stripe.refund(session_of(awaiting)))
 
 
-async def test_a_key_that_may_not_read_charges_takes_the_events_word(
+async def test_key_without_charge_rights_uses_the_event_amount(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     stripe.shows_charges = False
@@ -162,7 +162,7 @@ async def test_a_key_that_may_not_read_charges_takes_the_events_word(
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.REFUNDED
 
 
-async def test_a_refund_whose_payment_cannot_be_found_now_is_to_be_sent_again(
+async def test_refund_event_is_retried_when_its_session_cannot_be_read(
     checkout: Checkout, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     await tell(checkout, stripe.pay(session_of(awaiting)))
@@ -173,7 +173,7 @@ async def test_a_refund_whose_payment_cannot_be_found_now_is_to_be_sent_again(
     assert await tell(checkout, refund) is Received.APPLIED
 
 
-async def test_money_of_an_order_that_no_checkout_took(
+async def test_refund_of_a_manual_subscription_changes_nothing(
     checkout: Checkout,
     ledger: Ledger,
     stripe: ScriptedStripe,
@@ -191,7 +191,7 @@ async def test_money_of_an_order_that_no_checkout_took(
     assert "money of an order is of no checkout: look at it at Stripe" in caplog.messages
 
 
-async def test_another_sovereigns_refund_is_not_asked_about_further(
+async def test_refund_of_another_sovereign_causes_no_request(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     await tell(checkout, stripe.pay(session_of(awaiting)))
@@ -205,7 +205,7 @@ async def test_another_sovereigns_refund_is_not_asked_about_further(
         )
 
 
-async def test_a_dispute_is_recorded_and_counted_once(
+async def test_dispute_is_recorded_and_counted_once(
     checkout: Checkout,
     ledger: Ledger,
     stripe: ScriptedStripe,
@@ -233,7 +233,7 @@ async def test_a_dispute_is_recorded_and_counted_once(
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
 
 
-async def test_a_lost_dispute_leaves_the_order_to_people(
+async def test_lost_dispute_is_reported_and_changes_no_order(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     await tell(checkout, stripe.pay(session_of(awaiting)))
@@ -244,7 +244,7 @@ async def test_a_lost_dispute_leaves_the_order_to_people(
     await rows(database18, "UPDATE vouchers.dispute SET settled_at = now()")
 
 
-async def test_a_dispute_of_a_later_month_is_kept_without_effect(
+async def test_dispute_of_a_later_month_is_kept_without_effect(
     checkout: Checkout, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     await tell(checkout, stripe.pay(session_of(awaiting)))

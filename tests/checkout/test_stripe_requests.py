@@ -61,7 +61,7 @@ async def gateway(stripe_mock: StripeMock) -> AsyncIterator[StripeGateway]:
     await made.close()
 
 
-async def test_customer_and_coupon(gateway: StripeGateway) -> None:
+async def test_mock_accepts_customer_and_coupon(gateway: StripeGateway) -> None:
     assert (await gateway.customer(purchase())).startswith("cus_")
     assert await gateway.coupon(purchase(), OMR) == "credit-0e6f0f9e-5c4c-4d5e-9d0e-000000000001"
     assert await gateway.coupon(purchase(held_minor=0), OMR) is None
@@ -69,14 +69,14 @@ async def test_customer_and_coupon(gateway: StripeGateway) -> None:
 
 @pytest.mark.parametrize("coupon", ["credit-1", None])
 @pytest.mark.parametrize("price", ["price_1", None])
-async def test_session(gateway: StripeGateway, coupon: str | None, price: str | None) -> None:
+async def test_mock_accepts_the_session(gateway: StripeGateway, coupon: str | None, price: str | None) -> None:
     """The mock answers with a fixture, whose amount is none: that it answers so shows that it took the words."""
     lines = (replace(LINES[0], stripe_price_id=price), *LINES[1:])
     with pytest.raises(PaymentRejectedError, match="another amount"):
         await gateway.session(purchase(lines=lines), "cus_1", coupon, OMR)
 
 
-async def test_what_is_read_and_closed(gateway: StripeGateway) -> None:
+async def test_mock_accepts_reads_expire_and_cancel(gateway: StripeGateway) -> None:
     assert (await gateway.retrieve("cs_test_1")).id.startswith("cs_")
     assert await gateway.open_sessions(purchase(stripe_customer_id="cus_1")) == []
     assert await gateway.first_payment("pi_1") is None
@@ -87,9 +87,7 @@ async def test_what_is_read_and_closed(gateway: StripeGateway) -> None:
     await gateway.unsubscribe("sub_1")
 
 
-async def test_the_mock_refuses_words_that_stripe_does_not_know(
-    gateway: StripeGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_mock_refuses_an_unknown_parameter(gateway: StripeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or else the tests above would say nothing."""
     asked = stripe_requests.customer(purchase(), "x")
     monkeypatch.setattr(stripe_requests, "customer", lambda *_: {**asked, "favourite_colour": "green"})
@@ -97,13 +95,13 @@ async def test_the_mock_refuses_words_that_stripe_does_not_know(
         await gateway.customer(purchase())
 
 
-async def test_the_mock_refuses_another_version(gateway: StripeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_mock_refuses_another_api_version(gateway: StripeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stripe_gateway, "API_VERSION", "2020-01-01")
     with pytest.raises(PaymentRejectedError):
         await gateway.customer(purchase())
 
 
-def test_keys_say_nothing_and_are_one_for_each_step() -> None:
+def test_idempotency_keys_are_opaque_and_one_per_step() -> None:
     long = purchase(key="n" * 253 + "/" + "m" * 253)
     keys = [
         str(stripe_requests.once(one, step)["idempotency_key"]) for one in (purchase(), long) for step in ("a", "b")
@@ -113,7 +111,7 @@ def test_keys_say_nothing_and_are_one_for_each_step() -> None:
     assert keys[0] == stripe_requests.once(replace(purchase(), email="other@example.com"), "a")["idempotency_key"]
 
 
-def test_what_a_session_says() -> None:
+def test_session_request_has_labels_amounts_and_urls() -> None:
     asked = stripe_requests.session(purchase(), "cus_1", "credit-1", settings(), OMR)
     labels = {
         "order_id": "0e6f0f9e-5c4c-4d5e-9d0e-000000000001",
@@ -129,7 +127,7 @@ def test_what_a_session_says() -> None:
     assert "cancel_url" not in stripe_requests.session(purchase(), "cus_1", None, settings(checkout_cancel_url=""), OMR)
 
 
-def test_words_follow_from_the_purchase_alone() -> None:
+def test_requests_depend_on_the_purchase_alone() -> None:
     """A second try an hour later must say the same under the same key."""
     one = purchase()
     later = replace(one, overdue=True, deadline_at=one.deadline_at + timedelta(hours=1))

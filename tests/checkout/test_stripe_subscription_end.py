@@ -35,7 +35,7 @@ def statuses(stripe: ScriptedStripe) -> list[str]:
     return [one["status"] for one in stripe.subscriptions.values()]
 
 
-async def test_a_refunded_order_is_ended(
+async def test_refunded_order_cancels_its_subscription(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     other = await checkout.advance(await place(ledger, database18))
@@ -51,7 +51,7 @@ async def test_a_refunded_order_is_ended(
     assert await reload_purchase(ledger, awaiting) == found
 
 
-async def test_a_refund_that_overtook_the_word_of_the_payment(
+async def test_refund_before_its_payment_event_cancels_the_subscription(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     """The ledger was never told of a subscription: the customer at Stripe leads to it."""
@@ -63,7 +63,7 @@ async def test_a_refund_that_overtook_the_word_of_the_payment(
     assert statuses(stripe) == ["canceled"]
 
 
-async def test_an_order_whose_payment_failed_is_ended(
+async def test_failed_payment_cancels_the_subscription(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     assert awaiting.session_id is not None
@@ -75,7 +75,7 @@ async def test_an_order_whose_payment_failed_is_ended(
     assert await ledger.stale_sessions(-1, 10) == []
 
 
-async def test_a_checkout_that_expired_has_nothing_to_end(
+async def test_expired_checkout_needs_no_cancellation(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     assert awaiting.session_id is not None
@@ -83,7 +83,7 @@ async def test_a_checkout_that_expired_has_nothing_to_end(
     assert await ledger.stale_sessions(-1, 10) == []
 
 
-async def test_it_is_tried_until_it_is_done(
+async def test_cancellation_is_retried_until_it_succeeds(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     await refunded(checkout, stripe, awaiting)
@@ -101,7 +101,7 @@ async def test_it_is_tried_until_it_is_done(
     assert stripe.count(f"DELETE {SUBSCRIPTIONS}/{name}") == 1
 
 
-async def test_one_that_was_paid_late_goes_on(
+async def test_late_payment_keeps_the_subscription(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     """The word of its end came from a look of before: the ledger forgets nothing for it."""

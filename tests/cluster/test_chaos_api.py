@@ -57,7 +57,7 @@ async def leads(operator: OperatorProcess, wanted: bool) -> None:
     await until(reason_is_set, f"leader={wanted}")
 
 
-async def test_restarted_under_load_and_away_for_longer_than_the_lease(
+async def test_api_server_restart_and_long_outage_under_load_lose_nothing(
     control_plane: ControlPlane, context: ChaosContext, operators: Operators
 ) -> None:
     """Killed, then absent until the Lease is lost: the operator says so, leads again, and finishes everything."""
@@ -101,7 +101,7 @@ def without_crds(control_plane: ControlPlane) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("without_crds")
-async def test_without_crds_until_they_are_installed(
+async def test_operator_without_crds_waits_until_they_are_installed(
     control_plane: ControlPlane, namespace: str, database18: Database, operators: Operators
 ) -> None:
     """No CRDs at the start: not ready, and says why; installed later, it begins to work without help."""

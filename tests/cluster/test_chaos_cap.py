@@ -33,7 +33,7 @@ async def _go_on(go: GoService, customers: list[UUID]) -> int:
     return len(customers)
 
 
-async def test_cap_of_100_holds_against_1000(
+async def test_cap_of_100_is_exact_with_1000_requests(
     control_plane: ControlPlane,
     namespace: str,
     operators: Operators,

@@ -26,7 +26,7 @@ async def _torn(context: ChaosContext) -> int:
     return await context.granted() - len(told)
 
 
-async def test_killed_at_random_moments_under_load(
+async def test_operator_killed_at_random_moments_grants_each_request_once(
     control_plane: ControlPlane, namespace: str, operators: Operators, database18: Database
 ) -> None:
     """SIGKILL seven times, soon after the first commit of each life, where most of the patches are still to come."""
@@ -75,7 +75,7 @@ def installation(installation: Installation, proxy: Proxy) -> Installation:
     return replace(installation, kubeconfig=proxy.kubeconfig(installation.kubeconfig))
 
 
-async def test_killed_between_commit_and_status(
+async def test_operator_killed_between_commit_and_status_reports_the_grant(
     control_plane: ControlPlane, namespace: str, operators: Operators, database18: Database, proxy: Proxy
 ) -> None:
     """The commit happens while no patch can arrive, then the operator dies: the next one tells what was granted."""

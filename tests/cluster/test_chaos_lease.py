@@ -72,7 +72,7 @@ async def some_granted(context: ChaosContext) -> None:
     await until(any_granted, "first grant")
 
 
-async def test_leader_that_ends_in_good_order_hands_over_at_once(context: ChaosContext, operators: Operators) -> None:
+async def test_leader_that_stops_releases_the_lease_at_once(context: ChaosContext, operators: Operators) -> None:
     """SIGTERM under load: exit code 0, the Lease is given back; no waiting for it to expire would be short enough."""
     leader, standby = await pair(context, operators, NEVER_EXPIRES)
     feeding = asyncio.create_task(context.redeem(f"r{n}" for n in range(REQUESTS)))
@@ -105,7 +105,7 @@ async def test_standby_takes_over_from_a_killed_leader(context: ChaosContext, op
     assert await context.granted() == REQUESTS
 
 
-async def test_frozen_leader_wakes_up_and_changes_nothing(context: ChaosContext, operators: Operators) -> None:
+async def test_frozen_leader_changes_nothing_after_it_continues(context: ChaosContext, operators: Operators) -> None:
     """SIGSTOP in the middle of work for longer than the Lease: the standby finishes all, the sleeper steps down."""
     leader, standby = await pair(context, operators, BRISK)
     feeding = asyncio.create_task(context.redeem(f"r{n}" for n in range(REQUESTS)))
@@ -129,7 +129,7 @@ async def test_frozen_leader_wakes_up_and_changes_nothing(context: ChaosContext,
     operators.allow += ["the API server cannot be used", "the ledger cannot be used", ended]
 
 
-async def test_lease_deleted_then_stolen_then_given_back(context: ChaosContext, operators: Operators) -> None:
+async def test_leader_survives_a_deleted_and_a_taken_lease(context: ChaosContext, operators: Operators) -> None:
     """A deleted Lease is made again; from one that somebody else holds the leader steps down until it is free."""
     operator = operators.start("leader", BRISK)
     await leads(operator)

@@ -70,7 +70,7 @@ async def wait_for_ledger(context: ChaosContext, *redemptions: str) -> None:
         assert kstatus(await context.redemption_is(name, Ready=down, Reconciling=down)) == "InProgress"
 
 
-async def test_absent_at_the_start_then_stopped_and_started(
+async def test_operator_recovers_when_postgresql_is_absent_and_restarted(
     context: ChaosContext, postgres18: PostgresServer, operators: Operators
 ) -> None:
     """No PostgreSQL at the start, then one, then none again: told each time, healed each time, by one process."""
@@ -103,7 +103,9 @@ async def test_absent_at_the_start_then_stopped_and_started(
     operators.allow.append(LEDGER_DOWN)
 
 
-async def test_restarted_under_load(context: ChaosContext, postgres18: PostgresServer, operators: Operators) -> None:
+async def test_postgresql_restarts_under_load_lose_nothing(
+    context: ChaosContext, postgres18: PostgresServer, operators: Operators
+) -> None:
     """Crashes and restarts in the middle of batches: what was committed counts, what was not is asked again."""
     operator = operators.start(env=QUICK)
     await context.voucher(maxRedemptions=250)
@@ -148,7 +150,7 @@ def _change_password(server: PostgresServer, password: str | None) -> None:
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", (RUNTIME,))
 
 
-async def test_secret_of_the_database_comes_late_is_wrong_and_rotates(
+async def test_database_secret_may_come_late_be_wrong_and_rotate(
     context: ChaosContext, postgres18: PostgresServer, operators: Operators, database18: Database, tmp_path: Path
 ) -> None:
     """No Secret, a wrong password, the right one, another one: each is noticed at the next connection."""
@@ -191,7 +193,7 @@ def unmigrated(postgres18: PostgresServer, namespace: str) -> Iterator[Database]
     postgres18.drop(database)
 
 
-async def test_not_migrated_yet(
+async def test_operator_waits_for_the_migration(
     control_plane: ControlPlane, namespace: str, operators: Operators, unmigrated: Database
 ) -> None:
     """An empty database asks for the migration; after it everything goes its way."""
@@ -209,7 +211,7 @@ async def test_not_migrated_yet(
     operators.allow.append(LEDGER_DOWN)
 
 
-async def test_a_crowd_waits_in_little_memory(
+async def test_waiting_redemptions_use_at_most_120_megabytes(
     context: ChaosContext, postgres18: PostgresServer, operators: Operators
 ) -> None:
     """They wait for PostgreSQL, then all finish; the process never takes over 120 MB (`make bench`: with 2,000)."""
@@ -229,7 +231,7 @@ async def test_a_crowd_waits_in_little_memory(
     operators.allow.append(LEDGER_DOWN)
 
 
-async def test_namespace_deleted_while_postgresql_is_down(
+async def test_namespace_is_deleted_while_postgresql_is_down(
     control_plane: ControlPlane,
     namespace: str,
     postgres18: PostgresServer,

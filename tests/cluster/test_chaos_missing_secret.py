@@ -12,7 +12,7 @@ MANY = 70
 QUICK = {"VOUCHER_OPERATOR_SECRET_INTERVAL": "1", "VOUCHER_OPERATOR_BACKOFF_MAX": "1"}
 
 
-async def test_those_who_wait_for_a_secret_hold_up_nobody(
+async def test_objects_that_wait_for_a_secret_do_not_block_others(
     control_plane: ControlPlane, namespace: str, operators: Operators, database18: Database
 ) -> None:
     """Seventy Vouchers and seventy Redemptions lack their Secret: others pass them by, and it comes at last."""

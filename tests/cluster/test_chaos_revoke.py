@@ -11,7 +11,7 @@ REQUESTS = 300
 LATE = 30
 
 
-async def test_revoked_while_redeeming_and_applied_again(
+async def test_revoke_during_load_refuses_later_requests_and_keeps_the_counter(
     control_plane: ControlPlane, namespace: str, operators: Operators, database18: Database
 ) -> None:
     """Grants, then refusals, with nothing between; the counter is theirs, and comes back with the Voucher."""

@@ -58,7 +58,7 @@ def _closed(schema: Any, path: str = "") -> Iterator[str]:
             yield from _closed(part, f"{path}/{key}")
 
 
-def test_schema_is_closed() -> None:
+def test_values_schema_allows_no_unknown_key() -> None:
     """No object of the schema lets a misspelt key in."""
     assert list(_closed(SCHEMA)) == []
 
@@ -156,7 +156,7 @@ def test_bad_value_is_refused(values: Document, place: str) -> None:
         ({"tag": "1.2.3", "digest": "sha256:" + "0" * 64}, "voucher-operator@sha256:" + "0" * 64),
     ],
 )
-def test_image(image: Document, expected: str) -> None:
+def test_workloads_use_the_configured_image(image: Document, expected: str) -> None:
     """Operator and migration run the same image; a digest wins over a tag."""
     documents = render({"image": {**image, "pullPolicy": "Always"}})
     for kind in WORKLOADS:
@@ -164,7 +164,7 @@ def test_image(image: Document, expected: str) -> None:
         assert (only["image"], only["imagePullPolicy"]) == (expected, "Always")
 
 
-def test_workload_options() -> None:
+def test_pod_options_reach_the_pods() -> None:
     """What a cluster's administrator sets arrives in the pods."""
     values = {
         "replicas": 3,
@@ -193,7 +193,7 @@ def test_workload_options() -> None:
 
 
 @pytest.mark.parametrize("kind", WORKLOADS)
-def test_extra_environment_and_pull_secrets(kind: str) -> None:
+def test_extra_environment_and_pull_secrets_reach_the_containers(kind: str) -> None:
     """Both containers get them."""
     extra = [
         {"name": "PGSSLMODE", "value": "verify-full"},
@@ -204,7 +204,7 @@ def test_extra_environment_and_pull_secrets(kind: str) -> None:
     assert found["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "x"}]
 
 
-def test_replicas_are_spread() -> None:
+def test_replicas_are_spread_over_nodes_and_zones() -> None:
     """By default over nodes and zones, counting this release's operator pods and no others."""
     deployment = the(render(), "Deployment")["spec"]
     spread = deployment["template"]["spec"]["topologySpreadConstraints"]
@@ -215,7 +215,7 @@ def test_replicas_are_spread() -> None:
     assert all(constraint["labelSelector"] == deployment["selector"] for constraint in spread)
 
 
-def test_selectors_never_catch_the_migration() -> None:
+def test_selectors_do_not_match_migration_pods() -> None:
     """Service and Deployment find the operator's pods, whatever labels are added to them, and never the migration's."""
     documents = render({"podLabels": {"app.kubernetes.io/name": "x"}})
     migrations = [job["spec"]["template"]["metadata"]["labels"] for job in (the(documents, "Job"), hook(documents))]
@@ -228,7 +228,7 @@ def test_selectors_never_catch_the_migration() -> None:
         assert selector.items() <= the(documents, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
 
 
-def test_probes_and_service_meet_the_port() -> None:
+def test_probes_and_service_use_the_container_ports() -> None:
     """Port names are resolved to the same port everywhere."""
     documents = render({"service": {"port": 9000, "webhookPort": 9001}})
     only = container(the(documents, "Deployment"))
@@ -246,7 +246,7 @@ def test_probes_and_service_meet_the_port() -> None:
     ("create", "name", "expected"),
     [(True, "", "bp-voucher-operator"), (True, "mine", "mine"), (False, "theirs", "theirs")],
 )
-def test_service_account(create: bool, name: str, expected: str) -> None:
+def test_pods_and_bindings_use_the_service_account(create: bool, name: str, expected: str) -> None:
     """The pods and the bindings name the account that is made, or that is there."""
     documents = render({"serviceAccount": {"create": create, "name": name, "annotations": {"a": "b"}}})
     made = {account["metadata"]["name"]: account for account in of_kind(documents, "ServiceAccount")}
@@ -257,7 +257,7 @@ def test_service_account(create: bool, name: str, expected: str) -> None:
     assert subjects == [[{"kind": "ServiceAccount", "name": expected, "namespace": "billing"}]] * 2
 
 
-def test_rights_are_not_for_everybody() -> None:
+def test_default_service_account_is_bound_only_explicitly() -> None:
     """Every pod of the namespace that names no account has "default": it is bound only where somebody says so."""
     values = {"serviceAccount": {"create": False}}
     assert "serviceAccount.name is needed" in refusal(values)
@@ -275,7 +275,7 @@ def test_rights_are_not_for_everybody() -> None:
         ("r" * 53, {}, "r" * 44),
     ],
 )
-def test_names(release: str, values: Document, expected: str) -> None:
+def test_names_follow_the_release(release: str, values: Document, expected: str) -> None:
     """Names follow the release, and stay short enough for every kind and label."""
     documents = render(values, release=release)
     assert the(documents, "Deployment")["metadata"]["name"] == expected
@@ -283,7 +283,7 @@ def test_names(release: str, values: Document, expected: str) -> None:
     assert max(len(document["metadata"]["name"]) for document in documents) <= 63
 
 
-def test_notes_say_what_comes_next() -> None:
+def test_notes_list_the_next_steps() -> None:
     """After the installation: which Secrets are awaited, and two commands."""
     done = helm("install", "x", CHART, "-n", "ops", "--dry-run=client", "--set", "watchNamespaces={billing}")
     assert done.returncode == 0, done.stderr

@@ -32,7 +32,7 @@ def test_credentials_may_come_late() -> None:
         assert (secret["secretName"], secret["optional"]) == (f"voucher-operator-{name}", True)
 
 
-def test_keys_and_names_of_ones_own() -> None:
+def test_custom_keys_and_names_reach_the_mounts() -> None:
     """They end where the settings look for them."""
     volumes = _volumes(the(render(KEYS), "Deployment"))
     assert volumes["stripe"]["secret"]["secretName"] == "mine"
@@ -49,14 +49,14 @@ def test_keys_and_names_of_ones_own() -> None:
     }
 
 
-def test_nothing_is_mounted_that_is_not_wanted() -> None:
+def test_empty_secret_names_mount_nothing() -> None:
     """An empty name is no Secret."""
     values = {name: {"existingSecret": ""} for name in ("stripe", "nats")}
     assert _volumes(the(render(values), "Deployment")).keys() == {"database", "tmp"}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in WORKLOADS if kind != "Deployment"])
-def test_the_migration_sees_none_of_it(kind: str) -> None:
+def test_migration_has_no_payment_settings(kind: str) -> None:
     """It speaks to the ledger alone."""
     runs = workload(render(EVERYTHING), kind)
     assert _volumes(runs).keys() == {"database", "tmp"}
@@ -71,7 +71,7 @@ def _notes(**values: str) -> str:
     return done.stdout.partition("NOTES:")[2]
 
 
-def test_notes_say_what_orders_wait_for() -> None:
+def test_notes_list_what_orders_wait_for() -> None:
     """And, when nothing is missing any more, where webhooks are to be led."""
     notes = _notes()
     assert "Orders wait for prices: set catalog.url" in notes
@@ -86,7 +86,7 @@ def test_notes_say_what_orders_wait_for() -> None:
 
 
 @pytest.mark.parametrize(("scope", "made"), [("Cluster", "true"), ("Namespaced", "true"), ("None", "false")])
-def test_without_the_right_no_organizations_are_made(scope: str, made: str) -> None:
+def test_organizations_setting_follows_the_scope(scope: str, made: str) -> None:
     """An order would otherwise wait for ever for a right that nobody means to give."""
     environment = container(the(render({"organizations": {"scope": scope}}), "Deployment"))["env"]
     assert {"name": "VOUCHER_OPERATOR_ORGANIZATIONS", "value": made} in environment

@@ -60,13 +60,13 @@ def _dry_run(control_plane: ControlPlane, text: str, *, check: bool = True) -> s
 
 
 @pytest.mark.parametrize("values", VALUES, ids=["default", "many options"])
-def test_api_server_takes_every_object(control_plane: ControlPlane, restricted: str, values: Document) -> None:
+def test_api_server_accepts_every_object(control_plane: ControlPlane, restricted: str, values: Document) -> None:
     """Strictly: an unknown or misplaced field would be refused."""
     text = template(values, namespace=restricted)
     assert len(_dry_run(control_plane, text).splitlines()) == len(render(values, namespace=restricted))
 
 
-def test_api_server_takes_the_crds(control_plane: ControlPlane) -> None:
+def test_api_server_accepts_the_crds(control_plane: ControlPlane) -> None:
     """As they come out of the chart."""
     shown = helm("show", "crds", CHART)
     assert shown.returncode == 0, shown.stderr
@@ -138,7 +138,7 @@ def test_upgrade_replaces_the_migration(control_plane: ControlPlane, release: Re
     assert release.names("job") == [second]
 
 
-def test_removal_leaves_nothing(release: Release) -> None:
+def test_uninstall_removes_every_object(release: Release) -> None:
     """Everything carries the release's label, so that this sees what stays."""
     kinds = (
         "deployment,job,service,serviceaccount,role,rolebinding,clusterrole,poddisruptionbudget,networkpolicy,"
@@ -149,7 +149,7 @@ def test_removal_leaves_nothing(release: Release) -> None:
     assert release.names(kinds) == []
 
 
-def test_a_namespace_is_served_by_one_release(control_plane: ControlPlane, release: Release) -> None:
+def test_second_release_for_a_namespace_is_refused(control_plane: ControlPlane, release: Release) -> None:
     """A second release that would serve the same is refused by helm, in words; one that serves another is not."""
     second = Release(control_plane)
     other = ("--set", f"watchNamespaces={{{second.namespace}}}")

@@ -47,7 +47,7 @@ def test_values_win_over_the_secret(kind: str, database: Document, environment: 
 
 
 @pytest.mark.parametrize("kind", WORKLOADS)
-def test_server_is_verified(kind: str) -> None:
+def test_server_certificate_is_verified(kind: str) -> None:
     """With its authority's certificate, which may come late and change; without one nothing is said."""
     verified = workload(render({"database": {"caSecret": {"name": "pg-ca", "key": "tls.crt"}}}), kind)
     environment = {entry["name"]: entry.get("value") for entry in container(verified)["env"]}
@@ -82,7 +82,7 @@ def test_migration_has_no_rights() -> None:
         ({}, "bp-voucher-operator-migration"),
     ],
 )
-def test_migration_account(values: Document, expected: str) -> None:
+def test_migration_has_its_service_account(values: Document, expected: str) -> None:
     """One of its own where accounts may be made."""
     documents = render(values)
     assert the(documents, "Job")["spec"]["template"]["spec"]["serviceAccountName"] == expected
@@ -93,13 +93,13 @@ def test_migration_account(values: Document, expected: str) -> None:
 @pytest.mark.parametrize(
     ("values", "expected"), [({}, "default"), ({"migration": {"serviceAccountName": "mine"}}, "mine")]
 )
-def test_hook_account_is_there_before_the_release(values: Document, expected: str) -> None:
+def test_hook_uses_an_account_that_exists_before_the_release(values: Document, expected: str) -> None:
     """An account of the release's own would come after the hook that needs it."""
     pod = hook(render(values))["spec"]["template"]["spec"]
     assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == (expected, False)
 
 
-def test_hook_leaves_what_is_late_to_the_job() -> None:
+def test_hook_defers_to_the_job() -> None:
     """Nothing fails an installation; a ledger that refuses fails an upgrade, and helm prints the reason."""
     install, upgrade = (hook(render(options=options)) for options in ((), ("--is-upgrade",)))
     assert container(install)["args"] == ["migrate", "--wait=60", "--defer=always"]
@@ -112,7 +112,7 @@ def test_hook_leaves_what_is_late_to_the_job() -> None:
 
 
 @pytest.mark.parametrize(("patience", "deadline"), [(60, 270), (0.5, 211), (80, 290)])
-def test_hook_ends_before_helm_gives_up(patience: float, deadline: int) -> None:
+def test_hook_deadline_is_below_the_helm_timeout(patience: float, deadline: int) -> None:
     """Whatever happens to its pod; a refusal is not tried for long, and its log stays."""
     job = hook(render({"migration": {"hookPatience": patience}}))["spec"]
     assert (job["activeDeadlineSeconds"], job["backoffLimit"]) == (deadline, 2)
@@ -130,13 +130,13 @@ def test_hook_ends_before_helm_gives_up(patience: float, deadline: int) -> None:
         ({"enabled": False, "ownerKey": "o"}, "pre-install,pre-upgrade"),
     ],
 )
-def test_hook_does_not_wait_for_its_own_release(external: Document, events: str) -> None:
+def test_hook_is_upgrade_only_when_the_release_brings_the_secret(external: Document, events: str) -> None:
     """An installation that brings the owner's Secret itself brings it after the hook."""
     secrets = {"secretStoreRef": {"name": "vault"}, "runtimeKey": "r", **external}
     assert hook(render({"externalSecrets": secrets}))["metadata"]["annotations"]["helm.sh/hook"] == events
 
 
-def test_job_alone() -> None:
+def test_job_mode_has_no_hook() -> None:
     """Where helm must not wait for a pod, there is no hook; the Job is the same."""
     documents = render({"migration": {"mode": "job"}})
     assert the(documents, "Job") == the(render(), "Job")

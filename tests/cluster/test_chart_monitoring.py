@@ -25,14 +25,14 @@ def _monitoring(documents: list[Document]) -> set[str]:
 
 
 @pytest.mark.parametrize("toggle", TOGGLES)
-def test_each_has_its_toggle(toggle: str) -> None:
+def test_each_monitor_has_its_toggle(toggle: str) -> None:
     """And none comes to a cluster that would refuse it."""
     values = {"monitoring": {toggle: {"enabled": True}}}
     assert _monitoring(render(values, options=MONITORED)) == {toggle}
     assert _monitoring(render(values)) == set()
 
 
-def test_off_by_default() -> None:
+def test_monitoring_is_off_by_default() -> None:
     """Also where the cluster has it."""
     assert _monitoring(render(options=MONITORED)) == set()
 
@@ -48,7 +48,7 @@ def test_platform_script_agrees(served: bool) -> None:
     assert ("ok      on: Dashboard PrometheusRule ServiceMonitor" in done.stdout) == served
 
 
-def test_platform_script_sees_a_fault(tmp_path: Any) -> None:
+def test_platform_script_reports_a_monitor_without_toggle(tmp_path: Any) -> None:
     """A monitor that ignores its toggle is noticed."""
     packed = tmp_path / "chart"
     subprocess.run(["cp", "-rL", CHART, packed], check=True)
@@ -62,7 +62,7 @@ def test_platform_script_sees_a_fault(tmp_path: Any) -> None:
     assert "FAILED  default, API there: wanted nothing, got ServiceMonitor" in done.stderr
 
 
-def test_notes_say_when_monitoring_was_left_out() -> None:
+def test_notes_report_monitoring_that_was_left_out() -> None:
     """Otherwise the toggle would seem to be broken."""
     on = ("--set", "monitoring.dashboard.enabled=true")
     said = helm("install", "x", CHART, "--dry-run=client", *on).stdout
@@ -140,12 +140,12 @@ def test_expressions_are_of_series_that_exist() -> None:
         'max(up{namespace="a", job="b"}',
     ],
 )
-def test_wrong_expression_is_noticed(expression: str) -> None:
+def test_wrong_expression_is_reported(expression: str) -> None:
     """The check above is worth something."""
     assert list(_faults(expression))
 
 
-def test_alerts_cover_what_wakes_an_engineer() -> None:
+def test_every_required_alert_exists() -> None:
     """Each says what is wrong, what it means and what to do, and how urgent it is."""
     rules = {rule["alert"]: rule for rule in _rules()}
     assert {rule["labels"]["severity"] for rule in rules.values()} == {"critical", "warning"}
@@ -158,7 +158,7 @@ def test_alerts_cover_what_wakes_an_engineer() -> None:
         assert set(re.findall(r"\$labels\.(\w+)", json.dumps(rule))) <= {"resource"}
 
 
-def test_alerts_are_of_this_release() -> None:
+def test_alerts_select_this_release() -> None:
     """Two releases in one cluster wake for themselves; the job is the Service's name."""
     documents = render(EVERYTHING, options=MONITORED, release="x", namespace="ops")
     service = the(documents, "Service")["metadata"]["name"]
@@ -167,7 +167,7 @@ def test_alerts_are_of_this_release() -> None:
     assert set(re.findall(r'job=\\"([^\\]*)', text)) == {service}
 
 
-def test_queue_threshold() -> None:
+def test_queue_alert_uses_its_threshold() -> None:
     """What counts as a queue is the Sovereign's to say."""
     monitoring = {"prometheusRule": {"enabled": True, "queueLength": 7}}
     (rule,) = [r for r in _rules({"monitoring": monitoring}) if r["alert"] == "VoucherOperatorQueueNotDraining"]
@@ -175,7 +175,7 @@ def test_queue_threshold() -> None:
     assert "More than 7 {{ $labels.resource }}s" in rule["annotations"]["summary"]
 
 
-def test_dashboard_is_the_file() -> None:
+def test_dashboard_configmap_equals_the_file() -> None:
     """Grafana's sidecar finds it by its label and reads the file as it is."""
     (config,) = of_kind(render(EVERYTHING, options=MONITORED), "ConfigMap")
     assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
@@ -184,7 +184,7 @@ def test_dashboard_is_the_file() -> None:
     assert json.loads(text) == DASHBOARD
 
 
-def test_dashboard_is_whole() -> None:
+def test_dashboard_has_all_panels() -> None:
     """Panels do not overlap, ask the chosen data source, and show every metric there is."""
     cells = [
         (x, y)

@@ -179,7 +179,7 @@ def _containers(document: Document) -> Iterator[Document]:
     ],
     ids=["default", "pods", "digest", "everything", "less", "least", "accounts"],
 )
-def test_policy_holds(policy: Policy, values: Document) -> None:
+def test_chart_satisfies_the_policy(policy: Policy, values: Document) -> None:
     """No object of the chart breaks the policy, hooks included, whatever is toggled."""
     documents = render(values, options=MONITORED)
     violations = {f"{d['kind']}/{d['metadata']['name']}": list(policy(d)) for d in documents}
@@ -236,14 +236,14 @@ CONTAINER = (*POD, "containers", 0)
         (replicas, "Deployment", _set(1, "spec", "replicas")),
     ],
 )
-def test_policy_sees_a_breach(policy: Policy, kind: str, change: Callable[[Document], None]) -> None:
+def test_policy_reports_a_breach(policy: Policy, kind: str, change: Callable[[Document], None]) -> None:
     """The policies above are worth something: each finds the fault that is put into the chart's own object."""
     document = copy.deepcopy(the(render(), kind))
     change(document)
     assert list(policy(document))
 
 
-def test_rbac_policy_sees_wildcards_and_cluster_roles() -> None:
+def test_rbac_policy_reports_wildcards_and_cluster_roles() -> None:
     """As above, for the kinds that the chart has several of or none."""
     role = of_kind(render(), "Role")[0]
     role["rules"][0]["verbs"] = ["*"]

@@ -68,12 +68,12 @@ def _by_namespace(documents: list[Document]) -> dict[str, set[Right]]:
     return given
 
 
-def test_release_namespace_by_default() -> None:
+def test_release_namespace_is_served_by_default() -> None:
     """What is served and the Lease, in one namespace."""
     assert _by_namespace(render()) == {"billing": SERVED | _lease("bp-voucher-operator")}
 
 
-def test_watched_namespaces() -> None:
+def test_watched_namespaces_get_roles_and_the_release_gets_the_lease() -> None:
     """The release's own gets the Lease alone, unless it is watched, too."""
     served = {"one": SERVED, "2": SERVED, "ops": _lease("mine")}
     values = {"watchNamespaces": ["one", "2"], "lease": {"name": "mine"}}
@@ -92,7 +92,7 @@ def test_watched_namespaces() -> None:
         (False, "Namespaced", []),
     ],
 )
-def test_what_is_bound_for_the_whole_cluster(create: bool, scope: str, given: list[set[Right]]) -> None:
+def test_cluster_wide_bindings_follow_the_values(create: bool, scope: str, given: list[set[Right]]) -> None:
     """Vouchers, which outlive a namespace's Roles; Organizations, unless told otherwise; or nothing at all."""
     documents = render({"rbac": {"create": create}, "organizations": {"scope": scope}})
     kinds = {document["kind"] for document in documents}
@@ -103,7 +103,7 @@ def test_what_is_bound_for_the_whole_cluster(create: bool, scope: str, given: li
     assert create or not {"Role", "RoleBinding"} & kinds
 
 
-def test_organizations_in_the_served_namespaces() -> None:
+def test_namespaced_organizations_need_no_cluster_role() -> None:
     """Where their kind is namespaced, no right of the whole cluster is needed."""
     values = {"watchNamespaces": ["one"], "organizations": {"scope": "Namespaced"}}
     served = {"one": SERVED | ORGANIZATIONS, "ops": _lease("bp-voucher-operator")}
@@ -134,7 +134,9 @@ def three_namespaces(control_plane: ControlPlane) -> list[str]:
     return [control_plane.namespace(f"chart-{name}-{suffix}") for name in ("release", "watched", "other")]
 
 
-def test_api_server_agrees(control_plane: ControlPlane, three_namespaces: list[str]) -> None:
+def test_api_server_grants_exactly_the_operator_rights(
+    control_plane: ControlPlane, three_namespaces: list[str]
+) -> None:
     """A real API server gives the account these rights, there, and nothing anywhere else; the migration has none."""
     release, watched, other = three_namespaces
     chart = template({"watchNamespaces": [watched]}, namespace=release)
@@ -162,7 +164,7 @@ def _aggregated(role: Document) -> set[str]:
     return {label.removeprefix(prefix) for label in role["metadata"]["labels"] if label.startswith(prefix)}
 
 
-def test_roles_for_people() -> None:
+def test_roles_for_people_have_exact_rights() -> None:
     """Exactly: nobody may write a status, a sovereign-admin reads no Secret, and `redeem` alone creates Redemptions."""
     roles = _roles()
     assert {name: _rights(role["rules"]) for name, role in roles.items()} == {
@@ -179,7 +181,7 @@ def test_roles_for_people() -> None:
     }
 
 
-def test_roles_for_people_are_toggles() -> None:
+def test_roles_for_people_can_be_disabled() -> None:
     """Left out of the cluster's own, or not made at all."""
     assert {_aggregated(role) == set() for role in _roles({"clusterRoles": {"aggregate": False}}).values()} == {True}
     assert _roles({"clusterRoles": {"create": False}}) == {}
@@ -200,7 +202,9 @@ def test_sovereign_admins_are_bound_where_vouchers_are_served() -> None:
     } == {"theirs"}
 
 
-def test_api_server_agrees_about_people(control_plane: ControlPlane, three_namespaces: list[str]) -> None:
+def test_api_server_grants_exactly_the_sovereign_admin_rights(
+    control_plane: ControlPlane, three_namespaces: list[str]
+) -> None:
     """A real API server gives a sovereign-admin these rights where vouchers are served, and nothing elsewhere."""
     release, watched, other = three_namespaces
     admin = {"kind": "ServiceAccount", "name": "admin", "namespace": other}

@@ -60,12 +60,12 @@ def _complaints(schemas: Path, text: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
-def test_kubeconform(schemas: Path, values: Document) -> None:
+def test_kubeconform_accepts_every_object(schemas: Path, values: Document) -> None:
     """Every object of every kind that is Kubernetes' own."""
     assert list(_complaints(schemas, template(values, options=MONITORED))) == []
 
 
-def test_kubeconform_sees_a_fault(schemas: Path) -> None:
+def test_kubeconform_reports_faults(schemas: Path) -> None:
     """A misspelt field, a wrong type and a kind that is not there."""
     text = template().replace("maxUnavailable: 1\n", "maxUnavailabel: 1\n").replace("kind: Service\n", "kind: Servce\n")
     found = "\n".join(_complaints(schemas, text.replace("backoffLimit: 1000", "backoffLimit: many")))
@@ -73,7 +73,7 @@ def test_kubeconform_sees_a_fault(schemas: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
-def test_lint(tmp_path: Path, values: Document) -> None:
+def test_helm_lint_has_no_warnings(tmp_path: Path, values: Document) -> None:
     """helm finds nothing to complain of, warnings included."""
     file = tmp_path / "values.yaml"
     file.write_text(json.dumps(values))

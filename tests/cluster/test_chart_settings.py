@@ -38,7 +38,7 @@ def _settings(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> S
     return Settings()
 
 
-def test_every_setting_is_offered_and_no_other() -> None:
+def test_chart_sets_exactly_the_offered_settings() -> None:
     """A setting that is added, renamed or misspelt is noticed here."""
     known = {(field.validation_alias or name).upper() for name, field in Settings.model_fields.items()}  # type: ignore[union-attr]
     environment = _environment(the(render(EVERYTHING), "Deployment"))
@@ -46,7 +46,7 @@ def test_every_setting_is_offered_and_no_other() -> None:
     assert given == known - NOT_OFFERED
 
 
-def test_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chart_defaults_equal_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The chart changes no default; what is the release's own is as it should be."""
     given = _settings(monkeypatch, _environment(the(render(), "Deployment")))
     defaults = {name: field.default for name, field in Settings.model_fields.items() if name not in PER_RELEASE}
@@ -117,7 +117,7 @@ def test_value_reaches_its_setting(
     assert getattr(_settings(monkeypatch, _environment(the(render(values), "Deployment"))), setting) == expected
 
 
-def test_migration_is_told_currency_and_role(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migration_gets_currency_and_runtime_role(monkeypatch: pytest.MonkeyPatch) -> None:
     """The migration fixes the currency and grants to the role that the operator uses."""
     values = {"currency": "KWD", "runtimeRole": "vouchers"}
     documents = render(values)
@@ -128,7 +128,7 @@ def test_migration_is_told_currency_and_role(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("kind", WORKLOADS)
-def test_kopf_finds_a_user_name(kind: str) -> None:
+def test_pods_have_a_user_name_for_kopf(kind: str) -> None:
     """A bare uid has no name; without LOGNAME the process would not start."""
     assert _environment(workload(render(), kind))["LOGNAME"] == "voucher-operator"
 

@@ -22,7 +22,7 @@ def _policies(values: Document | None = None) -> dict[str, Document]:
     return {policy["metadata"]["name"]: policy["spec"] for policy in of_kind(render(values), "NetworkPolicy")}
 
 
-def test_network_by_default() -> None:
+def test_default_network_policies_allow_needed_traffic_only() -> None:
     """Metrics for monitoring, webhooks for the gateway; DNS and PostgreSQL for all pods, more for the operator."""
     policies = _policies()
     operator, migration = policies["bp-voucher-operator"], policies["bp-voucher-operator-migration"]
@@ -40,7 +40,7 @@ def test_network_by_default() -> None:
     assert operator["policyTypes"] == migration["policyTypes"] == ["Ingress", "Egress"]
 
 
-def test_network_policies_are_of_their_pods() -> None:
+def test_network_policies_select_their_own_pods() -> None:
     """Each selects one workload and not the other."""
     documents = render()
     selectors = {name: spec["podSelector"]["matchLabels"].items() for name, spec in _policies().items()}
@@ -49,7 +49,7 @@ def test_network_policies_are_of_their_pods() -> None:
         assert {name for name, selector in selectors.items() if selector <= labels} == {own}
 
 
-def test_network_narrowed_and_widened() -> None:
+def test_network_policies_follow_peers_ports_and_proxy() -> None:
     """Peers where they are known, another port of the database, a proxy."""
     proxy = {"ports": [{"port": 3128}], "to": PEER}
     policies = _policies(
@@ -76,14 +76,14 @@ def test_network_narrowed_and_widened() -> None:
     assert policies["bp-voucher-operator-migration"]["egress"] == [DNS, ledger, proxy]
 
 
-def test_no_way_out_to_what_is_not_used() -> None:
+def test_network_policy_has_no_egress_to_unused_services() -> None:
     """Without Stripe and NATS the pods reach neither."""
     operator = _policies({name: {"existingSecret": ""} for name in ("stripe", "nats")})["bp-voucher-operator"]
     assert operator["egress"] == [DNS, {"ports": _tcp(5432)}, {"ports": _tcp(443, 6443)}]
 
 
 @pytest.mark.parametrize(("toggle", "kind"), [("networkPolicy", "NetworkPolicy"), ("podDisruptionBudget",) * 2])
-def test_off(toggle: str, kind: str) -> None:
+def test_toggle_off_removes_the_kind(toggle: str, kind: str) -> None:
     """On by default; and nothing is left of it."""
     kinds = {document["kind"].lower() for document in render()}
     without = {document["kind"].lower() for document in render({toggle: {"enabled": False}})}
@@ -103,7 +103,7 @@ def _external(values: Document) -> dict[str, Any]:
     return {d["metadata"]["name"]: d["spec"] for d in of_kind(render(values), "ExternalSecret")}
 
 
-def test_external_secrets() -> None:
+def test_external_secrets_cover_the_mounted_secrets() -> None:
     """One for each Secret that the pods mount, with all that the store keeps; off by default."""
     assert _external({}) == {}
     made = _external({**EVERYTHING, "database": {"existingSecret": "runtime", "ownerSecret": "owner"}})
@@ -115,13 +115,13 @@ def test_external_secrets() -> None:
         assert spec["refreshInterval"] == "1h"
 
 
-def test_owner_secret_may_come_from_elsewhere() -> None:
+def test_owner_secret_can_be_left_out() -> None:
     """CloudNativePG makes it, as a rule."""
     secrets = {**EVERYTHING["externalSecrets"], "ownerKey": ""}
     assert _external({"externalSecrets": secrets}).keys() == {"voucher-operator-database"}
 
 
-def test_secrets_of_stripe_and_nats_from_the_store() -> None:
+def test_stripe_and_nats_secrets_come_from_the_store() -> None:
     """Where the store has them."""
     secrets = {**EVERYTHING["externalSecrets"], "stripeKey": "billing/stripe", "natsKey": "billing/nats"}
     made = {
@@ -170,11 +170,11 @@ def test_secrets_of_stripe_and_nats_from_the_store() -> None:
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else None,
 )
-def test_what_is_missing_is_named(values: Document, said: str) -> None:
+def test_missing_values_are_named(values: Document, said: str) -> None:
     """In words, before anything is installed."""
     assert said in refusal(values)
 
 
-def test_no_secret_is_made() -> None:
+def test_chart_creates_no_secret() -> None:
     """Credentials come by reference alone."""
     assert of_kind(render(EVERYTHING), "Secret") == []

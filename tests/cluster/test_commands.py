@@ -9,7 +9,7 @@ from tests.cluster.conftest import Sovereign
 from tests.cluster.resources import ready
 
 
-def test_all_of_them(sovereign: Sovereign, control_plane: ControlPlane) -> None:
+def test_commands_run_in_their_own_interpreter(sovereign: Sovereign, control_plane: ControlPlane) -> None:
     api, url = sovereign.api, sovereign.ledger.database.runtime_url
     voucher = api.voucher()
     voucher.wait(ready("Issued"))

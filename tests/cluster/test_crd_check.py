@@ -44,7 +44,9 @@ def _words(operator: OperatorProcess) -> list[str]:
 
 
 @pytest.mark.xdist_group("own-cluster")
-def test_older_crds_are_named_and_waited_for(cluster: ControlPlane, database18: Database, tmp_path: Path) -> None:
+def test_operator_names_older_crds_and_waits_for_new_ones(
+    cluster: ControlPlane, database18: Database, tmp_path: Path
+) -> None:
     present = _older(cluster)
     namespace = cluster.namespace("older")
     rights = install_rights(cluster, [namespace])
@@ -71,7 +73,7 @@ def test_older_crds_are_named_and_waited_for(cluster: ControlPlane, database18: 
     assert operator.unexpected(["waiting for the CRDs"]) == []
 
 
-def test_present_crds_lack_nothing(control_plane: ControlPlane) -> None:
+def test_missing_fields_of_a_crd_are_listed(control_plane: ControlPlane) -> None:
     """And each field that is taken away is missed."""
     path = "/openapi/v3/apis/billing.openova.io/v1alpha1"
     schemas = json.loads(control_plane.kubectl("get", f"--raw={path}"))["components"]["schemas"]

@@ -53,7 +53,7 @@ def table(control_plane: ControlPlane, judged: CrdValidator, made: Object, *opti
     return {title: row[start:end].strip() for title, start, end in zip(head.split(), starts, ends, strict=True)}
 
 
-def test_voucher_columns(control_plane: ControlPlane, vouchers: CrdValidator) -> None:
+def test_voucher_columns_show_status(control_plane: ControlPlane, vouchers: CrdValidator) -> None:
     made = vouchers.create('{description: Muscat launch, maxRedemptions: 50, validUntil: "2027-01-31T23:59:59Z"}')
     status = {"credit": "200.000 OMR", "redeemed": "12/50", "state": "Active"}
     vouchers.set_status(made, status | {"conditions": [ready("True", "Issued", "In the ledger.")]})
@@ -69,7 +69,7 @@ def test_code_of_a_secret_is_not_shown(control_plane: ControlPlane, vouchers: Cr
     assert table(control_plane, vouchers, vouchers.create(SECRET), "-o", "wide")["CODE"] == ""
 
 
-def test_redemption_columns(control_plane: ControlPlane, redemptions: CrdValidator) -> None:
+def test_redemption_columns_show_status(control_plane: ControlPlane, redemptions: CrdValidator) -> None:
     made = redemptions.create()
     status = {"credit": "200.000 OMR", "state": "Redeemed"}
     redemptions.set_status(made, status | {"conditions": [ready("True", "Redeemed", "Credit given.")]})
@@ -82,25 +82,29 @@ def test_redemption_columns(control_plane: ControlPlane, redemptions: CrdValidat
 
 
 @pytest.mark.parametrize("name", ["vch", "voucher", "vouchers"])
-def test_names_of_vouchers(control_plane: ControlPlane, vouchers: CrdValidator, name: str) -> None:
+def test_voucher_names_and_short_names_are_served(
+    control_plane: ControlPlane, vouchers: CrdValidator, name: str
+) -> None:
     made = vouchers.create()["metadata"]["name"]
     assert f"voucher.billing.openova.io/{made}" in control_plane.kubectl("get", name, "-A", "-o", "name")
 
 
 @pytest.mark.parametrize("name", ["rdm", "redemption", "redemptions"])
-def test_names_of_redemptions(control_plane: ControlPlane, redemptions: CrdValidator, name: str) -> None:
+def test_redemption_names_and_short_names_are_served(
+    control_plane: ControlPlane, redemptions: CrdValidator, name: str
+) -> None:
     made = redemptions.create()["metadata"]["name"]
     assert f"redemption.billing.openova.io/{made}" in control_plane.kubectl("get", name, "-A", "-o", "name")
 
 
 @pytest.mark.parametrize("category", ["catalyst", "openova"])
-def test_categories(vouchers: CrdValidator, redemptions: CrdValidator, category: str) -> None:
+def test_categories_list_both_kinds(vouchers: CrdValidator, redemptions: CrdValidator, category: str) -> None:
     # Asked of the API server: kubectl expands a category from its cache, which may be older than the second CRD.
     assert category in vouchers.discovery()["categories"]
     assert category in redemptions.discovery()["categories"]
 
 
-def test_apply_says_what_to_write(control_plane: ControlPlane, vouchers: CrdValidator) -> None:
+def test_refusal_message_says_what_to_write(control_plane: ControlPlane, vouchers: CrdValidator) -> None:
     spec = {"code": "omantel", "credit": {"amount": "25.5005", "currency": "OMR"}}
     body = {"apiVersion": "billing.openova.io/v1alpha1", "kind": "Voucher", "metadata": {"name": "bad"}, "spec": spec}
     arguments = ("apply", "--server-side", "--dry-run=server", "-n", vouchers.namespace, "-f", "-")
@@ -118,7 +122,7 @@ def test_redemption_has_no_defaults(redemptions: CrdValidator) -> None:
     assert redemptions.create()["spec"] == redemptions.spec
 
 
-def test_new_object_does_not_look_done(either: CrdValidator) -> None:
+def test_new_object_is_in_progress_for_kstatus(either: CrdValidator) -> None:
     assert either.create()["status"] == {"observedGeneration": -1}
 
 
@@ -146,7 +150,7 @@ def test_bad_status_is_refused(either: CrdValidator, status: Object, says: str) 
     assert says in either.status_refusal(either.create(), status)
 
 
-def test_finished_redemptions_can_be_left_out(redemptions: CrdValidator) -> None:
+def test_finished_redemptions_can_be_excluded_by_selector(redemptions: CrdValidator) -> None:
     new, done, kept = redemptions.create(), redemptions.create("ttlSecondsAfterFinished: 0"), redemptions.create()
     redemptions.set_status(done, {"finished": True})
     redemptions.set_status(kept, {"finished": True})
@@ -165,18 +169,18 @@ def test_finished_redemptions_can_be_left_out(redemptions: CrdValidator) -> None
         ("{code: null, voucherRef: {name: selected}}", "spec.voucherRef.name=selected"),
     ],
 )
-def test_redemptions_are_found_by_spec(redemptions: CrdValidator, patch: str, selector: str) -> None:
+def test_redemptions_are_selectable_by_spec(redemptions: CrdValidator, patch: str, selector: str) -> None:
     made = redemptions.create(patch)
     assert redemptions.names(selector) == {made["metadata"]["name"]}
 
 
-def test_redemptions_are_found_by_state(redemptions: CrdValidator) -> None:
+def test_redemptions_are_selectable_by_state(redemptions: CrdValidator) -> None:
     made = redemptions.create()
     redemptions.set_status(made, {"state": "RolledBack"})
     assert redemptions.names("status.state=RolledBack") == {made["metadata"]["name"]}
 
 
-def test_vouchers_are_found_by_code_and_state(vouchers: CrdValidator) -> None:
+def test_vouchers_are_selectable_by_code_and_state(vouchers: CrdValidator) -> None:
     made = vouchers.create("code: SELECT-ME")
     vouchers.set_status(made, {"state": "Conflict"})
     assert vouchers.names("spec.code=SELECT-ME") == {made["metadata"]["name"]}
@@ -206,7 +210,7 @@ def published(control_plane: ControlPlane) -> None:
         ("redemption.status.finished", "true when nothing is left to do"),
     ],
 )
-def test_explain_reads_like_documentation(control_plane: ControlPlane, path: str, says: str) -> None:
+def test_kubectl_explain_shows_descriptions(control_plane: ControlPlane, path: str, says: str) -> None:
     told = " ".join(control_plane.kubectl("explain", path).split())
     assert says in told
     assert "<no description>" not in told

@@ -39,6 +39,6 @@ def test_documents_are_accepted(control_plane: ControlPlane, redemptions: CrdVal
         assert control_plane.kubectl(*arguments, input=text)
 
 
-def test_the_pages_have_examples() -> None:
+def test_pages_and_examples_have_documents() -> None:
     assert all(documents(ROOT / "docs" / name) for name in ("voucher.md", "redemption.md"))
     assert EXAMPLES

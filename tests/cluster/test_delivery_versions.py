@@ -31,14 +31,14 @@ def _yaml(path: Path) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(path.read_text()))
 
 
-def test_one_version() -> None:
+def test_all_places_name_one_version() -> None:
     """Project, package, chart, blueprint and Flux tree."""
     found = {f"{place.path} {place.line}": version for place, version in release.versions()}
     assert len(found) == 6
     assert len(set(found.values())) == 1, found
 
 
-def test_release_moves_them_all(tree: Path) -> None:
+def test_release_changes_every_version_line(tree: Path) -> None:
     """Read as what they are, not as text; every other line stays."""
     release.release("12.30.4", tree)
     chart, blueprint = (
@@ -60,13 +60,13 @@ def test_release_moves_them_all(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["", "1.2", "v1.2.3", "1.2.3-rc.1", "01.2.3", "1.2.3 ", "1.2.3\n"])
-def test_no_version_is_refused(tree: Path, version: str) -> None:
+def test_invalid_version_is_refused(tree: Path, version: str) -> None:
     """What pip, helm or a tag would read differently."""
     with pytest.raises(TestbedError, match="not a version"):
         release.release(version, tree)
 
 
-def test_all_or_nothing(tree: Path) -> None:
+def test_release_changes_nothing_when_a_line_is_missing(tree: Path) -> None:
     """A file that lost its line is named, and the others are left alone."""
     chart = tree / "charts/bp-voucher-operator/Chart.yaml"
     chart.write_text(chart.read_text().replace("appVersion: ", "appVersion:  "))

@@ -16,7 +16,7 @@ async def awaiting(harness: ControllerHarness, name: str = "kestrel") -> None:
     assert (await harness.reconcile(name))["state"] == "AwaitingPayment"
 
 
-async def test_an_outage_takes_nothing_back(harness: ControllerHarness) -> None:
+async def test_ledger_outage_keeps_the_known_conditions(harness: ControllerHarness) -> None:
     """While the ledger is away, order, URL and credit stay told, and so does what is said of each."""
     await awaiting(harness)
     before = dict(harness.watch("kestrel"))
@@ -31,7 +31,7 @@ async def test_an_outage_takes_nothing_back(harness: ControllerHarness) -> None:
     assert await harness.reconcile("kestrel") == before
 
 
-async def test_paid_whatever_becomes_of_the_organization(harness: ControllerHarness) -> None:
+async def test_paid_order_shows_its_payment_while_the_organization_fails(harness: ControllerHarness) -> None:
     """Who has paid reads so, also while the API server fails for Organizations alone, and why it is not finished."""
     harness.server.organizations = True
     harness.server.faults["POST /apis/catalyst.openova.io"] = (500, "failed calling webhook")
@@ -44,7 +44,7 @@ async def test_paid_whatever_becomes_of_the_organization(harness: ControllerHarn
 
 
 @pytest.mark.parametrize("overdue", [True, False])
-async def test_taken_back_though_its_code_cannot_be_read(harness: ControllerHarness, overdue: bool) -> None:
+async def test_overdue_order_is_rolled_back_without_its_secret(harness: ControllerHarness, overdue: bool) -> None:
     """Placed, its status lost, its Secret deleted: at its deadline all is as it was before; and it says so."""
     harness.stripe_fixture.stripe.fail("/v1/customers", *[Fault.UNAVAILABLE] * 9)
     harness.apply("kestrel", spec(**harness.secret("code", await harness.issue()), order=order("xl")))
@@ -60,7 +60,7 @@ async def test_taken_back_though_its_code_cannot_be_read(harness: ControllerHarn
     assert (await harness.reconcile("kestrel"))["state"] == ("RolledBack" if overdue else "Pending")
 
 
-async def test_paid_though_its_code_cannot_be_read(harness: ControllerHarness) -> None:
+async def test_paid_order_completes_without_its_secret(harness: ControllerHarness) -> None:
     """The customer pays when status and Secret are gone: it is told, and has what was bought."""
     harness.server.organizations = True
     harness.apply("kestrel", spec(**harness.secret("code", await harness.issue()), order=order("xl")))
@@ -74,7 +74,7 @@ async def test_paid_though_its_code_cannot_be_read(harness: ControllerHarness) -
     assert harness.organization("kestrel") is not None
 
 
-async def test_a_spec_of_a_newer_version(harness: ControllerHarness) -> None:
+async def test_newer_spec_keeps_order_conditions_and_url(harness: ControllerHarness) -> None:
     """It was placed, and the operator is an older one by now: what was said stays; its deadline is kept, too."""
     await awaiting(harness)
     before = dict(harness.watch("kestrel"))
@@ -88,7 +88,7 @@ async def test_a_spec_of_a_newer_version(harness: ControllerHarness) -> None:
     assert during["checkoutURL"] == before["checkoutURL"]
 
 
-async def test_what_was_spent_meanwhile_stays_redeemed(harness: ControllerHarness) -> None:
+async def test_rollback_after_spent_credit_stays_redeemed(harness: ControllerHarness) -> None:
     """The Go service spent the credit before the order was taken back: the status does not promise the code anew."""
     harness.stripe_fixture.stripe.fail("/v1/customers", *[Fault.UNAVAILABLE] * 9)
     harness.apply("kestrel", spec(await harness.issue(), order=order("xl")))
@@ -107,7 +107,7 @@ async def test_what_was_spent_meanwhile_stays_redeemed(harness: ControllerHarnes
     assert "the code stays redeemed" in status["conditions"][0]["message"]
 
 
-async def test_a_denial_that_differs_in_numbers_is_no_news(harness: ControllerHarness) -> None:
+async def test_denial_that_differs_only_in_numbers_writes_no_status(harness: ControllerHarness) -> None:
     """Each try has another id in what the API server says: the status is written once, until the words change."""
     harness.server.organizations = True
     refuse = "POST /apis/catalyst.openova.io"
@@ -124,7 +124,7 @@ async def test_a_denial_that_differs_in_numbers_is_no_news(harness: ControllerHa
 
 @pytest.mark.parametrize("harness", [{"not_found_grace": 60}], indirect=True)
 @pytest.mark.parametrize("secret", ["redemption", "voucher", "both"])
-async def test_a_code_of_another_currency_in_a_secret(harness: ControllerHarness, secret: str) -> None:
+async def test_secret_code_of_another_currency_is_rejected(harness: ControllerHarness, secret: str) -> None:
     """The Redemption's, the Voucher's, or both: it never comes into the ledger, and is not waited for."""
     reference, plain = harness.secret("dollars", "DOLLARS-1"), {"code": "DOLLARS-1"}
     metadata = {"name": "dollars", "namespace": "billing", "uid": "voucher-1", "generation": 1, "resourceVersion": "1"}

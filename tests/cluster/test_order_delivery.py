@@ -23,7 +23,9 @@ async def paid_by_card(harness: ControllerHarness, name: str, **changes: Any) ->
 
 
 @pytest.mark.parametrize("fault", [BROKEN, REFUSED])
-async def test_made_though_the_redemption_is_gone(harness: ControllerHarness, fault: tuple[int, str]) -> None:
+async def test_organization_is_created_after_the_redemption_is_deleted(
+    harness: ControllerHarness, fault: tuple[int, str]
+) -> None:
     """It fails, with the Redemption and without it, and then another replica leads."""
     harness.server.organizations = True
     harness.server.faults[CREATE] = fault
@@ -41,7 +43,7 @@ async def test_made_though_the_redemption_is_gone(harness: ControllerHarness, fa
     assert harness.organization("kestrel") is not None
 
 
-async def test_nobody_is_asked_again_once_all_is_done(harness: ControllerHarness) -> None:
+async def test_delivered_orders_cause_no_api_calls(harness: ControllerHarness) -> None:
     await paid_by_card(harness, "kestrel")
     assert (await harness.reconcile("kestrel"))["finished"]
     harness.apply("falcon", spec(await harness.issue(), tenant="falcon"))
@@ -56,7 +58,7 @@ async def test_nobody_is_asked_again_once_all_is_done(harness: ControllerHarness
 @pytest.mark.parametrize(
     "path", ["/apis/catalyst.openova.io", "/apis/billing.openova.io/v1alpha1/namespaces/billing/redemptions/kestrel"]
 )
-async def test_one_that_fails_keeps_no_other(harness: ControllerHarness, path: str) -> None:
+async def test_failed_delivery_does_not_block_other_orders(harness: ControllerHarness, path: str) -> None:
     """Organization or Redemption of one cannot be asked for; the other customer's hears of the payment all the same."""
     harness.server.organizations = True
     await paid_by_card(harness, "kestrel")
@@ -67,7 +69,7 @@ async def test_one_that_fails_keeps_no_other(harness: ControllerHarness, path: s
     assert harness.parts.feed.order_queue.knows("billing/falcon")
 
 
-async def test_a_refund_while_nobody_led(harness: ControllerHarness) -> None:
+async def test_refund_without_leader_is_delivered_later(harness: ControllerHarness) -> None:
     """An hour ago; the Redemption had finished."""
     await paid_by_card(harness, "kestrel")
     await harness.reconcile("kestrel")
@@ -80,7 +82,7 @@ async def test_a_refund_while_nobody_led(harness: ControllerHarness) -> None:
     assert reason(await harness.reconcile("kestrel")) == ("False", "Refunded")
 
 
-async def test_a_namespace_that_is_gone_with_its_rights(harness: ControllerHarness) -> None:
+async def test_organization_is_created_without_rights_in_the_namespace(harness: ControllerHarness) -> None:
     """Whether there is a Redemption cannot be seen; the Organization, which is in no namespace, is owed."""
     harness.server.organizations = True
     await paid_by_card(harness, "kestrel")

@@ -101,7 +101,7 @@ BOUNDARIES: Final = [
 ]
 
 
-def test_no_effect_is_left_out() -> None:
+def test_every_failpoint_is_covered() -> None:
     assert set(REACHED) == set(Step)
 
 
@@ -234,7 +234,7 @@ def scenario(
         yield OrderScenario(api, ledger, stripe_fixture, operator, registry, streams)
 
 
-def test_killed_before_and_after_every_effect(scenario: OrderScenario) -> None:
+def test_order_ends_the_same_when_killed_at_any_failpoint(scenario: OrderScenario) -> None:
     """As many deaths as boundaries, each by the SIGKILL that was ordered, and every order ends as it should."""
     voucher = scenario.api.voucher(maxRedemptions=len(BOUNDARIES) + len(ORDERS))
     scenario.code = voucher.code

@@ -151,7 +151,7 @@ def bought(sovereign: Sovereign, slug: str, tenant: str = "kestrel-pharmacy") ->
     return sovereign.api.redeem(voucher.code, customer=customer, order=order("m", subdomain=slug))
 
 
-def test_made_from_the_order(sovereign: Sovereign, registry: Registry) -> None:
+def test_organization_is_created_from_the_order(sovereign: Sovereign, registry: Registry) -> None:
     """Refused while the CRD wants more, said so and tried again; then made, and followed until it is ready."""
     registry.define("tier")
     slug = unique("org")
@@ -182,7 +182,7 @@ def test_made_from_the_order(sovereign: Sovereign, registry: Registry) -> None:
     assert registry.read(slug)["metadata"]["uid"] == organization["metadata"]["uid"]
 
 
-def test_one_that_is_there_is_taken_as_it_is(sovereign: Sovereign, registry: Registry) -> None:
+def test_existing_organization_of_the_tenant_is_adopted(sovereign: Sovereign, registry: Registry) -> None:
     """Whoever made it; but never another tenant's, and then nothing is bought."""
     registry.define()
     ours, theirs = unique("org"), unique("org")

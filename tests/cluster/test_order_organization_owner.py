@@ -21,7 +21,7 @@ NOTED = "billing.openova.io/tenant-id"
         ("kestrel", {NOTED: "falcon"}, False),
     ],
 )
-async def test_whose_it_is(
+async def test_organization_is_adopted_only_for_its_tenant(
     harness: ControllerHarness, tenant: str | None, annotations: dict[str, str], adopted: bool
 ) -> None:
     """As noted, as its spec says, or as it is called; one that says nothing is nobody's to take."""
@@ -38,14 +38,14 @@ async def test_whose_it_is(
         assert await harness.ledger.balance("ahmed") == 0
 
 
-async def test_one_that_is_called_as_the_tenant_is(harness: ControllerHarness) -> None:
+async def test_organization_named_as_the_tenant_is_adopted(harness: ControllerHarness) -> None:
     harness.server.organizations = True
     harness.found("kestrel")
     harness.apply("kestrel", spec(await harness.issue()))
     assert (await harness.reconcile("kestrel"))["state"] == "Completed"
 
 
-async def test_anothers_that_came_while_the_customer_paid(harness: ControllerHarness) -> None:
+async def test_organization_of_another_tenant_stalls_a_paid_order(harness: ControllerHarness) -> None:
     """The order is paid and stands; only people can go on, it says who, and then it does."""
     harness.server.organizations = True
     harness.apply("kestrel", spec(await harness.issue(), order=order("xl")))
@@ -63,7 +63,7 @@ async def test_anothers_that_came_while_the_customer_paid(harness: ControllerHar
 
 
 @pytest.mark.parametrize("status", [403, 500])
-async def test_what_cannot_be_seen_stops_no_order(harness: ControllerHarness, status: int) -> None:
+async def test_unreadable_organizations_do_not_stop_the_order(harness: ControllerHarness, status: int) -> None:
     """It is placed and paid; what the API server says is told afterwards."""
     harness.server.organizations = True
     harness.server.faults["GET /apis/catalyst.openova.io/v1alpha1/organizations"] = (status, "forbidden")
@@ -75,7 +75,7 @@ async def test_what_cannot_be_seen_stops_no_order(harness: ControllerHarness, st
 
 
 @pytest.mark.parametrize("harness", [{"organizations": False}], indirect=True)
-async def test_none_are_wanted(harness: ControllerHarness) -> None:
+async def test_disabled_organizations_cause_no_api_calls(harness: ControllerHarness) -> None:
     """The operator has no right to them and shall make none: every order is handed over, whatever the cluster has."""
     harness.server.organizations = True
     harness.found("kestrel", tenant="falcon")
@@ -103,7 +103,7 @@ async def test_credit_of_another_tenants_customer_is_not_spent(harness: Controll
 
 
 @pytest.mark.parametrize("harness", [{"any_tenant": True}], indirect=True)
-async def test_sovereign_lets_credit_be_spent_for_any_tenant(harness: ControllerHarness) -> None:
+async def test_any_tenant_setting_allows_spending_for_another_tenant(harness: ControllerHarness) -> None:
     harness.apply("own", spec(await harness.issue(), "ahmed"))
     await harness.reconcile("own")
     harness.apply("other", spec(await harness.issue(), "ahmed", tenant="falcon"))

@@ -15,7 +15,7 @@ def issued(sovereign: Sovereign) -> CustomObject:
     return voucher
 
 
-def test_credit_pays_all(sovereign: Sovereign) -> None:
+def test_order_covered_by_credit_is_completed_without_checkout(sovereign: Sovereign) -> None:
     voucher, user = issued(sovereign), unique("user")
     sessions = sovereign.stripe_fixture.stripe.count("POST /v1/checkout/sessions")
     made = sovereign.api.redeem(voucher.code, user=user, order=order("m", "waf"))
@@ -44,7 +44,7 @@ def test_credit_pays_all(sovereign: Sovereign) -> None:
     voucher.wait(state("Exhausted"))
 
 
-def test_the_balance_pays_without_a_code(sovereign: Sovereign) -> None:
+def test_balance_pays_an_order_without_code(sovereign: Sovereign) -> None:
     """A Redemption without a code; and one whose voucher does not exist, which must not pay from the balance."""
     voucher, user = issued(sovereign), unique("user")
     assert sovereign.api.redeem(voucher.code, user=user).result() == ("Redeemed", "Redeemed")
@@ -59,7 +59,7 @@ def test_the_balance_pays_without_a_code(sovereign: Sovereign) -> None:
     assert sovereign.ledger.balance(user) == 2000
 
 
-def test_a_card_pays_the_rest_and_gets_it_back(sovereign: Sovereign) -> None:
+def test_card_payment_completes_and_refund_releases_the_credit(sovereign: Sovereign) -> None:
     """Awaiting payment, paid by webhook, refunded by webhook: each is a step of the status; the last of a finished."""
     voucher, user = issued(sovereign), unique("user")
     made = sovereign.api.redeem(voucher.code, user=user, order=order("xl", "daily-backup"))
@@ -90,7 +90,7 @@ def test_a_card_pays_the_rest_and_gets_it_back(sovereign: Sovereign) -> None:
     assert sovereign.ledger.balance(user) == 10000
 
 
-def test_a_second_payment_of_an_order_is_given_back(sovereign: Sovereign) -> None:
+def test_refunded_second_payment_leaves_the_order_completed(sovereign: Sovereign) -> None:
     """As `verify` asks for it: the order, its credit and its first payment stay as they are."""
     sovereign.allow.append("does not fit its order")
     voucher, user = issued(sovereign), unique("user")
@@ -108,7 +108,7 @@ def test_a_second_payment_of_an_order_is_given_back(sovereign: Sovereign) -> Non
     assert sovereign.ledger.row(settled, [first, second]) == ([False, True],)
 
 
-def test_paid_after_the_redemption_was_deleted(sovereign: Sovereign) -> None:
+def test_payment_after_deletion_completes_the_order(sovereign: Sovereign) -> None:
     """The customer has the URL: the order goes on without its Redemption; applied again, it reads what became of it."""
     voucher, user = issued(sovereign), unique("user")
     made = sovereign.api.redeem(voucher.code, user=user, order=order("xl"))
@@ -123,7 +123,7 @@ def test_paid_after_the_redemption_was_deleted(sovereign: Sovereign) -> None:
     assert sovereign.ledger.balance(user) == 0
 
 
-def test_a_checkout_expires(sovereign: Sovereign) -> None:
+def test_expired_checkout_releases_the_hold_and_keeps_the_redemption(sovereign: Sovereign) -> None:
     """The credit of the code stays; without a code everything is as it was."""
     voucher, user = issued(sovereign), unique("user")
     coded = sovereign.api.redeem(voucher.code, user=user, order=order("xl"))
@@ -145,7 +145,7 @@ def test_a_checkout_expires(sovereign: Sovereign) -> None:
     coded.wait_event("CheckoutExpired")
 
 
-def test_no_second_order_by_the_same_name(sovereign: Sovereign) -> None:
+def test_recreated_redemption_cannot_place_another_order(sovereign: Sovereign) -> None:
     """What was placed is bound to its name: the same again reads it, another order is refused."""
     voucher, user = issued(sovereign), unique("user")
     made = sovereign.api.redeem(voucher.code, user=user, order=order("m"))

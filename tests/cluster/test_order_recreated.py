@@ -19,7 +19,7 @@ def change_catalog(harness: ControllerHarness, text: str | None) -> None:
 
 
 @pytest.mark.parametrize("text", [json.dumps({"plans": PLANS[:1], "addons": ADDONS}), None])
-async def test_what_was_placed_stands_without_the_catalog(harness: ControllerHarness, text: str | None) -> None:
+async def test_recreated_order_needs_no_catalog(harness: ControllerHarness, text: str | None) -> None:
     """Its plan is sold no more, or nobody can say: it has been bought, and is told so, or where it can be paid."""
     asked = {
         name: spec(await harness.issue(), tenant=name, order=order(plan))
@@ -41,7 +41,7 @@ async def test_what_was_placed_stands_without_the_catalog(harness: ControllerHar
     assert reason(await harness.reconcile("all")) in (("False", "InvalidOrder"), ("False", "CatalogUnavailable"))
 
 
-async def test_a_refund_reaches_the_one_that_was_created_anew(harness: ControllerHarness) -> None:
+async def test_refund_reaches_the_recreated_redemption(harness: ControllerHarness) -> None:
     """It had finished; and one by this name that asks for something else is left alone."""
     asked = spec(await harness.issue(), order=order("xl"))
     harness.apply("kestrel", asked)
@@ -63,7 +63,7 @@ async def test_a_refund_reaches_the_one_that_was_created_anew(harness: Controlle
     assert await harness.reconcile("kestrel") == refused
 
 
-async def test_the_last_reason_is_told(harness: ControllerHarness) -> None:
+async def test_status_shows_the_last_reason(harness: ControllerHarness) -> None:
     """It expired, was paid after all when the credit was gone, and was refunded: state alike, another reason."""
     harness.apply("kestrel", spec(await harness.issue(), order=order("xl")))
     await harness.reconcile("kestrel")
@@ -80,7 +80,7 @@ async def test_the_last_reason_is_told(harness: ControllerHarness) -> None:
     assert (refunded["state"], reason(refunded)) == ("Redeemed", ("False", "Refunded"))
 
 
-async def test_the_end_of_the_one_before_it_comes_late(harness: ControllerHarness) -> None:
+async def test_late_deletion_event_of_the_old_object_keeps_the_new_one(harness: ControllerHarness) -> None:
     """The watch tells of two objects in any order, and a write to the old one may fail after the new one has come."""
     asked = spec(await harness.issue())
     before = harness.apply("kestrel", asked)

@@ -17,7 +17,7 @@ def nothing_happened(sovereign: Sovereign, voucher: CustomObject, user: str) -> 
     return sovereign.ledger.promo(voucher.code)[3] == 0 and sovereign.ledger.balance(user) == 0
 
 
-def test_without_stripe_nothing_is_used_up(sovereign: Sovereign) -> None:
+def test_order_without_stripe_uses_nothing_and_succeeds_later(sovereign: Sovereign) -> None:
     """A voucher of 10, an order of 30, no Stripe: nothing is consumed; when Stripe's key comes, it can be bought."""
     voucher, user, key = issued(sovereign), unique("user"), sovereign.stripe_fixture.key.read_text()
     sovereign.stripe_fixture.key.write_text("")
@@ -43,7 +43,7 @@ def test_without_stripe_nothing_is_used_up(sovereign: Sovereign) -> None:
     ("fault", "reason"),
     [(Fault.UNAUTHORIZED, "PaymentRejected"), (Fault.UNAVAILABLE, "PaymentProcessorUnavailable")],
 )
-def test_a_checkout_that_cannot_be_made(sovereign: Sovereign, fault: Fault, reason: str) -> None:
+def test_failed_checkout_rolls_the_order_back(sovereign: Sovereign, fault: Fault, reason: str) -> None:
     """A key that is refused, at once; a Stripe that is away, after the deadline."""
     sovereign.allow += ["rolling back", "checkout may stay open"]
     voucher, user = issued(sovereign), unique("user")
@@ -64,7 +64,7 @@ def test_a_checkout_that_cannot_be_made(sovereign: Sovereign, fault: Fault, reas
     again.wait(awaiting())
 
 
-def test_deleted_before_the_customer_could_pay(sovereign: Sovereign) -> None:
+def test_deleted_order_is_rolled_back(sovereign: Sovereign) -> None:
     """It is rolled back though nobody asks any more; applied again, it reads so."""
     voucher, user = issued(sovereign), unique("user")
     sovereign.stripe_fixture.stripe.fail(CUSTOMERS, *[Fault.UNAVAILABLE] * 500)
@@ -81,7 +81,7 @@ def test_deleted_before_the_customer_could_pay(sovereign: Sovereign) -> None:
     assert again.result() == ("RolledBack", "Abandoned")
 
 
-def test_orders_that_nobody_can_fill(sovereign: Sovereign) -> None:
+def test_invalid_order_is_rejected_and_uses_nothing(sovereign: Sovereign) -> None:
     """Unknown plan or add-on, a code of another currency: each with its reason, and nothing is consumed."""
     voucher, user = issued(sovereign), unique("user")
     for wanted in (order("xxl"), order("m", "moon")):
@@ -97,7 +97,7 @@ def test_orders_that_nobody_can_fill(sovereign: Sovereign) -> None:
     assert nothing_happened(sovereign, voucher, user)
 
 
-def test_a_refused_code_buys_nothing(sovereign: Sovereign) -> None:
+def test_refused_code_rejects_the_order(sovereign: Sovereign) -> None:
     """Not from the balance either, though that would do."""
     voucher, user = issued(sovereign), unique("user")
     assert sovereign.api.redeem(voucher.code, user=user).result() == ("Redeemed", "Redeemed")

@@ -13,7 +13,7 @@ CUSTOMERS, SESSIONS = "/v1/customers", "/v1/checkout/sessions"
 
 
 @pytest.mark.parametrize("harness", [{"workers": 2, "stripe_timeout": 60.0}], indirect=True)
-async def test_what_needs_no_card_goes_on(harness: ControllerHarness) -> None:
+async def test_order_covered_by_credit_completes_while_stripe_hangs(harness: ControllerHarness) -> None:
     """One checkout hangs, and there are two workers: the next that needs one is put off, and credit pays as ever."""
     harness.apply("hangs", spec(await harness.issue(), order=order("xl")))
     harness.apply("waits", spec(await harness.issue(), order=order("xl")))
@@ -29,7 +29,7 @@ async def test_what_needs_no_card_goes_on(harness: ControllerHarness) -> None:
 
 
 @pytest.mark.parametrize("harness", [{"stripe_timeout": 60.0}], indirect=True)
-async def test_each_hold_is_released_while_one_hangs(
+async def test_holds_are_released_while_stripe_hangs(
     harness: ControllerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Deleted before their customers could pay; the first one's open checkouts are asked for, and no answer comes."""
@@ -53,7 +53,9 @@ async def test_each_hold_is_released_while_one_hangs(
 
 
 @pytest.mark.parametrize("harness", [{"stripe_timeout": 60.0}], indirect=True)
-async def test_one_that_hangs_keeps_no_pass(harness: ControllerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_stripe_call_does_not_block_the_sweep(
+    harness: ControllerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its hold is released by then; what would be asked of the payment processor is left."""
     monkeypatch.setattr(purchases, "_TIME", 2.0)
     harness.stripe_fixture.stripe.fail(SESSIONS, Fault.UNAVAILABLE)

@@ -68,7 +68,7 @@ def is_off(moment: str, off: timedelta) -> bool:
     return abs(datetime.fromisoformat(moment) - off - datetime.now(UTC)) < timedelta(seconds=OFF / 2)
 
 
-def test_everything_goes_by_the_clock_of_the_ledger(
+def test_windows_and_ttl_follow_the_ledger_clock(
     api: ResourceClient, ledger: LedgerReader, operators: Operators, off: timedelta
 ) -> None:
     """Edges that the operator's clock would put on the other side, whichever way it is off."""

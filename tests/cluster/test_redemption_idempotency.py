@@ -37,7 +37,7 @@ def gone(redemption: CustomObject) -> None:
     redemption.wait_gone()
 
 
-def test_created_again_it_reads_the_first_result(sovereign: Sovereign) -> None:
+def test_recreated_redemption_reads_the_first_result(sovereign: Sovereign) -> None:
     """The times, too, and even where the voucher has been closed and changed meanwhile; the TTL is no part of it."""
     voucher, name, user = issued(sovereign), unique("redemption"), unique("user")
     first = sovereign.api.redeem(voucher.code, name=name, user=user)
@@ -54,7 +54,7 @@ def test_created_again_it_reads_the_first_result(sovereign: Sovereign) -> None:
     assert sovereign.ledger.promo(voucher.code)[3] == 1
 
 
-def test_refused_and_created_again_it_is_judged_anew(sovereign: Sovereign) -> None:
+def test_recreated_redemption_after_refusal_is_decided_anew(sovereign: Sovereign) -> None:
     """Deleted and created again under its name, once the voucher was opened; also with another spec."""
     voucher, name, user = issued(sovereign), unique("redemption"), unique("user")
     voucher.edit(active=False)
@@ -68,7 +68,7 @@ def test_refused_and_created_again_it_is_judged_anew(sovereign: Sovereign) -> No
     assert sovereign.ledger.balance(user) == 10000
 
 
-def test_refusal_stays_with_the_object(sovereign: Sovereign) -> None:
+def test_refusal_is_kept_for_the_same_object(sovereign: Sovereign) -> None:
     """Opened later, the voucher does not open what was answered already, even when the answer is wiped off."""
     voucher = issued(sovereign)
     voucher.edit(active=False)
@@ -82,7 +82,7 @@ def test_refusal_stays_with_the_object(sovereign: Sovereign) -> None:
     assert len(redemption.events()) <= 1
 
 
-def test_wiped_after_finishing_it_reads_the_result_again(sovereign: Sovereign) -> None:
+def test_wiped_status_is_restored_from_the_ledger(sovereign: Sovereign) -> None:
     """Wiped whole, or only told not to be finished, or told another result: the ledger's answer returns."""
     voucher, user = issued(sovereign), unique("user")
     redemption = sovereign.api.redeem(voucher.code, user=user)
@@ -95,7 +95,7 @@ def test_wiped_after_finishing_it_reads_the_result_again(sovereign: Sovereign) -
     assert (sovereign.ledger.balance(user), sovereign.ledger.entries(user)) == (10000, 1)
 
 
-def test_wiped_while_it_waits_it_goes_on(sovereign: Sovereign) -> None:
+def test_wiped_status_of_a_waiting_redemption_is_continued(sovereign: Sovereign) -> None:
     api, secret, user = sovereign.api, unique("late"), unique("user")
     voucher = issued(sovereign)
     redemption = api.redeem(codeFrom={"secretKeyRef": {"name": secret, "key": "code"}}, user=user)
@@ -107,7 +107,7 @@ def test_wiped_while_it_waits_it_goes_on(sovereign: Sovereign) -> None:
     assert sovereign.ledger.entries(user) == 1
 
 
-def test_finished_by_a_user_it_is_left_alone(sovereign: Sovereign) -> None:
+def test_redemption_marked_finished_by_a_user_grants_nothing(sovereign: Sovereign) -> None:
     """Whoever may write a status can stop a Redemption, but not get anything by it."""
     user = unique("user")
     redemption = sovereign.api.redeem(codeFrom={"secretKeyRef": {"name": unique("no"), "key": "code"}}, user=user)
@@ -118,7 +118,7 @@ def test_finished_by_a_user_it_is_left_alone(sovereign: Sovereign) -> None:
     assert sovereign.ledger.balance(user) == 0
 
 
-def test_deleted_before_it_was_answered_nothing_is_granted(sovereign: Sovereign) -> None:
+def test_redemption_deleted_before_a_decision_grants_nothing(sovereign: Sovereign) -> None:
     api, secret, user = sovereign.api, unique("late"), unique("user")
     voucher = issued(sovereign)
     redemption = api.redeem(codeFrom={"secretKeyRef": {"name": secret, "key": "code"}}, user=user)

@@ -44,7 +44,7 @@ def refused(sovereign: Sovereign, redemption: CustomObject, reason: str, user: s
     return body
 
 
-def test_granted(sovereign: Sovereign, control_plane: ControlPlane) -> None:
+def test_granted_redemption_has_status_event_and_columns(sovereign: Sovereign, control_plane: ControlPlane) -> None:
     voucher, user = issued(sovereign, credit={"amount": "25.500", "currency": "OMR"}), unique("user")
     redemption = sovereign.api.redeem(voucher.code, user=user)
     assert redemption.result() == ("Redeemed", "Redeemed")
@@ -71,13 +71,13 @@ def test_granted(sovereign: Sovereign, control_plane: ControlPlane) -> None:
     assert re.split(r"\s{2,}", row.strip())[:-1] == columns
 
 
-def test_code_in_any_case(sovereign: Sovereign) -> None:
+def test_code_is_accepted_in_any_case(sovereign: Sovereign) -> None:
     voucher = issued(sovereign, code=unique("MiXeD").upper())
     for code in (voucher.code.lower(), voucher.code.title(), voucher.code):
         assert sovereign.api.redeem(code).result() == ("Redeemed", "Redeemed")
 
 
-def test_unknown_and_revoked_are_never_told_apart(sovereign: Sovereign) -> None:
+def test_unknown_and_revoked_codes_look_the_same(sovereign: Sovereign) -> None:
     """In status, columns and events; nor are a Voucher that never was, and a Secret that holds no code."""
     api = sovereign.api
     revoked = issued(sovereign)
@@ -104,28 +104,28 @@ def test_unknown_and_revoked_are_never_told_apart(sovereign: Sovereign) -> None:
     ) == [(0,)]
 
 
-def test_voucher_inactive(sovereign: Sovereign) -> None:
+def test_inactive_voucher_is_refused(sovereign: Sovereign) -> None:
     voucher, user = issued(sovereign, "Inactive", active=False), unique("user")
     refused(sovereign, sovereign.api.redeem(voucher.code, user=user), "VoucherInactive", user)
 
 
-def test_voucher_not_yet_valid(sovereign: Sovereign) -> None:
+def test_voucher_before_its_window_is_refused(sovereign: Sovereign) -> None:
     voucher, user = issued(sovereign, "Scheduled", validFrom="2999-01-01T00:00:00Z"), unique("user")
     refused(sovereign, sovereign.api.redeem(voucher.code, user=user), "VoucherNotYetValid", user)
 
 
-def test_voucher_expired(sovereign: Sovereign) -> None:
+def test_expired_voucher_is_refused(sovereign: Sovereign) -> None:
     voucher, user = issued(sovereign, "Expired", validUntil="2020-01-01T00:00:00Z"), unique("user")
     refused(sovereign, sovereign.api.redeem(voucher.code, user=user), "VoucherExpired", user)
 
 
-def test_redemption_limit_reached(sovereign: Sovereign) -> None:
+def test_voucher_at_its_cap_is_refused(sovereign: Sovereign) -> None:
     voucher, user = issued(sovereign, maxRedemptions=1), unique("user")
     assert sovereign.api.redeem(voucher.code).result() == ("Redeemed", "Redeemed")
     refused(sovereign, sovereign.api.redeem(voucher.code, user=user), "RedemptionLimitReached", user)
 
 
-def test_already_redeemed(sovereign: Sovereign) -> None:
+def test_second_redemption_of_a_customer_is_refused(sovereign: Sovereign) -> None:
     voucher, user = issued(sovereign), unique("user")
     assert sovereign.api.redeem(voucher.code, user=user).result() == ("Redeemed", "Redeemed")
     again = sovereign.api.redeem(voucher.code.lower(), user=user)

@@ -21,14 +21,14 @@ PATIENT = FAST | {"VOUCHER_OPERATOR_NOT_FOUND_GRACE": "120"}
 """An operator that never gives up on a code within a test."""
 
 
-def test_voucher_by_name(sovereign: Sovereign) -> None:
+def test_voucher_reference_is_redeemed(sovereign: Sovereign) -> None:
     voucher = sovereign.api.voucher()
     voucher.wait(state("Active"))
     assert sovereign.api.redeem(voucherRef={"name": voucher.name}).result() == GRANTED
     voucher.wait(lambda body: body["status"]["timesRedeemed"] == 1)
 
 
-def test_voucher_that_is_not_in_the_ledger_is_waited_for(sovereign: Sovereign) -> None:
+def test_redemption_waits_for_a_voucher_without_ledger_row(sovereign: Sovereign) -> None:
     """However long: the Voucher exists, and people are told to look at it."""
     api, secret = sovereign.api, unique("late")
     voucher = api.voucher(codeFrom={"secretKeyRef": {"name": secret, "key": "code"}})
@@ -41,7 +41,7 @@ def test_voucher_that_is_not_in_the_ledger_is_waited_for(sovereign: Sovereign) -
     assert redemption.result() == GRANTED
 
 
-def test_voucher_in_conflict_does_not_lend_its_name(sovereign: Sovereign) -> None:
+def test_reference_to_a_conflicting_voucher_waits(sovereign: Sovereign) -> None:
     """Its code is another Voucher's: a Redemption that refers to it waits instead of redeeming that one."""
     api = sovereign.api
     older = api.voucher(unique("a-first"))
@@ -55,13 +55,13 @@ def test_voucher_in_conflict_does_not_lend_its_name(sovereign: Sovereign) -> Non
     assert redemption.result() == GRANTED
 
 
-def test_voucher_that_never_comes(sovereign: Sovereign) -> None:
+def test_reference_to_an_absent_voucher_is_refused_after_the_grace_period(sovereign: Sovereign) -> None:
     redemption = sovereign.api.redeem(voucherRef={"name": "never-comes"})
     redemption.wait(waiting("VoucherNotReady"))
     assert redemption.result() == NOT_FOUND
 
 
-def test_vouchers_applied_after_their_redemptions(
+def test_redemptions_wait_for_vouchers_applied_later(
     api: ResourceClient, ledger: LedgerReader, operators: Operators
 ) -> None:
     """In one breath, as Flux applies a folder in the order of the names; by code and by reference."""
@@ -75,7 +75,7 @@ def test_vouchers_applied_after_their_redemptions(
     assert [ledger.balance(user) for user in ("by-code", "by-name")] == [10000, 10000]
 
 
-def test_grace_is_not_counted_from_the_creation(
+def test_grace_period_starts_when_the_operator_sees_the_redemption(
     api: ResourceClient, ledger: LedgerReader, operators: Operators
 ) -> None:
     """Both were applied while the operator was down: the Redemption still waits for the Voucher's code."""
@@ -86,7 +86,7 @@ def test_grace_is_not_counted_from_the_creation(
     assert ledger.promo(voucher.code)[3] == 1
 
 
-async def test_code_that_has_no_voucher(sovereign: Sovereign) -> None:
+async def test_code_without_voucher_is_redeemed(sovereign: Sovereign) -> None:
     """The Go service issued it, in its own spelling: the row is the truth."""
     ledger, api = sovereign.ledger, sovereign.api
     async with GoService.connect(ledger.database.owner_url) as go:

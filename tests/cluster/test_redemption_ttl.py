@@ -17,7 +17,7 @@ def voucher(api: ResourceClient, operators: Operators) -> CustomObject:
     return made
 
 
-def test_finished_ones_are_deleted_and_the_ledger_keeps_the_rest(
+def test_finished_redemptions_are_deleted_after_their_ttl(
     api: ResourceClient, ledger: LedgerReader, voucher: CustomObject
 ) -> None:
     """Refused ones as well; those without a TTL, with a long one, or without an answer stay."""
@@ -39,7 +39,9 @@ def test_finished_ones_are_deleted_and_the_ledger_keeps_the_rest(
     voucher.wait(state("Active"))
 
 
-def test_time_counts_from_the_ledgers_answer(api: ResourceClient, ledger: LedgerReader, voucher: CustomObject) -> None:
+def test_ttl_counts_from_the_decision_in_the_ledger(
+    api: ResourceClient, ledger: LedgerReader, voucher: CustomObject
+) -> None:
     """One that is created again reads its first answer, and when that was: its time may be up already."""
     first = api.redeem(voucher.code, name="long-ago", user="long-ago")
     assert first.result() == ("Redeemed", "Redeemed")
@@ -55,7 +57,7 @@ def test_time_counts_from_the_ledgers_answer(api: ResourceClient, ledger: Ledger
     assert ledger.entries("long-ago") == 1
 
 
-def test_only_those_with_a_ttl_are_listed(api: ResourceClient, voucher: CustomObject) -> None:
+def test_field_selector_lists_only_redemptions_with_ttl(api: ResourceClient, voucher: CustomObject) -> None:
     """The field selector by which the operator asks, so that the others cost it nothing."""
     for ttl in (None, 0, 3600):
         api.redeem(voucher.code, user=f"ttl-{ttl}", name=f"ttl-{ttl}".lower(), ttlSecondsAfterFinished=ttl)

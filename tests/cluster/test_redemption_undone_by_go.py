@@ -62,7 +62,7 @@ async def test_paid_order_reports_that_its_code_was_undone(sovereign: Sovereign)
     )
 
 
-async def test_redemption_that_is_gone_is_not_looked_for_again(sovereign: Sovereign) -> None:
+async def test_undo_of_a_deleted_redemption_is_reported_once(sovereign: Sovereign) -> None:
     voucher, user = issued(sovereign), unique("undone")
     made = sovereign.api.redeem(voucher.code, user=user)
     made.result()

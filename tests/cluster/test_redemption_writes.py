@@ -34,7 +34,7 @@ def crowd(
     return operator, made
 
 
-def test_one_write_each_and_none_ever_after(
+def test_redemption_costs_one_status_write_and_none_after_restart(
     crowd: tuple[OperatorProcess, list[CustomObject]], api: ResourceClient, operators: Operators
 ) -> None:
     """No finalizer, no annotation, one writer once; a new operator does not even hear of the finished ones."""

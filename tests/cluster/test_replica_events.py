@@ -23,7 +23,9 @@ def _told(port: int) -> str:
     return str(answer.json()["result"])
 
 
-async def test_leader_and_standby(database18: Database, operators: Operators) -> None:
+async def test_every_replica_takes_webhooks_and_the_leader_publishes(
+    database18: Database, operators: Operators
+) -> None:
     operators.allow += ["events wait: "]
     with NatsServer() as server:
         streams = Streams(server, secrets.token_hex(4))

@@ -35,7 +35,7 @@ def issued(api: ResourceClient) -> tuple[CustomObject, str, str]:
     return voucher, secret, code
 
 
-def test_secret_comes_later(sovereign: Sovereign) -> None:
+def test_voucher_waits_for_its_secret(sovereign: Sovereign) -> None:
     api, secret, code = sovereign.api, unique("late"), unique("LATE").upper()
     voucher = api.voucher(codeFrom=source(secret))
     body = voucher.wait(waiting("SecretNotFound"))
@@ -51,7 +51,7 @@ def test_secret_comes_later(sovereign: Sovereign) -> None:
 
 
 @pytest.mark.parametrize("text", ["no code!", "Q7", "", "X" * 65, "TAB\tBED", "ÄÖÜ"], ids=range(6))
-def test_malformed_then_fixed(sovereign: Sovereign, text: str) -> None:
+def test_malformed_code_is_refused_until_fixed(sovereign: Sovereign, text: str) -> None:
     api, secret, code = sovereign.api, unique("bad"), unique("FIXED").upper()
     api.secret(secret, code=text)
     voucher = api.voucher(codeFrom=source(secret))
@@ -63,7 +63,7 @@ def test_malformed_then_fixed(sovereign: Sovereign, text: str) -> None:
     assert api.redeem(code).result() == GRANTED
 
 
-def test_database_credentials_become_no_code(sovereign: Sovereign) -> None:
+def test_database_secret_is_refused_as_code_source(sovereign: Sovereign) -> None:
     """A password may look like a code; who writes Vouchers could otherwise have it issued."""
     api, password = sovereign.api, unique("PASSWORD").upper()
     api.secret(CLOSED_SECRET, password=password)
@@ -75,7 +75,7 @@ def test_database_credentials_become_no_code(sovereign: Sovereign) -> None:
     assert redemption.result() == ("Rejected", "VoucherNotFound")
 
 
-def test_blanks_around_it_and_its_case_do_not_count(sovereign: Sovereign) -> None:
+def test_blanks_and_case_of_the_secret_are_ignored(sovereign: Sovereign) -> None:
     """As `kubectl create secret --from-file` leaves a line feed; a change of these alone is no change."""
     api, secret, code = sovereign.api, unique("padded"), unique("PADDED").upper()
     api.secret(secret, code=f"  {code.lower()}\n")
@@ -89,7 +89,7 @@ def test_blanks_around_it_and_its_case_do_not_count(sovereign: Sovereign) -> Non
     assert api.redeem(codeFrom=source(secret)).result() == GRANTED
 
 
-def test_changed_after_it_was_issued(sovereign: Sovereign) -> None:
+def test_changed_secret_stalls_and_keeps_the_issued_code(sovereign: Sovereign) -> None:
     """The issued code stays valid, the other one never was; put back, all is well again."""
     api = sovereign.api
     voucher, secret, code = issued(api)
@@ -107,7 +107,7 @@ def test_changed_after_it_was_issued(sovereign: Sovereign) -> None:
     assert "Stalled" not in str(voucher.body()["status"])
 
 
-def test_deleted_after_it_was_issued(sovereign: Sovereign) -> None:
+def test_deleted_secret_keeps_the_issued_code(sovereign: Sovereign) -> None:
     """The code stays valid; the Voucher says that nobody can see to it now."""
     api = sovereign.api
     voucher, secret, code = issued(api)
@@ -128,7 +128,7 @@ def test_deleting_the_voucher_needs_no_secret(sovereign: Sovereign) -> None:
     assert sovereign.ledger.promo(code)[4] is True
 
 
-def test_two_vouchers_with_one_secret(sovereign: Sovereign) -> None:
+def test_second_voucher_of_one_secret_is_a_conflict(sovereign: Sovereign) -> None:
     """The newer one learns whose the code is, not what it is."""
     api = sovereign.api
     secret, code = unique("shared"), unique("SHARED").upper()
@@ -141,7 +141,7 @@ def test_two_vouchers_with_one_secret(sovereign: Sovereign) -> None:
     assert code not in str(body["status"])
 
 
-def test_redemption_with_a_code_from_a_secret(sovereign: Sovereign) -> None:
+def test_redemption_waits_for_its_secret(sovereign: Sovereign) -> None:
     """It waits for the Secret, and for the key in it, however long; a shop's own Secret will do."""
     api, secret = sovereign.api, unique("shop")
     voucher = api.voucher()
@@ -155,7 +155,7 @@ def test_redemption_with_a_code_from_a_secret(sovereign: Sovereign) -> None:
     voucher.wait(lambda body: body["status"]["timesRedeemed"] == 1)
 
 
-def test_redemption_through_a_voucher_with_a_secret(sovereign: Sovereign) -> None:
+def test_voucher_reference_redeems_a_secret_code(sovereign: Sovereign) -> None:
     """Whoever redeems need not know the code."""
     voucher, _, code = issued(sovereign.api)
     assert sovereign.api.redeem(voucherRef={"name": voucher.name}).result() == GRANTED

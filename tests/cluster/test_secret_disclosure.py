@@ -83,7 +83,7 @@ def printed(ledger: LedgerReader, fork_server: ForkServer) -> Iterator[str]:
     yield found
 
 
-def test_nobody_hears_the_code(
+def test_secret_code_appears_in_no_output(
     api: ResourceClient, ledger: LedgerReader, operators: Operators, fork_server: ForkServer
 ) -> None:
     operator = operators.start(env=FAST | {"VOUCHER_OPERATOR_LOG_LEVEL": "DEBUG"})

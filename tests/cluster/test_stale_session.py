@@ -18,7 +18,9 @@ async def context(control_plane: ControlPlane, namespace: str, database18: Datab
         yield opened
 
 
-async def test_ended_by_the_leader(context: ChaosContext, operators: Operators, database18: Database) -> None:
+async def test_leader_ends_the_session_of_a_frozen_replica(
+    context: ChaosContext, operators: Operators, database18: Database
+) -> None:
     await context.voucher()
     operator = operators.start()
     await context.voucher_is(Ready="Issued")

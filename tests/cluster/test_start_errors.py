@@ -18,7 +18,7 @@ def last_words(operator: OperatorProcess) -> str:
     return line
 
 
-def test_without_a_cluster(operators: Operators, tmp_path: Path) -> None:
+def test_start_without_cluster_ends_with_one_line(operators: Operators, tmp_path: Path) -> None:
     operator = operators.start(env={"KUBECONFIG": str(tmp_path / "absent")}, interpreter=True)
     assert last_words(operator) == (
         "voucher-operator: no cluster is configured: run in a pod, or set KUBECONFIG to a file"
@@ -27,7 +27,7 @@ def test_without_a_cluster(operators: Operators, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["HTTP", "WEBHOOK"])
-def test_with_a_port_that_is_taken(operators: Operators, tmp_path: Path, part: str) -> None:
+def test_start_with_a_port_in_use_ends_with_one_line(operators: Operators, tmp_path: Path, part: str) -> None:
     (tmp_path / "webhook-secret").write_text("whsec_x")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

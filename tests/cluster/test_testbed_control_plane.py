@@ -9,7 +9,7 @@ from testbed.processes import TestbedError
 
 
 @pytest.mark.xdist_group("own-cluster")
-def test_a_stop_keeps_data_address_and_tokens(own_cluster: ControlPlane) -> None:
+def test_control_plane_keeps_data_address_and_tokens_after_a_stop(own_cluster: ControlPlane) -> None:
     """That a killed one keeps them too is seen in test_chaos_api.py."""
     own_cluster.namespace("kept")
     own_cluster.kubectl("create", "serviceaccount", "somebody", "--namespace=kept")

@@ -8,7 +8,7 @@ from tests.cluster.resources import condition, ready, stalled, state, status, un
 from voucher_operator.resources.conditions import kstatus
 
 
-def test_older_one_keeps_the_code(sovereign: Sovereign) -> None:
+def test_older_voucher_keeps_the_code(sovereign: Sovereign) -> None:
     """A tie of the creation times, which are whole seconds, goes by the name: these names are in the same order."""
     api = sovereign.api
     older = api.voucher(unique("a-first"), maxRedemptions=5)
@@ -30,7 +30,7 @@ def test_older_one_keeps_the_code(sovereign: Sovereign) -> None:
     assert ready("Issued")(older.body())
 
 
-def test_newer_one_takes_over_with_the_counter(sovereign: Sovereign) -> None:
+def test_newer_voucher_takes_over_code_and_counter(sovereign: Sovereign) -> None:
     api = sovereign.api
     older = api.voucher(unique("a-first"))
     older.wait(ready("Issued"))
@@ -46,7 +46,7 @@ def test_newer_one_takes_over_with_the_counter(sovereign: Sovereign) -> None:
     assert sovereign.ledger.balance(user) == 3000
 
 
-def test_deleting_the_one_in_conflict_revokes_nothing(sovereign: Sovereign) -> None:
+def test_deleting_the_conflicting_voucher_revokes_nothing(sovereign: Sovereign) -> None:
     api = sovereign.api
     older = api.voucher(unique("a-first"))
     older.wait(ready("Issued"))
@@ -58,7 +58,7 @@ def test_deleting_the_one_in_conflict_revokes_nothing(sovereign: Sovereign) -> N
     assert api.redeem(older.code).result() == ("Redeemed", "Redeemed")
 
 
-def test_older_one_that_is_seen_later_takes_the_code(sovereign: Sovereign) -> None:
+def test_older_voucher_that_is_seen_later_takes_the_code(sovereign: Sovereign) -> None:
     """Its code is in a Secret that comes late; the newer one had been issued, and redeemed, meanwhile."""
     api = sovereign.api
     code, secret = unique("LATE").upper(), unique("late")
@@ -80,7 +80,7 @@ def test_older_one_that_is_seen_later_takes_the_code(sovereign: Sovereign) -> No
     newer.wait(state("Active"))
 
 
-def test_of_those_that_wait_the_oldest_takes_over(sovereign: Sovereign) -> None:
+def test_oldest_waiting_voucher_takes_over(sovereign: Sovereign) -> None:
     api = sovereign.api
     first = api.voucher(unique("a-first"))
     first.wait(ready("Issued"))

@@ -40,7 +40,7 @@ def forget(voucher: CustomObject) -> None:
     voucher.wait_gone()
 
 
-def test_deleting_revokes_the_code_and_takes_nothing_back(sovereign: Sovereign) -> None:
+def test_deleting_revokes_the_code_and_keeps_redemptions(sovereign: Sovereign) -> None:
     api, ledger = sovereign.api, sovereign.ledger
     voucher = api.voucher()
     voucher.wait(ready("Issued"))
@@ -55,7 +55,7 @@ def test_deleting_revokes_the_code_and_takes_nothing_back(sovereign: Sovereign) 
     assert api.redeem(voucher.code).result() == ("Rejected", "VoucherNotFound")
 
 
-def test_applying_it_again_brings_row_and_counter_back(sovereign: Sovereign) -> None:
+def test_recreated_voucher_gets_its_row_and_counter_back(sovereign: Sovereign) -> None:
     api = sovereign.api
     first = api.voucher("came-back", code="CAME-BACK", maxRedemptions=2)
     first.wait(ready("Issued"))
@@ -72,7 +72,7 @@ def test_applying_it_again_brings_row_and_counter_back(sovereign: Sovereign) -> 
     assert sovereign.ledger.row("SELECT count(*) FROM promo_codes WHERE code = 'CAME-BACK'") == (1,)
 
 
-def test_voucher_that_was_never_issued_goes_at_once(sovereign: Sovereign) -> None:
+def test_voucher_that_was_never_issued_is_deleted_at_once(sovereign: Sovereign) -> None:
     voucher = sovereign.api.voucher(credit={"amount": 1, "currency": "USD"})
     voucher.wait(ready("CurrencyMismatch", "False"))
     voucher.delete()
@@ -80,7 +80,7 @@ def test_voucher_that_was_never_issued_goes_at_once(sovereign: Sovereign) -> Non
     assert "Revoked" not in [event["reason"] for event in voucher.events()]
 
 
-def test_deleted_while_it_is_being_issued(sovereign: Sovereign) -> None:
+def test_voucher_deleted_while_being_issued_leaves_no_code(sovereign: Sovereign) -> None:
     """At whichever moment: none has a code in the ledger once it is gone, though the operator is busy with it."""
     made = []
     for turn in range(24):
@@ -102,7 +102,9 @@ def test_deleted_while_it_is_being_issued(sovereign: Sovereign) -> None:
     assert sovereign.ledger.row(open_codes, codes) == (0,)
 
 
-def test_deleted_while_the_operator_was_down(api: ResourceClient, ledger: LedgerReader, operators: Operators) -> None:
+def test_voucher_deleted_while_the_operator_is_down_is_revoked_later(
+    api: ResourceClient, ledger: LedgerReader, operators: Operators
+) -> None:
     """The finalizer holds it until the operator is back."""
     operator = operators.start(env=FAST)
     voucher, other = api.voucher(), api.voucher()
@@ -117,7 +119,7 @@ def test_deleted_while_the_operator_was_down(api: ResourceClient, ledger: Ledger
     assert standing(ledger, other) == (True, False)
 
 
-def test_finalizer_removed_by_hand_while_the_operator_was_down(
+def test_orphan_from_an_outage_is_revoked_at_start(
     api: ResourceClient, ledger: LedgerReader, operators: Operators
 ) -> None:
     """The row is an orphan then, which a resync finds; a Voucher of the same name that came since is left alone."""
@@ -136,9 +138,7 @@ def test_finalizer_removed_by_hand_while_the_operator_was_down(
     assert standing(ledger, successor) == (True, False)
 
 
-def test_finalizer_removed_by_hand_while_the_operator_runs(
-    api: ResourceClient, ledger: LedgerReader, operators: Operators
-) -> None:
+def test_orphan_is_revoked_by_the_next_resync(api: ResourceClient, ledger: LedgerReader, operators: Operators) -> None:
     """The next resync finds the orphan, without a restart."""
     operators.allow.append(GONE)
     operator = operators.start(env=FAST | {"VOUCHER_OPERATOR_RESYNC_INTERVAL": "0.5"})

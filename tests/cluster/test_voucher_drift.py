@@ -33,7 +33,7 @@ def issued(api: ResourceClient) -> CustomObject:
     ],
     ids=["credit", "minor units", "cap", "active", "description", "deleted_at", "two", "row"],
 )
-def test_edited_row_is_put_back(sovereign: Sovereign, edit: LiteralString, fields: str) -> None:
+def test_edited_row_is_corrected(sovereign: Sovereign, edit: LiteralString, fields: str) -> None:
     voucher, ledger = issued(sovereign.api), sovereign.ledger
     before = sovereign.operator.metrics()[METRIC]
     ledger.rows(edit, voucher.code)
@@ -70,7 +70,7 @@ async def test_counters_follow_the_go_service(sovereign: Sovereign) -> None:
     assert [event["reason"] for event in voucher.events()] == ["Issued"]
 
 
-async def test_cap_holds_for_both(sovereign: Sovereign) -> None:
+async def test_cap_holds_for_operator_and_go_service(sovereign: Sovereign) -> None:
     voucher = sovereign.api.voucher(maxRedemptions=2)
     voucher.wait(ready("Issued"))
     async with GoService.connect(sovereign.ledger.database.owner_url) as go:
@@ -80,7 +80,7 @@ async def test_cap_holds_for_both(sovereign: Sovereign) -> None:
     assert sovereign.api.redeem(voucher.code).result() == ("Rejected", "RedemptionLimitReached")
 
 
-async def test_customer_of_the_go_service_redeems_once(sovereign: Sovereign) -> None:
+async def test_customer_of_the_go_service_cannot_redeem_again(sovereign: Sovereign) -> None:
     """In whichever of the two ways first."""
     voucher, user = issued(sovereign.api), unique("both")
     async with GoService.connect(sovereign.ledger.database.owner_url) as go:
@@ -89,7 +89,7 @@ async def test_customer_of_the_go_service_redeems_once(sovereign: Sovereign) -> 
     assert sovereign.ledger.balance(user) == 10000
 
 
-def test_drift_of_a_closed_voucher_does_not_open_it(sovereign: Sovereign) -> None:
+def test_drift_correction_keeps_an_inactive_voucher_inactive(sovereign: Sovereign) -> None:
     """Somebody activates by hand what Git says is inactive."""
     voucher = sovereign.api.voucher(active=False)
     voucher.wait(state("Inactive"))

@@ -43,7 +43,7 @@ def test_description_reaches_the_ledger(sovereign: Sovereign) -> None:
     assert sovereign.ledger.row("SELECT description FROM promo_codes WHERE code = %s", voucher.code) == ("حملة مسقط",)
 
 
-def test_inactive_and_active_again(sovereign: Sovereign) -> None:
+def test_voucher_can_be_deactivated_and_activated(sovereign: Sovereign) -> None:
     voucher = sovereign.api.voucher()
     voucher.wait(state("Active"))
     voucher.edit(active=False)
@@ -56,7 +56,7 @@ def test_inactive_and_active_again(sovereign: Sovereign) -> None:
     redeemed(sovereign, voucher)
 
 
-def test_cap_used_up_and_raised(sovereign: Sovereign) -> None:
+def test_exhausted_voucher_is_redeemable_after_the_cap_is_raised(sovereign: Sovereign) -> None:
     voucher = sovereign.api.voucher(maxRedemptions=1)
     voucher.wait(state("Active"))
     redeemed(sovereign, voucher)
@@ -72,7 +72,7 @@ def test_cap_used_up_and_raised(sovereign: Sovereign) -> None:
     assert "remaining" not in voucher.wait(status(state="Active", redeemed="2"))["status"]
 
 
-def test_cap_below_use_is_legal_and_means_exhausted(sovereign: Sovereign) -> None:
+def test_cap_below_use_means_exhausted(sovereign: Sovereign) -> None:
     voucher = sovereign.api.voucher(maxRedemptions=3)
     voucher.wait(state("Active"))
     for user in ("below-1", "below-2"):
@@ -84,7 +84,7 @@ def test_cap_below_use_is_legal_and_means_exhausted(sovereign: Sovereign) -> Non
     assert sovereign.ledger.promo(voucher.code) == (10000, True, 1, 2, False)
 
 
-def test_window_opens_and_closes_by_itself(sovereign: Sovereign) -> None:
+def test_window_opens_and_closes_without_an_edit(sovereign: Sovereign) -> None:
     """Without an edit: the resource's generation stays, and so do the rows."""
     opening = sovereign.api.voucher(validFrom=in_a_moment(sovereign, 4.0))
     closing = sovereign.api.voucher(validUntil=in_a_moment(sovereign, 4.0))
@@ -98,7 +98,7 @@ def test_window_opens_and_closes_by_itself(sovereign: Sovereign) -> None:
     redeemed(sovereign, opening)
 
 
-def test_window_is_moved(sovereign: Sovereign) -> None:
+def test_changed_window_applies_at_once(sovereign: Sovereign) -> None:
     voucher = sovereign.api.voucher(validUntil="2020-01-01T00:00:00Z")
     voucher.wait(state("Expired"))
     voucher.edit(validFrom="2998-01-01T00:00:00Z", validUntil="2999-01-01T00:00:00Z")
@@ -108,7 +108,7 @@ def test_window_is_moved(sovereign: Sovereign) -> None:
     redeemed(sovereign, voucher)
 
 
-def test_edit_says_nothing_to_people_who_did_not_ask(sovereign: Sovereign) -> None:
+def test_edit_writes_no_event(sovereign: Sovereign) -> None:
     """An edit is not drift, nor is it issued twice."""
     voucher = sovereign.api.voucher()
     voucher.wait_event("Issued")

@@ -22,7 +22,7 @@ from voucher_operator.resources.conditions import kstatus
 WRITES = 'voucher_operator_status_writes_total{resource="Voucher"}'
 
 
-def test_ledger_row_is_what_the_spec_says(sovereign: Sovereign) -> None:
+def test_ledger_row_equals_the_spec(sovereign: Sovereign) -> None:
     voucher = sovereign.api.voucher(
         credit={"amount": "25.500", "currency": "OMR"},
         description="Muscat launch",
@@ -74,7 +74,7 @@ def test_status_counts_redemptions(sovereign: Sovereign) -> None:
     assert body["status"]["lastRedemptionTime"] == last
 
 
-def test_kubectl_shows_it(sovereign: Sovereign, control_plane: ControlPlane) -> None:
+def test_kubectl_shows_a_voucher(sovereign: Sovereign, control_plane: ControlPlane) -> None:
     voucher = sovereign.api.voucher(maxRedemptions=3)
     voucher.wait(ready("Issued"))
     sovereign.api.redeem(voucher.code).result()
@@ -93,7 +93,7 @@ def test_operator_adds_one_finalizer_and_nothing_else(sovereign: Sovereign) -> N
     assert metadata["generation"] == 1
 
 
-def test_event_tells_that_it_was_issued_once(sovereign: Sovereign) -> None:
+def test_issued_event_is_written_once(sovereign: Sovereign) -> None:
     voucher = sovereign.api.voucher()
     event = voucher.wait_event("Issued")
     assert (event["type"], event["action"], event["regarding"]["name"]) == ("Normal", "Issue", voucher.name)
@@ -124,7 +124,7 @@ def test_status_that_does_not_change_is_not_written(
     assert after == before
 
 
-def test_another_currency_stalls(sovereign: Sovereign) -> None:
+def test_voucher_in_another_currency_is_stalled(sovereign: Sovereign) -> None:
     voucher = sovereign.api.voucher(credit={"amount": 10, "currency": "USD"})
     body = voucher.wait(stalled("CurrencyMismatch"))
     assert condition(body, "Ready")["message"] == ("The ledger counts in OMR, this Voucher in USD: write OMR.")

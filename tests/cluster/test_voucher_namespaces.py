@@ -82,7 +82,7 @@ def says_nothing_of(api: ResourceClient, voucher: CustomObject, code: str, body:
         assert secret not in str(body)
 
 
-def test_older_voucher_of_another_namespace_takes_no_issued_code(two: Two) -> None:
+def test_older_voucher_of_another_namespace_does_not_take_an_issued_code(two: Two) -> None:
     """Its Secret, and with it the code, comes after the code was issued elsewhere."""
     code, late = unique("VICTIM").upper(), unique("late")
     attacker = older(two, late)
@@ -104,7 +104,7 @@ def test_older_voucher_of_another_namespace_takes_no_issued_code(two: Two) -> No
     assert [event["reason"] for event in victim.events()].count("CodeContested") == 1
 
 
-def test_code_of_a_deleted_voucher_is_handed_to_its_own_namespace_alone(two: Two) -> None:
+def test_code_of_a_deleted_voucher_stays_with_its_namespace(two: Two) -> None:
     holder = two.victim.voucher()
     holder.wait(ready("Issued"))
     foreign = two.other.voucher(code=holder.code)

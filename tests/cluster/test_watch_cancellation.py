@@ -16,7 +16,7 @@ from voucher_operator.controllers import watch
 from voucher_operator.process.run import _end
 
 
-async def test_cancelled_while_kopf_asks_what_is_served(
+async def test_cancelling_kopf_during_discovery_leaves_no_task(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(installation.kubeconfig))

@@ -17,7 +17,7 @@ def listens(port: int) -> bool:
         return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_the_secret_comes_late(operators: Operators, tmp_path: Path) -> None:
+def test_webhook_port_opens_when_the_secret_comes(operators: Operators, tmp_path: Path) -> None:
     secret = tmp_path / "webhook-secret"
     operator = operators.start(env={"VOUCHER_OPERATOR_STRIPE_WEBHOOK_SECRET_FILE": str(secret)})
     operator.wait_ready()

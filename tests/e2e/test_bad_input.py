@@ -17,7 +17,7 @@ from tests.e2e.release import NAME, OWNER_SECRET, RUNTIME_SECRET, Release
 Prepare = Callable[[str], Release]
 
 
-def test_misspelt_value(billing: Release) -> None:
+def test_misspelt_value_is_refused_by_helm(billing: Release) -> None:
     """Helm's own error, before anything is changed."""
     with pytest.raises(TestbedError, match=r"additional properties 'replcas' not allowed"):
         billing.install({"replcas": 3})
@@ -57,7 +57,9 @@ def _migration_says(release: Release, text: str) -> None:
     _hear(lambda: release.logs(migration), text)
 
 
-def test_ledger_that_comes_piece_by_piece(prepare: Prepare, server: Server, runtime: Login) -> None:
+def test_installation_succeeds_when_ledger_parts_come_one_by_one(
+    prepare: Prepare, server: Server, runtime: Login
+) -> None:
     """No Secret, then a wrong password, then no runtime role: one installation that is mended step by step."""
     release = prepare("piecemeal")
     kind, namespace = release.kind, release.namespace
@@ -90,7 +92,9 @@ def test_ledger_that_comes_piece_by_piece(prepare: Prepare, server: Server, runt
     release.uninstall()
 
 
-def test_second_release(billing: Release, prepare: Prepare, runtime: Login) -> None:
+def test_second_release_is_refused_until_its_roles_are_disabled(
+    billing: Release, prepare: Prepare, runtime: Login
+) -> None:
     """Helm says whose the cluster's roles are; without them a second one serves its namespace beside the first."""
     kind = billing.kind
     second = replace(prepare("second"), name=NAME)
@@ -134,7 +138,7 @@ def old_crds(kind: Kind) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("old_crds")
-def test_crds_older_than_the_operator(prepare: Prepare) -> None:
+def test_older_crds_are_reported_until_replaced(prepare: Prepare) -> None:
     """The pod is not ready and says what is missing; with the CRDs of its version it goes on by itself."""
     release = prepare("oldcrds")
     release.install({"replicas": 1}, "--skip-crds")

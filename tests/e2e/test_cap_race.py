@@ -10,7 +10,7 @@ from tests.e2e.workloads import shops
 PODS, CUSTOMERS, CAP = 6, 10, 20
 
 
-def test_cap_holds_against_many_pods(billing: Release) -> None:
+def test_cap_is_exact_with_many_pods(billing: Release) -> None:
     kind, namespace = billing.kind, billing.namespace
     kind.apply(voucher("race", "RACE-2090", maxRedemptions=CAP), namespace=namespace)
     kind.wait("voucher/race", "condition=Ready", namespace)

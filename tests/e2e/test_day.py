@@ -11,7 +11,7 @@ def _reason(billing: Release, name: str) -> str:
     return str(condition(billing.kind.get("redemption", name, billing.namespace), "Ready")["reason"])
 
 
-def test_issue_and_redeem(billing: Release) -> None:
+def test_voucher_is_issued_and_redeemed(billing: Release) -> None:
     kind, namespace = billing.kind, billing.namespace
     kind.apply(voucher("muscat", "OMANTEL-MUSCAT-200", maxRedemptions=50), namespace=namespace)
     kind.wait("voucher/muscat", "condition=Ready", namespace)
@@ -26,7 +26,7 @@ def test_issue_and_redeem(billing: Release) -> None:
     assert billing.verify() == "the ledger is consistent"
 
 
-def test_revoke_and_apply_again(billing: Release) -> None:
+def test_revoked_voucher_comes_back_with_its_counter(billing: Release) -> None:
     """The same row comes back, with its counter; what was given stays given, and is not given again."""
     kind, namespace = billing.kind, billing.namespace
     issued = voucher("salalah", "SALALAH-KHAREEF", maxRedemptions=2)
@@ -49,7 +49,7 @@ def test_revoke_and_apply_again(billing: Release) -> None:
     assert "balance 5.000 OMR" in billing.exec("voucher-operator", "balance", "huda")
 
 
-def test_secret_code(billing: Release) -> None:
+def test_secret_code_is_redeemed_and_not_shown(billing: Release) -> None:
     """The Secret comes late, the code is redeemed by it, and it is to be read in no other place."""
     kind, namespace = billing.kind, billing.namespace
     code = "FRIENDS-7Q4X-PARTNER"
@@ -66,7 +66,7 @@ def test_secret_code(billing: Release) -> None:
         assert code.lower() not in text.lower()
 
 
-def test_two_vouchers_of_one_code(billing: Release) -> None:
+def test_second_voucher_of_a_code_takes_over_after_deletion(billing: Release) -> None:
     """The older one keeps it (of one second, the first by name), the newer one says so and takes it over in the end."""
     kind, namespace = billing.kind, billing.namespace
     kind.apply(voucher("one-code-a", "ONE-CODE"), namespace=namespace)

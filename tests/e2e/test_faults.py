@@ -33,7 +33,7 @@ def _sound(release: Release, server: Server, code: str, count: int) -> None:
     assert release.verify() == "the ledger is consistent"
 
 
-def test_killed_leader(billing: Release, server: Server, loads: Loads) -> None:
+def test_killed_leader_is_replaced(billing: Release, server: Server, loads: Loads) -> None:
     """SIGKILL for the process, and its pod is gone as well, so that it cannot come back to its own Lease."""
     kind, namespace = billing.kind, billing.namespace
     kind.apply(voucher("killed", "LEADER-KILLED"), namespace=namespace)
@@ -53,7 +53,7 @@ def test_killed_leader(billing: Release, server: Server, loads: Loads) -> None:
     billing.await_ready()
 
 
-def test_deleted_database_pod(billing: Release, server: Server, loads: Loads) -> None:
+def test_deleted_database_pod_loses_nothing(billing: Release, server: Server, loads: Loads) -> None:
     """A crash of the server, not a shutdown: whatever was under way is answered once, when it is back."""
     kind, namespace = billing.kind, billing.namespace
     kind.apply(voucher("crash", "SERVER-CRASH"), namespace=namespace)
@@ -69,7 +69,7 @@ def test_deleted_database_pod(billing: Release, server: Server, loads: Loads) ->
     assert billing.restarts() == before
 
 
-def test_database_away(billing: Release, server: Server) -> None:
+def test_resources_report_an_absent_database_and_recover(billing: Release, server: Server) -> None:
     """For longer than a moment: the resources say so, the pods are not ready and not restarted, and all heals."""
     kind, namespace = billing.kind, billing.namespace
     before = billing.restarts()

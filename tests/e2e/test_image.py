@@ -48,14 +48,14 @@ def added(pytestconfig: pytest.Config) -> list[Layer]:
     return whole[len(base) :]
 
 
-def test_runs_as_a_bare_number() -> None:
+def test_image_runs_as_a_numeric_user() -> None:
     """Kubernetes can tell that it is not root only from a number."""
     config = _config()
     assert config["User"] == "10001:10001"
     assert config["Entrypoint"] == ["voucher-operator"]
 
 
-def test_says_what_it_is() -> None:
+def test_image_has_standard_labels() -> None:
     """By the labels that registries and scanners read."""
     prefix = "org.opencontainers.image."
     labels = {name.removeprefix(prefix): value for name, value in _config()["Labels"].items()}
@@ -65,12 +65,12 @@ def test_says_what_it_is() -> None:
     assert {"description", "licenses", "vendor"} <= labels.keys()
 
 
-def test_adds_little_to_its_base(added: list[Layer]) -> None:
+def test_image_adds_less_than_the_limit(added: list[Layer]) -> None:
     """Of a Sovereign's node it takes no more than this."""
     assert 0 < sum(layer.size for layer in added) < LARGEST
 
 
-def test_a_new_version_is_a_small_layer(added: list[Layer]) -> None:
+def test_package_layer_is_small(added: list[Layer]) -> None:
     """The dependencies come first and are shared; the operator's own code lies on top."""
     dependencies, package = [layer for layer in added if "COPY" in layer.made_by]
     assert "/opt/venv" in dependencies.made_by

@@ -10,7 +10,9 @@ from tests.e2e.release import Release
 from tests.ledger.go_service import GoService, Refused
 
 
-async def test_ledger_of_the_go_service(prepare: Callable[[str], Release], server: Server) -> None:
+async def test_ledger_of_the_go_service_is_migrated_and_adopted(
+    prepare: Callable[[str], Release], server: Server
+) -> None:
     release = prepare("legacy")
     kind, namespace = release.kind, release.namespace
     with server.forwarded(release.owner) as url:

@@ -15,7 +15,7 @@ ROWS = """
 LIVE = "SELECT (SELECT count(*) FROM credit_ledger), (SELECT count(*) FROM promo_codes WHERE deleted_at IS NULL)"
 
 
-def test_removal_and_return(
+def test_uninstall_and_reinstall_keep_the_ledger(
     prepare: Callable[[str], Release], renew: Callable[[Release], None], server: Server
 ) -> None:
     release = prepare("removal")

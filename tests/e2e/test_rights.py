@@ -16,7 +16,7 @@ def _as_admin(billing: Release, *args: str, stdin: str | None = None) -> str:
     return billing.kind.kubectl(*args, account, f"--namespace={billing.namespace}", input=stdin)
 
 
-def test_issues_changes_and_revokes(billing: Release) -> None:
+def test_sovereign_admin_issues_changes_and_revokes(billing: Release) -> None:
     """Also by a Secret that it cannot read itself."""
     kind, namespace = billing.kind, billing.namespace
     kind.apply(secret("admins-code", code="ADMINS-OWN-CODE"), namespace=namespace)
@@ -43,7 +43,7 @@ def test_issues_changes_and_revokes(billing: Release) -> None:
     ],
     ids=lambda attempt: " ".join(attempt[:3]),
 )
-def test_may_not(billing: Release, attempt: tuple[str, ...]) -> None:
+def test_sovereign_admin_is_forbidden_other_verbs(billing: Release, attempt: tuple[str, ...]) -> None:
     """The objects are there: it is the right that is missing."""
     kind, namespace = billing.kind, billing.namespace
     kind.apply(secret("code-of-another", code="ANOTHERS-CODE"), voucher("kept", "KEPT-CODE"), namespace=namespace)
@@ -51,13 +51,13 @@ def test_may_not(billing: Release, attempt: tuple[str, ...]) -> None:
         _as_admin(billing, *attempt)
 
 
-def test_has_nothing_in_other_namespaces(billing: Release) -> None:
+def test_sovereign_admin_has_no_rights_in_other_namespaces(billing: Release) -> None:
     account = f"--as=system:serviceaccount:{billing.namespace}:{ADMIN}"
     with pytest.raises(TestbedError, match="forbidden"):
         billing.kind.kubectl("get", "vouchers", "--namespace=default", account)
 
 
-def test_operator_reads_no_list_of_secrets(billing: Release) -> None:
+def test_operator_cannot_list_secrets(billing: Release) -> None:
     """By name alone, so that it sees those that a Voucher names."""
     account = f"--as=system:serviceaccount:{billing.namespace}:{billing.name}"
     rules = billing.kind.kubectl("auth", "can-i", "--list", account, f"--namespace={billing.namespace}")

@@ -67,7 +67,7 @@ def _history(release: Release) -> None:
     kind.wait("redemption/waiting", "condition=Reconciling", namespace)
 
 
-def test_upgrade_under_load(old: Release, server: Server, loads: Callable[[Release, str], Load]) -> None:
+def test_upgrade_under_load_loses_nothing(old: Release, server: Server, loads: Callable[[Release, str], Load]) -> None:
     kind, namespace = old.kind, old.namespace
     new = replace(old, chart=CHART, image=images.OPERATOR)
     _history(old)

@@ -32,7 +32,9 @@ def published() -> float:
     return _value("voucher_operator_events_published_total", type="order.placed")
 
 
-async def test_an_event_in_the_platforms_envelope(database18: Database, ledger: Ledger, streams: Streams) -> None:
+async def test_event_is_published_in_the_platform_envelope(
+    database18: Database, ledger: Ledger, streams: Streams
+) -> None:
     before = published()
     ((event_id, at),) = await rows(
         database18,
@@ -59,7 +61,7 @@ async def test_an_event_in_the_platforms_envelope(database18: Database, ledger: 
     assert datetime.fromisoformat(timestamp) == at
 
 
-async def test_each_tenants_events_keep_their_order(database18: Database, ledger: Ledger, streams: Streams) -> None:
+async def test_events_of_each_tenant_keep_their_order(database18: Database, ledger: Ledger, streams: Streams) -> None:
     await write_events(database18, MANY)
     async with running_relay(streams.relay(ledger)):
         await wait_published(database18)
@@ -76,7 +78,9 @@ async def test_published_twice_is_stored_once(database18: Database, ledger: Ledg
     assert by_tenant(await streams.read()) == expected_by_tenant(MANY[:20])
 
 
-async def test_two_leaders_at_once(database18: Database, ledger: Ledger, streams: Streams) -> None:
+async def test_two_relays_publish_each_event_once_in_order(
+    database18: Database, ledger: Ledger, streams: Streams
+) -> None:
     """The Lease saves work, it is no lock: what both publish is there once, in order."""
     await write_events(database18, MANY)
     async with running_relay(streams.relay(ledger)), running_relay(streams.relay(ledger)):
@@ -84,7 +88,7 @@ async def test_two_leaders_at_once(database18: Database, ledger: Ledger, streams
     assert by_tenant(await streams.read()) == expected_by_tenant(MANY)
 
 
-async def test_a_hint_saves_waiting(database18: Database, ledger: Ledger, streams: Streams) -> None:
+async def test_wake_publishes_before_the_next_poll(database18: Database, ledger: Ledger, streams: Streams) -> None:
     """With a look once an hour, only a hint brings an event out within the test."""
     async with running_relay(streams.relay(ledger, poll=3600.0)) as relay:
         await write_events(database18, ["one"])
@@ -96,7 +100,7 @@ async def test_a_hint_saves_waiting(database18: Database, ledger: Ledger, stream
     assert await streams.count() == 2
 
 
-async def test_the_stream_keeps_what_a_late_repetition_needs(
+async def test_stream_has_a_duplicate_window_of_one_hour(
     database18: Database, ledger: Ledger, streams: Streams
 ) -> None:
     await write_events(database18, ["one"])
@@ -108,7 +112,9 @@ async def test_the_stream_keeps_what_a_late_repetition_needs(
     assert config.duplicate_window == timedelta(hours=1).total_seconds()
 
 
-async def test_a_stream_that_takes_our_subjects_is_used(database18: Database, ledger: Ledger, streams: Streams) -> None:
+async def test_existing_stream_with_the_subjects_is_used(
+    database18: Database, ledger: Ledger, streams: Streams
+) -> None:
     """Whoever runs the bus may have made it, under a name and with limits of his own."""
     theirs = f"theirs-{streams.name}"
     async with streams.jetstream() as jetstream:
@@ -137,8 +143,10 @@ class Broken:
         await self._ledger.outbox_published(ids)
 
 
-async def test_the_ledger_goes_away_before_the_mark(database18: Database, ledger: Ledger, streams: Streams) -> None:
-    """They are published again when it is back, and stored and counted once."""
+async def test_events_are_stored_and_counted_once_when_marking_fails(
+    database18: Database, ledger: Ledger, streams: Streams
+) -> None:
+    """They are published again when the ledger is back."""
     before = published()
     await write_events(database18, MANY[:20])
     outbox = Broken(ledger)
@@ -167,7 +175,7 @@ class Faulty(Broken):
         return await self._ledger.outbox_pending(limit, without)
 
 
-async def test_a_fault_of_ours_stops_nothing_for_good(database18: Database, ledger: Ledger, streams: Streams) -> None:
+async def test_unexpected_error_is_retried(database18: Database, ledger: Ledger, streams: Streams) -> None:
     await write_events(database18, ["one"])
     outbox = Faulty(ledger)
     async with running_relay(streams.relay(outbox)):
@@ -175,7 +183,7 @@ async def test_a_fault_of_ours_stops_nothing_for_good(database18: Database, ledg
     assert outbox.failed == 2
 
 
-async def test_what_waits_is_shown(database18: Database, ledger: Ledger, streams: Streams) -> None:
+async def test_backlog_is_reported_while_leading_only(database18: Database, ledger: Ledger, streams: Streams) -> None:
     """While leading: how much, since when, why. A replica that does not lead knows nothing and says nothing."""
     await write_events(database18, ["one", "two"])
     await rows(database18, "UPDATE vouchers.outbox SET at = at - interval '1 hour'")

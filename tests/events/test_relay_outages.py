@@ -37,7 +37,7 @@ def own() -> Iterator[Streams]:
         yield Streams(server, "own")
 
 
-async def test_nats_comes_late(
+async def test_events_are_published_when_nats_comes_late(
     database18: Database, ledger: Ledger, own: Streams, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is told once, and what was written meanwhile is published then."""
@@ -54,7 +54,7 @@ async def test_nats_comes_late(
     assert [message.partition(":")[0] for message in told] == ["events wait", "events are published again"]
 
 
-async def test_nats_ends_while_nothing_waits(ledger: Ledger, own: Streams) -> None:
+async def test_disconnect_is_noticed_without_an_event(ledger: Ledger, own: Streams) -> None:
     """It is noticed at once, not by the next event."""
     async with running_relay(own.relay(ledger)) as relay:
         await until(lambda: relay.details() == {"waiting": 0, "oldest_seconds": 0})
@@ -63,7 +63,9 @@ async def test_nats_ends_while_nothing_waits(ledger: Ledger, own: Streams) -> No
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
-async def test_nats_ends_in_the_middle(database18: Database, ledger: Ledger, own: Streams, end: str) -> None:
+async def test_events_are_published_once_after_nats_restarts(
+    database18: Database, ledger: Ledger, own: Streams, end: str
+) -> None:
     await write_events(database18, MANY)
     async with running_relay(own.relay(ledger)):
         await wait_published(database18, left=len(MANY) - 1)
@@ -74,7 +76,7 @@ async def test_nats_ends_in_the_middle(database18: Database, ledger: Ledger, own
     assert by_tenant(await own.read()) == expected_by_tenant(MANY)
 
 
-async def test_nats_is_frozen(
+async def test_events_are_published_after_a_frozen_connection_is_replaced(
     database18: Database, ledger: Ledger, own: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection over which nothing comes back is given up, and made anew."""
@@ -90,7 +92,9 @@ async def test_nats_is_frozen(
     assert sorted(by_tenant(await own.read())) == ["one", "two"]
 
 
-async def test_killed_in_the_middle(database18: Database, ledger: Ledger, own: Streams, tmp_path: Path) -> None:
+async def test_events_are_published_once_after_the_relay_is_killed(
+    database18: Database, ledger: Ledger, own: Streams, tmp_path: Path
+) -> None:
     """Whoever leads next goes on; what was acknowledged and not marked is stored once."""
     await write_events(database18, MANY)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}/operator:{ROOT}"}
@@ -111,7 +115,9 @@ async def test_killed_in_the_middle(database18: Database, ledger: Ledger, own: S
     assert by_tenant(await own.read()) == expected_by_tenant(MANY)
 
 
-async def test_a_password_that_changes(database18: Database, ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+async def test_wrong_password_is_reported_and_the_right_one_used(
+    database18: Database, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
     """A wrong one is named as such, and is in no log."""
     with NatsServer(password="right-one") as server:
         streams = Streams(server, "locked")
@@ -126,7 +132,7 @@ async def test_a_password_that_changes(database18: Database, ledger: Ledger, cap
 
 
 @pytest.mark.parametrize("url", ["nats://", "nats://127.0.0.1:port", "nats://no-such-host.invalid:4222", "http://x"])
-async def test_an_address_that_is_none(ledger: Ledger, streams: Streams, url: str) -> None:
+async def test_invalid_address_is_reported(ledger: Ledger, streams: Streams, url: str) -> None:
     async with running_relay(streams.relay(ledger, servers=lambda: [url])) as relay:
         await until(lambda: "problem" in relay.details())
         assert str(relay.details()["problem"]).startswith("NATS cannot be reached")

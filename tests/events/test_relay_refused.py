@@ -45,7 +45,7 @@ async def _add(streams: Streams, *subjects: str) -> None:
         await jetstream.add_stream(name=streams.name, subjects=[f"{streams.prefix}.{name}" for name in subjects])
 
 
-async def test_a_refused_event_keeps_only_its_tenant_waiting(
+async def test_refused_event_blocks_only_its_tenant(
     database18: Database, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     with NatsServer(max_payload=4096) as server:
@@ -65,7 +65,7 @@ async def test_a_refused_event_keeps_only_its_tenant_waiting(
     assert len(refused) == 1
 
 
-async def test_a_subject_that_no_stream_takes(
+async def test_subject_without_stream_is_reported_until_a_stream_takes_it(
     database18: Database, ledger: Ledger, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All others' events go out over one connection; it is named, and goes out when the stream takes it."""
@@ -93,7 +93,7 @@ async def test_a_subject_that_no_stream_takes(
     assert len(made) == 1
 
 
-async def test_a_stream_that_does_not_take_orders_is_used_for_what_it_takes(
+async def test_stream_with_some_of_the_subjects_is_used_for_those(
     database18: Database, ledger: Ledger, streams: Streams
 ) -> None:
     """Beside it no stream can be made that takes everything."""
@@ -105,7 +105,7 @@ async def test_a_stream_that_does_not_take_orders_is_used_for_what_it_takes(
     assert await streams.count() == 1
 
 
-async def test_a_stream_that_is_deleted_is_made_again(database18: Database, ledger: Ledger, streams: Streams) -> None:
+async def test_deleted_stream_is_created_again(database18: Database, ledger: Ledger, streams: Streams) -> None:
     """At the next event, without a new connection."""
     async with running_relay(streams.relay(ledger)):
         await write_events(database18, ["one"])
@@ -132,7 +132,7 @@ class Counting:
         return found
 
 
-async def test_what_waits_behind_a_refused_event_is_not_read_again_and_again(
+async def test_events_behind_a_refused_event_are_read_once(
     database18: Database, ledger: Ledger, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page is a page, and the others' events are found behind any number of them."""

@@ -53,7 +53,7 @@ def body(observed: int, **conditions: str | None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["Voucher", "Redemption"])
-def test_health_is_kstatus(tmp_path: Path, kind: str) -> None:
+def test_health_script_equals_kstatus(tmp_path: Path, kind: str) -> None:
     states = product((-1, 1, 2), ("True", "False", "Unknown"), (None, "True", "False"), (None, "True", "False"))
     bodies = [body(seen, Ready=one, Reconciling=two, Stalled=three) for seen, one, two, three in states]
     told = health(tmp_path, kind, bodies)
@@ -61,7 +61,7 @@ def test_health_is_kstatus(tmp_path: Path, kind: str) -> None:
     assert {status for status, _ in told} == set(HEALTH.values())
 
 
-def test_message_is_that_of_the_condition_that_decides(tmp_path: Path) -> None:
+def test_health_message_is_of_the_deciding_condition(tmp_path: Path) -> None:
     bodies = [
         {"metadata": {"generation": 1}},
         body(2),

@@ -6,7 +6,7 @@ from tests.gitops.sovereign import FOLDER, Sovereign, applied
 CODE = "OMANTEL-MUSCAT-200"
 
 
-def test_revert_of_a_cap(sovereign: Sovereign) -> None:
+def test_reverted_commit_restores_the_cap(sovereign: Sovereign) -> None:
     sovereign.issue()
     sovereign.redeem(CODE, times=2)
 
@@ -67,7 +67,7 @@ def test_orphaned_vouchers_stay_issued(sovereign: Sovereign) -> None:
     sovereign.redeem(CODE)
 
 
-def test_renamed_voucher_takes_code_and_counter_over(sovereign: Sovereign) -> None:
+def test_renamed_voucher_keeps_code_and_counter(sovereign: Sovereign) -> None:
     sovereign.issue()
     sovereign.redeem(CODE, times=2)
     old = sovereign.voucher("muscat-200")
@@ -107,7 +107,7 @@ def _suspend(sovereign: Sovereign, suspended: bool) -> None:
     sovereign.cluster.kubectl("patch", *where, "--type=merge", f"--patch={patch}")
 
 
-def test_a_literal_variable_in_a_description(sovereign: Sovereign) -> None:
+def test_dollar_variable_in_a_description_is_not_substituted(sovereign: Sovereign) -> None:
     """The vouchers' Kustomization substitutes nothing."""
     sovereign.issue()
 

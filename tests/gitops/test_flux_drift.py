@@ -10,7 +10,7 @@ from tests.gitops.sovereign import Sovereign, applied, checking, failed, voucher
 CODE = "OMANTEL-MUSCAT-200"
 
 
-def test_git_wins_over_an_edit_in_the_cluster(sovereign: Sovereign, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flux_reverts_an_edit_in_the_cluster(sovereign: Sovereign, monkeypatch: pytest.MonkeyPatch) -> None:
     revision = sovereign.issue()
     edited = sovereign.voucher("muscat-200")
     # As a person would; `active` is not even in Git.
@@ -25,7 +25,7 @@ def test_git_wins_over_an_edit_in_the_cluster(sovereign: Sovereign, monkeypatch:
     sovereign.wait(applied(revision))
 
 
-def test_git_brings_a_deleted_voucher_back(sovereign: Sovereign) -> None:
+def test_flux_recreates_a_deleted_voucher(sovereign: Sovereign) -> None:
     sovereign.issue()
     sovereign.redeem(CODE)
     deleted = sovereign.voucher("muscat-200")
@@ -35,7 +35,7 @@ def test_git_brings_a_deleted_voucher_back(sovereign: Sovereign) -> None:
     sovereign.voucher("muscat-200").wait(status(state="Active", redeemed="1/50"))
 
 
-def test_the_operator_wins_over_an_edit_in_the_ledger(sovereign: Sovereign) -> None:
+def test_operator_reverts_an_edit_in_the_ledger(sovereign: Sovereign) -> None:
     revision = sovereign.issue()
     voucher = sovereign.voucher("muscat-200")
     generation = voucher.body()["metadata"]["generation"]
@@ -74,7 +74,7 @@ def test_flux_waits_for_the_operator_to_see_a_change(sovereign: Sovereign) -> No
     assert sovereign.ledger.promo(CODE)[2] == 60
 
 
-def test_flux_heals_by_itself_after_it_gave_up(sovereign: Sovereign) -> None:
+def test_flux_recovers_after_a_health_check_timeout(sovereign: Sovereign) -> None:
     sovereign.issue()
     # Flux takes no shorter one.
     sovereign.follow(timeout="30s", retryInterval="1s")

@@ -13,7 +13,7 @@ def test_commit_is_ready_when_the_ledger_holds_the_vouchers(sovereign: Sovereign
     assert condition(sovereign.kustomization(), "Healthy")["status"] == "True"
 
 
-def test_conflicting_code_fails_at_once_and_is_mended_by_a_commit(sovereign: Sovereign) -> None:
+def test_conflicting_code_fails_at_once_until_a_commit_fixes_it(sovereign: Sovereign) -> None:
     sovereign.issue()
     bad = sovereign.add("copy", voucher("copy", "OMANTEL-MUSCAT-200"))
     told = condition(sovereign.wait(failed(bad, "HealthCheckFailed")), "Ready")["message"]
@@ -29,7 +29,7 @@ def test_conflicting_code_fails_at_once_and_is_mended_by_a_commit(sovereign: Sov
     sovereign.redeem("OMANTEL-MUSCAT-201")
 
 
-def test_a_bad_voucher_does_not_hold_up_its_neighbours(sovereign: Sovereign) -> None:
+def test_conflicting_voucher_does_not_block_others(sovereign: Sovereign) -> None:
     sovereign.issue()
     both = f"{voucher('copy', 'OMANTEL-MUSCAT-200')}---\n{voucher('fine', 'MUSCAT-FINE')}"
     revision = sovereign.add("both", both)
@@ -50,7 +50,7 @@ def test_yaml_that_the_api_server_refuses_changes_nothing(sovereign: Sovereign) 
     sovereign.wait(applied(sovereign.source.revert()))
 
 
-def test_another_ledgers_currency_fails_at_once(sovereign: Sovereign) -> None:
+def test_voucher_in_another_currency_fails_at_once(sovereign: Sovereign) -> None:
     sovereign.issue()
     bad = sovereign.add("dollars", voucher("dollars", "DOLLARS", credit={"amount": 5, "currency": "USD"}))
     told = condition(sovereign.wait(failed(bad, "HealthCheckFailed")), "Ready")["message"]

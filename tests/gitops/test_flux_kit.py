@@ -37,7 +37,9 @@ def _installed(control_plane: ControlPlane, namespace: str) -> None:
         control_plane.kubectl("patch", *where, f"--patch={json.dumps({'status': status})}")
 
 
-def test_vouchers_follow_the_kit(flux_system: str, sovereign: Sovereign, control_plane: ControlPlane) -> None:
+def test_vouchers_wait_for_the_bootstrap_kit(
+    flux_system: str, sovereign: Sovereign, control_plane: ControlPlane
+) -> None:
     revision = sovereign.source.commit(template_files())
     sovereign.follow("bootstrap-kit", targetNamespace=None)
     sovereign.follow("vouchers", dependsOn=[{"name": "bootstrap-kit"}])
@@ -55,7 +57,9 @@ def test_vouchers_follow_the_kit(flux_system: str, sovereign: Sovereign, control
     assert sovereign.ledger.promo("OMANTEL-MUSCAT-200") == (200_000, True, 50, 0, False)
 
 
-def test_mirror_elsewhere(flux_system: str, sovereign: Sovereign, control_plane: ControlPlane) -> None:
+def test_registry_variable_changes_the_chart_source(
+    flux_system: str, sovereign: Sovereign, control_plane: ControlPlane
+) -> None:
     revision = sovereign.source.commit(template_files())
     variables = {"SOVEREIGN_FQDN": "sovereign.example", "BLUEPRINT_REGISTRY": "mirror.example:5000"}
     sovereign.follow("bootstrap-kit", targetNamespace=None, wait=False, postBuild={"substitute": variables})
@@ -64,7 +68,7 @@ def test_mirror_elsewhere(flux_system: str, sovereign: Sovereign, control_plane:
     assert source["spec"]["url"] == "oci://mirror.example:5000/openova-io"
 
 
-def test_a_variable_that_nobody_sets_fails_the_kit(sovereign: Sovereign) -> None:
+def test_unset_variable_fails_the_bootstrap_kit(sovereign: Sovereign) -> None:
     sovereign.source.commit(template_files())
     sovereign.follow("bootstrap-kit", targetNamespace=None, postBuild={"substitute": {"OTHER": "x"}})
     body = sovereign.wait(lambda body: condition(body, "Ready").get("reason") == "BuildFailed", "bootstrap-kit")

@@ -66,7 +66,7 @@ def _listed(folder: Path) -> set[Path]:
         ("vouchers", ["Voucher", "Voucher"]),
     ],
 )
-def test_api_server_takes_what_kustomize_builds(
+def test_api_server_accepts_the_kustomize_output(
     control_plane: ControlPlane, namespace: str, folder: str, kinds: list[str]
 ) -> None:
     """Strictly: with Flux's own definitions, an unknown or misplaced field would be refused."""
@@ -95,7 +95,7 @@ def test_variables_of_the_kit_are_set_or_have_a_default() -> None:
             assert "${" not in values, path
 
 
-def test_slot_is_as_the_platform_wants_it() -> None:
+def test_slot_follows_the_platform_rules() -> None:
     release = slot()["HelmRelease"]["spec"]
     assert release["interval"] == "15m"
     assert [one["name"] for one in release["dependsOn"]] == [
@@ -112,14 +112,14 @@ def test_slot_is_as_the_platform_wants_it() -> None:
     assert slot()["Namespace"]["metadata"]["labels"] == {"catalyst.openova.io/sovereign": "sovereign.example"}
 
 
-def test_taking_the_slot_away_leaves_the_namespace() -> None:
+def test_removing_the_slot_keeps_the_namespace() -> None:
     """And with it every Voucher and Redemption; the operator alone goes."""
     assert kustomization("bootstrap-kit")["spec"]["prune"] is True
     annotations = slot()["Namespace"]["metadata"]["annotations"]
     assert annotations == {"kustomize.toolkit.fluxcd.io/prune": "disabled"}
 
 
-def test_slot_installs_this_chart_where_the_vouchers_are() -> None:
+def test_slot_installs_this_chart_in_the_vouchers_namespace() -> None:
     release = slot()["HelmRelease"]["spec"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert release["chart"]["spec"]["chart"] == chart["name"]
@@ -137,7 +137,7 @@ def rendered() -> dict[str, Object]:
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Job"])
-def test_chart_takes_the_slots_values(rendered: dict[str, Object], kind: str) -> None:
+def test_chart_accepts_the_slot_values(rendered: dict[str, Object], kind: str) -> None:
     pod = rendered[kind]
     (container,) = pod["containers"]
     assert container["image"].startswith("harbor.sovereign.example/openova-io/voucher-operator:")
@@ -148,7 +148,7 @@ def test_chart_takes_the_slots_values(rendered: dict[str, Object], kind: str) ->
 
 
 @pytest.mark.parametrize(("kind", "key"), [("Deployment", "voucher-operator"), ("Job", "owner")])
-def test_slot_brings_the_secrets_that_its_pods_mount(rendered: dict[str, Object], kind: str, key: str) -> None:
+def test_slot_creates_the_secrets_that_its_pods_mount(rendered: dict[str, Object], kind: str, key: str) -> None:
     """The release's own namespace has no other."""
     mounted = next(one["secret"]["secretName"] for one in rendered[kind]["volumes"] if "secret" in one)
     brought = rendered[f"ExternalSecret/{mounted}"]
@@ -158,13 +158,13 @@ def test_slot_brings_the_secrets_that_its_pods_mount(rendered: dict[str, Object]
     assert brought["spec"]["secretStoreRef"] == {"kind": "ClusterSecretStore", "name": "vault-region1"}
 
 
-def test_slot_has_nothing_that_helm_waits_for(rendered: dict[str, Object]) -> None:
+def test_slot_has_no_helm_hook(rendered: dict[str, Object]) -> None:
     """A hook whose image cannot be pulled yet fails the release, and after three retries nobody tries again."""
     kept = [one["metadata"].get("annotations", {}) for name, one in rendered.items() if "/" in name]
     assert not any(key.startswith("helm.sh/hook") for annotations in kept for key in annotations)
 
 
-def test_vouchers_are_a_kustomization_of_their_own() -> None:
+def test_vouchers_have_their_own_kustomization() -> None:
     spec = kustomization("vouchers")["spec"]
     assert (spec["wait"], spec["prune"]) == (True, True)
     assert spec["dependsOn"] == [{"name": kustomization("bootstrap-kit")["metadata"]["name"]}]

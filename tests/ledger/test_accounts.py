@@ -35,7 +35,9 @@ async def customer(database: Database, user: str = "u") -> str:
 
 
 @pytest.mark.parametrize("instead", ["NOTHING", "UPDATE SET amount_omr = excluded.amount_omr"])
-async def test_insert_that_conflicts_adds_nothing(ledger: Ledger, database: Database, instead: str) -> None:
+async def test_insert_with_conflict_leaves_account_and_counter_unchanged(
+    ledger: Ledger, database: Database, instead: str
+) -> None:
     await issue(database, credit_omr=10)
     values, one = await customer(database), str(uuid4())
     insert = "INSERT INTO credit_ledger (id, customer_id, amount_omr, reason) VALUES (%s, %s, 10, 'promo:CODE')"
@@ -48,7 +50,7 @@ async def test_insert_that_conflicts_adds_nothing(ledger: Ledger, database: Data
     assert await ledger.balance("u") == 10_000
 
 
-async def test_correction_of_the_whole_units_alone_moves_the_exact_amount(ledger: Ledger, database: Database) -> None:
+async def test_correction_of_whole_units_changes_the_exact_amount(ledger: Ledger, database: Database) -> None:
     insert = "INSERT INTO credit_ledger (customer_id, amount_omr, reason) VALUES (%s, 100, 'typo')"
     await rows(database, insert, await customer(database))
     await rows(database, "UPDATE credit_ledger SET amount_omr = 10")
@@ -56,14 +58,14 @@ async def test_correction_of_the_whole_units_alone_moves_the_exact_amount(ledger
     assert await ledger.balance("u") == 10_000
 
 
-async def test_truncated_ledger_leaves_no_balance(ledger: Ledger, database: Database) -> None:
+async def test_truncated_ledger_sets_balance_to_zero(ledger: Ledger, database: Database) -> None:
     insert = "INSERT INTO credit_ledger (customer_id, amount_omr, reason) VALUES (%s, 5, 'gift')"
     await rows(database, insert, await customer(database))
     await rows(database, "TRUNCATE credit_ledger")
     assert await ledger.balance("u") == 0
 
 
-async def test_account_that_triggers_did_not_see_is_recomputed(database: Database) -> None:
+async def test_account_restored_without_triggers_is_reported_and_recomputed(database: Database) -> None:
     """As after a restore of data alone: entries have their balances, accounts do not."""
     insert = (
         "INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, balance_minor, reason) "
@@ -78,7 +80,7 @@ async def test_account_that_triggers_did_not_see_is_recomputed(database: Databas
     assert await verify(database.admin_url) == []
 
 
-async def test_account_is_opened_by_no_snapshot_that_is_older_than_its_lock(database: Database) -> None:
+async def test_account_is_not_opened_in_repeatable_read(database: Database) -> None:
     who = await customer(database)
     await rows(database, "DELETE FROM vouchers.account")
     insert = "INSERT INTO credit_ledger (customer_id, amount_omr, reason) VALUES (%s, 5, 'gift')"
@@ -113,7 +115,7 @@ def reader(database: Database) -> Iterator[str]:
         admin.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}".encode())
 
 
-async def test_operator_of_a_reader_is_not_run_as_the_owner(ledger: Ledger, database: Database, reader: str) -> None:
+async def test_sql_operator_of_a_reader_does_not_run_as_owner(ledger: Ledger, database: Database, reader: str) -> None:
     """Mixed types have no exact operator in pg_catalog: a search_path with public in it would find the reader's."""
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         admin.execute(f"SET ROLE {reader}".encode())
@@ -134,7 +136,7 @@ async def test_operator_of_a_reader_is_not_run_as_the_owner(ledger: Ledger, data
         assert await go.undo(await go.customer("u"), "CODE")
 
 
-async def test_nobody_executes_what_runs_as_the_owner_while_a_migration_is_stopped(
+async def test_stopped_migration_leaves_no_security_definer_function_executable(
     empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")
@@ -151,7 +153,7 @@ async def test_nobody_executes_what_runs_as_the_owner_while_a_migration_is_stopp
     assert found == []
 
 
-async def test_undone_requests_take_turns(ledger: Ledger, database: Database) -> None:
+async def test_undone_requests_are_listed_in_turn(ledger: Ledger, database: Database) -> None:
     await issue(database)
     keys = [f"billing/u{n}" for n in range(3)]
     async with open_ledger(database.runtime_url) as other, GoService.connect(database.owner_url) as go:

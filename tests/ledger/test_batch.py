@@ -42,7 +42,7 @@ class Gate:
         return await self._ledger._redeem(requests)
 
 
-async def test_a_lone_request_waits_for_nobody(ledger: Ledger, database: Database) -> None:
+async def test_single_request_is_sent_at_once(ledger: Ledger, database: Database) -> None:
     await issue(database)
     gate = Gate(ledger)
     asked = redeem_request()
@@ -50,7 +50,7 @@ async def test_a_lone_request_waits_for_nobody(ledger: Ledger, database: Databas
     assert gate.batches == [[asked.key]]
 
 
-async def test_what_arrives_during_a_commit_is_the_next_batch(ledger: Ledger, database: Database) -> None:
+async def test_requests_during_a_commit_form_the_next_batch(ledger: Ledger, database: Database) -> None:
     await issue(database, max_redemptions=3)
     gate = Gate(ledger)
     gate.open.clear()
@@ -65,7 +65,7 @@ async def test_what_arrives_during_a_commit_is_the_next_batch(ledger: Ledger, da
     assert [answer.key for answer in answers] == [request.key for request in requests]
 
 
-async def test_callers_that_were_answered_share_the_next_batch(ledger: Ledger, database: Database) -> None:
+async def test_callers_that_ask_again_share_the_next_batch(ledger: Ledger, database: Database) -> None:
     await issue(database)
     gate = Gate(ledger)
     gate.open.clear()
@@ -82,14 +82,14 @@ async def test_callers_that_were_answered_share_the_next_batch(ledger: Ledger, d
     assert [len(batch) for batch in gate.batches] == [50, 51]
 
 
-async def test_a_batch_has_a_bound(ledger: Ledger, database: Database) -> None:
+async def test_batch_size_is_limited(ledger: Ledger, database: Database) -> None:
     await issue(database)
     gate = Gate(ledger)
     await asyncio.gather(*(gate.batcher.submit(redeem_request()) for _ in range(MAX_BATCH + 1)))
     assert [len(batch) for batch in gate.batches] == [MAX_BATCH, 1]
 
 
-async def test_the_same_key_twice_at_once(ledger: Ledger, database: Database) -> None:
+async def test_same_key_twice_in_a_batch_is_redeemed_once_and_replayed(ledger: Ledger, database: Database) -> None:
     await issue(database)
     asked = redeem_request(user="ahmed")
     answers = await asyncio.gather(
@@ -108,7 +108,9 @@ async def test_the_same_key_twice_at_once(ledger: Ledger, database: Database) ->
 
 
 @pytest.mark.parametrize("bad", [{"user_id": "a\0b"}, {"code": "\ud800"}, {"code": "HUGE"}])
-async def test_one_bad_request_fails_alone(ledger: Ledger, database: Database, bad: dict[str, str]) -> None:
+async def test_bad_request_fails_without_failing_its_batch(
+    ledger: Ledger, database: Database, bad: dict[str, str]
+) -> None:
     await issue(database)
     await issue(database, "HUGE", granted_minor=2**63 - 1)
     requests = [redeem_request() for _ in range(20)]
@@ -120,7 +122,7 @@ async def test_one_bad_request_fails_alone(ledger: Ledger, database: Database, b
     await rows(database, "UPDATE promo_codes SET granted_minor = 0 WHERE code = 'HUGE'")
 
 
-async def test_cancelling_one_hurts_no_other(ledger: Ledger, database: Database) -> None:
+async def test_cancelled_request_does_not_affect_others_in_its_batch(ledger: Ledger, database: Database) -> None:
     await issue(database)
     gate = Gate(ledger)
     gate.open.clear()
@@ -140,7 +142,7 @@ async def test_cancelling_one_hurts_no_other(ledger: Ledger, database: Database)
     assert (await ledger.balance("under-way"), await ledger.balance("waiting")) == (10_000, 10_000)
 
 
-async def test_a_locked_code_stops_nobody_else(ledger: Ledger, database: Database) -> None:
+async def test_locked_code_does_not_block_other_codes(ledger: Ledger, database: Database) -> None:
     await issue(database, "STUCK")
     await issue(database, "FREE")
     async with holding(database, "SELECT FROM promo_codes WHERE code = 'STUCK' FOR UPDATE"):
@@ -158,7 +160,7 @@ async def test_a_locked_code_stops_nobody_else(ledger: Ledger, database: Databas
     assert ledger._batcher._isolated == {}
 
 
-async def test_a_code_that_is_released_in_time_is_not_refused(ledger: Ledger, database: Database) -> None:
+async def test_code_unlocked_within_the_lock_timeout_is_redeemed(ledger: Ledger, database: Database) -> None:
     await issue(database, "STUCK")
     async with holding(database, "SELECT FROM promo_codes WHERE code = 'STUCK' FOR UPDATE") as other:
         waiting = asyncio.ensure_future(ledger.redeem(redeem_request("STUCK")))
@@ -167,7 +169,7 @@ async def test_a_code_that_is_released_in_time_is_not_refused(ledger: Ledger, da
         assert redeem_outcome(await waiting) == "redeemed"
 
 
-async def test_a_locked_customer_stops_nobody_else(ledger: Ledger, database: Database) -> None:
+async def test_locked_customer_does_not_block_other_customers(ledger: Ledger, database: Database) -> None:
     await issue(database)
     await rows(database, "INSERT INTO customers (user_id, tenant_id, email) VALUES ('stuck', 't', 'e')")
     async with holding(database, "SELECT FROM customers FOR UPDATE"):
@@ -180,7 +182,7 @@ async def test_a_locked_customer_stops_nobody_else(ledger: Ledger, database: Dat
 
 
 @pytest.mark.parametrize("buying", [False, True])
-async def test_a_locked_account_stops_nobody_else(ledger: Ledger, database: Database, buying: bool) -> None:
+async def test_locked_account_does_not_block_other_customers(ledger: Ledger, database: Database, buying: bool) -> None:
     """As the Go service holds it while its checkout is not committed."""
     await issue(database)
     await add_credit(database, "stuck", 1_000)
@@ -199,7 +201,7 @@ async def test_a_locked_account_stops_nobody_else(ledger: Ledger, database: Data
     assert not ledger._purchaser._isolated
 
 
-async def test_a_lock_that_nobody_sees(ledger: Ledger, database: Database) -> None:
+async def test_uncommitted_new_customer_does_not_block_other_customers(ledger: Ledger, database: Database) -> None:
     """An uncommitted new customer is invisible, and yet a second one of that name has to wait."""
     await issue(database)
     insert = "INSERT INTO customers (user_id, tenant_id, email) VALUES ('stuck', 't', 'e')"
@@ -211,7 +213,7 @@ async def test_a_lock_that_nobody_sees(ledger: Ledger, database: Database) -> No
     assert redeem_outcome(await ledger.redeem(requests[1])) == "redeemed"
 
 
-async def test_close_waits_for_what_is_under_way(ledger: Ledger, database: Database) -> None:
+async def test_close_waits_for_requests_under_way(ledger: Ledger, database: Database) -> None:
     await issue(database)
     answers = [asyncio.ensure_future(ledger.redeem(redeem_request())) for _ in range(30)]
     await asyncio.sleep(0)
@@ -223,7 +225,7 @@ async def test_close_waits_for_what_is_under_way(ledger: Ledger, database: Datab
         await ledger.balance("ahmed")
 
 
-async def test_a_statement_that_fails_leaves_nothing(ledger: Ledger, database: Database) -> None:
+async def test_failed_statement_leaves_no_rows_and_no_locks(ledger: Ledger, database: Database) -> None:
     """The pipeline has no COMMIT of its own: when its second statement fails, the first one's locks are gone too."""
     await issue(database, granted_minor=2**63 - 1)
     with pytest.raises(RequestRejectedError):
@@ -235,7 +237,7 @@ async def test_a_statement_that_fails_leaves_nothing(ledger: Ledger, database: D
     await rows(database, "UPDATE promo_codes SET granted_minor = 0")
 
 
-async def test_an_answer_of_a_newer_version_holds_up_nobody_else(ledger: Ledger, database: Database) -> None:
+async def test_result_of_a_newer_version_fails_only_its_request(ledger: Ledger, database: Database) -> None:
     await issue(database)
     asked = [redeem_request() for _ in range(4)]
     async with await psycopg.AsyncConnection.connect(database.owner_url) as conn:
@@ -250,7 +252,7 @@ async def test_an_answer_of_a_newer_version_holds_up_nobody_else(ledger: Ledger,
     assert [redeem_outcome(answer) for answer in answers if isinstance(answer, RedeemResult)] == ["redeemed"] * 3
 
 
-async def test_an_unforeseen_error_is_its_own_requests_alone() -> None:
+async def test_unexpected_error_fails_only_its_request() -> None:
     async def broken(requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         if any(request.key == asked[1].key for request in requests):
             raise ZeroDivisionError
@@ -270,7 +272,7 @@ async def test_an_unforeseen_error_is_its_own_requests_alone() -> None:
     ]
 
 
-async def test_batches_are_counted(ledger: Ledger, database: Database) -> None:
+async def test_batch_metrics_count_requests(ledger: Ledger, database: Database) -> None:
     await issue(database)
     before = telemetry.REGISTRY.get_sample_value("voucher_operator_ledger_batch_size_sum") or 0
     await asyncio.gather(*(ledger.redeem(redeem_request()) for _ in range(7)))

@@ -29,7 +29,7 @@ async def go_redeems(database: Database, code: str, users: list[str]) -> int:
     return granted
 
 
-async def test_a_cap_holds_among_two_operators_and_the_go_service(ledger: Ledger, database: Database) -> None:
+async def test_cap_is_exact_with_two_operators_and_the_go_service(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms(max_redemptions=100))
     async with open_ledger(database.runtime_url) as other:
         doors = itertools.cycle((ledger, other))
@@ -46,7 +46,7 @@ async def test_a_cap_holds_among_two_operators_and_the_go_service(ledger: Ledger
 
 
 @pytest.mark.usefixtures("ledger")
-async def test_the_cap_holds_whatever_the_database_prefers(database: Database) -> None:
+async def test_cap_is_exact_under_other_database_defaults(database: Database) -> None:
     """A stricter isolation would read with a snapshot from before the lock, and lose every race."""
     for setting in (
         "default_transaction_isolation = 'repeatable read'",
@@ -67,7 +67,7 @@ async def settings(conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> list[str]:
     return [row[0] for name in names for row in await (await conn.execute(b"SHOW " + name)).fetchall()]
 
 
-async def test_once_per_customer(ledger: Ledger, database: Database) -> None:
+async def test_each_customer_redeems_once_across_spellings_and_operators(ledger: Ledger, database: Database) -> None:
     await issue(database, "summer")
     async with open_ledger(database.runtime_url) as other:
         spellings = itertools.cycle(("SUMMER", "summer", " Summer "))
@@ -83,7 +83,7 @@ async def test_once_per_customer(ledger: Ledger, database: Database) -> None:
     assert [await ledger.balance(user) for user in users] == [10_000] * 20
 
 
-async def test_one_key_at_two_operators_at_once(ledger: Ledger, database: Database) -> None:
+async def test_same_key_at_two_operators_is_granted_once(ledger: Ledger, database: Database) -> None:
     await issue(database)
     async with open_ledger(database.runtime_url) as other:
         for n in range(20):
@@ -94,7 +94,7 @@ async def test_one_key_at_two_operators_at_once(ledger: Ledger, database: Databa
             assert await ledger.balance(f"user-{n}") == 10_000
 
 
-async def test_one_key_with_two_codes_at_once(ledger: Ledger, database: Database) -> None:
+async def test_same_key_with_two_codes_is_granted_once(ledger: Ledger, database: Database) -> None:
     """No lock is common to the two: the key itself decides, and the loser reads the winner's answer."""
     codes = [f"CODE-{n}" for n in range(2)]
     for code in codes:
@@ -108,7 +108,7 @@ async def test_one_key_with_two_codes_at_once(ledger: Ledger, database: Database
             assert await ledger.balance(f"user-{n}") == 10_000
 
 
-async def test_a_refusal_is_overwritten_once(ledger: Ledger, database: Database) -> None:
+async def test_concurrent_new_decisions_overwrite_a_refusal_once(ledger: Ledger, database: Database) -> None:
     """Both have judged the request anew before either writes: the second one sees that it came too late."""
     codes = ["CODE-0", "CODE-1"]
     for code in codes:
@@ -139,7 +139,7 @@ async def until_waiting(database: Database, backends: int) -> None:
             pass
 
 
-async def test_first_time_customers_race(ledger: Ledger, database: Database) -> None:
+async def test_concurrent_first_redemptions_create_each_customer_once(ledger: Ledger, database: Database) -> None:
     codes = [f"CODE-{n}" for n in range(6)]
     for code in codes:
         await issue(database, code)
@@ -158,7 +158,7 @@ async def test_first_time_customers_race(ledger: Ledger, database: Database) -> 
     assert [await ledger.balance(user) for user in users] == [60_000] * 30
 
 
-async def test_no_deadlock_among_everything_at_once(ledger: Ledger, database: Database) -> None:
+async def test_mixed_load_causes_no_deadlock(ledger: Ledger, database: Database) -> None:
     """Redeem, undo, put and the Go service's statements on a few codes and a few customers."""
     codes = [f"CODE-{n}" for n in range(4)]
     users = [f"user-{n}" for n in range(8)]
@@ -190,7 +190,7 @@ async def test_no_deadlock_among_everything_at_once(ledger: Ledger, database: Da
     assert await rows(database, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [(0,)]
 
 
-async def test_revoke_while_redeeming(ledger: Ledger, database: Database) -> None:
+async def test_revoke_during_redemptions_refuses_later_requests(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
     (owner,) = await ledger.owners()
     async with open_ledger(database.runtime_url) as other:

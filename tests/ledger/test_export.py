@@ -41,7 +41,7 @@ async def table(database: Database, what: What) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(await text(database, what, "csv"))))
 
 
-async def test_vouchers(database: Database) -> None:
+async def test_export_writes_vouchers_without_secret_codes(database: Database) -> None:
     await fill(database)
     ours, secret, legacy = await records(database, "vouchers")
     assert ours == {
@@ -68,7 +68,7 @@ async def test_vouchers(database: Database) -> None:
     assert (legacy["code"], legacy["name"], legacy["credit_minor"]) == ("go-code", None, 10_000)
 
 
-async def test_redemptions(database: Database) -> None:
+async def test_export_writes_all_redemptions(database: Database) -> None:
     await fill(database)
     one, two, three, four, legacy = await records(database, "redemptions")
     assert one == {
@@ -90,7 +90,7 @@ async def test_redemptions(database: Database) -> None:
     assert (legacy["key"], legacy["code"], legacy["credit"]) == (None, "go-code", "10.000")
 
 
-async def test_entries(database: Database) -> None:
+async def test_export_writes_all_entries(database: Database) -> None:
     await fill(database)
     entries = await records(database, "entries")
     assert [(entry["reason"], entry["amount"]) for entry in entries] == [
@@ -106,7 +106,7 @@ async def test_entries(database: Database) -> None:
     assert [bool(entry["order_id"]) for entry in entries] == [False] * 5 + [True]
 
 
-async def test_purchases(database18: Database) -> None:
+async def test_export_writes_all_purchases(database18: Database) -> None:
     placed = await place(database18, PurchaseState.CANCELLED)
     (found,) = await records(database18, "purchases")
     times = {name: found.pop(name) for name in ("placed_at", "settled_at")}
@@ -137,7 +137,7 @@ async def test_purchases(database18: Database) -> None:
 
 
 @pytest.mark.parametrize("what", ALL)
-async def test_both_formats_say_the_same(database18: Database, what: What) -> None:
+async def test_csv_and_jsonl_have_the_same_values(database18: Database, what: What) -> None:
     await fill(database18)
     await place(database18)
     assert await records(database18, what)
@@ -148,7 +148,7 @@ async def test_both_formats_say_the_same(database18: Database, what: What) -> No
             assert row[name] in (plain, f"'{plain}")
 
 
-async def test_csv_runs_nothing_in_a_spreadsheet(database18: Database) -> None:
+async def test_csv_escapes_formulas(database18: Database) -> None:
     await fill(database18)
     async with await AsyncConnection.connect(database18.owner_url, autocommit=True) as owner:
         await owner.execute("INSERT INTO promo_codes (code, credit_omr, description) VALUES ('-1+CMD', 1, '@SUM(1)')")
@@ -162,7 +162,7 @@ async def test_csv_runs_nothing_in_a_spreadsheet(database18: Database) -> None:
 
 @pytest.mark.parametrize("fmt", ["jsonl", "csv"])
 @pytest.mark.parametrize("what", WHATS)
-async def test_no_secret_code(database18: Database, what: What, fmt: Format) -> None:
+async def test_export_contains_no_secret_code(database18: Database, what: What, fmt: Format) -> None:
     await fill(database18)
     async with GoService.connect(database18.owner_url) as go:
         padded = f" {SECRET.lower()}\n"
@@ -173,18 +173,18 @@ async def test_no_secret_code(database18: Database, what: What, fmt: Format) -> 
     assert written.count("<secret billing/quiet>") == 2
 
 
-async def test_empty_ledger(database: Database) -> None:
+async def test_export_of_an_empty_ledger_has_no_rows(database: Database) -> None:
     for what in ALL:
         assert await text(database, what, "jsonl") == ""
         assert len((await text(database, what, "csv")).splitlines()) == 1
 
 
-async def test_ledger_that_was_never_migrated(empty_database: Database) -> None:
+async def test_export_of_an_unmigrated_ledger_is_an_error(empty_database: Database) -> None:
     with pytest.raises(LedgerUnavailableError, match="voucher-operator migrate"):
         await export(empty_database.owner_url, "entries", "csv", io.StringIO())
 
 
-async def test_slow_reader_keeps_nobody_waiting(database: Database) -> None:
+async def test_slow_reader_holds_no_table_lock(database: Database) -> None:
     """Whoever takes the lines may take hours over them: the Go service still gets each table to itself."""
     await fill(database)
 
@@ -205,7 +205,7 @@ CREATE OR REPLACE FUNCTION vouchers.scale() RETURNS bigint LANGUAGE plpgsql STAB
 """
 
 
-async def test_gathering_that_takes_too_long_is_stopped(database: Database) -> None:
+async def test_export_query_is_cancelled_at_the_statement_limit(database: Database) -> None:
     """PostgreSQL's own limit does not stop what it does at the end of a transaction. No lock stays."""
     await fill(database)
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
@@ -245,7 +245,7 @@ def peak(database: Database) -> tuple[int, int]:
     return rows, memory
 
 
-async def test_memory_stays_flat(database18: Database) -> None:
+async def test_memory_does_not_grow_with_the_rows(database18: Database) -> None:
     await fill(database18)
     few, small = peak(database18)
     async with await AsyncConnection.connect(database18.owner_url, autocommit=True) as owner:

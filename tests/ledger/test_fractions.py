@@ -23,7 +23,7 @@ from voucher_operator.ledger.schema.session import Plan
 from voucher_operator.resources.reasons import Reason
 
 
-async def test_code_gives_its_terms_whoever_writes_the_entry(ledger: Ledger, database: Database) -> None:
+async def test_grant_by_the_go_service_has_the_exact_credit_of_the_terms(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms("HALF", credit_minor=25_500))
     await ledger.put(terms("SMALL", uid="v2", name="small", credit_minor=900))
     async with GoService.connect(database.owner_url) as go:
@@ -37,7 +37,7 @@ async def test_code_gives_its_terms_whoever_writes_the_entry(ledger: Ledger, dat
     assert [c.granted_minor for c in await ledger.counters()] == [51_000, 1_800]
 
 
-async def test_grants_of_fractions_in_one_batch_sum_to_the_floor(ledger: Ledger, database: Database) -> None:
+async def test_fractions_granted_in_one_batch_show_the_floor_of_their_sum(ledger: Ledger, database: Database) -> None:
     for n in range(10):
         await ledger.put(terms(f"CODE-{n}", uid=f"v{n}", name=f"v{n}", credit_minor=900))
     assert {
@@ -51,7 +51,7 @@ async def test_grants_of_fractions_in_one_batch_sum_to_the_floor(ledger: Ledger,
         assert (await go.balance(customer), await ledger.balance("u")) == (0, 0)
 
 
-async def test_ten_fractions_spent_at_once_by_us_leave_nothing(ledger: Ledger, database: Database) -> None:
+async def test_spending_ten_fractions_leaves_zero_in_both_columns(ledger: Ledger, database: Database) -> None:
     for n in range(10):
         await ledger.put(terms(f"CODE-{n}", uid=f"v{n}", name=f"v{n}", credit_minor=900))
         await ledger.redeem(redeem_request(f"CODE-{n}", "u"))
@@ -60,7 +60,7 @@ async def test_ten_fractions_spent_at_once_by_us_leave_nothing(ledger: Ledger, d
         assert (await go.balance(await go.customer("u")), await ledger.balance("u")) == (0, 0)
 
 
-async def test_grant_that_the_terms_do_not_explain_is_what_was_written(ledger: Ledger, database: Database) -> None:
+async def test_grant_of_another_amount_than_the_terms_keeps_its_amount(ledger: Ledger, database: Database) -> None:
     """Somebody grants 7 by hand under the name of a code that gives 25.500."""
     await ledger.put(terms())
     async with GoService.connect(database.owner_url) as go:
@@ -74,7 +74,7 @@ async def test_grant_that_the_terms_do_not_explain_is_what_was_written(ledger: L
     assert await ledger.balance("u") == 9_000
 
 
-async def test_entry_changed_by_hand_moves_the_account(ledger: Ledger, database: Database) -> None:
+async def test_manual_change_of_an_entry_updates_the_account(ledger: Ledger, database: Database) -> None:
     async with GoService.connect(database.owner_url) as go:
         one, two = await go.customer("one"), await go.customer("two")
     insert = "INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, reason) VALUES (%s, 5, 5600, 'gift')"
@@ -86,7 +86,7 @@ async def test_entry_changed_by_hand_moves_the_account(ledger: Ledger, database:
     assert (await ledger.balance("one"), await ledger.balance("two")) == (0, 5_400)
 
 
-async def test_sums_that_parted_before_are_brought_together(empty_database: Database) -> None:
+async def test_migration_reconciles_whole_units_of_0_1_0_with_exact_sums(empty_database: Database) -> None:
     """A ledger of 0.1.0: ten grants of 0.900 written as 0 whole units each, spent at once."""
     with psycopg.connect(empty_database.owner_url, autocommit=True) as owner:
         for command in STARTUP:
@@ -105,7 +105,7 @@ async def test_sums_that_parted_before_are_brought_together(empty_database: Data
     assert await verify(empty_database.admin_url) == []
 
 
-async def test_account_that_is_missing_is_opened_by_whoever_needs_it(ledger: Ledger, database: Database) -> None:
+async def test_missing_account_is_opened_by_any_writer(ledger: Ledger, database: Database) -> None:
     await issue(database)
     async with GoService.connect(database.owner_url) as go:
         for user in ("redeems", "buys", "spends", "undoes", "nobody"):
@@ -129,7 +129,7 @@ async def test_account_that_is_missing_is_opened_by_whoever_needs_it(ledger: Led
     assert await rows(database, "SELECT count(*) FROM vouchers.account") == [(5,)]
 
 
-async def test_everybody_at_once_leaves_both_sums_alike(ledger: Ledger, database: Database) -> None:
+async def test_concurrent_writers_keep_both_sums_equal(ledger: Ledger, database: Database) -> None:
     """Two operators and the Go service grant, spend and undo fractions of a few customers at the same moment."""
     users = [f"user-{n}" for n in range(4)]
     codes = [f"CODE-{n}" for n in range(8)]
@@ -170,7 +170,7 @@ amounts = st.integers(-3_000, 3_000)
 writes = st.lists(st.tuples(st.sampled_from("ubd"), amounts), min_size=1, max_size=12)
 
 
-def test_whole_units_are_the_floor_after_every_write(database18: Database) -> None:
+def test_whole_units_are_the_floor_of_the_exact_sum_after_every_write(database18: Database) -> None:
     """Any history of exact entries, whole entries and deletions."""
     with psycopg.connect(database18.owner_url, autocommit=True) as owner:
         row = owner.execute(

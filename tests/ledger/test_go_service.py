@@ -68,7 +68,9 @@ async def refusal(go: GoService, customer: UUID, code: str) -> str:
     return str(caught.value)
 
 
-async def test_it_is_answered_as_before(empty_database: Database, database: Database) -> None:
+async def test_go_service_gets_the_same_results_after_the_migration(
+    empty_database: Database, database: Database
+) -> None:
     async with GoService.connect(empty_database.owner_url) as before, GoService.connect(database.owner_url) as after:
         await before.start()
         await after.start()
@@ -76,7 +78,7 @@ async def test_it_is_answered_as_before(empty_database: Database, database: Data
     assert await verify(database.runtime_url) == []
 
 
-async def test_start_up_while_our_sessions_are_idle(database: Database, go: GoService) -> None:
+async def test_go_service_starts_while_operator_sessions_are_idle(database: Database, go: GoService) -> None:
     async with await AsyncConnection.connect(database.runtime_url, autocommit=True) as ours:
         await ours.execute("SELECT sum(amount_minor) FROM credit_ledger")
         async with ours.transaction():
@@ -84,7 +86,7 @@ async def test_start_up_while_our_sessions_are_idle(database: Database, go: GoSe
         await go.start()
 
 
-async def test_start_up_while_our_sessions_redeem(database: Database, go: GoService) -> None:
+async def test_go_service_starts_while_operator_sessions_redeem(database: Database, go: GoService) -> None:
     """Our transactions are short: its ALTERs get their turn, again and again."""
     stop = asyncio.Event()
 
@@ -108,7 +110,7 @@ async def test_whole_units_round_towards_less_credit(owner: AsyncConnection[Any]
         assert await one(owner, "SELECT vouchers.floor_to_major(%s)", minor) == whole
 
 
-async def test_credit_follows_whoever_wrote_last(go: GoService, owner: AsyncConnection[Any]) -> None:
+async def test_credit_columns_follow_the_last_writer(go: GoService, owner: AsyncConnection[Any]) -> None:
     await go.issue("A", 10)
     assert (await promo(owner, "A"))[:2] == (10, 10_000)
     await owner.execute("UPDATE promo_codes SET credit_minor = 25500")
@@ -124,7 +126,7 @@ async def test_credit_follows_whoever_wrote_last(go: GoService, owner: AsyncConn
     assert (await promo(owner, "A"))[:2] == (4, 4_000)
 
 
-async def test_row_from_before_the_migration_follows_too(owner: AsyncConnection[Any], database: Database) -> None:
+async def test_row_from_before_the_migration_is_kept_in_sync(owner: AsyncConnection[Any], database: Database) -> None:
     async with await AsyncConnection.connect(database.admin_url, autocommit=True) as admin:
         await admin.execute("SET session_replication_role = replica")
         await admin.execute("INSERT INTO promo_codes (code, credit_omr) VALUES ('old', 5)")
@@ -136,7 +138,7 @@ async def test_row_from_before_the_migration_follows_too(owner: AsyncConnection[
     assert await verify(database.runtime_url) == []
 
 
-async def test_counters_follow_its_grants_and_undos(
+async def test_counters_follow_grants_and_undos_of_the_go_service(
     database: Database, go: GoService, owner: AsyncConnection[Any]
 ) -> None:
     await go.issue("A", 10)
@@ -153,7 +155,7 @@ async def test_counters_follow_its_grants_and_undos(
     assert await verify(database.runtime_url) == []
 
 
-async def test_its_undo_takes_back_what_we_granted(
+async def test_go_service_undo_reverses_a_grant_of_the_operator(
     database: Database, go: GoService, owner: AsyncConnection[Any]
 ) -> None:
     """Our entries give both columns; its undo finds them by their reason, and the counters follow."""
@@ -178,7 +180,9 @@ async def test_its_undo_takes_back_what_we_granted(
 
 
 @pytest.mark.parametrize("code", ["", "lower", "  padded ", "ÜMLAUT", "a'b\"c", "%s"])
-async def test_codes_in_any_spelling(database: Database, go: GoService, owner: AsyncConnection[Any], code: str) -> None:
+async def test_go_service_redeems_codes_in_any_spelling(
+    database: Database, go: GoService, owner: AsyncConnection[Any], code: str
+) -> None:
     await go.issue(code, 5, max_redemptions=-1)
     customer = await go.customer("1")
     assert await go.redeem(customer, code) == 5
@@ -187,7 +191,7 @@ async def test_codes_in_any_spelling(database: Database, go: GoService, owner: A
     assert await verify(database.runtime_url) == []
 
 
-async def test_its_role_needs_no_right_on_anything_of_ours(database: Database) -> None:
+async def test_go_service_role_needs_no_rights_on_schema_vouchers(database: Database) -> None:
     """Where another role than the tables' owner does the daily work, the triggers work all the same."""
     role = f"{database.name}_go"
     with psycopg.connect(database.admin_url, autocommit=True) as admin:

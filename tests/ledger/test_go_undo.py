@@ -27,7 +27,7 @@ async def undone(ledger: Ledger, database: Database, request: RedeemRequest) -> 
     return await rows(database, REQUEST, request.key)
 
 
-async def test_request_becomes_undone_with_time_and_writer(ledger: Ledger, database: Database) -> None:
+async def test_go_undo_marks_the_request_undone_with_time_and_writer(ledger: Ledger, database: Database) -> None:
     await issue(database)
     request = redeem_request(user="u")
     assert await undone(ledger, database, request) == [("undone", True, OWNER)]
@@ -35,7 +35,7 @@ async def test_request_becomes_undone_with_time_and_writer(ledger: Ledger, datab
     assert await ledger.balance("u") == 0
 
 
-async def test_customer_redeems_again_with_another_key(ledger: Ledger, database: Database) -> None:
+async def test_customer_redeems_again_after_go_undo(ledger: Ledger, database: Database) -> None:
     await issue(database)
     first, second = redeem_request(user="u"), redeem_request(user="u")
     await undone(ledger, database, first)
@@ -46,7 +46,7 @@ async def test_customer_redeems_again_with_another_key(ledger: Ledger, database:
     assert (await ledger.redeem(second)).outcome is Outcome.UNDONE
 
 
-async def test_undo_of_a_fractional_grant_leaves_both_sums_right(ledger: Ledger, database: Database) -> None:
+async def test_undo_of_a_fractional_grant_keeps_both_sums_equal(ledger: Ledger, database: Database) -> None:
     """A grant of 0.600 that made a whole unit out of another one's 0.600 takes that unit with it."""
     await ledger.put(terms("A", uid="a", name="a", credit_minor=600))
     await ledger.put(terms("B", uid="b", name="b", credit_minor=600))
@@ -74,7 +74,7 @@ async def test_undone_requests_are_listed_until_they_are_reported(ledger: Ledger
     assert not await ledger.undone_elsewhere(["shop"], 0.0, 10)
 
 
-async def test_own_undo_needs_no_report(ledger: Ledger, database: Database) -> None:
+async def test_operator_undo_is_not_listed_for_report(ledger: Ledger, database: Database) -> None:
     await issue(database)
     request = redeem_request(user="u")
     await ledger.redeem(request)
@@ -83,7 +83,7 @@ async def test_own_undo_needs_no_report(ledger: Ledger, database: Database) -> N
     assert (await rows(database, REQUEST, request.key))[0][:2] == ("undone", True)
 
 
-async def test_undo_by_both_takes_back_once(ledger: Ledger, database: Database) -> None:
+async def test_undo_by_both_services_reverses_once(ledger: Ledger, database: Database) -> None:
     await issue(database, max_redemptions=1)
     request = redeem_request(user="u")
     await undone(ledger, database, request)

@@ -81,7 +81,7 @@ def shape(database: Database) -> list[tuple[Any, ...]]:
     return columns + constraints
 
 
-async def test_empty_database(empty_database: Database) -> None:
+async def test_migration_of_an_empty_database_applies_all_files_once(empty_database: Database) -> None:
     assert await up(empty_database) == ALL
     assert await up(empty_database) == []
     assert rows(empty_database.admin_url, "SELECT currency, minor_digits FROM vouchers.sovereign") == [("OMR", 3)]
@@ -108,7 +108,7 @@ async def test_tables_have_the_go_services_shape(postgres: PostgresServer, empty
         postgres.drop(other)
 
 
-async def test_rows_that_are_there_survive(empty_database: Database) -> None:
+async def test_existing_rows_survive_the_migration(empty_database: Database) -> None:
     codes = ["", "lower-case", "  PADDED\t", "NORMAL", "Ümlaut"]
     async with GoService.connect(empty_database.owner_url) as go:
         await go.start()
@@ -149,7 +149,7 @@ async def test_rows_that_are_there_survive(empty_database: Database) -> None:
     assert rows(empty_database.admin_url, columns, "CAPPED") == [(6_000, True, 2)]
 
 
-async def test_codes_are_found_in_normal_form(empty_database: Database) -> None:
+async def test_codes_are_found_in_normal_form_by_index(empty_database: Database) -> None:
     await up(empty_database)
     with psycopg.connect(empty_database.owner_url) as connection:
         connection.execute(
@@ -163,18 +163,18 @@ async def test_codes_are_found_in_normal_form(empty_database: Database) -> None:
     assert "promo_codes_normal_code" in plan
 
 
-async def test_two_at_once(empty_database: Database) -> None:
+async def test_concurrent_migrations_apply_each_file_once(empty_database: Database) -> None:
     results = await asyncio.gather(*(up(empty_database) for _ in range(4)))
     assert sorted(results) == [[], [], [], ALL]
 
 
-async def test_another_currency_is_refused(empty_database: Database) -> None:
+async def test_change_of_currency_is_refused(empty_database: Database) -> None:
     await up(empty_database)
     with pytest.raises(CurrencyMismatchError, match="it cannot become USD"):
         await migrate(empty_database.owner_url, currency="USD", runtime_role=RUNTIME)
 
 
-async def test_currency_with_other_decimals(empty_database: Database) -> None:
+async def test_currency_without_decimals_has_scale_one(empty_database: Database) -> None:
     await migrate(empty_database.owner_url, currency="JPY", runtime_role=RUNTIME)
     assert rows(empty_database.admin_url, "SELECT vouchers.scale(), vouchers.floor_to_major(25)") == [(1, 25)]
 
@@ -199,7 +199,7 @@ async def test_role_without_a_right_to_create_is_refused(empty_database: Databas
     assert not changed_anything(empty_database)
 
 
-async def test_absent_runtime_role(empty_database: Database) -> None:
+async def test_absent_runtime_role_is_refused_with_the_command(empty_database: Database) -> None:
     with pytest.raises(MigrationError, match='CREATE ROLE "nobody here" LOGIN; and then'):
         await migrate(empty_database.owner_url, currency="OMR", runtime_role="nobody here")
     assert not changed_anything(empty_database)
@@ -216,7 +216,7 @@ async def test_absent_runtime_role_is_created_where_allowed(empty_database: Data
         admin.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(role)))
 
 
-async def test_excess_rights_are_taken_away(empty_database: Database) -> None:
+async def test_excess_rights_are_revoked(empty_database: Database) -> None:
     await up(empty_database)
     with psycopg.connect(empty_database.owner_url, autocommit=True) as owner:
         owner.execute(f"GRANT ALL ON credit_ledger, customers, vouchers.sovereign TO {RUNTIME}")
@@ -247,7 +247,7 @@ async def test_runtime_role_that_owns_the_tables_is_warned_about(
     assert rows(empty_database.owner_url, "SELECT has_table_privilege('credit_ledger', 'DELETE')") == [(True,)]
 
 
-async def test_unreachable_server() -> None:
+async def test_unreachable_server_is_an_error_with_advice() -> None:
     with pytest.raises(LedgerUnavailableError, match="cannot be reached: check that it runs"):
         await migrate("postgresql://owner@127.0.0.1:1/ledger", currency="OMR", runtime_role=RUNTIME)
 

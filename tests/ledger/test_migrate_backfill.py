@@ -116,7 +116,7 @@ def first_uncounted(connection: psycopg.Connection[Any]) -> tuple[UUID, str] | N
     return connection.execute(query).fetchone()
 
 
-async def test_sums_are_right_after_each_step_whoever_writes_in_between(empty_database: Database) -> None:
+async def test_sums_are_right_after_each_step_with_concurrent_writers(empty_database: Database) -> None:
     users = await old_ledger(empty_database, customers=6)
     leaving = [(user, code) for user in users[:4] for code in CODES]
     steps = 0
@@ -146,7 +146,7 @@ async def test_sums_are_right_after_each_step_whoever_writes_in_between(empty_da
 
 
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
-async def test_entry_that_is_being_deleted_waits_for_its_end(empty_database: Database, end: str) -> None:
+async def test_portion_waits_for_an_uncommitted_deletion(empty_database: Database, end: str) -> None:
     """Without the lock the portion would count it, and the deletion would not take it off again."""
     users = await old_ledger(empty_database, customers=2)
     with owner(empty_database) as remover, owner(empty_database) as connection:
@@ -165,7 +165,7 @@ async def test_entry_that_is_being_deleted_waits_for_its_end(empty_database: Dat
     assert await wrong(empty_database) == []
 
 
-async def test_deletion_during_a_portion_is_taken_off(empty_database: Database) -> None:
+async def test_deletion_during_a_portion_is_subtracted(empty_database: Database) -> None:
     users = await old_ledger(empty_database, customers=2)
     with owner(empty_database) as connection:
         async with GoService.connect(empty_database.owner_url) as go:
@@ -179,7 +179,7 @@ async def test_deletion_during_a_portion_is_taken_off(empty_database: Database) 
     assert await wrong(empty_database) == []
 
 
-async def test_writer_that_locks_no_row_first(empty_database: Database) -> None:
+async def test_entry_of_a_writer_without_row_lock_is_counted_after_commit(empty_database: Database) -> None:
     await old_ledger(empty_database, customers=2)
     with owner(empty_database) as writer, owner(empty_database) as connection:
         writer.execute("BEGIN")
@@ -221,7 +221,7 @@ def many_entries(database: Database) -> None:
         )
 
 
-async def test_killed_between_two_portions(empty_database: Database) -> None:
+async def test_backfill_killed_between_portions_continues(empty_database: Database) -> None:
     await old_ledger(empty_database, customers=2)
     many_entries(empty_database)
     await asyncio.to_thread(
@@ -239,7 +239,7 @@ async def test_killed_between_two_portions(empty_database: Database) -> None:
         assert connection.execute(query).fetchone() == (20_013_000,)
 
 
-async def test_killed_while_it_waits_for_a_row(empty_database: Database) -> None:
+async def test_backfill_killed_while_waiting_for_a_row_continues(empty_database: Database) -> None:
     await old_ledger(empty_database, customers=2)
     with owner(empty_database) as holder:
         holder.execute("BEGIN")
@@ -313,7 +313,7 @@ class Leavers:
                 self.begun.set()
 
 
-async def test_many_leave_while_it_sums(empty_database: Database) -> None:
+async def test_concurrent_undos_during_backfill_keep_sums_right(empty_database: Database) -> None:
     users = await old_ledger(empty_database, customers=60)
     with Leavers(empty_database.owner_url, users, threads=4) as leavers:
         await asyncio.to_thread(leavers.begun.wait)
@@ -327,7 +327,7 @@ LONG = "string_agg(md5(n::text), '')"
 REPEATED = "repeat('x', 20000)"
 
 
-async def test_reasons_that_no_index_can_hold(empty_database: Database) -> None:
+async def test_reasons_longer_than_an_index_key_are_migrated(empty_database: Database) -> None:
     """Before and after the migration: a code of such a length cannot have a row, and needs no sum."""
     with owner(empty_database) as connection:
         for text in STARTUP:
@@ -371,7 +371,7 @@ async def test_reasons_that_no_index_can_hold(empty_database: Database) -> None:
     assert all("without a redemption row" in v.detail for v in found)
 
 
-async def test_sum_of_a_code_that_gets_its_row_later_is_kept(empty_database: Database) -> None:
+async def test_sum_of_a_code_whose_row_comes_later_is_applied(empty_database: Database) -> None:
     await old_ledger(empty_database, customers=1)
     with owner(empty_database) as connection:
         assert add_batch(connection, 1000)
@@ -398,7 +398,9 @@ ALTER TABLE credit_ledger ENABLE TRIGGER vouchers_before_insert;
 """
 
 
-async def test_portions_shrink_until_they_are_quick(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_portions_shrink_until_they_meet_the_statement_limit(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")
     await old_ledger(empty_database, customers=1)
     with owner(empty_database) as connection:
@@ -409,7 +411,9 @@ async def test_portions_shrink_until_they_are_quick(empty_database: Database, mo
     assert [one for one in await wrong(empty_database) if one.startswith("granted")] == []
 
 
-async def test_own_time_limit_blames_nobody(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_own_statement_limit_is_reported_without_lock_holder(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")
     await old_ledger(empty_database, customers=1)
     with owner(empty_database) as connection:
@@ -428,7 +432,7 @@ CREATE EVENT TRIGGER slow_index ON ddl_command_start WHEN TAG IN ('CREATE INDEX'
 """
 
 
-async def test_index_that_takes_too_long_is_built_by_hand(
+async def test_slow_index_is_reported_with_the_command_to_build_it(
     empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")

@@ -56,7 +56,7 @@ def go_tables(database: Database) -> None:
             owner.execute(statement.encode())
 
 
-async def test_commands_under_hostile_defaults(empty_database: Database, admin: psycopg.Connection) -> None:
+async def test_commands_ignore_hostile_database_defaults(empty_database: Database, admin: psycopg.Connection) -> None:
     async with GoService.connect(empty_database.owner_url) as go:
         await go.start()
         await go.issue("before", 5)
@@ -71,7 +71,7 @@ async def test_commands_under_hostile_defaults(empty_database: Database, admin: 
     assert '+00:00"' in out.getvalue() or 'Z"' in out.getvalue()
 
 
-async def test_other_search_path_does_not_reach_a_command(empty_database: Database, admin: psycopg.Connection) -> None:
+async def test_commands_ignore_another_search_path(empty_database: Database, admin: psycopg.Connection) -> None:
     """It has a promo_codes of its own, and functions that PostgreSQL's own are named after."""
     await migrate(empty_database.owner_url, currency="OMR", runtime_role=RUNTIME)
     await fill(empty_database)
@@ -88,7 +88,7 @@ async def test_other_search_path_does_not_reach_a_command(empty_database: Databa
         await migrate(empty_database.owner_url, currency="OMR", runtime_role=RUNTIME)
 
 
-async def test_rows_that_a_policy_hides_are_an_error(empty_database: Database, admin: psycopg.Connection) -> None:
+async def test_rows_hidden_by_row_security_are_an_error(empty_database: Database, admin: psycopg.Connection) -> None:
     """A sum over the rows that are left would look right."""
     await migrate(empty_database.owner_url, currency="OMR", runtime_role=RUNTIME)
     await fill(empty_database)
@@ -112,7 +112,7 @@ def waiting(admin: psycopg.Connection) -> bool:
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-async def test_entry_that_is_deleted_meanwhile_is_not_summed(
+async def test_entry_deleted_during_backfill_is_not_summed_under_strict_isolation(
     empty_database: Database, admin: psycopg.Connection, isolation: str
 ) -> None:
     """A snapshot that is older than the lock would still see it."""

@@ -69,7 +69,7 @@ def migrate_process(database: Database) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("table", ["promo_codes", "credit_ledger"])
-async def test_killed_half_way_leaves_nothing_to_clean_up(empty_database: Database, table: str) -> None:
+async def test_migration_killed_half_way_continues_at_the_next_run(empty_database: Database, table: str) -> None:
     await go_ledger(empty_database)
     with reader_that_idles(empty_database, table), migrate_process(empty_database) as process:
         await until_migrator_waits(empty_database)
@@ -83,7 +83,7 @@ async def test_killed_half_way_leaves_nothing_to_clean_up(empty_database: Databa
     assert await verify(empty_database.runtime_url) == []
 
 
-async def test_killed_while_another_one_waits_for_its_turn(empty_database: Database) -> None:
+async def test_waiting_migration_continues_after_the_first_is_killed(empty_database: Database) -> None:
     await go_ledger(empty_database)
     with reader_that_idles(empty_database, "promo_codes"), migrate_process(empty_database) as process:
         await until_migrator_waits(empty_database)
@@ -100,7 +100,7 @@ def somebody_queues(database: Database) -> bool:
         return admin.execute(query, divmod(ADVISORY_LOCK, 2**32)).fetchone() is not None
 
 
-async def test_gives_way_to_a_session_that_holds_a_lock(empty_database: Database) -> None:
+async def test_migration_retries_while_another_session_holds_a_lock(empty_database: Database) -> None:
     await go_ledger(empty_database)
     with reader_that_idles(empty_database, "credit_ledger"):
         migration = asyncio.create_task(migrate(empty_database.owner_url, currency="OMR", runtime_role=RUNTIME))
@@ -115,7 +115,7 @@ async def test_gives_way_to_a_session_that_holds_a_lock(empty_database: Database
     assert await verify(empty_database.runtime_url) == []
 
 
-async def test_gives_up_in_the_end_and_names_who_holds_the_lock(empty_database: Database) -> None:
+async def test_migration_stops_at_the_time_limit_and_names_the_lock_holder(empty_database: Database) -> None:
     await go_ledger(empty_database)
     with (
         reader_that_idles(empty_database, "promo_codes") as pid,
@@ -126,7 +126,7 @@ async def test_gives_up_in_the_end_and_names_who_holds_the_lock(empty_database: 
 
 
 @pytest.mark.parametrize("table", ["customers", "promo_codes", "promo_redemptions", "credit_ledger", "orders"])
-async def test_nothing_to_apply_waits_for_nobody(database: Database, table: str) -> None:
+async def test_migration_without_changes_waits_for_no_lock(database: Database, table: str) -> None:
     with reader_that_idles(database, table):
         assert await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, patience=0) == []
 
@@ -192,7 +192,7 @@ class GoLoad:
             await go.redeem(customer, own)
 
 
-async def test_go_service_under_load_before_during_and_after(empty_database: Database) -> None:
+async def test_go_service_under_load_succeeds_before_during_and_after_migration(empty_database: Database) -> None:
     async with GoService.connect(empty_database.owner_url) as go:
         await go.start()
         await go.issue("shared", 10)

@@ -60,7 +60,7 @@ async def test_no_command_prints_the_password(command: Command, url: str) -> Non
 
 
 @pytest.mark.parametrize("url", ODD)
-async def test_no_error_holds_the_password(url: str) -> None:
+async def test_error_messages_contain_no_password(url: str) -> None:
     with pytest.raises(LedgerUnavailableError) as migration:
         await migrate(url, currency="OMR", runtime_role=RUNTIME)
     with pytest.raises(LedgerUnavailableError) as check:
@@ -71,7 +71,7 @@ async def test_no_error_holds_the_password(url: str) -> None:
     assert migration.value.__cause__ is None
 
 
-async def test_no_error_holds_a_rows_values(database: Database) -> None:
+async def test_error_messages_contain_no_row_values(database: Database) -> None:
     await fill(database)
     with psycopg.connect(database.owner_url, autocommit=True) as owner:
         owner.execute("UPDATE credit_ledger SET amount_minor = NULL")
@@ -84,7 +84,7 @@ async def test_no_error_holds_a_rows_values(database: Database) -> None:
     assert str(raised.value) == "PostgreSQL refuses a statement (SQLSTATE 23514); look into its log"
 
 
-async def test_names_of_the_schema_are_told(database: Database) -> None:
+async def test_error_messages_contain_schema_names(database: Database) -> None:
     with psycopg.connect(database.owner_url, autocommit=True) as owner:
         owner.execute(
             "CREATE FUNCTION stray() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nothing; END $$; "
@@ -97,7 +97,7 @@ async def test_names_of_the_schema_are_told(database: Database) -> None:
         await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME)
 
 
-async def test_statement_limit_of_the_command_line(command: Command, database18: Database) -> None:
+async def test_statement_limit_option_applies_to_commands(command: Command, database18: Database) -> None:
     await fill(database18)
     url = database18.runtime_url
     for arguments in (["verify"], ["export", "entries"]):

@@ -106,7 +106,7 @@ async def test_member_of_the_owner_acts_as_the_owner(
     await works(empty_database)
 
 
-async def test_member_that_may_not_act_as_the_owner_is_told_so(
+async def test_member_without_set_role_right_is_refused_with_the_command(
     empty_database: Database, admin: psycopg.Connection, deployer: str
 ) -> None:
     """PostgreSQL 16 and later know the difference."""
@@ -122,7 +122,7 @@ async def test_member_that_may_not_act_as_the_owner_is_told_so(
     assert await up(deployer)
 
 
-async def test_owner_is_told_how_to_get_what_a_superuser_has_made(
+async def test_owner_gets_the_commands_for_objects_of_a_superuser(
     empty_database: Database, admin: psycopg.Connection
 ) -> None:
     await up(empty_database.owner_url)
@@ -138,7 +138,7 @@ async def test_owner_is_told_how_to_get_what_a_superuser_has_made(
     await works(empty_database)
 
 
-async def test_superuser_hands_over_what_a_superuser_has_made(
+async def test_superuser_gives_objects_of_a_superuser_to_the_owner(
     empty_database: Database, admin: psycopg.Connection
 ) -> None:
     await up(empty_database.owner_url)
@@ -148,7 +148,7 @@ async def test_superuser_hands_over_what_a_superuser_has_made(
     await works(empty_database)
 
 
-async def test_member_hands_over_what_it_has_made_itself(
+async def test_member_gives_its_own_objects_to_the_owner(
     empty_database: Database, admin: psycopg.Connection, deployer: str
 ) -> None:
     await up(empty_database.owner_url)
@@ -159,7 +159,7 @@ async def test_member_hands_over_what_it_has_made_itself(
 
 
 @pytest.mark.parametrize("as_superuser", [True, False], ids=["superuser", "owner"])
-async def test_tables_of_several_owners_are_refused_with_the_way_out(
+async def test_tables_of_several_owners_are_refused_with_the_commands(
     empty_database: Database, admin: psycopg.Connection, as_superuser: bool
 ) -> None:
     go_tables(empty_database)
@@ -173,7 +173,7 @@ async def test_tables_of_several_owners_are_refused_with_the_way_out(
     assert await up(url)
 
 
-async def test_owner_of_nothing_is_told_whose_the_tables_are(
+async def test_role_without_tables_is_refused_with_the_owner_named(
     empty_database: Database, admin: psycopg.Connection
 ) -> None:
     for statement in STARTUP:
@@ -186,7 +186,7 @@ async def test_owner_of_nothing_is_told_whose_the_tables_are(
     assert admin.execute("SELECT tableowner FROM pg_tables WHERE tablename = 'orders'").fetchone() == (OWNER,)
 
 
-async def test_tables_of_a_superuser_are_warned_about(
+async def test_tables_of_a_superuser_cause_a_warning(
     empty_database: Database, admin: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     for statement in STARTUP:

@@ -119,18 +119,18 @@ async def up(database: Database) -> None:
     await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME)
 
 
-async def test_forbidden(runtime: AsyncConnection) -> None:
+async def test_runtime_role_lacks_every_other_right(runtime: AsyncConnection) -> None:
     for statement in FORBIDDEN:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             await runtime.execute(statement.encode())
 
 
-async def test_allowed(runtime: AsyncConnection) -> None:
+async def test_runtime_role_has_every_needed_right(runtime: AsyncConnection) -> None:
     for statement in ALLOWED:
         await runtime.execute(statement.encode())
 
 
-async def test_column_that_gives_the_right_to_lock_holds_nothing(runtime: AsyncConnection) -> None:
+async def test_lock_right_column_accepts_no_value(runtime: AsyncConnection) -> None:
     with pytest.raises(psycopg.errors.CheckViolation):
         await runtime.execute("UPDATE customers SET lock_right = true")
 
@@ -161,7 +161,7 @@ def test_reader_cannot_change_a_sum_through_a_trigger_of_its_own(
         assert admin.execute("SELECT granted_minor FROM promo_codes").fetchall() == [(0,)]
 
 
-async def test_every_writer_fires_the_triggers_without_a_right_on_them(
+async def test_triggers_fire_for_writers_without_rights_on_them(
     database: Database, admin: psycopg.Connection, role: str, runtime: AsyncConnection
 ) -> None:
     """The owner, as the Go service; another legacy writer; the operator, as far as it may."""
@@ -181,7 +181,7 @@ async def test_every_writer_fires_the_triggers_without_a_right_on_them(
             owner.execute("DELETE FROM promo_codes")
 
 
-async def test_rights_on_functions_are_taken_back_from_everybody(
+async def test_rights_on_functions_are_revoked_from_everybody(
     database: Database, admin: psycopg.Connection, role: str
 ) -> None:
     """Also what the owner's default privileges gave; but for what a reader may be granted."""
@@ -210,7 +210,7 @@ async def test_rights_on_functions_are_taken_back_from_everybody(
     admin.execute("DROP FUNCTION vouchers.later")
 
 
-async def test_what_an_administrator_has_put_into_the_schema_is_left_alone(
+async def test_administrator_objects_in_the_schema_are_not_changed(
     database: Database, admin: psycopg.Connection
 ) -> None:
     admin.execute("CREATE VIEW vouchers.report AS SELECT code, granted_minor FROM promo_codes")
@@ -221,7 +221,7 @@ async def test_what_an_administrator_has_put_into_the_schema_is_left_alone(
         assert runtime.execute("SELECT *, vouchers.report() FROM vouchers.report").fetchall() == []
 
 
-async def test_excess_rights_on_columns_and_unknown_tables_are_taken_away(
+async def test_excess_rights_on_columns_and_unknown_tables_are_revoked(
     database: Database, admin: psycopg.Connection, runtime: AsyncConnection
 ) -> None:
     """As the version before had them, and as default privileges may give them."""
@@ -239,7 +239,7 @@ async def test_excess_rights_on_columns_and_unknown_tables_are_taken_away(
     admin.execute("DROP TABLE vouchers.unknown")
 
 
-async def test_column_rights_through_another_role_are_warned_about(
+async def test_column_rights_through_another_role_cause_a_warning(
     database: Database, admin: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     admin.execute("GRANT UPDATE (email) ON customers TO PUBLIC")
@@ -253,7 +253,7 @@ UNDO_WITHOUT_REVERSAL = [
 ]
 
 
-async def test_redemption_row_goes_only_with_a_reversal_of_the_same_transaction(database: Database) -> None:
+async def test_redemption_row_is_deleted_only_with_a_reversal_in_the_same_transaction(database: Database) -> None:
     await issue(database, "CODE", credit_minor=5_500)
     async with open_ledger(database.runtime_url) as ledger:
         key = "shop/first"

@@ -50,7 +50,7 @@ def lines(shapes: dict[tuple[str, str], str]) -> set[str]:
     return {f"{kind} | {name} | {shape}" for (kind, name), shape in shapes.items()}
 
 
-async def test_what_the_migrations_make_is_what_is_expected(database: Database) -> None:
+async def test_migrated_schema_equals_shapes_txt(database: Database) -> None:
     """A line that differs belongs into, or out of, ledger/schema/shapes.txt, in these very words."""
     made = shapes(database)
     assert sorted(lines({name: found.shape for name, found in made.items()})) == sorted(lines(dict(expected())))
@@ -76,7 +76,7 @@ def balance_plan(database: Database) -> str:
     return "\n".join(row[0] for row in rows)
 
 
-async def test_invalid_index_that_was_there_before_is_built_again(empty_database: Database) -> None:
+async def test_invalid_index_is_rebuilt_by_the_first_migration(empty_database: Database) -> None:
     go_tables(empty_database)
     interrupted(empty_database, "credit_ledger_newest")
     assert "0022.credit-ledger-newest-index" in await up(empty_database)
@@ -86,7 +86,9 @@ async def test_invalid_index_that_was_there_before_is_built_again(empty_database
 
 @pytest.mark.parametrize("name", INDEXES)
 @pytest.mark.parametrize("state", ["invalid", "absent"])
-async def test_index_of_a_migrated_ledger_is_built_again(database: Database, name: str, state: str) -> None:
+async def test_invalid_or_absent_index_of_a_migrated_ledger_is_rebuilt(
+    database: Database, name: str, state: str
+) -> None:
     with owner(database) as connection:
         connection.execute(f"DROP INDEX {name}".encode())
     if state == "invalid":
@@ -96,9 +98,7 @@ async def test_index_of_a_migrated_ledger_is_built_again(database: Database, nam
     assert "Seq Scan on credit_ledger" not in balance_plan(database)
 
 
-async def test_index_that_somebody_is_building_is_not_dropped(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_index_under_construction_is_not_dropped(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one who builds holds the table's lock for it: the migration waits behind, and gives up."""
     monkeypatch.setitem(migrate_session._SESSION, "lock_timeout", "100ms")
     with owner(database) as connection:
@@ -111,7 +111,7 @@ async def test_index_that_somebody_is_building_is_not_dropped(
     assert not shapes(database)["index", "public.credit_ledger_newest"].working
 
 
-async def test_index_that_takes_too_long_to_build_again_is_built_by_hand(
+async def test_slow_index_rebuild_is_reported_with_the_command(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")
@@ -170,7 +170,7 @@ async def test_other_shape_is_refused_before_anything_is_changed(
                 connection.execute(command.replace("another name", "another_name").strip().encode())
 
 
-async def test_way_out_of_a_column_of_our_name_leads_to_a_ledger(empty_database: Database) -> None:
+async def test_advice_for_a_column_of_the_same_name_leads_to_a_migrated_ledger(empty_database: Database) -> None:
     go_tables(empty_database, "ALTER TABLE promo_codes ADD COLUMN credit_minor integer")
     with pytest.raises(MigrationError, match="RENAME COLUMN credit_minor TO another name"):
         await up(empty_database)
@@ -242,7 +242,7 @@ async def test_ledger_of_a_newer_version_is_not_compared(database: Database) -> 
     assert await up(database) == []
 
 
-async def test_comparing_is_quick(database: Database) -> None:
+async def test_comparison_takes_under_two_seconds(database: Database) -> None:
     with owner(database) as connection:
         begun = time.monotonic()
         read(connection)

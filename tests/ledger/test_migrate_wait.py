@@ -54,7 +54,7 @@ def _secret(folder: Path, url: str, **changes: str) -> None:
         (folder / name).write_text(value or "")
 
 
-def test_secret_may_come_late_and_wrong(database: Database, tmp_path: Path) -> None:
+def test_migration_waits_for_an_absent_then_wrong_secret(database: Database, tmp_path: Path) -> None:
     """No Secret, then one with a port where nobody listens, then the right one: one process sees it through."""
     env = environment("", {"VOUCHER_OPERATOR_DATABASE_DIR": str(tmp_path)})
     with _migration(env, "--wait", "inf") as process:
@@ -76,7 +76,7 @@ def _may_not_create_roles(server: PostgresServer, database: Database) -> str:
     return parts._replace(netloc=f"{name}:x@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
-def test_runtime_role_may_come_late(postgres18: PostgresServer, database: Database) -> None:
+def test_migration_waits_for_the_runtime_role(postgres18: PostgresServer, database: Database) -> None:
     """What somebody else must do is said, waited for, and seen."""
     role = f"r{secrets.token_hex(6)}"
     url = _may_not_create_roles(postgres18, database)
@@ -100,7 +100,7 @@ def test_runtime_role_may_come_late(postgres18: PostgresServer, database: Databa
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_defer(
+def test_defer_option_decides_the_exit_code(
     fork_server: ForkServer,
     postgres18: PostgresServer,
     database: Database,
@@ -116,14 +116,14 @@ def test_defer(
     assert (done.returncode, said in done.stdout + done.stderr) == (code, True)
 
 
-def test_deferring_is_no_excuse(fork_server: ForkServer, database: Database) -> None:
+def test_defer_option_still_migrates_a_reachable_ledger(fork_server: ForkServer, database: Database) -> None:
     """What can be done is done."""
     done = fork_server.run(["migrate", "--wait", "1", "--defer", "always"], environment(database.owner_url))
     assert (done.returncode, f"applied {ALL[-1]}" in done.stdout) == (0, True)
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "soon"])
-def test_no_time_to_wait_is_refused(fork_server: ForkServer, text: str) -> None:
+def test_invalid_wait_option_is_refused(fork_server: ForkServer, text: str) -> None:
     """As wrong use."""
     done = fork_server.run(["migrate", f"--wait={text}"], environment(NOWHERE))
     assert (done.returncode, "--wait" in done.stderr) == (2, True)

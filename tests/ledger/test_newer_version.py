@@ -58,7 +58,7 @@ async def looked_at(database: Database, placed: PlacedPurchase) -> list[tuple[ob
 
 @pytest.mark.parametrize("change", NEWER.values(), ids=NEWER)
 @pytest.mark.parametrize("state", PASSES)
-async def test_a_pass_takes_every_row_that_it_understands(
+async def test_periodic_task_skips_only_rows_of_a_newer_version(
     ledger: Ledger, database: Database, state: PurchaseState, change: str
 ) -> None:
     """The first place of a page of one is not the unreadable row's, nor is that row noted as looked at."""
@@ -74,7 +74,7 @@ async def test_a_pass_takes_every_row_that_it_understands(
     assert await ledger.purchase_of(Key(other.key)) is not None
 
 
-async def test_an_end_that_is_due_for_a_look(ledger18: Ledger, database18: Database) -> None:
+async def test_due_ended_purchase_of_a_newer_version_is_skipped(ledger18: Ledger, database18: Database) -> None:
     """What was cancelled or refunded is looked at to end its subscription."""
     newer, other = await two(database18, PurchaseState.REFUNDED)
     await rows(database18, "UPDATE vouchers.purchase SET look_at = clock_timestamp(), settled_at = clock_timestamp()")
@@ -85,14 +85,14 @@ async def test_an_end_that_is_due_for_a_look(ledger18: Ledger, database18: Datab
     assert await ledger18.newer_purchases(10) == [newer.key]
 
 
-async def test_what_waits_for_nothing_is_not_counted(ledger18: Ledger, database18: Database) -> None:
+async def test_delivered_purchase_of_a_newer_version_is_not_counted(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18, PurchaseState.COMPLETED)
     await rows(database18, "UPDATE vouchers.purchase SET delivered_at = settled_at")
     await rows(database18, NEWER["reason"], placed.key)
     assert await ledger18.newer_purchases(10) == []
 
 
-async def test_an_event_of_a_purchase_in_an_unknown_state_is_to_be_sent_again(
+async def test_event_of_a_purchase_in_an_unknown_state_is_refused_for_retry(
     ledger18: Ledger, database18: Database
 ) -> None:
     """It is not kept, for only a newer version knows what follows from it."""
@@ -109,7 +109,7 @@ async def test_an_event_of_a_purchase_in_an_unknown_state_is_to_be_sent_again(
     await rows(database18, "UPDATE vouchers.purchase SET state = 'awaiting_payment' WHERE key = %s", newer.key)
 
 
-async def test_they_are_counted_and_each_is_logged_once(
+async def test_newer_purchases_are_counted_and_each_is_logged_once(
     ledger18: Ledger, database18: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     nobody: Any = None

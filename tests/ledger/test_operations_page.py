@@ -26,7 +26,7 @@ def statements(heading: str) -> list[str]:
     return found
 
 
-async def test_a_payment_that_fits_no_order(ledger18: Ledger, database18: Database) -> None:
+async def test_page_statements_find_and_settle_a_mismatched_payment(ledger18: Ledger, database18: Database) -> None:
     look, settle = statements("A payment that fits no order")
     seen = []
     for type_, shape in (
@@ -44,7 +44,7 @@ async def test_a_payment_that_fits_no_order(ledger18: Ledger, database18: Databa
     assert seen == [True, True]
 
 
-async def test_what_of_refunds_and_disputes_people_settle(ledger18: Ledger, database18: Database) -> None:
+async def test_page_statements_settle_refunds_and_disputes(ledger18: Ledger, database18: Database) -> None:
     dispute, refund = statements("Refunds and disputes")
     placed = await place(database18)
     now = datetime.now(UTC)
@@ -61,7 +61,7 @@ async def test_what_of_refunds_and_disputes_people_settle(ledger18: Ledger, data
     assert await violated(database18) == []
 
 
-async def test_who_holds_a_row(ledger18: Ledger, database18: Database) -> None:
+async def test_page_statement_finds_the_session_that_holds_a_row(ledger18: Ledger, database18: Database) -> None:
     (look,) = statements("When a replica freezes or its node is lost")
     await issue(database18, "HELD")
     async with holding(database18, "SELECT FROM promo_codes WHERE code = 'HELD' FOR UPDATE") as holder:
@@ -75,7 +75,7 @@ async def test_who_holds_a_row(ledger18: Ledger, database18: Database) -> None:
             await waiting
 
 
-async def test_events_wait(ledger18: Ledger, database18: Database) -> None:
+async def test_page_statement_lists_unpublished_events(ledger18: Ledger, database18: Database) -> None:
     await ledger18.receive((await place(database18)).event())
     (look,) = statements("Events wait")
     assert [row[:2] for row in await rows(database18, look.rstrip(";"))] == [("order.placed", 1)]

@@ -18,7 +18,7 @@ async def write(conn: AsyncConnection[Any], tenant: str, *numbers: int) -> None:
         await conn.execute(WRITE, (tenant, json.dumps({"n": number})))
 
 
-async def test_events_come_in_order_and_go_on_where_it_stopped(database18: Database) -> None:
+async def test_pending_events_come_in_order_until_marked_published(database18: Database) -> None:
     async with await AsyncConnection.connect(database18.owner_url, autocommit=True) as owner:
         for n in range(6):
             await write(owner, ("a", "b")[n % 2], n)
@@ -39,7 +39,7 @@ async def test_events_come_in_order_and_go_on_where_it_stopped(database18: Datab
         )
 
 
-async def test_tenants_that_are_left_out(database18: Database) -> None:
+async def test_pending_events_leave_out_given_tenants(database18: Database) -> None:
     async with await AsyncConnection.connect(database18.owner_url, autocommit=True) as owner:
         for n in range(6):
             await write(owner, ("a", "", "c")[n % 3], n)
@@ -48,7 +48,7 @@ async def test_tenants_that_are_left_out(database18: Database) -> None:
         assert [event.data["n"] for event in await ledger.outbox_pending(3, ["a"])] == [1, 2, 4]
 
 
-async def test_what_waits(database18: Database) -> None:
+async def test_backlog_counts_unpublished_events_and_their_age(database18: Database) -> None:
     async with open_ledger(database18.runtime_url) as ledger:
         assert await ledger.outbox_backlog() == OutboxBacklog(0, 0.0)
         await rows(
@@ -67,7 +67,7 @@ async def test_what_waits(database18: Database) -> None:
         assert await ledger.outbox_backlog() == OutboxBacklog(0, 0.0)
 
 
-async def test_an_event_that_is_not_committed_holds_up_nobody(database18: Database) -> None:
+async def test_uncommitted_event_does_not_block_later_events(database18: Database) -> None:
     """Its number is smaller than one that was committed before it: it comes when it is true, and is not missed."""
     async with (
         open_ledger(database18.runtime_url) as ledger,
@@ -83,7 +83,7 @@ async def test_an_event_that_is_not_committed_holds_up_nobody(database18: Databa
         assert late.seq < fast.seq
 
 
-async def test_an_orders_event_says_when_it_came_true(database18: Database) -> None:
+async def test_order_event_has_the_time_of_completion(database18: Database) -> None:
     placed = await place(database18, PurchaseState.AWAITING_PAYMENT)
     async with open_ledger(database18.runtime_url) as ledger:
         await ledger.receive(placed.event())

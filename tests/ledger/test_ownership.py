@@ -57,7 +57,7 @@ async def test_conflict_within_a_namespace_names_the_holder(ledger: Ledger) -> N
 
 
 @pytest.mark.parametrize("created_at", [OLDER, NEWER], ids=["older", "newer"])
-async def test_revoked_code_is_not_handed_to_another_namespace(
+async def test_revoked_code_is_not_issued_to_another_namespace(
     ledger: Ledger, database: Database, created_at: datetime
 ) -> None:
     """Whether its Voucher waited for it or came afterwards."""
@@ -86,16 +86,14 @@ async def test_revoked_code_is_issued_again_in_its_namespace(ledger: Ledger, uid
         await ledger.put(foreign())
 
 
-async def test_code_of_the_go_service_is_adopted_by_the_first_to_issue_it(ledger: Ledger, database: Database) -> None:
+async def test_code_of_the_go_service_is_adopted_by_the_first_namespace(ledger: Ledger, database: Database) -> None:
     await issue(database, "CODE", 3)
     assert (await ledger.put(foreign(NEWER))).outcome is PutOutcome.ISSUED
     with pytest.raises(CodeConflictError):
         await ledger.put(terms())
 
 
-async def test_revoked_code_that_the_go_service_issues_again_stays_its_namespaces(
-    ledger: Ledger, database: Database
-) -> None:
+async def test_code_reissued_by_the_go_service_stays_with_its_namespace(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
     await ledger.revoke(FIRST)
     async with GoService.connect(database.owner_url) as go:
@@ -106,7 +104,7 @@ async def test_revoked_code_that_the_go_service_issues_again_stays_its_namespace
 
 
 @pytest.mark.parametrize("revoked", [False, True])
-async def test_row_that_somebody_deleted_leaves_the_code_its_namespaces(
+async def test_deleted_row_leaves_the_code_with_its_namespace(
     ledger: Ledger, database: Database, revoked: bool
 ) -> None:
     """Also under another spelling, which the code's terms alone still have."""
@@ -122,7 +120,7 @@ async def test_row_that_somebody_deleted_leaves_the_code_its_namespaces(
     assert (await ledger.redeem(redeem_request())).credit_minor == 25_500
 
 
-async def test_row_of_0_1_0_is_its_owners(ledger: Ledger, database: Database) -> None:
+async def test_row_written_by_0_1_0_keeps_its_owner(ledger: Ledger, database: Database) -> None:
     """Written without what came since, by an older Voucher that had displaced a newer one, or that was revoked."""
     await rows(
         database,
@@ -141,7 +139,7 @@ async def test_row_of_0_1_0_is_its_owners(ledger: Ledger, database: Database) ->
     assert {owner.name for owner in await ledger.owners()} == {"live", "gone"}
 
 
-async def test_released_code_is_issued_in_the_namespace_that_it_was_released_to(ledger: Ledger) -> None:
+async def test_released_code_is_issued_only_in_the_target_namespace(ledger: Ledger) -> None:
     await ledger.put(terms())
     await ledger.redeem(redeem_request(user="ahmed"))
     await ledger.revoke(FIRST)
@@ -162,7 +160,7 @@ async def test_released_code_is_issued_in_the_namespace_that_it_was_released_to(
     assert (await ledger.put(moved)).outcome is PutOutcome.ISSUED
 
 
-async def test_release_can_be_taken_back(ledger: Ledger) -> None:
+async def test_release_can_be_reversed(ledger: Ledger) -> None:
     await ledger.put(terms())
     await ledger.revoke(FIRST)
     assert await ledger.release("billing", "first", "sales") == 1
@@ -172,7 +170,7 @@ async def test_release_can_be_taken_back(ledger: Ledger) -> None:
     assert (await ledger.put(terms())).outcome is PutOutcome.ISSUED
 
 
-async def test_release_is_of_the_last_code_of_a_name_and_of_none_while_a_voucher_has_it(ledger: Ledger) -> None:
+async def test_release_affects_only_the_last_revoked_code_of_a_name(ledger: Ledger) -> None:
     """A Voucher of this name had another code long ago, which may have leaked: it stays where it is."""
     old, new = terms("OLD-CODE"), terms("NEW-CODE", uid="voucher-2")
     await ledger.put(old)
@@ -195,7 +193,7 @@ async def test_code_of_a_live_voucher_is_not_released(ledger: Ledger) -> None:
         await ledger.put(foreign(namespace="sales"))
 
 
-async def test_one_of_two_namespaces_that_issue_a_free_code_at_once_gets_it(ledger: Ledger, database: Database) -> None:
+async def test_concurrent_issue_in_two_namespaces_has_one_winner(ledger: Ledger, database: Database) -> None:
     async with open_ledger(database.runtime_url) as other:
         for n in range(20):
             one = terms(f"RACE-{n}", uid=f"one-{n}", name=f"one-{n}")
@@ -207,7 +205,7 @@ async def test_one_of_two_namespaces_that_issue_a_free_code_at_once_gets_it(ledg
     assert len(await ledger.owners()) == 20
 
 
-async def test_deletion_beside_a_put_of_another_namespace_hands_nothing_over(
+async def test_deletion_during_put_of_another_namespace_keeps_the_code_reserved(
     ledger: Ledger, database: Database
 ) -> None:
     """Whichever statement of the one runs between which two of the other."""

@@ -34,7 +34,7 @@ CHANGES = {
 """State, the order's status and the customer's balance after an event that is applied; all others change nothing."""
 
 
-async def test_every_effect_in_every_state(ledger18: Ledger, database18: Database) -> None:
+async def test_each_effect_changes_each_state_as_the_table_says(ledger18: Ledger, database18: Database) -> None:
     expected, seen = {}, {}
     for state, effect in itertools.product(PurchaseState, PaymentEffect):
         placed = await place(database18, state, user=f"{state}-{effect}")
@@ -51,7 +51,7 @@ async def test_every_effect_in_every_state(ledger18: Ledger, database18: Databas
     await mark_mismatches_settled(database18)
 
 
-async def test_paid(ledger18: Ledger, database18: Database) -> None:
+async def test_paid_event_completes_the_order_and_writes_its_event(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18)
     event = placed.event()
     assert await ledger18.receive(event) is Received.APPLIED
@@ -83,7 +83,7 @@ async def test_paid(ledger18: Ledger, database18: Database) -> None:
     }
 
 
-async def test_paid_before_the_session_was_noted(ledger18: Ledger, database18: Database) -> None:
+async def test_payment_before_the_session_is_noted_completes_the_order(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18, PENDING)
     event = placed.event()
     assert await ledger18.receive(event) is Received.APPLIED
@@ -94,7 +94,7 @@ async def test_paid_before_the_session_was_noted(ledger18: Ledger, database18: D
 
 
 @pytest.mark.parametrize("named", [{"order_id": None}, {"session_id": None}, {"order_id": "no uuid"}])
-async def test_session_or_order_finds_the_purchase(
+async def test_event_with_session_or_order_finds_the_purchase(
     ledger18: Ledger, database18: Database, named: dict[str, Any]
 ) -> None:
     placed = await place(database18)
@@ -105,7 +105,7 @@ async def test_session_or_order_finds_the_purchase(
 
 
 @pytest.mark.parametrize(("effect", "reason"), [(EXPIRED, "CheckoutExpired"), (FAILED, "PaymentFailed")])
-async def test_a_checkout_that_comes_to_nothing(
+async def test_expired_or_failed_checkout_releases_the_hold(
     ledger18: Ledger, database18: Database, effect: PaymentEffect, reason: str
 ) -> None:
     placed = await place(database18, credit=20_000)
@@ -119,7 +119,7 @@ async def test_a_checkout_that_comes_to_nothing(
     assert await ledger18.outbox_pending(10) == []
 
 
-async def test_a_full_refund_gives_the_credit_back_once(ledger18: Ledger, database18: Database) -> None:
+async def test_full_refund_releases_the_credit_once(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18)
     await ledger18.receive(placed.event())
     assert await ledger18.receive(placed.event(GIVEN_BACK)) is Received.APPLIED
@@ -130,7 +130,7 @@ async def test_a_full_refund_gives_the_credit_back_once(ledger18: Ledger, databa
     assert await rows(database18, "SELECT reason FROM vouchers.purchase") == [("Refunded",)]
 
 
-async def test_a_refund_where_no_subscription_was_named(ledger18: Ledger, database18: Database) -> None:
+async def test_refund_without_subscription_cancels_the_orders_own(ledger18: Ledger, database18: Database) -> None:
     placed, other = await place(database18), await place(database18, user="other")
     for one in (placed, other):
         await ledger18.receive(one.event(subscription_id=None))
@@ -139,7 +139,7 @@ async def test_a_refund_where_no_subscription_was_named(ledger18: Ledger, databa
     assert await rows(database18, "SELECT status FROM subscriptions WHERE id = %s", other.order) == [("active",)]
 
 
-async def test_without_credit_nothing_is_held_or_released(ledger18: Ledger, database18: Database) -> None:
+async def test_order_without_credit_writes_no_hold_or_release(ledger18: Ledger, database18: Database) -> None:
     for effect, state in ((PAID, "completed"), (EXPIRED, "cancelled"), (GIVEN_BACK, "refunded")):
         placed = await place(database18, credit=0, held=0, due=50_000, user=effect)
         assert await ledger18.receive(placed.event(effect)) is Received.APPLIED
@@ -147,7 +147,7 @@ async def test_without_credit_nothing_is_held_or_released(ledger18: Ledger, data
         assert await entries(database18, placed) == []
 
 
-async def test_events_come_in_any_order(ledger18: Ledger, database18: Database) -> None:
+async def test_payment_and_refund_in_any_order_end_refunded(ledger18: Ledger, database18: Database) -> None:
     """Paid and refunded: the end is the same, also when the checkout had been given up, or was not noted yet."""
     for start in (PENDING, AWAITING, CANCELLED):
         for n, order in enumerate(itertools.permutations((PROCESSING, PAID, GIVEN_BACK))):
@@ -158,7 +158,7 @@ async def test_events_come_in_any_order(ledger18: Ledger, database18: Database) 
     assert "mismatch" not in await event_outcomes(database18)
 
 
-async def test_an_end_that_comes_too_late(ledger18: Ledger, database18: Database) -> None:
+async def test_late_events_do_not_change_a_completed_order(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18)
     await ledger18.receive(placed.event())
     for effect in (EXPIRED, FAILED, PROCESSING, PAID, NONE):
@@ -166,7 +166,7 @@ async def test_an_end_that_comes_too_late(ledger18: Ledger, database18: Database
     assert await order_state(database18, placed) == ("completed", "completed", 0)
 
 
-async def test_the_same_event_again(ledger18: Ledger, database18: Database) -> None:
+async def test_same_event_again_is_a_duplicate(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18)
     paid, expired = placed.event(), placed.event(EXPIRED)
     assert [await ledger18.receive(event) for event in (paid, paid, expired, expired)] == [
@@ -178,7 +178,7 @@ async def test_the_same_event_again(ledger18: Ledger, database18: Database) -> N
     assert await event_outcomes(database18) == ["applied", "no_change"]
 
 
-async def test_a_look_is_judged_each_time(database18: Database) -> None:
+async def test_lookup_result_is_decided_anew_each_time(database18: Database) -> None:
     """What stood in its way may be gone: it is no copy of an event."""
     placed = await place(database18)
     looked = placed.event(looked=True)
@@ -201,7 +201,9 @@ async def test_a_look_is_judged_each_time(database18: Database) -> None:
         {"session_id": None, "order_id": "00000000-0000-4000-8000-00000000000f"},
     ],
 )
-async def test_events_for_nobody_are_kept(ledger18: Ledger, database18: Database, named: dict[str, Any]) -> None:
+async def test_events_without_purchase_are_kept_as_unknown(
+    ledger18: Ledger, database18: Database, named: dict[str, Any]
+) -> None:
     placed = await place(database18)
     event = placed.event(**named)
     assert await ledger18.receive(event) is Received.UNKNOWN
@@ -212,7 +214,7 @@ async def test_events_for_nobody_are_kept(ledger18: Ledger, database18: Database
     ]
 
 
-async def test_another_sovereigns_events_are_kept_without_effect(database18: Database) -> None:
+async def test_events_of_another_sovereign_are_kept_without_effect(database18: Database) -> None:
     placed = await place(database18)
     async with open_ledger(database18.runtime_url, sovereign="muscat.example.org") as door:
         assert await door.receive(placed.event(sovereign="salalah.example.org")) is Received.FOREIGN
@@ -224,7 +226,7 @@ async def test_another_sovereigns_events_are_kept_without_effect(database18: Dat
     assert await verify(database18.runtime_url) == []
 
 
-async def test_the_go_service_has_written_the_subscription(ledger18: Ledger, database18: Database) -> None:
+async def test_subscription_written_by_the_go_service_is_used(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18)
     event = placed.event()
     await rows(
@@ -239,7 +241,7 @@ async def test_the_go_service_has_written_the_subscription(ledger18: Ledger, dat
     assert await rows(database18, "SELECT status FROM subscriptions") == [("canceled",)]
 
 
-async def test_a_value_that_cannot_be_stored(ledger18: Ledger, database18: Database) -> None:
+async def test_event_that_cannot_be_stored_is_rejected(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18)
     with pytest.raises(RequestRejectedError):
         await ledger18.receive(placed.event(event_id="evt\0"))

@@ -33,7 +33,7 @@ CREATE TRIGGER dies BEFORE INSERT ON vouchers.outbox FOR EACH ROW EXECUTE FUNCTI
 """
 
 
-async def test_one_event_in_twenty_callers_of_two_replicas(database18: Database) -> None:
+async def test_same_event_from_twenty_callers_is_applied_once(database18: Database) -> None:
     placed = await place(database18)
     event = placed.event()
     async with open_ledger(database18.runtime_url) as one, open_ledger(database18.runtime_url) as other:
@@ -44,7 +44,7 @@ async def test_one_event_in_twenty_callers_of_two_replicas(database18: Database)
     assert await verify(database18.runtime_url) == []
 
 
-async def test_twenty_events_for_one_purchase(database18: Database) -> None:
+async def test_concurrent_different_events_end_completed(database18: Database) -> None:
     """Paid, expired, failed at once: one of them decides; paid wins in the end, and the credit is held once."""
     placed = await place(database18)
     effects = (PaymentEffect.PAID, PaymentEffect.EXPIRED, PaymentEffect.FAILED, PaymentEffect.PROCESSING)
@@ -54,7 +54,7 @@ async def test_twenty_events_for_one_purchase(database18: Database) -> None:
     assert await verify(database18.runtime_url) == []
 
 
-async def test_credit_for_one_of_two_that_were_cancelled(database18: Database) -> None:
+async def test_concurrent_payments_of_cancelled_orders_use_the_credit_once(database18: Database) -> None:
     """Both are paid at the same moment: the balance is read under the customer's lock, so only one takes it again."""
     first = await place(database18, PurchaseState.CANCELLED)
     second = await place(database18, PurchaseState.CANCELLED, credit=0)
@@ -72,7 +72,7 @@ async def test_credit_for_one_of_two_that_were_cancelled(database18: Database) -
     assert [found.invariant for found in await verify(database18.runtime_url)] == ["webhook_events"]
 
 
-async def test_paid_while_it_is_taken_back(database18: Database) -> None:
+async def test_payment_during_compensation_is_applied_or_reported(database18: Database) -> None:
     """Whoever has the customer's lock first decides: paid stays paid, and money for what was taken back is named."""
     await issue(database18, "CODE", 10)
     async with open_ledger(database18.runtime_url) as one, open_ledger(database18.runtime_url) as other:
@@ -93,7 +93,7 @@ async def test_paid_while_it_is_taken_back(database18: Database) -> None:
     assert await rows(database18, "SELECT sum(amount_minor)::bigint FROM credit_ledger") == [(0,)]
 
 
-async def test_an_order_by_credit_and_card_is_told_as_one_by_credit(database18: Database) -> None:
+async def test_order_event_is_the_same_by_card_as_by_credit(database18: Database) -> None:
     async with open_ledger(database18.runtime_url) as ledger:
         await add_credit(database18, "ahmed", 10_000)
         await add_credit(database18, "sara", 50_000)
@@ -121,7 +121,7 @@ async def waiting(database: Database, sessions: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_an_event_without_its_effect_is_not_kept(database18: Database) -> None:
+async def test_event_is_not_kept_when_its_effect_fails(database18: Database) -> None:
     placed = await place(database18)
     event = placed.event()
     await rows(database18, FAILS)
@@ -135,7 +135,7 @@ async def test_an_event_without_its_effect_is_not_kept(database18: Database) -> 
     assert await verify(database18.runtime_url) == []
 
 
-async def test_a_session_that_dies_between_event_and_effect(database18: Database) -> None:
+async def test_event_is_applied_once_when_the_session_ends_in_between(database18: Database) -> None:
     placed = await place(database18)
     await rows(database18, DIES_ONCE)
     async with open_ledger(database18.runtime_url) as ledger:
@@ -146,7 +146,7 @@ async def test_a_session_that_dies_between_event_and_effect(database18: Database
     assert await verify(database18.runtime_url) == []
 
 
-async def test_sessions_that_nobody_has_looked_at(database18: Database) -> None:
+async def test_stale_sessions_lists_awaiting_purchases_oldest_first(database18: Database) -> None:
     older, newer = await place(database18, user="a"), await place(database18, user="b")
     for state in PurchaseState:
         if state is not PurchaseState.AWAITING_PAYMENT:

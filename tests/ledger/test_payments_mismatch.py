@@ -18,7 +18,7 @@ PAID, EXPIRED, GIVEN_BACK = PaymentEffect.PAID, PaymentEffect.EXPIRED, PaymentEf
 HELD = 10_500
 
 
-async def test_what_was_paid_is_not_what_was_due(ledger18: Ledger, database18: Database) -> None:
+async def test_payment_of_another_amount_is_a_mismatch(ledger18: Ledger, database18: Database) -> None:
     for state in (PENDING, AWAITING, CANCELLED):
         for n, amount in enumerate((0, 39_490, 39_510)):
             placed = await place(database18, state, user=f"{state}-{n}")
@@ -29,11 +29,11 @@ async def test_what_was_paid_is_not_what_was_due(ledger18: Ledger, database18: D
     await mark_mismatches_settled(database18)
 
 
-async def test_an_event_that_names_no_amount(ledger18: Ledger, database18: Database) -> None:
+async def test_payment_without_amount_is_applied(ledger18: Ledger, database18: Database) -> None:
     assert await ledger18.receive((await place(database18)).event(amount_minor=None)) is Received.APPLIED
 
 
-async def test_a_second_checkout_of_one_order(ledger18: Ledger, database18: Database) -> None:
+async def test_second_checkout_of_an_order_is_a_mismatch(ledger18: Ledger, database18: Database) -> None:
     """Its money is for a human, before and after the first one's; that it ends is nothing to the order."""
     placed = await place(database18)
     second = {"session_id": "cs_second"}
@@ -45,7 +45,7 @@ async def test_a_second_checkout_of_one_order(ledger18: Ledger, database18: Data
     assert await order_state(database18, placed) == ("completed", "completed", 0)
 
 
-async def test_paid_after_it_was_cancelled_takes_the_credit_again(ledger18: Ledger, database18: Database) -> None:
+async def test_payment_after_cancellation_holds_the_credit_again(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18, credit=11_000)
     await ledger18.receive(placed.event(EXPIRED))
     assert await ledger18.receive(placed.event()) is Received.APPLIED
@@ -61,7 +61,9 @@ async def test_paid_after_it_was_cancelled_takes_the_credit_again(ledger18: Ledg
     assert await order_state(database18, placed) == ("refunded", "refunded", 11_000)
 
 
-async def test_paid_after_it_was_cancelled_and_the_credit_spent(ledger18: Ledger, database18: Database) -> None:
+async def test_payment_after_cancellation_with_spent_credit_is_a_mismatch(
+    ledger18: Ledger, database18: Database
+) -> None:
     placed = await place(database18)
     await ledger18.receive(placed.event(EXPIRED))
     async with GoService.connect(database18.owner_url) as go:
@@ -75,7 +77,9 @@ async def test_paid_after_it_was_cancelled_and_the_credit_spent(ledger18: Ledger
     assert await ledger18.receive(placed.event()) is Received.NO_CHANGE
 
 
-async def test_paid_after_it_was_cancelled_where_no_credit_is_taken(ledger18: Ledger, database18: Database) -> None:
+async def test_payment_after_cancellation_without_credit_completes_despite_debt(
+    ledger18: Ledger, database18: Database
+) -> None:
     """A debt elsewhere is nothing to an order that a card pays alone."""
     placed = await place(database18, CANCELLED, credit=0, held=0, due=50_000)
     await add_credit(database18, placed.user, -1_000)
@@ -85,7 +89,7 @@ async def test_paid_after_it_was_cancelled_where_no_credit_is_taken(ledger18: Le
     await add_credit(database18, placed.user, 1_000)
 
 
-async def test_paid_after_it_was_rolled_back(ledger18: Ledger, database18: Database) -> None:
+async def test_payment_after_rollback_is_a_mismatch(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18, ROLLED_BACK)
     assert await ledger18.receive(placed.event()) is Received.MISMATCH
     assert await violated(database18) == [("webhook_events", f"redemption {placed.key}, customer {placed.customer}")]

@@ -53,7 +53,7 @@ async def payments(database: Database) -> list[tuple[Any, ...]]:
     )
 
 
-async def test_a_payment_is_recorded_with_its_names(ledger: Ledger, database: Database) -> None:
+async def test_payment_is_recorded_with_its_names(ledger: Ledger, database: Database) -> None:
     placed = await place(database)
     payment = Payment("pi_1", "ch_1", "in_1", DUE, 0, NOON)
     assert await ledger.receive(placed.event(payment=payment)) is Received.APPLIED
@@ -66,7 +66,7 @@ async def test_a_payment_is_recorded_with_its_names(ledger: Ledger, database: Da
     ]
 
 
-async def test_a_refund_of_a_second_payment_settles_that_payment_alone(ledger: Ledger, database: Database) -> None:
+async def test_refund_of_a_second_payment_settles_that_payment_alone(ledger: Ledger, database: Database) -> None:
     placed = await place(database)
     assert await ledger.receive(first(placed)) is Received.APPLIED
     assert await ledger.receive(placed.event(**SECOND)) is Received.MISMATCH
@@ -85,7 +85,7 @@ async def test_a_refund_of_a_second_payment_settles_that_payment_alone(ledger: L
     assert [(row[0], row[5]) for row in await payments(database)] == [(placed.session, False), ("cs_second", True)]
 
 
-async def test_a_refund_of_the_first_payment_keeps_the_second_waiting(ledger18: Ledger, database18: Database) -> None:
+async def test_refund_of_the_first_payment_leaves_the_second_unsettled(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18)
     await ledger18.receive(first(placed))
     await ledger18.receive(placed.event(**SECOND))
@@ -100,7 +100,7 @@ async def test_a_refund_of_the_first_payment_keeps_the_second_waiting(ledger18: 
     assert await ledger18.receive(placed.event(REFUNDED, **SECOND)) is Received.NO_CHANGE
 
 
-async def test_a_refund_that_nobody_can_bind_changes_nothing(ledger: Ledger, database: Database) -> None:
+async def test_refund_of_an_unknown_payment_changes_nothing(ledger: Ledger, database: Database) -> None:
     placed = await place(database)
     await ledger.receive(placed.event())
     assert await ledger.receive(placed.event(REFUNDED, session_id=None)) is Received.NO_CHANGE
@@ -109,7 +109,7 @@ async def test_a_refund_that_nobody_can_bind_changes_nothing(ledger: Ledger, dat
     assert await order_state(database, placed) == ("completed", "completed", 0)
 
 
-async def test_events_of_two_payments_come_in_any_order(ledger18: Ledger, database18: Database) -> None:
+async def test_events_of_two_payments_in_any_order_end_the_same(ledger18: Ledger, database18: Database) -> None:
     """The second payment is given back: the order is as if it had never been, and nobody has to look."""
     for n, order in enumerate(itertools.permutations(range(3))):
         placed = await place(database18, user=f"user-{n}")
@@ -122,7 +122,7 @@ async def test_events_of_two_payments_come_in_any_order(ledger18: Ledger, databa
 
 
 @pytest.mark.parametrize("state", [AWAITING, COMPLETED])
-async def test_a_purchase_of_before_payments_were_recorded(
+async def test_refund_of_a_purchase_without_payment_rows_is_matched_by_session(
     ledger: Ledger, database: Database, state: PurchaseState
 ) -> None:
     """The session that Stripe names is compared with the purchase's: a second one's refund is not its own."""
@@ -134,7 +134,7 @@ async def test_a_purchase_of_before_payments_were_recorded(
     assert await order_state(database, placed) == ("refunded", "refunded", HELD)
 
 
-async def test_two_payments_of_an_order_that_was_rolled_back(ledger18: Ledger, database18: Database) -> None:
+async def test_two_payments_of_a_rolled_back_order_need_two_refunds(ledger18: Ledger, database18: Database) -> None:
     """Each waits for its own refund."""
     placed = await place(database18, ROLLED_BACK)
     assert await ledger18.receive(first(placed)) is Received.MISMATCH
@@ -162,7 +162,7 @@ async def test_partial_refunds_add_up(ledger: Ledger, database: Database) -> Non
     assert [row[3:6] for row in await payments(database)] == [(DUE, DUE, True)]
 
 
-async def test_the_later_answer_about_refunds_counts(ledger: Ledger, database: Database) -> None:
+async def test_latest_refund_amount_by_time_asked_wins(ledger: Ledger, database: Database) -> None:
     """A refund that fails lowers what was refunded; an answer that was asked for before is no news."""
     placed = await place(database)
     await ledger.receive(first(placed))
@@ -173,7 +173,7 @@ async def test_the_later_answer_about_refunds_counts(ledger: Ledger, database: D
     assert await order_state(database, placed) == ("completed", "completed", 0)
 
 
-async def test_a_full_refund_that_fails_is_for_people(ledger18: Ledger, database18: Database) -> None:
+async def test_full_refund_that_fails_is_reported_by_verify(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18)
     await ledger18.receive(first(placed))
     assert await ledger18.receive(partly(placed, DUE, 1)) is Received.APPLIED
@@ -188,9 +188,7 @@ async def test_a_full_refund_that_fails_is_for_people(ledger18: Ledger, database
     assert await ledger18.receive(partly(placed, DUE, 3)) is Received.NO_CHANGE
 
 
-async def test_a_partial_refund_that_comes_before_the_event_of_its_payment(
-    ledger18: Ledger, database18: Database
-) -> None:
+async def test_partial_refund_before_its_payment_event_is_recorded(ledger18: Ledger, database18: Database) -> None:
     placed = await place(database18)
     assert await ledger18.receive(partly(placed, 10_000, 1)) is Received.NO_CHANGE
     assert await order_state(database18, placed) == ("awaiting_payment", "pending", 0)
@@ -199,7 +197,7 @@ async def test_a_partial_refund_that_comes_before_the_event_of_its_payment(
     assert await order_state(database18, placed) == ("completed", "completed", 0)
 
 
-async def test_what_a_look_found_out_is_recorded_without_an_event(ledger: Ledger, database: Database) -> None:
+async def test_lookup_result_is_recorded_without_an_event(ledger: Ledger, database: Database) -> None:
     placed = await place(database, COMPLETED)
     looked = replace(partly(placed, 10_000, 1), looked=True)
     for _ in range(2):
@@ -229,7 +227,7 @@ async def disputes(database: Database) -> list[tuple[Any, ...]]:
     )
 
 
-async def test_a_dispute_is_recorded_and_told_to_people(ledger: Ledger, database: Database) -> None:
+async def test_lost_dispute_is_recorded_and_reported_by_verify(ledger: Ledger, database: Database) -> None:
     placed = await place(database)
     await ledger.receive(first(placed))
     assert await ledger.receive(dispute(placed, "needs_response", 0)) is Received.NO_CHANGE
@@ -246,7 +244,7 @@ async def test_a_dispute_is_recorded_and_told_to_people(ledger: Ledger, database
     await rows(database, "UPDATE vouchers.dispute SET settled_at = now()")
 
 
-async def test_a_dispute_that_was_won_needs_nobody(ledger18: Ledger, database18: Database) -> None:
+async def test_won_dispute_needs_no_action(ledger18: Ledger, database18: Database) -> None:
     """Its events come in any order; of two of one second the one that ends it counts."""
     events = (("needs_response", 0), ("under_review", 1), ("won", 1))
     for n, order in enumerate(itertools.permutations(events)):

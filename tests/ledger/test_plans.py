@@ -100,7 +100,7 @@ def _read(node: dict[str, Any]) -> float:
     return float((node["Actual Rows"] + dropped) * node["Actual Loops"])
 
 
-def test_the_ledger_is_sound_and_large(conn: psycopg.Connection[Any]) -> None:
+def test_ledger_has_the_given_size(conn: psycopg.Connection[Any]) -> None:
     counted = {
         table: conn.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
         for table in ("vouchers.redemption", "credit_ledger", "vouchers.outbox", "vouchers.webhook_event")
@@ -129,11 +129,13 @@ QUIET = [
 
 
 @pytest.mark.parametrize(("name", "values"), QUIET, ids=[name for name, _ in QUIET])
-def test_what_finds_nothing_reads_nothing(conn: psycopg.Connection[Any], name: str, values: dict[str, Any]) -> None:
+def test_statement_without_result_reads_no_rows(
+    conn: psycopg.Connection[Any], name: str, values: dict[str, Any]
+) -> None:
     assert run(conn, name, **values).read == 0
 
 
-def test_looks_at_payments_stop_at_the_limit(conn: psycopg.Connection[Any]) -> None:
+def test_payment_lookup_reads_up_to_the_limit(conn: psycopg.Connection[Any]) -> None:
     """Thousands are due, of both kinds: each is found, locked and written."""
     conn.execute("UPDATE vouchers.purchase SET look_at = now() - interval '1 day' WHERE state = 'completed'")
     conn.execute("UPDATE vouchers.purchase SET checked_at = placed_at WHERE state = 'awaiting_payment'")
@@ -142,13 +144,13 @@ def test_looks_at_payments_stop_at_the_limit(conn: psycopg.Connection[Any]) -> N
     assert ran.read <= 2 * 2 * LIMIT
 
 
-def test_deliveries_stop_at_the_limit(conn: psycopg.Connection[Any]) -> None:
+def test_delivery_reads_up_to_the_limit(conn: psycopg.Connection[Any]) -> None:
     ran = run(conn, "purchase_undelivered", namespaces=[SERVED, UNSERVED], seconds=300.0, limit=LIMIT)
     assert ran.returned == LIMIT
     assert ran.read <= 3 * LIMIT
 
 
-def test_deliveries_that_pause_are_not_read(conn: psycopg.Connection[Any]) -> None:
+def test_delivery_does_not_read_paused_purchases(conn: psycopg.Connection[Any]) -> None:
     """Thousands of ends cannot be delivered; one is new."""
     conn.execute(
         "UPDATE vouchers.purchase SET checked_at = clock_timestamp() WHERE key LIKE %s AND settled_at IS NOT NULL",
@@ -176,15 +178,13 @@ OLD = [
 ]
 
 
-def test_an_older_operator_reads_no_more_than_before(conn: psycopg.Connection[Any]) -> None:
+def test_statement_of_an_older_operator_uses_the_new_index(conn: psycopg.Connection[Any]) -> None:
     """Its index was dropped, and it finds what it looks for in the new one."""
     assert explained(conn, sql.SQL(OLDER)) == Ran(0, 0)
 
 
 @pytest.mark.parametrize(("name", "table", "column"), OLD, ids=[name for name, _, _ in OLD])
-def test_what_is_old_is_taken_out_up_to_the_limit(
-    conn: psycopg.Connection[Any], name: str, table: str, column: str
-) -> None:
+def test_purge_reads_up_to_the_limit(conn: psycopg.Connection[Any], name: str, table: str, column: str) -> None:
     conn.execute(f"UPDATE {table} SET {column} = {column} - interval '85 days'".encode())
     ran = run(conn, name, after=None, limit=LIMIT)
     assert ran.read <= 2 * LIMIT
@@ -192,13 +192,13 @@ def test_what_is_old_is_taken_out_up_to_the_limit(
     assert left == (SIZE.events - LIMIT,)
 
 
-def test_newest_entries_of_a_customer_with_thousands(conn: psycopg.Connection[Any]) -> None:
+def test_newest_entries_are_read_by_index(conn: psycopg.Connection[Any]) -> None:
     ran = run(conn, "entries", user=BUSY, limit=LIMIT)
     assert ran.returned == LIMIT
     assert ran.read <= 3 * LIMIT
 
 
-def test_counters_read_codes_and_no_redemptions(conn: psycopg.Connection[Any]) -> None:
+def test_counters_read_no_redemptions(conn: psycopg.Connection[Any]) -> None:
     codes = conn.execute("SELECT count(*) FROM promo_codes").fetchone()
     assert codes is not None
     ran = run(conn, "counters", uids=None)
@@ -207,7 +207,7 @@ def test_counters_read_codes_and_no_redemptions(conn: psycopg.Connection[Any]) -
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_commands_ask_for_the_scale_a_few_times(large: Database, name: str) -> None:
+def test_commands_call_the_scale_function_at_most_ten_times(large: Database, name: str) -> None:
     """Not for each row. These sessions have the server's own settings for plans."""
     with psycopg.connect(large.admin_url) as conn:
         conn.execute("SET track_functions = 'all'")
@@ -222,7 +222,7 @@ def test_commands_ask_for_the_scale_a_few_times(large: Database, name: str) -> N
 
 @pytest.mark.parametrize("writer", ["operator", "Go service"])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_commands_read_each_row_a_few_times(large: Database, name: str, writer: str) -> None:
+def test_commands_read_each_row_at_most_twice(large: Database, name: str, writer: str) -> None:
     """Whoever made the redemptions: those of the Go service have no row of ours."""
     with psycopg.connect(large.admin_url) as conn:
         if writer == "Go service":
@@ -235,7 +235,7 @@ def test_commands_read_each_row_a_few_times(large: Database, name: str, writer: 
     assert ran.read <= 2 * rows
 
 
-def test_plans_as_json_are_understood() -> None:
+def test_plan_parser_counts_filtered_rows_and_loops() -> None:
     """Rows that a filter drops count; so does each turn of a loop."""
     plan = json.loads(
         '{"Node Type": "Nested Loop", "Actual Rows": 1, "Actual Loops": 1, "Plans": [{"Node Type": "Index Scan", '

@@ -54,7 +54,7 @@ async def complaint(ledger: Ledger) -> str:
     return error.value.message
 
 
-async def test_every_call_says_that_postgresql_is_away() -> None:
+async def test_every_call_reports_an_unreachable_postgresql() -> None:
     async with open_ledger(f"postgresql://nobody:secret@127.0.0.1:{free_port()}/none") as ledger:
         calls = (
             ledger.redeem(redeem_request()),
@@ -70,7 +70,7 @@ async def test_every_call_says_that_postgresql_is_away() -> None:
     assert "secret" not in message
 
 
-async def test_missing_settings() -> None:
+async def test_missing_settings_are_reported() -> None:
     def missing() -> str:
         raise FileNotFoundError("/etc/ledger/uri")
 
@@ -82,12 +82,12 @@ async def test_missing_settings() -> None:
     ("change", "line"),
     [({"password": "wrong"}, "refuses the login"), ({"dbname": "nowhere"}, "no such database")],
 )
-async def test_wrong_settings(database18: Database, change: dict[str, str], line: str) -> None:
+async def test_wrong_settings_are_reported(database18: Database, change: dict[str, str], line: str) -> None:
     async with open_ledger(make_conninfo(database18.runtime_url, **change)) as ledger:
         assert line in await complaint(ledger)
 
 
-async def test_a_ledger_without_schema(empty_database: Database) -> None:
+async def test_ledger_without_schema_is_reported_until_migrated(empty_database: Database) -> None:
     async with open_ledger(empty_database.owner_url) as ledger:
         assert "voucher-operator migrate" in await complaint(ledger)
         with pytest.raises(LedgerUnavailableError, match="voucher-operator migrate"):
@@ -98,7 +98,7 @@ async def test_a_ledger_without_schema(empty_database: Database) -> None:
         assert (await ledger.info()).currency == "OMR"
 
 
-async def test_a_role_without_rights(database18: Database) -> None:
+async def test_missing_rights_are_reported(database18: Database) -> None:
     await rows(database18, f"REVOKE USAGE ON SCHEMA vouchers FROM {RUNTIME}")
     async with open_ledger(database18.runtime_url) as ledger:
         assert "lacks rights" in await complaint(ledger)
@@ -106,7 +106,7 @@ async def test_a_role_without_rights(database18: Database) -> None:
             await ledger.redeem(redeem_request())
 
 
-async def test_a_standby(database18: Database) -> None:
+async def test_read_only_server_is_reported(database18: Database) -> None:
     await issue(database18)
     await rows(database18, f"ALTER DATABASE {database18.name} SET default_transaction_read_only = on")
     async with open_ledger(database18.runtime_url) as ledger:
@@ -114,7 +114,7 @@ async def test_a_standby(database18: Database) -> None:
             await ledger.redeem(redeem_request())
 
 
-async def test_no_connection_left(database18: Database) -> None:
+async def test_full_server_is_reported_until_a_connection_is_free(database18: Database) -> None:
     await rows(database18, f"ALTER DATABASE {database18.name} CONNECTION LIMIT 0")
     async with open_ledger(database18.runtime_url) as ledger:
         assert "no connection left" in await complaint(ledger)
@@ -122,7 +122,9 @@ async def test_no_connection_left(database18: Database) -> None:
         await ledger.info()
 
 
-async def test_a_rotated_password(own_server: PostgresServer, own_database: Database) -> None:
+async def test_rotated_password_is_used_at_the_next_connection(
+    own_server: PostgresServer, own_database: Database
+) -> None:
     url = own_database.runtime_url
     old = str(psycopg.conninfo.conninfo_to_dict(url)["password"])
     async with open_ledger(lambda: url) as ledger:
@@ -142,7 +144,7 @@ def set_password(server: PostgresServer, password: str) -> None:
         admin.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(RUNTIME), password))
 
 
-async def test_postgresql_comes_later(own_server: PostgresServer, own_database: Database) -> None:
+async def test_calls_succeed_once_postgresql_starts(own_server: PostgresServer, own_database: Database) -> None:
     own_server.stop()
     async with open_ledger(own_database.runtime_url) as ledger:
         try:
@@ -154,7 +156,9 @@ async def test_postgresql_comes_later(own_server: PostgresServer, own_database: 
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-async def test_idle_connections_are_renewed(own_server: PostgresServer, own_database: Database, mode: StopMode) -> None:
+async def test_first_call_after_a_restart_succeeds(
+    own_server: PostgresServer, own_database: Database, mode: StopMode
+) -> None:
     """All of the pool's connections are dead after a restart, and the first call succeeds none the less."""
     await issue(own_database)
     async with open_ledger(own_database.runtime_url) as ledger:
@@ -164,7 +168,7 @@ async def test_idle_connections_are_renewed(own_server: PostgresServer, own_data
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-async def test_a_restart_under_load_loses_nothing(
+async def test_restart_under_load_loses_no_redemption(
     own_server: PostgresServer, own_database: Database, mode: StopMode
 ) -> None:
     await issue(own_database)
@@ -198,7 +202,7 @@ async def test_a_restart_under_load_loses_nothing(
     assert await verify(own_database.admin_url) == []
 
 
-async def test_a_killed_backend_is_replaced(ledger: Ledger, database: Database) -> None:
+async def test_killed_backend_is_replaced(ledger: Ledger, database: Database) -> None:
     await issue(database)
     for _ in range(5):
         await rows(
@@ -217,7 +221,7 @@ async def test_sessions_have_limits_and_a_name(ledger: Ledger) -> None:
     assert await ledger._pool.run(settings) == ["voucher-operator", "1s", "8s", "5s"]
 
 
-async def test_whoever_is_cancelled_hears_it(own_database: Database) -> None:
+async def test_cancelled_calls_end(own_database: Database) -> None:
     """In a queue for connections, too, where a library may lose it: each is cancelled once, and ends."""
     async with open_ledger(own_database.runtime_url) as ledger:
 

@@ -33,7 +33,7 @@ NOTHING = {
 }
 
 
-async def test_credit_of_the_code_covers_all(ledger18: Ledger, database18: Database) -> None:
+async def test_credit_of_the_code_covers_the_order(ledger18: Ledger, database18: Database) -> None:
     await ledger18.put(terms())
     request = purchase_request(9_500, "code", "ahmed")
     result = await ledger18.purchase(request)
@@ -60,7 +60,7 @@ async def test_credit_of_the_code_covers_all(ledger18: Ledger, database18: Datab
     ]
 
 
-async def test_events_of_a_covered_order(ledger18: Ledger, database18: Database) -> None:
+async def test_covered_order_writes_its_events(ledger18: Ledger, database18: Database) -> None:
     await ledger18.put(terms())
     request = purchase_request(9_500, "CODE", "ahmed")
     purchase = await place_purchase(ledger18, request)
@@ -91,7 +91,7 @@ async def test_events_of_a_covered_order(ledger18: Ledger, database18: Database)
     ]
 
 
-async def test_part_covered(ledger18: Ledger, database18: Database) -> None:
+async def test_partly_covered_order_holds_credit_and_waits_for_payment(ledger18: Ledger, database18: Database) -> None:
     await ledger18.put(terms(credit_minor=10_000))
     await add_credit(database18, "ahmed", 1_000)
     request = purchase_request(50_000, "CODE", "ahmed")
@@ -133,7 +133,7 @@ ALLOWED = [
 ]
 
 
-async def test_the_card_pays_what_the_currency_allows(ledger18: Ledger, database18: Database) -> None:
+async def test_due_amount_follows_the_currency_rules(ledger18: Ledger, database18: Database) -> None:
     for n, (balance, total, step, minimum, held, due) in enumerate(ALLOWED):
         await add_credit(database18, f"user-{n}", balance)
         result = await ledger18.purchase(
@@ -147,7 +147,7 @@ async def test_the_card_pays_what_the_currency_allows(ledger18: Ledger, database
         assert await ledger18.balance(f"user-{n}") == balance - (held or 0)
 
 
-async def test_a_price_of_nothing(ledger18: Ledger, database18: Database) -> None:
+async def test_order_of_price_zero_is_completed(ledger18: Ledger, database18: Database) -> None:
     purchase = await place_purchase(ledger18, purchase_request(0, "", "ahmed", payable=False))
     assert (purchase.state, purchase.held_minor, purchase.due_minor) == (PurchaseState.COMPLETED, 0, 0)
     assert await row_counts(database18) == NOTHING | {
@@ -159,7 +159,7 @@ async def test_a_price_of_nothing(ledger18: Ledger, database18: Database) -> Non
     }
 
 
-async def test_only_the_balance(ledger18: Ledger, database18: Database) -> None:
+async def test_order_without_code_is_paid_from_the_balance(ledger18: Ledger, database18: Database) -> None:
     await add_credit(database18, "ahmed", 10_000)
     result = await ledger18.purchase(purchase_request(9_000, "", "ahmed", payable=False))
     assert (purchase_outcome(result), result.redeemed) == ("completed", None)
@@ -169,7 +169,7 @@ async def test_only_the_balance(ledger18: Ledger, database18: Database) -> None:
     assert await ledger18.balance("ahmed") == 1_000
 
 
-async def test_a_customer_keeps_tenant_and_address(ledger18: Ledger, database18: Database) -> None:
+async def test_order_does_not_change_tenant_and_email_of_the_customer(ledger18: Ledger, database18: Database) -> None:
     """They are those of the first checkout; the order has its own."""
     await add_credit(database18, "ahmed", 10_000, "first")
     purchase = await place_purchase(ledger18, purchase_request(9_000, "", "ahmed", any_tenant=True))
@@ -177,7 +177,7 @@ async def test_a_customer_keeps_tenant_and_address(ledger18: Ledger, database18:
     assert await rows(database18, "SELECT tenant_id, email FROM customers") == [("first", "first@example.com")]
 
 
-async def test_a_debt_that_the_go_service_made(database18: Database) -> None:
+async def test_negative_balance_holds_nothing(database18: Database) -> None:
     """Two of its checkouts at once can spend more than there is: nothing is held then, and `verify` tells of it."""
     async with open_ledger(database18.runtime_url) as ledger, GoService.connect(database18.owner_url) as go:
         await issue(database18, "TEN", 10)
@@ -196,7 +196,9 @@ async def test_a_debt_that_the_go_service_made(database18: Database) -> None:
         )
 
 
-async def test_unpayable_leaves_nothing(ledger18: Ledger, database18: Database) -> None:
+async def test_order_that_cannot_be_paid_leaves_no_rows_and_the_code_unused(
+    ledger18: Ledger, database18: Database
+) -> None:
     """The failure that started it all: a voucher of 10, an order of 50, no Stripe."""
     await issue(database18, "TEN", 10, max_redemptions=1)
     request = purchase_request(50_000, "TEN", "ahmed", payable=False)
@@ -219,7 +221,7 @@ async def test_unpayable_leaves_nothing(ledger18: Ledger, database18: Database) 
     assert await rows(database18, "SELECT outcome, uid FROM vouchers.redemption") == [("redeemed", "another")]
 
 
-async def test_unpayable_without_a_code_is_bound_to_its_uid(ledger18: Ledger, database18: Database) -> None:
+async def test_refusal_of_an_order_without_code_is_bound_to_the_uid(ledger18: Ledger, database18: Database) -> None:
     request = purchase_request(50_000, "", "ahmed", payable=False)
     assert purchase_outcome(await ledger18.purchase(request)) == "PaymentProcessorNotConfigured"
     assert await row_counts(database18) == NOTHING
@@ -228,7 +230,7 @@ async def test_unpayable_without_a_code_is_bound_to_its_uid(ledger18: Ledger, da
     assert (purchase.uid, purchase.due_minor) == ("another", 50_000)
 
 
-async def test_an_unpayable_one_takes_nothing_from_its_neighbours(ledger18: Ledger, database18: Database) -> None:
+async def test_order_that_cannot_be_paid_uses_nothing_of_its_batch(ledger18: Ledger, database18: Database) -> None:
     """It is judged first, and had it stayed, the only use of the code would be its own."""
     await issue(database18, "TEN", 10, max_redemptions=1)
     first = purchase_request(50_000, "TEN", "ahmed", payable=False)
@@ -243,7 +245,7 @@ async def test_an_unpayable_one_takes_nothing_from_its_neighbours(ledger18: Ledg
     assert await rows(database18, "SELECT user_id FROM customers") == [("sara",)]
 
 
-async def test_a_refused_code_stops_the_purchase(ledger18: Ledger, database18: Database) -> None:
+async def test_refused_code_refuses_the_order(ledger18: Ledger, database18: Database) -> None:
     await ledger18.put(terms("OVER"))
     await rows(database18, "UPDATE vouchers.terms SET valid_until = now() - interval '1 second'")
     await issue(database18, "OFF", active=False)
@@ -264,14 +266,14 @@ async def test_a_refused_code_stops_the_purchase(ledger18: Ledger, database18: D
     assert await row_counts(database18) == before
 
 
-async def test_a_code_that_was_redeemed_before(ledger18: Ledger, database18: Database) -> None:
+async def test_code_redeemed_before_refuses_the_order_but_balance_pays(ledger18: Ledger, database18: Database) -> None:
     await issue(database18)
     await ledger18.redeem(redeem_request(user="ahmed"))
     assert purchase_outcome(await ledger18.purchase(purchase_request(9_000, "CODE", "ahmed"))) == "AlreadyRedeemed"
     assert purchase_outcome(await ledger18.purchase(purchase_request(9_000, "", "ahmed"))) == "completed"
 
 
-async def test_a_voucher_on_its_way(ledger18: Ledger, database18: Database) -> None:
+async def test_provisional_refusal_of_an_order_is_not_kept(ledger18: Ledger, database18: Database) -> None:
     request = purchase_request(9_000, redeem=redeem_request("LATE", "ahmed", provisional=True))
     assert purchase_outcome(await ledger18.purchase(request)) == "VoucherNotFound"
     assert await rows(database18, "SELECT 1 FROM vouchers.redemption") == []
@@ -279,7 +281,7 @@ async def test_a_voucher_on_its_way(ledger18: Ledger, database18: Database) -> N
     assert purchase_outcome(await ledger18.purchase(request)) == "completed"
 
 
-async def test_a_request_asked_again(ledger18: Ledger, database18: Database) -> None:
+async def test_repeated_order_returns_the_first_purchase(ledger18: Ledger, database18: Database) -> None:
     await issue(database18)
     for request in (purchase_request(9_000, "CODE", "ahmed"), purchase_request(50_000, "", "sara")):
         first = await ledger18.purchase(request)
@@ -291,7 +293,7 @@ async def test_a_request_asked_again(ledger18: Ledger, database18: Database) -> 
     assert (await row_counts(database18))["orders"] == 2
 
 
-async def test_a_key_is_bound_for_ever(ledger18: Ledger, database18: Database) -> None:
+async def test_key_is_bound_to_its_first_request(ledger18: Ledger, database18: Database) -> None:
     """Whatever a key did before, with or without a code: it does nothing else."""
     await issue(database18)
     await issue(database18, "MORE")
@@ -317,7 +319,7 @@ async def test_a_key_is_bound_for_ever(ledger18: Ledger, database18: Database) -
     assert await row_counts(database18) == before
 
 
-async def test_what_cannot_be_stored_harms_no_neighbour(ledger18: Ledger, database18: Database) -> None:
+async def test_order_that_cannot_be_stored_fails_alone(ledger18: Ledger, database18: Database) -> None:
     good = purchase_request(0, "", "ahmed")
     with pytest.raises(RequestRejectedError):
         await ledger18.purchase(replace(good, plan_id="a\0b"))
@@ -327,7 +329,7 @@ async def test_what_cannot_be_stored_harms_no_neighbour(ledger18: Ledger, databa
     assert purchase_outcome(await ledger18.purchase(good)) == "completed"
 
 
-async def test_a_code_from_a_secret_is_in_no_event(ledger18: Ledger, database18: Database) -> None:
+async def test_events_contain_no_secret_code(ledger18: Ledger, database18: Database) -> None:
     await ledger18.put(terms("HUSH-1", from_secret=True, credit_minor=1_000))
     request = purchase_request(50_000, "HUSH-1", "ahmed")
     await place_purchase(ledger18, request)
@@ -351,7 +353,7 @@ async def test_a_code_from_a_secret_is_in_no_event(ledger18: Ledger, database18:
     assert "HUSH" not in str(await events(database18))
 
 
-async def test_issued_and_revoked_once(ledger18: Ledger, database18: Database) -> None:
+async def test_voucher_events_are_written_once_per_change(ledger18: Ledger, database18: Database) -> None:
     await ledger18.put(terms())
     await ledger18.put(terms())
     await ledger18.put(terms(generation=2, credit_minor=1_000))

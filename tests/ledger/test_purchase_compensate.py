@@ -43,7 +43,7 @@ async def entries(database: Database) -> list[tuple[Any, ...]]:
     )
 
 
-async def test_all_of_it_is_taken_back(ledger18: Ledger, database18: Database) -> None:
+async def test_compensation_reverses_hold_redemption_and_order(ledger18: Ledger, database18: Database) -> None:
     await ledger18.put(terms(max_redemptions=1, credit_minor=10_500))
     await add_credit(database18, "ahmed", 1_000)
     request = purchase_request(50_000, "CODE", "ahmed")
@@ -88,7 +88,7 @@ async def test_all_of_it_is_taken_back(ledger18: Ledger, database18: Database) -
     assert purchase_outcome(await ledger18.purchase(purchase_request(9_000, "CODE", "ahmed"))) == "completed"
 
 
-async def test_twice_and_by_two_at_once(ledger18: Ledger, database18: Database) -> None:
+async def test_repeated_compensation_reverses_once(ledger18: Ledger, database18: Database) -> None:
     await issue(database18)
     placed = await place_purchase(ledger18, purchase_request(50_000, "CODE", "ahmed"))
     async with open_ledger(database18.runtime_url) as other:
@@ -101,7 +101,7 @@ async def test_twice_and_by_two_at_once(ledger18: Ledger, database18: Database) 
     assert len(await events(database18, "redemption.rolled_back")) == 1
 
 
-async def test_only_a_pending_one_is_taken_back(ledger18: Ledger, database18: Database) -> None:
+async def test_compensation_changes_only_pending_purchases(ledger18: Ledger, database18: Database) -> None:
     """A customer who has the checkout URL may be about to pay."""
     await issue(database18)
     placed = await place_purchase(ledger18, purchase_request(50_000, "CODE", "ahmed"))
@@ -114,14 +114,14 @@ async def test_only_a_pending_one_is_taken_back(ledger18: Ledger, database18: Da
     await rows(database18, "UPDATE vouchers.purchase SET state = 'pending'")
 
 
-async def test_a_completed_one_stays(ledger18: Ledger, database18: Database) -> None:
+async def test_compensation_leaves_a_completed_purchase(ledger18: Ledger, database18: Database) -> None:
     await issue(database18)
     placed = await place_purchase(ledger18, purchase_request(9_000, "CODE", "ahmed"))
     assert await back(ledger18, placed) == placed
     assert await ledger18.compensate(Key("nobody/knows"), Reason.ABANDONED) is None
 
 
-async def test_without_a_code_and_without_a_hold(ledger18: Ledger, database18: Database) -> None:
+async def test_compensation_without_code_or_hold_releases_what_was_held(ledger18: Ledger, database18: Database) -> None:
     await add_credit(database18, "ahmed", 1_000)
     await back(ledger18, await place_purchase(ledger18, purchase_request(50_000, "", "ahmed")))
     assert await ledger18.balance("ahmed") == 1_000
@@ -135,7 +135,9 @@ async def test_without_a_code_and_without_a_hold(ledger18: Ledger, database18: D
     ]
 
 
-async def test_the_go_service_spent_the_credit_meanwhile(ledger18: Ledger, database18: Database) -> None:
+async def test_compensation_keeps_the_redemption_when_its_credit_was_spent(
+    ledger18: Ledger, database18: Database
+) -> None:
     """The hold is released, which pays its debt; what cannot be taken back without another debt stays."""
     await issue(database18)
     placed = await place_purchase(ledger18, purchase_request(50_000, "CODE", "ahmed"))
@@ -151,7 +153,7 @@ async def test_the_go_service_spent_the_credit_meanwhile(ledger18: Ledger, datab
     assert (data["released_minor"], data["credit_minor"]) == (10_000, 0)
 
 
-async def test_the_go_service_undid_it_meanwhile(ledger18: Ledger, database18: Database) -> None:
+async def test_compensation_after_go_undo_reverses_once(ledger18: Ledger, database18: Database) -> None:
     await issue(database18)
     placed = await place_purchase(ledger18, purchase_request(50_000, "CODE", "ahmed"))
     async with GoService.connect(database18.owner_url) as go:
@@ -161,7 +163,7 @@ async def test_the_go_service_undid_it_meanwhile(ledger18: Ledger, database18: D
     assert await rows(database18, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(0, 0)]
 
 
-async def test_the_code_is_gone_meanwhile(ledger18: Ledger) -> None:
+async def test_compensation_works_for_a_revoked_code(ledger18: Ledger) -> None:
     await ledger18.put(terms())
     placed = await place_purchase(ledger18, purchase_request(50_000, "CODE", "ahmed"))
     await ledger18.revoke((await ledger18.owners())[0])
@@ -169,7 +171,9 @@ async def test_the_code_is_gone_meanwhile(ledger18: Ledger) -> None:
     assert await ledger18.balance("ahmed") == 0
 
 
-async def test_against_a_checkout_that_is_noted_at_the_same_time(ledger18: Ledger, database18: Database) -> None:
+async def test_compensation_and_concurrent_session_note_exclude_each_other(
+    ledger18: Ledger, database18: Database
+) -> None:
     """One of the two comes first, and the other one leaves it so."""
     await issue(database18)
     placed = [await place_purchase(ledger18, purchase_request(50_000, "CODE")) for _ in range(12)]
@@ -188,7 +192,9 @@ async def test_against_a_checkout_that_is_noted_at_the_same_time(ledger18: Ledge
     assert {key for (key,) in noted} == {key for key, s in found.items() if s is PurchaseState.AWAITING_PAYMENT}
 
 
-async def test_against_purchases_of_the_same_customer(ledger18: Ledger, database18: Database) -> None:
+async def test_compensation_beside_orders_of_the_same_customer_keeps_the_balance(
+    ledger18: Ledger, database18: Database
+) -> None:
     """While holds come and go, nobody spends what is held, and nothing deadlocks for long."""
     await add_credit(database18, "ahmed", 10_000)
     await issue(database18, "MORE", 5)
@@ -205,7 +211,7 @@ async def test_against_purchases_of_the_same_customer(ledger18: Ledger, database
     assert await ledger18.balance("ahmed") == 10_000 + 5_000 * redeemed[0][0] - 12_000 * completed[0][0]
 
 
-async def test_what_is_noted(ledger18: Ledger) -> None:
+async def test_customer_and_session_are_noted_once(ledger18: Ledger) -> None:
     placed = await place_purchase(ledger18, purchase_request(50_000, "", "ahmed"))
     await ledger18.note_customer(placed.key, "cus_1")
     await ledger18.note_customer(placed.key, "cus_1")
@@ -223,14 +229,14 @@ async def test_what_is_noted(ledger18: Ledger) -> None:
         await ledger18.note_session(Key("nobody/knows"), "cs_3", "https://pay/3", EXPIRES)
 
 
-async def test_which_are_open(ledger18: Ledger) -> None:
+async def test_open_purchases_lists_pending_ones_oldest_first(ledger18: Ledger) -> None:
     first, second = [await place_purchase(ledger18, purchase_request(50_000)) for _ in range(2)]
     await place_purchase(ledger18, purchase_request(0))
     assert await ledger18.open_purchases(1) == [first]
     assert await ledger18.open_purchases(9) == [first, second]
 
 
-async def test_who_is_still_to_be_told(ledger18: Ledger, database18: Database) -> None:
+async def test_undelivered_ends_are_listed_until_delivered(ledger18: Ledger, database18: Database) -> None:
     """An end at once, and again after each pause until it is delivered; the next end anew; no other's."""
     placed = await place_purchase(ledger18, purchase_request(50_000))
 
@@ -250,7 +256,7 @@ async def test_who_is_still_to_be_told(ledger18: Ledger, database18: Database) -
     assert await owed() == [placed.key]
 
 
-async def test_a_deadline_by_the_ledgers_clock(ledger18: Ledger) -> None:
+async def test_deadline_is_judged_by_the_ledger_clock(ledger18: Ledger) -> None:
     request = purchase_request(50_000, deadline_seconds=0)
     await place_purchase(ledger18, request)
     assert [p.overdue for p in (await ledger18.purchase_of(request.key),) if p] == [True]

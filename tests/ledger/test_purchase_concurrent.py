@@ -20,7 +20,7 @@ from voucher_operator.ledger.purchase.types import PurchaseResult
 from voucher_operator.ledger.redemption.redeem import held
 
 
-async def test_the_same_credit_is_never_spent_twice(ledger18: Ledger, database18: Database) -> None:
+async def test_credit_is_spent_once_by_sixty_concurrent_orders(ledger18: Ledger, database18: Database) -> None:
     """Sixty orders of two customers through three operators: the credit pays for seven each, the card for the rest."""
     for user in ("ahmed", "sara"):
         await add_credit(database18, user, 70_500)
@@ -36,7 +36,7 @@ async def test_the_same_credit_is_never_spent_twice(ledger18: Ledger, database18
     assert [await ledger18.balance(user) for user in ("ahmed", "sara")] == [0, 0]
 
 
-async def test_one_key_through_many_operators(ledger18: Ledger, database18: Database) -> None:
+async def test_same_key_through_many_operators_is_placed_once(ledger18: Ledger, database18: Database) -> None:
     await issue(database18, max_redemptions=1)
     for request in (
         purchase_request(50_000, "CODE", "ahmed"),
@@ -51,7 +51,7 @@ async def test_one_key_through_many_operators(ledger18: Ledger, database18: Data
     assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(1,)]
 
 
-async def test_a_cap_among_buyers_and_redeemers(ledger18: Ledger, database18: Database) -> None:
+async def test_cap_is_exact_for_orders_and_redemptions_together(ledger18: Ledger, database18: Database) -> None:
     """Both ways lock the code; those whom nobody can let pay take nothing from the others."""
     await issue(database18, max_redemptions=40)
     async with open_ledger(database18.runtime_url) as other:
@@ -70,7 +70,7 @@ async def test_a_cap_among_buyers_and_redeemers(ledger18: Ledger, database18: Da
 
 
 @pytest.mark.parametrize("able", [0, 1])
-async def test_many_whom_a_code_with_a_small_cap_does_not_help(
+async def test_orders_that_cannot_be_paid_are_refused_in_few_transactions(
     ledger18: Ledger, database18: Database, monkeypatch: pytest.MonkeyPatch, able: int
 ) -> None:
     """What one of them cannot use comes free for the next: they are refused together, not in a transaction each."""
@@ -93,7 +93,7 @@ async def test_many_whom_a_code_with_a_small_cap_does_not_help(
     assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(able,)]
 
 
-async def test_beside_the_go_service(database18: Database) -> None:
+async def test_orders_beside_the_go_service_never_overspend(database18: Database) -> None:
     """It does not lock: it may spend more than there is, but ours never do, and `verify` names who is in debt."""
     for user in ("ahmed", "sara"):
         await add_credit(database18, user, 100_000)
@@ -120,7 +120,7 @@ async def test_beside_the_go_service(database18: Database) -> None:
         assert [v.invariant for v in await verify(database18.admin_url)] == ["balance"] * len(negative)
 
 
-async def test_what_another_session_spends_before_the_lock_counts(ledger18: Ledger, database18: Database) -> None:
+async def test_spend_before_the_customer_lock_is_seen(ledger18: Ledger, database18: Database) -> None:
     """The balance is read by a statement that begins after the lock is held."""
     customer = await add_credit(database18, "ahmed", 10_000)
     async with holding(database18, "SELECT 1 FROM customers WHERE id = %s FOR NO KEY UPDATE", customer) as spender:
@@ -136,7 +136,7 @@ async def test_what_another_session_spends_before_the_lock_counts(ledger18: Ledg
 
 
 @pytest.mark.parametrize(("lock", "redeeming"), [("FOR UPDATE", {"ahmed"}), ("FOR NO KEY UPDATE", set())])
-async def test_who_is_held_is_seen(database18: Database, lock: str, redeeming: set[str]) -> None:
+async def test_locked_customers_are_detected(database18: Database, lock: str, redeeming: set[str]) -> None:
     """Or else nobody is set apart, and all who buy beside them wait. A redemption waits for the heavier lock alone."""
     await add_credit(database18, "sara", 0)
     customer = await add_credit(database18, "ahmed", 10_000)
@@ -154,7 +154,7 @@ async def test_who_is_held_is_seen(database18: Database, lock: str, redeeming: s
 
 
 @pytest.mark.parametrize("lock", ["FOR UPDATE", "FOR NO KEY UPDATE"])
-async def test_a_customer_who_is_locked_holds_up_nobody_else(ledger18: Ledger, database18: Database, lock: str) -> None:
+async def test_locked_customer_does_not_block_other_orders(ledger18: Ledger, database18: Database, lock: str) -> None:
     customer = await add_credit(database18, "ahmed", 10_000)
     async with holding(database18, f"SELECT 1 FROM customers WHERE id = %s {lock}", customer) as holder:
         stuck = asyncio.create_task(ledger18.purchase(purchase_request(8_000, "", "ahmed")))

@@ -9,7 +9,7 @@ from tests.ledger.purchase_rows import place
 from voucher_operator.ledger.purchase.types import PurchaseState
 
 
-async def test_namespaces_take_turns(database: Database) -> None:
+async def test_undelivered_ends_alternate_between_namespaces(database: Database) -> None:
     """What one cannot have delivered keeps no other waiting; what has just ended comes first."""
     ages = {"big/1": 60, "big/2": 50, "big/3": 40, "big/new": 0, "small/1": 30, "other/1": 90}
     for key, minutes in ages.items():
@@ -38,7 +38,7 @@ async def test_namespaces_take_turns(database: Database) -> None:
         ]
 
 
-async def test_an_end_that_somebody_holds_is_left_to_the_next_look(database: Database) -> None:
+async def test_locked_end_is_left_to_the_next_call(database: Database) -> None:
     placed = [await place(database, PurchaseState.COMPLETED, user=user) for user in "ab"]
     await rows(database, "UPDATE vouchers.purchase SET settled_at = clock_timestamp()")
     async with open_ledger(database.runtime_url) as ledger:

@@ -52,7 +52,7 @@ async def test_credit_of_another_tenants_customer_is_not_spent(
     assert purchase_outcome(await ledger.purchase(purchase_request(9_000, "", "ahmed"))) == "completed"
 
 
-async def test_code_of_the_same_request_is_not_used_up(ledger: Ledger, database: Database) -> None:
+async def test_code_of_a_mismatched_request_is_not_used(ledger: Ledger, database: Database) -> None:
     """Its credit would be the customer's, and spent for another tenant at once."""
     await issue(database, "TEN", 10, max_redemptions=1)
     await add_credit(database, "ahmed", 0)
@@ -63,7 +63,9 @@ async def test_code_of_the_same_request_is_not_used_up(ledger: Ledger, database:
     assert purchase_outcome(await ledger.purchase(purchase_request(9_000, "TEN", "ahmed"))) == "completed"
 
 
-async def test_customer_whom_the_go_service_made_is_that_of_its_checkout(ledger: Ledger, database: Database) -> None:
+async def test_customer_created_by_the_go_service_has_the_tenant_of_its_checkout(
+    ledger: Ledger, database: Database
+) -> None:
     await issue(database, "TEN", 10)
     async with GoService.connect(database.owner_url) as go:
         await go.redeem(await go.customer("ahmed", "kestrel"), "TEN")
@@ -75,7 +77,7 @@ async def test_customer_whom_the_go_service_made_is_that_of_its_checkout(ledger:
     )
 
 
-async def test_setting_lets_credit_be_spent_for_any_tenant(ledger: Ledger, database: Database) -> None:
+async def test_any_tenant_setting_allows_spending_for_another_tenant(ledger: Ledger, database: Database) -> None:
     await add_credit(database, "ahmed", 10_000)
     purchase = await place_purchase(ledger, stranger(any_tenant=True))
     assert (purchase.state, purchase.held_minor, purchase.tenant_id) == (PurchaseState.COMPLETED, 9_000, "stranger")
@@ -92,7 +94,7 @@ async def test_card_alone_pays_for_any_tenant(ledger: Ledger, database: Database
     assert purchase_outcome(await ledger.purchase(stranger(9_000, payable=False))) == "PaymentProcessorNotConfigured"
 
 
-async def test_new_customer_is_that_of_the_first_request(ledger: Ledger, database: Database) -> None:
+async def test_new_customer_has_the_tenant_of_the_first_request(ledger: Ledger, database: Database) -> None:
     await issue(database, "TEN", 10)
     assert purchase_outcome(await ledger.purchase(stranger(9_000, "TEN"))) == "completed"
     assert await rows(database, "SELECT tenant_id FROM customers") == [("stranger",)]
@@ -107,9 +109,7 @@ async def test_redemption_without_an_order_is_not_refused(ledger: Ledger, databa
     assert await rows(database, "SELECT tenant_id FROM customers") == [("tenant",)]
 
 
-async def test_key_that_has_bought_keeps_its_answer_whatever_the_setting_says_now(
-    ledger: Ledger, database: Database
-) -> None:
+async def test_placed_order_is_replayed_after_the_setting_changed(ledger: Ledger, database: Database) -> None:
     await add_credit(database, "ahmed", 10_000)
     request = stranger(any_tenant=True)
     first = await place_purchase(ledger, request)
@@ -121,7 +121,7 @@ async def test_key_that_has_bought_keeps_its_answer_whatever_the_setting_says_no
         assert (result.purchase, result.replayed) == (first, True)
 
 
-async def test_refusal_is_bound_to_the_object(ledger: Ledger, database: Database) -> None:
+async def test_refusal_is_replayed_for_the_same_uid_only(ledger: Ledger, database: Database) -> None:
     """Created anew after the setting has changed it is judged anew."""
     await add_credit(database, "ahmed", 10_000)
     request = stranger()
@@ -131,9 +131,7 @@ async def test_refusal_is_bound_to_the_object(ledger: Ledger, database: Database
     assert purchase_outcome(await ledger.purchase(with_redeem_changes(allowed, uid="another"))) == "completed"
 
 
-async def test_tenant_that_changes_while_the_order_waits_for_the_customer_counts(
-    ledger: Ledger, database: Database
-) -> None:
+async def test_tenant_is_read_after_the_customer_lock(ledger: Ledger, database: Database) -> None:
     """It is read by the statement that spends, after the lock."""
     customer = await add_credit(database, "ahmed", 10_000)
     await rows(database, "UPDATE customers SET tenant_id = 'stranger' WHERE id = %s", customer)
@@ -146,7 +144,7 @@ async def test_tenant_that_changes_while_the_order_waits_for_the_customer_counts
     [(9_000, MISMATCH, {}), (50_000, MISMATCH, {}), (10_100, Reason.INVALID_ORDER.value, {"minimum_minor": 20_000})],
     ids=["credit pays all", "credit pays a part", "card cannot pay so little"],
 )
-async def test_many_whom_a_code_with_a_small_cap_does_not_help_are_refused_together(
+async def test_mismatched_orders_are_refused_in_few_transactions(
     ledger18: Ledger,
     database18: Database,
     monkeypatch: pytest.MonkeyPatch,
@@ -173,7 +171,7 @@ async def test_many_whom_a_code_with_a_small_cap_does_not_help_are_refused_toget
     assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(0,)]
 
 
-async def test_one_whom_the_card_pays_for_gets_the_use_that_comes_free(ledger18: Ledger, database18: Database) -> None:
+async def test_order_paid_by_card_alone_gets_the_freed_use(ledger18: Ledger, database18: Database) -> None:
     """Its tenant does not matter, for the card's least amount is all of the price."""
     await issue(database18, "TEN", 10, max_redemptions=1)
     await issue(database18, "SMALL", 0, credit_minor=100, max_redemptions=1)
@@ -187,7 +185,7 @@ async def test_one_whom_the_card_pays_for_gets_the_use_that_comes_free(ledger18:
 
 @pytest.mark.parametrize("mismatched", [False, True])
 @pytest.mark.parametrize("payable", [False, True])
-async def test_request_foretells_what_the_statement_decides(
+async def test_python_rule_agrees_with_the_statement(
     ledger18: Ledger, database18: Database, payable: bool, mismatched: bool
 ) -> None:
     """The rule is there twice, for a code that comes free is not yet in the balance that the statement sees."""

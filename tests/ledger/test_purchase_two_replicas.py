@@ -112,9 +112,7 @@ async def test_two_replicas_with_one_batch_wait_for_each_other_without_deadlock(
             assert seen == [f"{REFUSED} pending"] * 2, steps
 
 
-async def test_key_that_is_redeemed_without_the_order_meanwhile_is_refused_as_taken(
-    ledger: Ledger, database: Database
-) -> None:
+async def test_key_redeemed_without_the_order_is_a_conflict(ledger: Ledger, database: Database) -> None:
     """The Redemption was created anew without its order; one replica still has the old one."""
     await issue(database, "CODE", 10)
     seen = Counter[tuple[str, ...]]()
@@ -127,7 +125,7 @@ async def test_key_that_is_redeemed_without_the_order_meanwhile_is_refused_as_ta
     assert set(seen) == {(REFUSED, "redeemed"), ("IdempotencyConflict", "redeemed")}
 
 
-async def test_two_replicas_race_for_one_key_that_nobody_can_pay(ledger18: Ledger, database18: Database) -> None:
+async def test_concurrent_unpayable_orders_of_one_key_leave_no_rows(ledger18: Ledger, database18: Database) -> None:
     await issue(database18, "CODE", 10)
     seen = Counter[str]()
     async with open_ledger(database18.runtime_url) as other:

@@ -30,7 +30,7 @@ async def _left(database: Database) -> list[int]:
     return [n for (n,) in await rows(database, "SELECT (data ->> 'n')::integer FROM vouchers.outbox ORDER BY seq")]
 
 
-async def test_only_what_is_old_and_was_published(database18: Database) -> None:
+async def test_purge_deletes_only_old_published_events(database18: Database) -> None:
     await rows(database18, EVENT, [1, 2, 3, 4], ["31 days", "29 days", None, "1 year"])
     async with open_ledger(database18.runtime_url) as ledger:
         await ledger.purge()
@@ -39,7 +39,7 @@ async def test_only_what_is_old_and_was_published(database18: Database) -> None:
         assert waits.data == {"n": 3}
 
 
-async def test_what_was_told_long_ago_and_needs_nobody(database18: Database) -> None:
+async def test_purge_deletes_only_old_settled_webhook_events(database18: Database) -> None:
     await rows(database18, TOLD, ["applied", "unknown", "foreign", "no_change", "mismatch"], ["91 days", "89 days"])
     async with open_ledger(database18.runtime_url) as ledger:
         await ledger.purge()
@@ -48,7 +48,9 @@ async def test_what_was_told_long_ago_and_needs_nobody(database18: Database) -> 
     assert left == young | {"mismatch 91 days"}
 
 
-async def test_nothing_old_is_left_after_one_pass(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_purge_deletes_all_old_rows_in_small_transactions(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However much there is, each transaction is small."""
     monkeypatch.setattr(outbox, "_AT_ONCE", 2)
     await rows(database, EVENT, list(range(6)), ["31 days", "40 days", "35 days", "29 days", None, "40 days"])
@@ -60,7 +62,9 @@ async def test_nothing_old_is_left_after_one_pass(database: Database, monkeypatc
     assert told == [(6,)]
 
 
-async def test_a_pass_ends_in_time_and_the_next_goes_on(database18: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_purge_stops_at_its_time_limit_and_continues_next_time(
+    database18: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(outbox, "_AT_ONCE", 2)
     await rows(database18, EVENT, list(range(5)), ["40 days"] * 5)
     async with open_ledger(database18.runtime_url) as ledger:
@@ -69,9 +73,7 @@ async def test_a_pass_ends_in_time_and_the_next_goes_on(database18: Database, mo
             assert len(await _left(database18)) == number
 
 
-async def test_an_old_event_that_somebody_holds_is_left_to_the_next_pass(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_locked_event_is_purged_next_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "_AT_ONCE", 2)
     await rows(database, EVENT, list(range(5)), [f"{days} days" for days in (50, 49, 48, 47, 46)])
     async with open_ledger(database.runtime_url) as ledger:
@@ -82,7 +84,7 @@ async def test_an_old_event_that_somebody_holds_is_left_to_the_next_pass(
         assert await _left(database) == []
 
 
-async def test_the_ledger_stays_sound(database18: Database) -> None:
+async def test_purged_ledger_stays_consistent(database18: Database) -> None:
     """A copy of what is forgotten changes nothing: the purchase itself knows."""
     for state in PurchaseState:
         await place(database18, state, user=state)
@@ -103,7 +105,7 @@ async def test_the_ledger_stays_sound(database18: Database) -> None:
     assert await verify(database18.owner_url) == []
 
 
-async def test_a_young_purchase_still_needs_its_event(database18: Database) -> None:
+async def test_verify_requires_the_event_of_a_recent_purchase(database18: Database) -> None:
     await place(database18, PurchaseState.COMPLETED)
     await rows(database18, AGE.format(age="28 days"))
     await rows(database18, "DELETE FROM vouchers.outbox")

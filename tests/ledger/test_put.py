@@ -30,7 +30,7 @@ def second(**changes: Any) -> VoucherTerms:
     return terms(**(named | changes))
 
 
-async def test_issue(ledger: Ledger, database: Database) -> None:
+async def test_put_of_new_terms_issues_the_code(ledger: Ledger, database: Database) -> None:
     result = await ledger.put(terms(max_redemptions=50))
     assert (result.outcome, result.corrected, result.displaced) == (PutOutcome.ISSUED, (), None)
     assert (result.counters.uid, result.counters.state, result.counters.drifted) == (
@@ -42,7 +42,7 @@ async def test_issue(ledger: Ledger, database: Database) -> None:
     assert await ledger.owners() == [FIRST]
 
 
-async def test_the_same_terms_write_nothing(ledger: Ledger, database: Database) -> None:
+async def test_put_of_the_same_terms_writes_nothing(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
     versions = "SELECT p.xmin, t.xmin FROM promo_codes p JOIN vouchers.terms t USING (code)"
     before = await rows(database, versions)
@@ -62,7 +62,7 @@ async def test_the_same_terms_write_nothing(ledger: Ledger, database: Database) 
         {},
     ],
 )
-async def test_a_new_generation_is_an_update(ledger: Ledger, change: dict[str, Any]) -> None:
+async def test_put_of_a_new_generation_updates(ledger: Ledger, change: dict[str, Any]) -> None:
     await ledger.put(terms())
     changed = terms(generation=2, **change)
     result = await ledger.put(changed)
@@ -70,7 +70,7 @@ async def test_a_new_generation_is_an_update(ledger: Ledger, change: dict[str, A
     assert (await ledger.put(changed)).outcome is PutOutcome.UNCHANGED
 
 
-async def test_an_update_counts_for_later_redemptions_only(ledger: Ledger) -> None:
+async def test_changed_credit_applies_to_later_redemptions_only(ledger: Ledger) -> None:
     await ledger.put(terms(credit_minor=10_000))
     await ledger.redeem(redeem_request(user="ahmed"))
     await ledger.put(terms(credit_minor=20_000, generation=2))
@@ -80,7 +80,7 @@ async def test_an_update_counts_for_later_redemptions_only(ledger: Ledger) -> No
     assert (counted.times_redeemed, counted.granted_minor) == (2, 30_000)
 
 
-async def test_a_replica_with_an_old_generation_changes_nothing(ledger: Ledger, database: Database) -> None:
+async def test_put_of_an_old_generation_changes_nothing(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms(generation=5, credit_minor=5_000))
     assert (await ledger.put(terms(generation=4))).outcome is PutOutcome.UNCHANGED
     assert await rows(database, "SELECT credit_minor FROM promo_codes") == [(5_000,)]
@@ -112,7 +112,7 @@ async def test_drift_is_corrected(ledger: Ledger, database: Database, edit: str,
     assert await rows(database, PROMO) == [("CODE", 25, 25_500, "a voucher", True, 0, None)]
 
 
-async def test_counters_are_no_drift(ledger: Ledger, database: Database) -> None:
+async def test_counter_changes_are_not_drift(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
     await ledger.redeem(redeem_request())
     async with GoService.connect(database.owner_url) as go:
@@ -122,14 +122,14 @@ async def test_counters_are_no_drift(ledger: Ledger, database: Database) -> None
     assert (result.counters.times_redeemed, result.counters.granted_minor) == (2, 51_000)
 
 
-async def test_no_cap_in_the_old_way_is_no_drift(ledger: Ledger, database: Database) -> None:
+async def test_negative_cap_of_the_go_service_is_not_drift(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
     await rows(database, "UPDATE promo_codes SET max_redemptions = -1")
     result = await ledger.put(terms())
     assert (result.outcome, result.counters.max_redemptions) == (PutOutcome.UNCHANGED, 0)
 
 
-async def test_a_lone_legacy_row_is_adopted_counter_and_all(ledger: Ledger, database: Database) -> None:
+async def test_single_legacy_row_is_adopted_with_its_counter(ledger: Ledger, database: Database) -> None:
     async with GoService.connect(database.owner_url) as go:
         await go.issue(" code ", 3, max_redemptions=5)
         await go.redeem(await go.customer("ahmed"), " code ")
@@ -140,7 +140,7 @@ async def test_a_lone_legacy_row_is_adopted_counter_and_all(ledger: Ledger, data
     assert (await ledger.put(terms(max_redemptions=5))).outcome is PutOutcome.UNCHANGED
 
 
-async def test_the_normal_spelling_is_followed_when_it_turns_up(ledger: Ledger, database: Database) -> None:
+async def test_voucher_moves_to_the_normal_spelling_when_it_appears(ledger: Ledger, database: Database) -> None:
     await issue(database, "code")
     await ledger.put(terms())
     await issue(database, "CODE", 1)
@@ -154,7 +154,7 @@ async def test_the_normal_spelling_is_followed_when_it_turns_up(ledger: Ledger, 
     assert await ledger.counters() == []
 
 
-async def test_of_two_other_spellings_none_is_adopted(ledger: Ledger, database: Database) -> None:
+async def test_two_other_spellings_are_not_adopted(ledger: Ledger, database: Database) -> None:
     await issue(database, "code", 1)
     await issue(database, "Code", 2)
     await ledger.put(terms())
@@ -166,7 +166,7 @@ async def test_of_two_other_spellings_none_is_adopted(ledger: Ledger, database: 
     assert (await ledger.redeem(redeem_request("code"))).credit_minor == 25_500
 
 
-async def test_revoke_and_bring_back(ledger: Ledger, database: Database) -> None:
+async def test_revoked_code_is_reissued_with_its_counter(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
     await ledger.redeem(redeem_request())
     assert await ledger.revoke(FIRST)
@@ -183,14 +183,14 @@ async def test_revoke_and_bring_back(ledger: Ledger, database: Database) -> None
     assert redeem_outcome(await ledger.redeem(redeem_request())) == "redeemed"
 
 
-async def test_revoke_of_a_row_that_somebody_deleted(ledger: Ledger, database: Database) -> None:
+async def test_revoke_of_a_deleted_row_succeeds(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
     await rows(database, "DELETE FROM promo_codes")
     assert await ledger.revoke(FIRST)
     assert await ledger.owners() == []
 
 
-async def test_the_older_voucher_keeps_its_code(ledger: Ledger, database: Database) -> None:
+async def test_older_voucher_keeps_its_code(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
     before = await rows(database, PROMO)
     with pytest.raises(CodeConflictError) as error:
@@ -202,7 +202,7 @@ async def test_the_older_voucher_keeps_its_code(ledger: Ledger, database: Databa
     assert await ledger.owners() == [FIRST]
 
 
-async def test_an_older_voucher_that_comes_later_takes_the_code(ledger: Ledger) -> None:
+async def test_older_voucher_takes_the_code_from_a_newer_one(ledger: Ledger) -> None:
     newer = second()
     await ledger.put(newer)
     await ledger.redeem(redeem_request())
@@ -218,14 +218,14 @@ async def test_an_older_voucher_that_comes_later_takes_the_code(ledger: Ledger) 
     assert await ledger.owners() == [FIRST]
 
 
-async def test_of_the_same_age_the_name_decides(ledger: Ledger) -> None:
+async def test_name_decides_between_vouchers_of_the_same_age(ledger: Ledger) -> None:
     await ledger.put(terms())
     assert (await ledger.put(second(created_at=terms().created_at, name="a"))).displaced == FIRST
     with pytest.raises(CodeConflictError):
         await ledger.put(terms())
 
 
-async def test_a_successor_of_the_same_name(ledger: Ledger) -> None:
+async def test_recreated_voucher_keeps_the_code_and_counter(ledger: Ledger) -> None:
     """Its predecessor's deletion was never seen; its late revoke does no harm."""
     await ledger.put(terms())
     await ledger.redeem(redeem_request())
@@ -235,14 +235,14 @@ async def test_a_successor_of_the_same_name(ledger: Ledger) -> None:
     assert redeem_outcome(await ledger.redeem(redeem_request())) == "redeemed"
 
 
-async def test_a_revoked_code_is_free(ledger: Ledger) -> None:
+async def test_revoked_code_can_be_issued_by_another_voucher(ledger: Ledger) -> None:
     await ledger.put(terms())
     await ledger.revoke(FIRST)
     result = await ledger.put(second())
     assert (result.outcome, result.displaced) == (PutOutcome.ISSUED, None)
 
 
-async def test_a_voucher_keeps_its_code(ledger: Ledger, database: Database) -> None:
+async def test_change_of_the_code_is_refused(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
     with pytest.raises(CodeChangedError) as error:
         await ledger.put(terms("OTHER", generation=2))
@@ -251,19 +251,19 @@ async def test_a_voucher_keeps_its_code(ledger: Ledger, database: Database) -> N
     assert await rows(database, "SELECT code FROM promo_codes") == [("CODE",)]
 
 
-async def test_another_currency(ledger: Ledger, database: Database) -> None:
+async def test_another_currency_is_refused(ledger: Ledger, database: Database) -> None:
     with pytest.raises(CurrencyMismatchError, match="OMR"):
         await ledger.put(terms(currency="USD"))
     assert await rows(database, "SELECT 1 FROM promo_codes") == []
 
 
 @pytest.mark.parametrize("change", [{"description": "a\0b"}, {"credit_minor": 2**62}])
-async def test_what_cannot_be_stored_is_rejected(ledger: Ledger, change: dict[str, Any]) -> None:
+async def test_terms_that_cannot_be_stored_are_rejected(ledger: Ledger, change: dict[str, Any]) -> None:
     with pytest.raises(RequestRejectedError):
         await ledger.put(terms(**change))
 
 
-async def test_states_by_the_clock_of_postgresql(ledger: Ledger, database: Database) -> None:
+async def test_states_follow_the_clock_of_postgresql(ledger: Ledger, database: Database) -> None:
     now = (await ledger.info()).now
     hour = timedelta(hours=1)
     wanted: dict[str, tuple[dict[str, Any], VoucherState]] = {
@@ -284,7 +284,7 @@ async def test_states_by_the_clock_of_postgresql(ledger: Ledger, database: Datab
     assert await ledger.revoke(VoucherOwner("GONE", "billing", "gone"))
 
 
-async def test_two_vouchers_race_for_a_new_code(ledger: Ledger, database: Database) -> None:
+async def test_concurrent_issue_of_one_code_ends_with_the_older_voucher(ledger: Ledger, database: Database) -> None:
     async with open_ledger(database.runtime_url) as other:
         for n in range(10):
             older = terms(f"RACE-{n}", uid=f"older-{n}", name=f"older-{n}")
@@ -294,7 +294,7 @@ async def test_two_vouchers_race_for_a_new_code(ledger: Ledger, database: Databa
     assert {owner.name for owner in await ledger.owners()} == {f"older-{n}" for n in range(10)}
 
 
-async def test_replicas_put_the_same_voucher_at_once(ledger: Ledger, database: Database) -> None:
+async def test_concurrent_put_of_one_voucher_issues_once(ledger: Ledger, database: Database) -> None:
     async with open_ledger(database.runtime_url) as other:
         results = await asyncio.gather(*(door.put(terms()) for door in (ledger, other) * 4))
     assert sorted(result.outcome for result in results) == ["issued"] + ["unchanged"] * 7

@@ -13,7 +13,7 @@ from voucher_operator.resources.errors import RequestRejectedError
 from voucher_operator.resources.reasons import Reason
 
 
-async def test_a_grant_writes_every_table_once(ledger: Ledger, database: Database) -> None:
+async def test_grant_writes_each_table_once(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms(credit_minor=25_500))
     asked = redeem_request(user="ahmed", tenant_id="kestrel", email="ahmed@example.com")
     result = await ledger.redeem(asked)
@@ -36,7 +36,7 @@ async def test_a_grant_writes_every_table_once(ledger: Ledger, database: Databas
     ) == [(asked.key, asked.request_hash, asked.uid, "redeemed", "ahmed", 25_500, result.decided_at, 25_500)]
 
 
-async def test_balance_and_entries(ledger: Ledger, database: Database) -> None:
+async def test_balance_and_entries_show_all_grants(ledger: Ledger, database: Database) -> None:
     await issue(database, "ONE", 10)
     await issue(database, "TWO", 1, credit_minor=1_999)
     assert await ledger.balance("ahmed") == 0
@@ -51,7 +51,7 @@ async def test_balance_and_entries(ledger: Ledger, database: Database) -> None:
     assert [e.reason for e in await ledger.entries("ahmed", limit=1)] == ["promo:TWO"]
 
 
-async def test_entries_of_one_moment_come_in_one_order(ledger: Ledger, database: Database) -> None:
+async def test_entries_of_the_same_time_have_a_stable_order(ledger: Ledger, database: Database) -> None:
     await issue(database)
     await ledger.redeem(redeem_request(user="ahmed"))
     await rows(
@@ -65,20 +65,20 @@ async def test_entries_of_one_moment_come_in_one_order(ledger: Ledger, database:
         assert [e.id for e in await ledger.entries("ahmed", limit)] == found[:limit]
 
 
-async def test_a_customer_keeps_tenant_and_email(ledger: Ledger, database: Database) -> None:
+async def test_redemption_does_not_change_tenant_and_email_of_the_customer(ledger: Ledger, database: Database) -> None:
     await rows(database, "INSERT INTO customers (user_id, tenant_id, email) VALUES ('ahmed', 'first', 'a@example.com')")
     await issue(database)
     await ledger.redeem(redeem_request(user="ahmed", tenant_id="second", email="b@example.com"))
     assert await rows(database, "SELECT tenant_id, email FROM customers") == [("first", "a@example.com")]
 
 
-async def test_a_refused_request_makes_no_customer(ledger: Ledger, database: Database) -> None:
+async def test_refused_request_creates_no_customer(ledger: Ledger, database: Database) -> None:
     await issue(database, active=False)
     await ledger.redeem(redeem_request())
     assert await rows(database, "SELECT 1 FROM customers") == []
 
 
-async def test_unknown_and_revoked_codes_look_the_same(ledger: Ledger, database: Database) -> None:
+async def test_unknown_and_revoked_codes_get_the_same_result(ledger: Ledger, database: Database) -> None:
     await issue(database, "REVOKED", deleted_at=datetime(2026, 1, 1, tzinfo=UTC), active=False)
     await issue(database, "  ")
     answers = await in_one_batch(ledger, [redeem_request(code) for code in ("UNKNOWN", "REVOKED", "", " \t")])
@@ -89,7 +89,7 @@ async def test_unknown_and_revoked_codes_look_the_same(ledger: Ledger, database:
     assert recorded == [(None, None, "VoucherNotFound")]
 
 
-async def test_a_provisional_refusal_is_not_kept(ledger: Ledger, database: Database) -> None:
+async def test_provisional_refusal_is_not_kept(ledger: Ledger, database: Database) -> None:
     early = redeem_request("LATE", provisional=True)
     assert redeem_outcome(await ledger.redeem(early)) == "VoucherNotFound"
     assert await rows(database, "SELECT 1 FROM vouchers.redemption") == []
@@ -103,7 +103,7 @@ async def test_any_other_provisional_refusal_is_kept(ledger: Ledger, database: D
     assert await rows(database, "SELECT reason, code FROM vouchers.redemption") == [("VoucherInactive", "CODE")]
 
 
-async def test_inactive(ledger: Ledger, database: Database) -> None:
+async def test_inactive_code_is_refused(ledger: Ledger, database: Database) -> None:
     await issue(database, active=False)
     assert redeem_outcome(await ledger.redeem(redeem_request())) == "VoucherInactive"
 
@@ -116,19 +116,21 @@ async def test_inactive(ledger: Ledger, database: Database) -> None:
         (None, timedelta(hours=-1), "VoucherExpired"),
     ],
 )
-async def test_window(ledger: Ledger, begins: timedelta | None, ends: timedelta | None, answer: str) -> None:
+async def test_validity_window_is_inclusive(
+    ledger: Ledger, begins: timedelta | None, ends: timedelta | None, answer: str
+) -> None:
     now = (await ledger.info()).now
     await ledger.put(terms(valid_from=begins and now + begins, valid_until=ends and now + ends))
     assert redeem_outcome(await ledger.redeem(redeem_request())) == answer
 
 
-async def test_the_window_of_revoked_terms_does_not_count(ledger: Ledger, database: Database) -> None:
+async def test_window_of_revoked_terms_is_ignored(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms(valid_until=datetime(2020, 1, 1, tzinfo=UTC)))
     await rows(database, "UPDATE vouchers.terms SET revoked_at = now()")
     assert redeem_outcome(await ledger.redeem(redeem_request())) == "redeemed"
 
 
-async def test_the_order_of_refusals(ledger: Ledger) -> None:
+async def test_refusal_reasons_have_a_fixed_priority(ledger: Ledger) -> None:
     """Inactive before the window, the window before an earlier use, an earlier use before the cap."""
     live = terms(max_redemptions=1)
     await ledger.put(live)
@@ -142,7 +144,7 @@ async def test_the_order_of_refusals(ledger: Ledger) -> None:
     assert redeem_outcome(await ledger.redeem(redeem_request(user="ahmed"))) == "VoucherInactive"
 
 
-async def test_the_cap_goes_by_arrival(ledger: Ledger, database: Database) -> None:
+async def test_cap_is_used_in_order_of_arrival(ledger: Ledger, database: Database) -> None:
     await issue(database, "CAPPED", max_redemptions=3, times_redeemed=0)
     await issue(database, "OTHER", max_redemptions=1)
     batch = [
@@ -163,7 +165,7 @@ async def test_the_cap_goes_by_arrival(ledger: Ledger, database: Database) -> No
     ]
 
 
-async def test_refusals_use_up_no_room(ledger: Ledger, database: Database) -> None:
+async def test_refused_requests_do_not_use_the_cap(ledger: Ledger, database: Database) -> None:
     await issue(database, max_redemptions=2)
     await ledger.redeem(redeem_request(user="ahmed"))
     batch = [redeem_request(user="ahmed"), redeem_request(user="ahmed"), redeem_request(user="sara")]
@@ -175,14 +177,14 @@ async def test_refusals_use_up_no_room(ledger: Ledger, database: Database) -> No
 
 
 @pytest.mark.parametrize("cap", [0, -1])
-async def test_no_cap(ledger: Ledger, database: Database, cap: int) -> None:
+async def test_cap_of_zero_or_less_means_no_cap(ledger: Ledger, database: Database, cap: int) -> None:
     await issue(database, max_redemptions=cap)
     assert {redeem_outcome(a) for a in await in_one_batch(ledger, [redeem_request() for _ in range(30)])} == {
         "redeemed"
     }
 
 
-async def test_one_customer_twice_in_one_batch(ledger: Ledger, database: Database) -> None:
+async def test_same_customer_twice_in_a_batch_is_granted_once(ledger: Ledger, database: Database) -> None:
     await issue(database)
     await issue(database, "FULL", max_redemptions=1, times_redeemed=1, uses_at_cap=1)
     batch = [
@@ -200,7 +202,7 @@ async def test_one_customer_twice_in_one_batch(ledger: Ledger, database: Databas
     await rows(database, "UPDATE promo_codes SET times_redeemed = 0 WHERE code = 'FULL'")
 
 
-async def test_one_new_customer_two_codes_in_one_batch(ledger: Ledger, database: Database) -> None:
+async def test_new_customer_with_two_codes_in_a_batch_is_created_once(ledger: Ledger, database: Database) -> None:
     await issue(database, "ONE")
     await issue(database, "TWO")
     batch = [redeem_request("ONE", "ahmed"), redeem_request("TWO", "ahmed", tenant_id="second")]
@@ -209,7 +211,7 @@ async def test_one_new_customer_two_codes_in_one_batch(ledger: Ledger, database:
     assert await ledger.balance("ahmed") == 20_000
 
 
-async def test_a_lone_other_spelling_is_found(ledger: Ledger, database: Database) -> None:
+async def test_single_other_spelling_is_found(ledger: Ledger, database: Database) -> None:
     await issue(database, " summer ")
     result = await ledger.redeem(redeem_request("SUMMER", "ahmed"))
     assert (redeem_outcome(result), result.code) == ("redeemed", " summer ")
@@ -217,7 +219,7 @@ async def test_a_lone_other_spelling_is_found(ledger: Ledger, database: Database
     assert [e.reason for e in await ledger.entries("ahmed")] == ["promo: summer "]
 
 
-async def test_of_two_spellings_the_normal_one_wins(ledger: Ledger, database: Database) -> None:
+async def test_normal_spelling_wins_over_another(ledger: Ledger, database: Database) -> None:
     await issue(database, "summer", 1)
     async with GoService.connect(database.owner_url) as go:
         await go.redeem(await go.customer("ahmed"), "summer")
@@ -227,13 +229,13 @@ async def test_of_two_spellings_the_normal_one_wins(ledger: Ledger, database: Da
     assert redeem_outcome(await ledger.redeem(redeem_request("SUMMER", "ahmed"))) == "AlreadyRedeemed"
 
 
-async def test_two_other_spellings_are_nobody(ledger: Ledger, database: Database) -> None:
+async def test_two_other_spellings_are_not_found(ledger: Ledger, database: Database) -> None:
     await issue(database, "summer")
     await issue(database, "Summer")
     assert redeem_outcome(await ledger.redeem(redeem_request("SUMMER"))) == "VoucherNotFound"
 
 
-async def test_a_legacy_row_without_credit_grants_nothing(ledger: Ledger, database: Database) -> None:
+async def test_legacy_row_without_credit_grants_zero(ledger: Ledger, database: Database) -> None:
     """The Go service takes such codes, so it counts as used; a negative one takes nothing from the customer."""
     await issue(database, "ZERO", 0)
     await issue(database, "MINUS", -5)
@@ -243,7 +245,7 @@ async def test_a_legacy_row_without_credit_grants_nothing(ledger: Ledger, databa
 
 
 @pytest.mark.parametrize("field", ["code", "user_id", "tenant_id", "email", "uid", "key", "request_hash"])
-async def test_strange_texts_arrive_as_they_are(ledger: Ledger, database: Database, field: str) -> None:
+async def test_special_characters_are_stored_unchanged(ledger: Ledger, database: Database, field: str) -> None:
     await issue(database)
     strange = 'NULL", \\"{}\' %s %(key)s $1 \n\t\x01\u00e9\U0001f600'
     asked = redeem_request(**{field: strange})
@@ -256,7 +258,7 @@ async def test_strange_texts_arrive_as_they_are(ledger: Ledger, database: Databa
 
 
 @pytest.mark.parametrize("bad", ["\0", "a\0b", "\ud800"])
-async def test_what_cannot_be_stored_is_rejected(ledger: Ledger, database: Database, bad: str) -> None:
+async def test_request_that_cannot_be_stored_is_rejected(ledger: Ledger, database: Database, bad: str) -> None:
     await issue(database)
     for field in ("code", "user_id", "tenant_id", "email", "uid", "key", "request_hash"):
         with pytest.raises(RequestRejectedError) as error:
@@ -265,7 +267,7 @@ async def test_what_cannot_be_stored_is_rejected(ledger: Ledger, database: Datab
     assert await rows(database, "SELECT 1 FROM vouchers.redemption") == []
 
 
-async def test_a_credit_beyond_the_columns_is_rejected(ledger: Ledger, database: Database) -> None:
+async def test_credit_beyond_the_column_type_is_rejected(ledger: Ledger, database: Database) -> None:
     await issue(database, granted_minor=2**63 - 1)
     with pytest.raises(RequestRejectedError):
         await ledger.redeem(redeem_request())

@@ -93,7 +93,7 @@ async def check(database: Database, sequence: list[list[RedeemRequest]]) -> None
     assert await verify(database.admin_url) == []
 
 
-def test_the_judge_agrees_with_the_model(loop: asyncio.Runner, database: Database) -> None:
+def test_statement_agrees_with_the_model(loop: asyncio.Runner, database: Database) -> None:
     @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(batches)
     def agrees(sequence: list[list[RedeemRequest]]) -> None:

@@ -12,7 +12,7 @@ def body(result: RedeemResult) -> RedeemResult:
     return replace(result, replayed=False)
 
 
-async def test_a_grant_is_read_again(ledger: Ledger, database: Database) -> None:
+async def test_repeated_request_returns_the_first_grant(ledger: Ledger, database: Database) -> None:
     await issue(database)
     asked = redeem_request(user="ahmed")
     first = await ledger.redeem(asked)
@@ -24,7 +24,7 @@ async def test_a_grant_is_read_again(ledger: Ledger, database: Database) -> None
     assert await ledger.balance("ahmed") == 10_000
 
 
-async def test_a_grant_is_read_again_whatever_became_of_the_voucher(ledger: Ledger, database: Database) -> None:
+async def test_repeated_request_returns_the_grant_after_the_voucher_changed(ledger: Ledger, database: Database) -> None:
     await issue(database)
     asked = redeem_request()
     first = await ledger.redeem(asked)
@@ -32,7 +32,7 @@ async def test_a_grant_is_read_again_whatever_became_of_the_voucher(ledger: Ledg
     assert body(await ledger.redeem(asked)) == first
 
 
-async def test_another_spec_under_the_key_of_a_grant(ledger: Ledger, database: Database) -> None:
+async def test_another_request_under_a_granted_key_is_a_conflict(ledger: Ledger, database: Database) -> None:
     await issue(database)
     asked = redeem_request(user="ahmed")
     first = await ledger.redeem(asked)
@@ -47,7 +47,7 @@ async def test_another_spec_under_the_key_of_a_grant(ledger: Ledger, database: D
     assert body(await ledger.redeem(asked)) == first
 
 
-async def test_a_refusal_is_read_again_by_its_object(ledger: Ledger, database: Database) -> None:
+async def test_repeated_request_of_the_same_uid_returns_the_refusal(ledger: Ledger, database: Database) -> None:
     asked = redeem_request()
     first = await ledger.redeem(asked)
     await issue(database)
@@ -56,7 +56,7 @@ async def test_a_refusal_is_read_again_by_its_object(ledger: Ledger, database: D
     assert body(again) == first
 
 
-async def test_a_refused_redemption_that_is_made_anew_is_judged_anew(ledger: Ledger, database: Database) -> None:
+async def test_refused_request_with_a_new_uid_is_decided_anew(ledger: Ledger, database: Database) -> None:
     await issue(database, active=False)
     asked = redeem_request(user="ahmed")
     assert redeem_outcome(await ledger.redeem(asked)) == "VoucherInactive"
@@ -73,7 +73,7 @@ async def test_a_refused_redemption_that_is_made_anew_is_judged_anew(ledger: Led
     assert body(await ledger.redeem(anew)) == granted
 
 
-async def test_a_refusal_made_anew_may_be_refused_anew(ledger: Ledger, database: Database) -> None:
+async def test_refused_request_with_a_new_uid_may_be_refused_again(ledger: Ledger, database: Database) -> None:
     asked = redeem_request()
     assert redeem_outcome(await ledger.redeem(asked)) == "VoucherNotFound"
     await issue(database, active=False)
@@ -83,14 +83,14 @@ async def test_a_refusal_made_anew_may_be_refused_anew(ledger: Ledger, database:
     assert await rows(database, "SELECT uid, reason FROM vouchers.redemption") == [("anew", "VoucherInactive")]
 
 
-async def test_a_provisional_refusal_leaves_the_older_one(ledger: Ledger, database: Database) -> None:
+async def test_provisional_refusal_keeps_the_older_refusal(ledger: Ledger, database: Database) -> None:
     asked = redeem_request()
     await ledger.redeem(asked)
     assert redeem_outcome(await ledger.redeem(replace(asked, uid="anew", provisional=True))) == "VoucherNotFound"
     assert await rows(database, "SELECT uid FROM vouchers.redemption") == [(asked.uid,)]
 
 
-async def test_an_undone_redemption_is_read_again(ledger: Ledger, database: Database) -> None:
+async def test_repeated_request_returns_undone(ledger: Ledger, database: Database) -> None:
     await issue(database)
     asked = redeem_request()
     await ledger.redeem(asked)
@@ -100,7 +100,7 @@ async def test_an_undone_redemption_is_read_again(ledger: Ledger, database: Data
     assert redeem_outcome(await ledger.redeem(replace(asked, request_hash="other"))) == "IdempotencyConflict"
 
 
-async def test_old_and_new_keys_in_one_batch(ledger: Ledger, database: Database) -> None:
+async def test_known_and_new_keys_in_one_batch_are_separated(ledger: Ledger, database: Database) -> None:
     await issue(database, max_redemptions=2)
     old, conflicting, refused = redeem_request(), redeem_request(), redeem_request("NONE")
     await in_one_batch(ledger, [old, refused])
@@ -115,7 +115,7 @@ async def test_old_and_new_keys_in_one_batch(ledger: Ledger, database: Database)
     assert [a.key for a in answers] == [request.key for request in batch]
 
 
-async def test_two_replicas_read_one_answer(ledger: Ledger, database: Database) -> None:
+async def test_two_replicas_return_the_same_result(ledger: Ledger, database: Database) -> None:
     await issue(database)
     asked = redeem_request()
     async with open_ledger(database.runtime_url) as other:

@@ -12,9 +12,7 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutOutcome, VoucherState
 
 
-async def test_cap_of_an_adopted_code_does_not_start_anew_in_the_normal_spelling(
-    ledger: Ledger, database: Database
-) -> None:
+async def test_cap_of_an_adopted_code_counts_uses_in_its_old_spelling(ledger: Ledger, database: Database) -> None:
     await issue(database, "abc", max_redemptions=2)
     voucher = terms("ABC", max_redemptions=2, credit_minor=10_000)
     await ledger.put(voucher)
@@ -51,7 +49,7 @@ async def test_uses_by_the_go_service_count_in_every_spelling(ledger: Ledger, da
     ]
 
 
-async def test_verify_names_a_cap_that_the_go_service_exceeds_by_a_second_spelling(database: Database) -> None:
+async def test_verify_reports_a_cap_exceeded_by_a_second_spelling(database: Database) -> None:
     await issue(database, "abc", max_redemptions=1)
     await issue(database, "ABC", max_redemptions=1)
     async with GoService.connect(database.owner_url) as go:

@@ -32,7 +32,9 @@ async def frozen(database: Database) -> AsyncIterator[int]:
         yield pid
 
 
-async def test_others_end_it_and_go_on(database: Database, frozen: int, caplog: pytest.LogCaptureFixture) -> None:
+async def test_frozen_session_is_ended_and_its_code_redeemed(
+    database: Database, frozen: int, caplog: pytest.LogCaptureFixture
+) -> None:
     async with open_ledger(database.runtime_url) as ledger:
         with pytest.raises(LedgerUnavailableError, match="Another session holds a row"):
             await ledger.redeem(redeem_request(CODE))
@@ -47,7 +49,7 @@ async def test_others_end_it_and_go_on(database: Database, frozen: int, caplog: 
         assert redeem_outcome(await ledger.redeem(redeem_request(CODE))) == "redeemed"
 
 
-async def test_young_ones_are_left_alone(database: Database, frozen: int) -> None:
+async def test_young_session_is_not_ended(database: Database, frozen: int) -> None:
     async with open_ledger(database.runtime_url) as ledger:
         await ledger.end_stale_sessions()
     assert session_exists(database, frozen)
@@ -68,14 +70,16 @@ def others(database: Database, postgres: PostgresServer) -> Iterator[dict[str, s
 
 
 @pytest.mark.parametrize("whose", ["another role", "another database", "a command's", "the Go service's"])
-async def test_sessions_of_others_are_left_alone(database: Database, others: dict[str, str], whose: str) -> None:
+async def test_sessions_of_others_are_not_ended(database: Database, others: dict[str, str], whose: str) -> None:
     async with await psycopg.AsyncConnection.connect(others[whose]) as other, await session(database) as own:
         await other.execute("SELECT 1")
         assert await end_stale_sessions(own, seconds=0) == 0
         await other.execute("SELECT 1")
 
 
-async def test_it_says_nothing_about_the_ledger(empty_database: Database, caplog: pytest.LogCaptureFixture) -> None:
+async def test_stale_session_task_does_not_change_the_ledger_health(
+    empty_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     """On a database that was never migrated it works, and nothing else does: that is told once."""
     with caplog.at_level(logging.INFO, "voucher_operator.ledger"):
         async with open_ledger(empty_database.runtime_url) as ledger:

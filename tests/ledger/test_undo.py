@@ -11,7 +11,7 @@ from voucher_operator.resources.errors import CreditSpentError
 from voucher_operator.resources.keys import Key
 
 
-async def test_undo(ledger: Ledger, database: Database) -> None:
+async def test_undo_reverses_a_grant_completely(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms(max_redemptions=1))
     asked = redeem_request(user="ahmed")
     await ledger.redeem(asked)
@@ -30,7 +30,7 @@ async def test_undo(ledger: Ledger, database: Database) -> None:
     assert redeem_outcome(await ledger.redeem(redeem_request(user="ahmed"))) == "redeemed"
 
 
-async def test_undo_twice_and_of_nothing(ledger: Ledger, database: Database) -> None:
+async def test_undo_of_an_undone_or_refused_request_changes_nothing(ledger: Ledger, database: Database) -> None:
     await issue(database, active=False)
     refused = redeem_request()
     await ledger.redeem(refused)
@@ -44,7 +44,7 @@ async def test_undo_twice_and_of_nothing(ledger: Ledger, database: Database) -> 
     assert await ledger.balance("ahmed") == 0
 
 
-async def test_undo_of_one_leaves_the_others(ledger: Ledger, database: Database) -> None:
+async def test_undo_leaves_other_redemptions(ledger: Ledger, database: Database) -> None:
     await issue(database)
     first, other = redeem_request(user="ahmed"), redeem_request(user="sara")
     await ledger.redeem(first)
@@ -54,7 +54,7 @@ async def test_undo_of_one_leaves_the_others(ledger: Ledger, database: Database)
     assert await rows(database, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(1, 10_000)]
 
 
-async def test_a_counter_never_falls_below_zero(ledger: Ledger, database: Database) -> None:
+async def test_counter_never_falls_below_zero(ledger: Ledger, database: Database) -> None:
     await issue(database)
     asked = redeem_request()
     await ledger.redeem(asked)
@@ -63,7 +63,7 @@ async def test_a_counter_never_falls_below_zero(ledger: Ledger, database: Databa
     assert await rows(database, "SELECT times_redeemed FROM promo_codes") == [(0,)]
 
 
-async def test_spent_credit_stays(ledger: Ledger, database: Database) -> None:
+async def test_spent_credit_is_not_undone(ledger: Ledger, database: Database) -> None:
     await issue(database)
     asked = redeem_request(user="ahmed")
     await ledger.redeem(asked)
@@ -79,7 +79,7 @@ async def test_spent_credit_stays(ledger: Ledger, database: Database) -> None:
     assert await ledger.balance("ahmed") == 0
 
 
-async def test_undo_after_the_go_service_undid_it(ledger: Ledger, database: Database) -> None:
+async def test_undo_after_go_undo_changes_nothing(ledger: Ledger, database: Database) -> None:
     await issue(database)
     asked = redeem_request(user="ahmed")
     await ledger.redeem(asked)
@@ -92,7 +92,7 @@ async def test_undo_after_the_go_service_undid_it(ledger: Ledger, database: Data
     assert await rows(database, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(1, 10_000)]
 
 
-async def test_the_go_service_undoes_after_us(ledger: Ledger, database: Database) -> None:
+async def test_go_undo_after_undo_changes_nothing(ledger: Ledger, database: Database) -> None:
     await issue(database)
     asked = redeem_request(user="ahmed")
     await ledger.redeem(asked)
@@ -102,7 +102,7 @@ async def test_the_go_service_undoes_after_us(ledger: Ledger, database: Database
     assert await ledger.balance("ahmed") == 0
 
 
-async def test_undo_of_a_grant_of_nothing(ledger: Ledger, database: Database) -> None:
+async def test_undo_of_a_grant_of_zero_frees_the_code(ledger: Ledger, database: Database) -> None:
     await issue(database, credit_omr=0)
     asked = redeem_request(user="ahmed")
     await ledger.redeem(asked)

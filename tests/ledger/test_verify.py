@@ -188,14 +188,14 @@ async def break_it(database: Database, sql: str) -> None:
         await admin.execute(sql.encode())
 
 
-async def test_sound_ledger(database: Database) -> None:
+async def test_consistent_ledger_has_no_violations(database: Database) -> None:
     assert await verify(database.runtime_url) == []
     await fill(database)
     assert await verify(database.runtime_url) == []
 
 
 @pytest.mark.parametrize("case", BREAKS, ids=[f"{n}-{case.invariant}" for n, case in enumerate(BREAKS)])
-async def test_broken_ledger(database18: Database, case: Break) -> None:
+async def test_each_break_is_reported(database18: Database, case: Break) -> None:
     await fill(database18)
     await break_it(database18, case.sql)
     found = await verify(database18.runtime_url)
@@ -203,13 +203,13 @@ async def test_broken_ledger(database18: Database, case: Break) -> None:
     assert SECRET not in str(found).upper()
 
 
-def test_every_invariant_is_broken_here_and_explained() -> None:
+def test_every_invariant_has_a_break_and_an_explanation() -> None:
     assert {case.invariant for case in BREAKS} | {case.invariant for case in PURCHASE_BREAKS} == set(Invariant)
     assert set(EXPLANATIONS) == set(Invariant)
     assert all(statement(f"verify_{invariant}") for invariant in Invariant)
 
 
-async def test_cap_lowered_below_use_is_sound(database: Database) -> None:
+async def test_cap_lowered_below_use_is_no_violation(database: Database) -> None:
     async with GoService.connect(database.owner_url) as go:
         await go.issue("a", 1, max_redemptions=3)
         for user in ("1", "2", "3"):
@@ -220,7 +220,7 @@ async def test_cap_lowered_below_use_is_sound(database: Database) -> None:
         assert Invariant.CAP in {violation.invariant for violation in await verify(database.runtime_url)}
 
 
-async def test_two_checkouts_of_the_go_service_overdraw(database: Database) -> None:
+async def test_negative_balance_is_reported(database: Database) -> None:
     await fill(database)
     async with GoService.connect(database.owner_url) as go:
         assert await go.balance(FIRST) == 6
@@ -232,7 +232,7 @@ async def test_two_checkouts_of_the_go_service_overdraw(database: Database) -> N
     ]
 
 
-async def test_nothing_is_locked_or_changed(database: Database) -> None:
+async def test_verify_takes_no_locks_and_stops_at_its_limit(database: Database) -> None:
     """Another session may hold any row, and a table lock keeps it no longer than its limit."""
     await fill(database)
     async with await AsyncConnection.connect(database.owner_url) as owner:
@@ -244,12 +244,12 @@ async def test_nothing_is_locked_or_changed(database: Database) -> None:
             await verify(database.runtime_url, statement_limit=0.1)
 
 
-async def test_ledger_that_was_never_migrated(empty_database: Database) -> None:
+async def test_verify_of_an_unmigrated_ledger_is_an_error(empty_database: Database) -> None:
     with pytest.raises(LedgerUnavailableError, match="voucher-operator migrate"):
         await verify(empty_database.owner_url)
 
 
-async def test_redemptions_that_claim_a_grant_the_ledger_does_not_have(database18: Database) -> None:
+async def test_redemption_resource_without_grant_is_reported(database18: Database) -> None:
     await fill(database18)
     async with await AsyncConnection.connect(database18.owner_url) as conn:
         rows = await (await conn.execute("SELECT key, outcome FROM vouchers.redemption")).fetchall()

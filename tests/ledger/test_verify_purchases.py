@@ -276,7 +276,7 @@ async def shop(database: Database) -> dict[str, PlacedPurchase]:
     return {state.value: await place(database, state, user=state) for state in PurchaseState}
 
 
-async def test_sound_purchases(database: Database) -> None:
+async def test_consistent_purchases_have_no_violations(database: Database) -> None:
     placed = await shop(database)
     await place(database, user="nothing held", held=0, due=50_000)
     await place(database, PurchaseState.COMPLETED, user="all held", held=10_500, due=0)
@@ -290,7 +290,7 @@ async def test_sound_purchases(database: Database) -> None:
     assert await verify(database.runtime_url) == []
 
 
-async def test_checkouts_that_may_take_longer(database18: Database) -> None:
+async def test_purchases_within_their_time_limits_are_no_violation(database18: Database) -> None:
     """A day is for the look after the end, a month for money that is on its way, an hour for what is to be ended."""
     placed = await shop(database18)
     for sql in (ENDED.replace("HOURS", "23"), ENDED.replace("HOURS", "719") + ON_ITS_WAY):
@@ -301,7 +301,7 @@ async def test_checkouts_that_may_take_longer(database18: Database) -> None:
     assert await verify(database18.runtime_url) == []
 
 
-async def test_broken_purchases(database18: Database) -> None:
+async def test_each_break_of_a_purchase_is_reported(database18: Database) -> None:
     """Each way in a transaction that is rolled back, so that all have one ledger."""
     placed = await shop(database18)
     async with await AsyncConnection.connect(database18.admin_url) as admin:
@@ -316,7 +316,7 @@ async def test_broken_purchases(database18: Database) -> None:
             assert await cursor.fetchall() == [], case
 
 
-async def test_what_people_read(database18: Database) -> None:
+async def test_violation_has_subject_and_detail(database18: Database) -> None:
     placed = (await shop(database18))["awaiting_payment"]
     await rows(database18, "DELETE FROM credit_ledger WHERE order_id = %s", placed.order)
     assert await verify(database18.runtime_url) == [
@@ -328,7 +328,7 @@ async def test_what_people_read(database18: Database) -> None:
     ]
 
 
-async def test_the_go_service_spends_what_is_held(database18: Database) -> None:
+async def test_overspend_by_the_go_service_is_reported_as_balance_only(database18: Database) -> None:
     """Its overspend is named, and the operator's own order, hold and event are not to blame."""
     placed = await place(database18)
     async with GoService.connect(database18.owner_url) as go:

@@ -19,7 +19,7 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_nobody_waits_while_few_statuses_do() -> None:
+async def test_requests_do_not_wait_while_few_statuses_wait() -> None:
     pace, end = Backpressure(4), asyncio.Event()
     writing = [asyncio.create_task(write(pace, [], end)) for _ in range(5)]
     await turns()
@@ -29,7 +29,7 @@ async def test_nobody_waits_while_few_statuses_do() -> None:
     await asyncio.gather(*writing)
 
 
-async def test_requests_gather_while_many_statuses_wait_and_then_go_together() -> None:
+async def test_requests_wait_for_many_statuses_and_continue_together() -> None:
     pace, asked, ends = Backpressure(4), [], [asyncio.Event() for _ in range(6)]
     writing = [asyncio.create_task(write(pace, [], end)) for end in ends]
     await turns()
@@ -59,7 +59,7 @@ async def test_no_more_statuses_are_written_at_once_than_there_are_connections()
     assert len(begun) == 9
 
 
-async def test_a_write_that_fails_or_is_cancelled_gives_its_turn_back() -> None:
+async def test_failed_or_cancelled_write_frees_its_slot() -> None:
     pace = Backpressure(1)
     with pytest.raises(ValueError, match="refused"):
         async with pace.writing():

@@ -21,7 +21,7 @@ def body(generation: int, uid: str = "u") -> dict[str, Any]:
     ],
     ids=["older", "newer", "another object", "first"],
 )
-def test_an_answer_that_was_overtaken_is_not_kept(
+def test_older_read_does_not_replace_a_newer_body(
     told: dict[str, Any] | None, read: dict[str, Any], kept: dict[str, Any]
 ) -> None:
     cache = Cache()
@@ -38,7 +38,7 @@ def named(uid: str) -> dict[str, Any]:
     return {"metadata": {"namespace": "billing", "name": "kestrel", "uid": uid, "labels": {}}, "spec": {}}
 
 
-def test_a_successor_of_the_same_name_is_kept() -> None:
+def test_recreated_object_of_the_same_name_is_kept() -> None:
     """It may be told of before the status of the one before it is known to be written."""
     cache = Cache()
     first = cache.put(named("u-1"))
@@ -50,7 +50,7 @@ def test_a_successor_of_the_same_name_is_kept() -> None:
     assert (cache.by_uid("u-1"), cache.by_uid("u-2")) == (None, kept)
 
 
-def test_the_object_itself_is_forgotten() -> None:
+def test_dropped_object_is_removed() -> None:
     cache = Cache()
     first = cache.put(named("u-1"))
     cache.drop_object(first)

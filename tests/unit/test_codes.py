@@ -10,13 +10,13 @@ from voucher_operator.resources.reasons import Reason
 
 
 @pytest.mark.parametrize("text", ["OMANTEL-200", "omantel-200", " Omantel-200\n", "\tOMANTEL-200\r\n"])
-def test_normal_form(text: str) -> None:
+def test_codes_are_normalised_by_strip_and_upper_case(text: str) -> None:
     assert normal_code(text) == "OMANTEL-200"
     assert validate_code(text) == "OMANTEL-200"
 
 
 @pytest.mark.parametrize("text", ["ABC", "---", "0" * 64, "a" * 64 + "\n"])
-def test_bounds(text: str) -> None:
+def test_code_length_limits_are_inclusive(text: str) -> None:
     assert validate_code(text) == text.strip().upper()
 
 
@@ -38,7 +38,7 @@ def test_bounds(text: str) -> None:
         " " * 5000 + "ABC",
     ],
 )
-def test_no_code(text: str) -> None:
+def test_invalid_code_is_refused_with_a_fixed_message(text: str) -> None:
     with pytest.raises(InvalidCodeError) as caught:
         validate_code(text)
     assert caught.value.reason is Reason.INVALID_CODE
@@ -46,7 +46,7 @@ def test_no_code(text: str) -> None:
 
 
 @given(st.text())
-def test_refusals_say_nothing_of_the_code(text: str) -> None:
+def test_refusal_contains_no_part_of_the_code(text: str) -> None:
     try:
         assert validate_code(text) == validate_code(validate_code(text))
     except InvalidCodeError as error:

@@ -45,7 +45,7 @@ def body(conditions: list[dict[str, Any]], *, generation: int = 1, observed: int
     }
 
 
-def test_first_conditions() -> None:
+def test_first_conditions_get_all_fields() -> None:
     assert merged([], ISSUED) == [
         {
             "type": "Ready",
@@ -58,24 +58,24 @@ def test_first_conditions() -> None:
     ]
 
 
-def test_time_stays_while_status_stays() -> None:
+def test_transition_time_is_kept_while_status_is_the_same() -> None:
     before = merged([], ISSUED)
     (after,) = merged(before, ready(Reason.ISSUED, "Other words.", generation=2), LATER)
     assert (after["lastTransitionTime"], after["message"], after["observedGeneration"]) == (WRITTEN, "Other words.", 2)
 
 
-def test_time_moves_with_status() -> None:
+def test_transition_time_changes_with_status() -> None:
     (failed, stuck) = merged(merged([], ISSUED), CONFLICT, LATER)
     assert failed["lastTransitionTime"] == stuck["lastTransitionTime"] == WRITTEN_LATER
 
 
-def test_the_same_again_changes_nothing() -> None:
+def test_same_conditions_change_nothing() -> None:
     for wanted in (ISSUED, WAITING, CONFLICT):
         before = merged([], wanted)
         assert merged(before, wanted, LATER) == before
 
 
-def test_reconciling_and_stalled_go() -> None:
+def test_reconciling_and_stalled_are_removed() -> None:
     assert [one["type"] for one in merged(merged([], WAITING), ISSUED)] == [READY]
     assert [one["type"] for one in merged(merged([], WAITING), CONFLICT)] == [READY, STALLED]
 
@@ -86,7 +86,7 @@ def test_reconciling_and_stalled_are_present_only_while_true(kind: str, holds: b
     assert merged([], (condition(kind, holds, Reason.ISSUED, "", generation=1),)) == []
 
 
-def test_conditions_of_others_are_kept_untouched() -> None:
+def test_foreign_conditions_are_kept_unchanged() -> None:
     theirs: list[dict[str, Any]] = [
         {"type": "example.com/Audited", "status": "False", "extra": [1]},
         {"type": "Synced", "status": "Unknown"},
@@ -94,7 +94,7 @@ def test_conditions_of_others_are_kept_untouched() -> None:
     assert merged([theirs[0], *merged([], WAITING), theirs[1]], ISSUED)[1:] == theirs
 
 
-def test_owned_ones_that_are_not_wanted_go() -> None:
+def test_owned_conditions_that_are_not_wanted_are_removed() -> None:
     wanted = (*ISSUED, condition(REDEEMABLE, None, Reason.ACTIVE, "", generation=1))
     before = merged([], wanted)
     assert [(one["type"], one["status"]) for one in before] == [(READY, "True"), (REDEEMABLE, "Unknown")]
@@ -104,11 +104,11 @@ def test_owned_ones_that_are_not_wanted_go() -> None:
 @pytest.mark.parametrize(
     "damaged", [{"type": "Ready"}, {"type": "Ready", "status": "True"}, {"type": "Ready", "status": "False"}]
 )
-def test_damaged_previous_is_repaired(damaged: dict[str, Any]) -> None:
+def test_damaged_previous_condition_is_replaced(damaged: dict[str, Any]) -> None:
     assert merged([damaged], ISSUED) == merged([], ISSUED)
 
 
-def test_previous_is_not_changed() -> None:
+def test_previous_list_is_not_mutated() -> None:
     before = merged([], WAITING)
     copy = [dict(one) for one in before]
     merged(before, ISSUED, LATER)
@@ -116,12 +116,12 @@ def test_previous_is_not_changed() -> None:
 
 
 @pytest.mark.parametrize("wanted", [ISSUED + ISSUED, (condition("Other", True, Reason.ISSUED, "", generation=1),)])
-def test_mistakes_of_the_caller(wanted: tuple[Condition, ...]) -> None:
+def test_unknown_or_duplicate_condition_is_an_error(wanted: tuple[Condition, ...]) -> None:
     with pytest.raises(ValueError, match="owned and named once"):
         merged([], wanted)
 
 
-def test_times() -> None:
+def test_time_needs_a_zone_and_is_written_in_utc() -> None:
     assert format_time(NOW.astimezone(timezone(timedelta(hours=4)))) == WRITTEN
     with pytest.raises(ValueError, match="zone"):
         format_time(NOW.replace(tzinfo=None))
@@ -145,12 +145,12 @@ def test_long_messages_are_cut() -> None:
     ("wanted", "read"),
     [(ISSUED, "Current"), (WAITING, "InProgress"), (CONFLICT, "Failed"), ((*WAITING, CONFLICT[1]), "InProgress")],
 )
-def test_kstatus(wanted: tuple[Condition, ...], read: str) -> None:
+def test_kstatus_follows_the_conditions(wanted: tuple[Condition, ...], read: str) -> None:
     assert kstatus(body(merged([], wanted))) == read
     assert kstatus(body(merged([], wanted), generation=2)) == "InProgress"
 
 
-def test_kstatus_of_bare_objects() -> None:
+def test_kstatus_of_objects_without_conditions() -> None:
     assert kstatus(body([], observed=-1)) == "InProgress"
     assert kstatus({"metadata": {"generation": 1}}) == "Current"
     assert kstatus(body([{"type": "Ready", "status": "Unknown"}])) == "InProgress"

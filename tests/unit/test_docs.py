@@ -98,7 +98,7 @@ def first_cells(text: str) -> set[str]:
     return set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
 
 
-def test_every_reason_belongs_to_a_kind() -> None:
+def test_every_reason_belongs_to_a_resource_kind() -> None:
     assert REASONS["voucher"] | REASONS["redemption"] == set(Reason)
     assert {error.reason for error in errors(OperatorError)} <= set(Reason)
 
@@ -153,7 +153,7 @@ def test_metrics_settings_and_alerts_exist(path: Path) -> None:
 
 
 @EACH_PAGE
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_have_targets(path: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text()):
         name, _, anchor = target.partition("#")
         there = path.parent / name if name else path
@@ -177,7 +177,7 @@ def test_every_module_is_explained() -> None:
     assert sorted(named) == sorted(".".join(file.parts) for file in files)
 
 
-def test_every_effect_is_named_in_order() -> None:
+def test_every_failpoint_is_named_in_order() -> None:
     (steps,) = re.findall(r"in this order: (.*?)\.\s", architecture("The way of a purchase"), re.DOTALL)
     assert re.findall(r"`(\w+)`", steps) == [effect.value for effect in Step]
 
@@ -201,7 +201,7 @@ def architecture(heading: str) -> str:
     return str(part)
 
 
-def test_every_end_of_a_call_and_every_state_of_an_order_has_its_remedy() -> None:
+def test_every_webhook_result_and_order_state_has_a_remedy() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     source = (ROOT / "operator" / "voucher_operator" / "web" / "webhook.py").read_text()
     results = {received.value for received in Received} | set(re.findall(r'HTTPStatus\.\w+, "(\w+)"', source))

@@ -21,7 +21,9 @@ RECORD = LeaderElectionRecord("p", "15", "", "")
 
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("verb", ["get", "update"])
-async def test_cancelled_together_with_the_answer(verb: str, turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_call_cancelled_together_with_its_result_ends(
+    verb: str, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     async def late(*_: Any) -> bool:
@@ -39,7 +41,7 @@ async def test_cancelled_together_with_the_answer(verb: str, turns: int, monkeyp
     assert call.cancelled() == heard
 
 
-async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
+async def test_task_that_ignores_a_cancellation_is_cancelled_again() -> None:
     async def deaf() -> None:
         try:
             await asyncio.Event().wait()

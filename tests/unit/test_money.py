@@ -19,18 +19,18 @@ CURRENCIES = st.sampled_from(sorted(MINOR_DIGITS))
 
 
 @pytest.mark.parametrize(("currency", "digits"), [("OMR", 3), ("USD", 2), ("EUR", 2), ("JPY", 0), ("CLF", 4)])
-def test_minor_digits(currency: str, digits: int) -> None:
+def test_minor_digits_and_scale_follow_iso_4217(currency: str, digits: int) -> None:
     assert minor_digits(currency) == digits
     assert scale(currency) == 10**digits
 
 
-def test_table_is_whole() -> None:
+def test_currency_table_is_complete() -> None:
     assert len(MINOR_DIGITS) == 165
     assert set(MINOR_DIGITS.values()) == {0, 2, 3, 4}
 
 
 @pytest.mark.parametrize("currency", ["XYZ", "omr", "", "XAU", "BGN", "OMR "])
-def test_unknown_currency(currency: str) -> None:
+def test_unknown_currency_is_an_error(currency: str) -> None:
     for ask in (minor_digits, scale, lambda asked: parse_amount(1, asked), lambda asked: format_amount(1, asked)):
         with pytest.raises(ValueError, match="write an active ISO 4217 code in capitals, such as OMR"):
             ask(currency)
@@ -51,7 +51,7 @@ def test_unknown_currency(currency: str) -> None:
         ("1000000000.000", "OMR", 1_000_000_000_000),
     ],
 )
-def test_parse(value: int | str, currency: str, minor: int) -> None:
+def test_amount_is_parsed_to_minor_units(value: int | str, currency: str, minor: int) -> None:
     assert parse_amount(value, currency) == minor
 
 
@@ -85,18 +85,18 @@ FORM = r'write 200 or "25\.500", at most 1000000000, without sign'
         ("1000000000.001", "at most 1000000000 OMR"),
     ],
 )
-def test_parse_refuses_and_says_what_to_write(value: int | str, says: str) -> None:
+def test_invalid_amount_is_refused_with_advice(value: int | str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         parse_amount(value, "OMR")
 
 
-def test_parse_refuses_what_python_would_not_even_print() -> None:
+def test_huge_integer_is_refused() -> None:
     with pytest.raises(ValueError, match=FORM):
         parse_amount(10**5000, "OMR")
 
 
 @pytest.mark.parametrize("value", [1.5, True, None, Decimal("1.5")])
-def test_parse_refuses_other_types(value: object) -> None:
+def test_other_types_are_refused(value: object) -> None:
     with pytest.raises(ValueError, match="must be an integer or a string"):
         parse_amount(value, "OMR")  # type: ignore[arg-type]
 
@@ -114,18 +114,18 @@ def test_parse_refuses_other_types(value: object) -> None:
         (123, "USD", "1.23"),
     ],
 )
-def test_format(minor: int, currency: str, text: str) -> None:
+def test_amount_is_formatted_with_all_decimals(minor: int, currency: str, text: str) -> None:
     assert format_amount(minor, currency) == text
 
 
 @given(currency=CURRENCIES, data=st.data())
-def test_what_is_written_is_read_again(currency: str, data: st.DataObject) -> None:
+def test_formatted_amount_parses_to_itself(currency: str, data: st.DataObject) -> None:
     minor = data.draw(st.integers(min_value=1, max_value=MAX_WHOLE_UNITS * scale(currency)))
     assert parse_amount(format_amount(minor, currency), currency) == minor
 
 
 @given(currency=CURRENCIES, text=st.from_regex(r"[0-9]{1,11}(\.[0-9]{0,5})?", fullmatch=True))
-def test_what_is_read_is_what_was_meant(currency: str, text: str) -> None:
+def test_parsed_amount_equals_its_decimal(currency: str, text: str) -> None:
     try:
         minor = parse_amount(text, currency)
     except ValueError:

@@ -21,7 +21,7 @@ async def running(reconcile: Callable[[str], Awaitable[Result]], *, workers: int
         await task
 
 
-async def test_a_key_is_reconciled_once_however_often_it_is_added() -> None:
+async def test_key_is_reconciled_once_however_often_it_is_added() -> None:
     seen: list[str] = []
     done = asyncio.Event()
 
@@ -38,7 +38,7 @@ async def test_a_key_is_reconciled_once_however_often_it_is_added() -> None:
     assert seen == ["a", "b", "last"]
 
 
-async def test_a_key_added_while_under_way_is_reconciled_again_and_never_twice_at_once() -> None:
+async def test_key_added_while_under_way_is_reconciled_again_and_never_twice_at_once() -> None:
     started, release, second = asyncio.Event(), asyncio.Event(), asyncio.Event()
     under_way = 0
     calls = 0
@@ -64,7 +64,7 @@ async def test_a_key_added_while_under_way_is_reconciled_again_and_never_twice_a
     assert calls == 2
 
 
-async def test_what_fails_is_retried_until_it_passes() -> None:
+async def test_failed_key_is_retried_until_it_succeeds() -> None:
     attempts = 0
     passed = asyncio.Event()
 
@@ -82,7 +82,7 @@ async def test_what_fails_is_retried_until_it_passes() -> None:
     assert attempts == 4
 
 
-async def test_keys_that_wait_hold_no_worker() -> None:
+async def test_keys_in_backoff_occupy_no_worker() -> None:
     passed = asyncio.Event()
 
     async def reconcile(key: str) -> Result:
@@ -102,7 +102,7 @@ async def test_keys_that_wait_hold_no_worker() -> None:
     await task
 
 
-async def test_wake_hurries_what_waits() -> None:
+async def test_wake_retries_keys_in_backoff_at_once() -> None:
     attempts = 0
     first, again = asyncio.Event(), asyncio.Event()
 
@@ -124,7 +124,7 @@ async def test_wake_hurries_what_waits() -> None:
     await task
 
 
-async def test_an_unknown_error_is_logged_and_retried(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unexpected_error_is_logged_and_retried(caplog: pytest.LogCaptureFixture) -> None:
     attempts = 0
     passed = asyncio.Event()
 
@@ -143,7 +143,7 @@ async def test_an_unknown_error_is_logged_and_retried(caplog: pytest.LogCaptureF
     assert caplog.records[0].__dict__["key"] == "a"
 
 
-async def test_stop_finishes_what_is_under_way() -> None:
+async def test_stop_finishes_keys_under_way() -> None:
     started, release = asyncio.Event(), asyncio.Event()
     finished: list[str] = []
 

@@ -85,12 +85,12 @@ def without(listed: Iterator[tuple[str, Schema]], *skipped: str) -> Schema:
 
 
 @pytest.mark.parametrize(("kind", "model"), [("voucher", VoucherSpec), ("redemption", RedemptionSpec)])
-def test_spec_as_in_the_crd(kind: str, model: type[BaseModel]) -> None:
+def test_spec_model_equals_the_crd(kind: str, model: type[BaseModel]) -> None:
     assert dict(fields(of_model(model))) == dict(fields(crd(kind, "spec")))
 
 
 @pytest.mark.parametrize(("kind", "model"), [("voucher", VoucherStatus), ("redemption", RedemptionStatus)])
-def test_status_as_in_the_crd(kind: str, model: type[BaseModel]) -> None:
+def test_status_model_equals_the_crd(kind: str, model: type[BaseModel]) -> None:
     ours, theirs = of_model(model), crd(kind, "status")
     # The operator always writes these two; the schema cannot ask for them, for others may write a status too.
     assert ours.pop("required") == ["observedGeneration", "conditions"]
@@ -98,7 +98,7 @@ def test_status_as_in_the_crd(kind: str, model: type[BaseModel]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["voucher", "redemption"])
-def test_condition_as_in_the_crd(kind: str) -> None:
+def test_condition_model_equals_the_crd(kind: str) -> None:
     item = crd(kind, "status")["properties"]["conditions"]["items"]
     wanted = Condition("Ready", "True", Reason.ISSUED, "", 1)
     (written,) = merge([], [wanted], owned=OWNED, now=datetime.now(UTC))
@@ -112,7 +112,7 @@ def body(spec: Schema, status: Schema | None = None, **metadata: Any) -> Schema:
     return made if status is None else made | {"status": status}
 
 
-def test_voucher() -> None:
+def test_voucher_is_read_with_defaults() -> None:
     voucher = Voucher.from_body(body(VOUCHER | {"validFrom": "2026-12-01T04:00:00+04:00"}))
     assert (voucher.key, voucher.credit_minor, voucher.from_secret, voucher.deleted) == (
         "billing/muscat-200",
@@ -124,7 +124,7 @@ def test_voucher() -> None:
     assert (voucher.spec.active, voucher.spec.max_redemptions, voucher.spec.description) == (True, 0, "")
 
 
-def test_voucher_of_a_secret() -> None:
+def test_voucher_with_a_secret_reference_is_read() -> None:
     spec = {"codeFrom": {"secretKeyRef": {"name": "s", "key": "code"}}, "credit": {"amount": 200, "currency": "OMR"}}
     voucher = Voucher.from_body(body(spec, deletionTimestamp="2026-12-02T00:00:00Z"))
     assert (voucher.credit_minor, voucher.from_secret, voucher.deleted) == (200_000, True, True)
@@ -147,19 +147,19 @@ def test_voucher_of_a_secret() -> None:
         {"ofALaterVersion": 1},
     ],
 )
-def test_what_the_crd_refuses_is_refused_without_repeating_it(patch: Schema) -> None:
+def test_invalid_voucher_is_refused_without_its_values(patch: Schema) -> None:
     with pytest.raises(ValidationError) as caught:
         Voucher.from_body(body(VOUCHER | patch))
     assert "input_value" not in str(caught.value)
 
 
 @pytest.mark.parametrize("patch", [{"code": None}, {"voucherRef": {"name": "a"}}, {"orders": {"planID": "m"}}])
-def test_redemption_refused(patch: Schema) -> None:
+def test_invalid_redemption_is_refused(patch: Schema) -> None:
     with pytest.raises(ValidationError):
         Redemption.from_body(body(REDEMPTION | patch))
 
 
-def test_order() -> None:
+def test_order_is_read_with_defaults() -> None:
     spec = Redemption.from_body(body(REDEMPTION | {"order": {"planID": "m"}})).spec
     assert (spec.subdomain, spec.has_code) == ("kestrel", True)
     order = {"planID": "m", "addons": ["waf"], "subdomain": "falcon"}
@@ -182,7 +182,7 @@ def test_order() -> None:
         {"order": {"planID": "m"}, "voucherRef": {"name": "a"}},
     ],
 )
-def test_order_refused(patch: Schema) -> None:
+def test_invalid_order_is_refused(patch: Schema) -> None:
     with pytest.raises(ValidationError):
         Redemption.from_body(body(REDEMPTION | patch))
 
@@ -201,7 +201,7 @@ def test_models_are_frozen() -> None:
         voucher.spec.active = False  # type: ignore[misc]
 
 
-def test_request_hash_is_what_is_stored() -> None:
+def test_request_hash_is_stable() -> None:
     # The ledger holds hashes for ever: this value must never change.
     assert (
         Redemption.from_body(body(REDEMPTION)).request_hash()
@@ -209,7 +209,7 @@ def test_request_hash_is_what_is_stored() -> None:
     )
 
 
-def test_request_hash_ignores_what_does_not_matter() -> None:
+def test_request_hash_ignores_name_uid_and_ttl() -> None:
     first = Redemption.from_body(body(REDEMPTION)).request_hash()
     again = dict(reversed(REDEMPTION.items())) | {"ttlSecondsAfterFinished": 5}
     assert Redemption.from_body(body(again, uid="u-2", name="other")).request_hash() == first
@@ -225,12 +225,12 @@ def test_request_hash_ignores_what_does_not_matter() -> None:
         {"order": {"planID": "m"}},
     ],
 )
-def test_request_hash_tells_requests_apart(patch: Schema) -> None:
+def test_request_hash_differs_for_each_field(patch: Schema) -> None:
     spec = {key: value for key, value in (REDEMPTION | patch).items() if value is not None}
     assert Redemption.from_body(body(spec)).request_hash() != Redemption.from_body(body(REDEMPTION)).request_hash()
 
 
-def test_status_patch_removes_what_does_not_hold_any_more() -> None:
+def test_status_patch_removes_absent_fields() -> None:
     status = VoucherStatus(
         observed_generation=3,
         conditions=(),
@@ -255,7 +255,7 @@ def test_status_patch_removes_what_does_not_hold_any_more() -> None:
     }
 
 
-def test_redemption_status_patch() -> None:
+def test_redemption_status_patch_has_all_fields() -> None:
     time = datetime(2026, 12, 1, tzinfo=UTC)
     status = RedemptionStatus(
         observed_generation=1, conditions=(), state=RedemptionState.REDEEMED, finished=True, finished_at=time
@@ -283,6 +283,6 @@ def test_redemption_status_patch() -> None:
     ],
 )
 @pytest.mark.parametrize("model", [VoucherStatus, RedemptionStatus])
-def test_a_bad_status_is_not_made(model: type[Status], bad: Schema) -> None:
+def test_invalid_status_is_refused(model: type[Status], bad: Schema) -> None:
     with pytest.raises(ValidationError):
         model.model_validate(bad)

@@ -14,7 +14,7 @@ def test_every_folder_of_tests_is_run_somewhere() -> None:
     assert folders == {*options["testpaths"], *" ".join(APART.values()).split()}
 
 
-def test_what_runs_apart_is_run_by_ci() -> None:
+def test_suites_outside_make_test_are_run_by_ci() -> None:
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     for command, folders in APART.items():
         assert any(line.startswith(command) for line in lines)

@@ -13,7 +13,7 @@ Traceback (most recent call last):
 """
 
 
-def test_unexpected_lines(tmp_path: Path) -> None:
+def test_unexpected_log_lines_are_found(tmp_path: Path) -> None:
     operator = OperatorProcess(
         kubeconfig=tmp_path / "none", database_url="", namespaces=["billing"], folder=tmp_path, pod_name="one"
     )

@@ -6,7 +6,7 @@ import pytest
 from testbed.postgres import Database, PostgresServer, StopMode
 
 
-def test_versions_and_roles(postgres: PostgresServer, empty_database: Database) -> None:
+def test_server_has_its_version_and_roles(postgres: PostgresServer, empty_database: Database) -> None:
     with psycopg.connect(empty_database.owner_url) as connection:
         assert connection.info.server_version // 10000 == postgres.version
         connection.execute("CREATE SCHEMA vouchers")

@@ -25,7 +25,7 @@ with temporary_folder("test") as folder:
 """
 
 
-def test_nothing_outlives_a_killed_parent() -> None:
+def test_processes_and_folders_end_with_a_killed_parent() -> None:
     parent = subprocess.Popen([sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with parent:
         assert parent.stdout is not None
@@ -36,14 +36,14 @@ def test_nothing_outlives_a_killed_parent() -> None:
     wait_until(lambda: not Path(folder).exists(), "removal of the folder", timeout=20)
 
 
-def test_end_before_ready_is_told_with_the_last_words(tmp_path: Path) -> None:
+def test_end_before_readiness_is_reported_with_the_last_output(tmp_path: Path) -> None:
     daemon = Daemon("speaker", ["sh", "-c", "echo no such option; exit 3"], tmp_path / "log")
     daemon.start()
     with pytest.raises(TestbedError, match="speaker ended with code 3 before readiness\nno such option"):
         wait_until(lambda: False, "readiness", alive=daemon)
 
 
-def test_what_does_not_stop_is_killed_and_told(tmp_path: Path) -> None:
+def test_process_that_ignores_sigterm_is_killed_and_reported(tmp_path: Path) -> None:
     daemon = Daemon("deaf", ["sh", "-c", "trap '' TERM; echo on; while :; do sleep 0.05; done"], tmp_path / "log")
     daemon.start()
     wait_until(lambda: daemon.tail() == "on", "first word")

@@ -25,7 +25,7 @@ def _project(root: Path, run: str, dev: str) -> list[str]:
     return list(lock_faults(root))
 
 
-def test_locks_that_agree(tmp_path: Path) -> None:
+def test_matching_locks_have_no_fault(tmp_path: Path) -> None:
     assert _project(tmp_path, RUN, f"{RUN}ruff==0.17.5 ; python_version > '3'{HASH}") == []
 
 
@@ -38,11 +38,11 @@ def test_locks_that_agree(tmp_path: Path) -> None:
         (f"kopf==1.45.2\n    # via x\npsycopg==3.3.9{HASH}", RUN, "requirements/run.txt: no hash for kopf==1.45.2"),
     ],
 )
-def test_locks_that_do_not(tmp_path: Path, run: str, dev: str, fault: str) -> None:
+def test_mismatched_locks_are_reported(tmp_path: Path, run: str, dev: str, fault: str) -> None:
     assert any(told.startswith(fault) for told in _project(tmp_path, run, dev))
 
 
-def test_a_lock_holds_nothing_but_pins() -> None:
+def test_line_that_is_no_pin_is_an_error() -> None:
     with pytest.raises(ValueError, match="not a pin: --find-links"):
         pins("--find-links mirror\nkopf==1.45.2\n")
 
@@ -56,7 +56,7 @@ def test_a_lock_holds_nothing_but_pins() -> None:
         ("k8s.io/api v0.36.3", None),
     ],
 )
-def test_registries_are_found(tmp_path: Path, line: str, named: str | None) -> None:
+def test_registry_names_are_reported(tmp_path: Path, line: str, named: str | None) -> None:
     (tmp_path / "file").write_text(f"first\n{line}\n")
     for command in (["init", "--quiet"], ["add", "file"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)

@@ -41,7 +41,7 @@ def test_stamps_are_the_pinned_versions(module: str) -> None:
         )
 
 
-def test_a_build_is_used_again_and_one_that_failed_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_is_used_again_and_one_that_failed_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go = gotool.find_go(tools.ROOT / "tools" / "lua" / "go.mod")
     compiled = subprocess.run([go.binary, "env", "GOCACHE"], check=True, capture_output=True, text=True).stdout.strip()
     monkeypatch.setenv("GOCACHE", compiled)
@@ -63,7 +63,7 @@ def test_a_build_is_used_again_and_one_that_failed_is_not(tmp_path: Path, monkey
     assert tools.ensure("own") == built
 
 
-def test_a_module_with_another_checksum_is_refused(tmp_path: Path) -> None:
+def test_module_with_another_checksum_is_refused(tmp_path: Path) -> None:
     go = gotool.find_go(tools.ROOT / "tools" / "lua" / "go.mod")
     module, checksum = "github.com/yuin/gopher-lua@v1.1.2", "h1:yF/FjE3hD65tBbt0VXLE13HWS9h34fdzJmrWRXwobGA="
     assert (gotool.download(go, module, checksum, tmp_path) / "go.mod").is_file()

@@ -65,13 +65,13 @@ def reachable(start: State) -> set[State]:
     return found
 
 
-def test_the_page_shows_the_table() -> None:
+def test_docs_show_the_state_diagram() -> None:
     page = (ROOT / "docs" / "redemption.md").read_text()
     pictures: list[str] = re.findall(r"```mermaid\n(stateDiagram-v2\n.*?)\n```", page, re.DOTALL)
     assert pictures == [diagram()]
 
 
-def test_every_cause_and_every_state_is_in_the_table() -> None:
+def test_every_cause_and_state_is_in_the_table() -> None:
     assert set(TRANSITIONS) == set(Cause)
     assert reachable(State.PENDING) == set(State)
     crd: Any = yaml.safe_load((ROOT / "crds" / "redemptions.billing.openova.io.yaml").read_text())
@@ -81,24 +81,24 @@ def test_every_cause_and_every_state_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("with_code", [True, False])
-def test_what_a_payment_does_is_an_arrow(with_code: bool) -> None:
+def test_each_payment_change_follows_the_table(with_code: bool) -> None:
     """Each change that the ledger makes for a payment leads along arrows, states that were passed over included."""
     for (before, _), step in PAYMENTS.items():
         assert where(step.state, with_code=with_code) in reachable(where(before, with_code=with_code))
 
 
 @pytest.mark.parametrize("state", list(PurchaseState))
-def test_every_purchase_has_a_state(state: PurchaseState) -> None:
+def test_every_purchase_state_is_reachable(state: PurchaseState) -> None:
     assert where(state, with_code=True) in reachable(State.PENDING)
 
 
-def test_what_was_spent_meanwhile_stays_redeemed() -> None:
+def test_rolled_back_purchase_with_spent_credit_stays_redeemed() -> None:
     taken_back = replace(PURCHASE, state=PurchaseState.ROLLED_BACK, redeemed=False)
     assert where(taken_back.state, with_code=True) is State.REDEEMED
     assert target(cause_of(taken_back, with_code=True)) is State.ROLLED_BACK
 
 
-def test_credit_alone_and_card_are_told_apart() -> None:
+def test_completion_by_credit_and_by_card_have_different_causes() -> None:
     completed = replace(PURCHASE, state=PurchaseState.COMPLETED)
     assert cause_of(completed, with_code=True) is Cause.PAID
     assert cause_of(replace(completed, due_minor=0), with_code=True) is Cause.COVERED

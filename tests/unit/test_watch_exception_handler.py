@@ -16,7 +16,7 @@ async def _other() -> AsyncIterator[Any]:
 
 
 @pytest.mark.parametrize("of_kopf", [True, False])
-async def test_only_the_stream_of_kopf_is_forgiven(of_kopf: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_only_the_known_kopf_stream_message_is_ignored(of_kopf: bool, caplog: pytest.LogCaptureFixture) -> None:
     resource: Any = None
     stream = (
         infinite_watch(settings=kopf.OperatorSettings(), resource=resource, namespace=None) if of_kopf else _other()

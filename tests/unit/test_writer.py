@@ -12,7 +12,7 @@ def body(version: str, reason: str) -> dict[str, Any]:
     return {"metadata": metadata, "spec": {}, "status": {"reason": reason}}
 
 
-async def test_a_status_that_changed_while_the_next_was_computed() -> None:
+async def test_status_that_changed_meanwhile_is_written() -> None:
     cache = Cache()
     writer = StatusWriter(KubeApi(), REDEMPTIONS, "Redemption", cache)
     seen = cache.put(body("1", "AwaitingPayment"))

@@ -21,7 +21,7 @@ async def _kept(database: Database) -> list[tuple[str, bytes, str]]:
     return [(*row,) for row in await rows(database, "SELECT event_id, raw, outcome FROM vouchers.webhook_event")]
 
 
-async def test_an_event_is_kept_as_it_came(database18: Database, stripe_calls: WebhookClient) -> None:
+async def test_event_is_kept_as_it_came(database18: Database, stripe_calls: WebhookClient) -> None:
     """Nobody knows its session; it is answered 200 all the same."""
     body = session_event(sovereign="ours.example", note="صيدلية")
     before = webhook_count("unknown")
@@ -31,7 +31,7 @@ async def test_an_event_is_kept_as_it_came(database18: Database, stripe_calls: W
     assert webhook_count("unknown") == before + 1
 
 
-async def test_told_twice_is_kept_once(database18: Database, stripe_calls: WebhookClient) -> None:
+async def test_event_sent_twice_is_kept_once(database18: Database, stripe_calls: WebhookClient) -> None:
     body = session_event(sovereign="ours.example")
     answers = [await stripe_calls.post(body) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
@@ -39,13 +39,13 @@ async def test_told_twice_is_kept_once(database18: Database, stripe_calls: Webho
     assert len(await _kept(database18)) == 1
 
 
-async def test_another_sovereigns_event(database18: Database, stripe_calls: WebhookClient) -> None:
+async def test_event_of_another_sovereign_is_kept_as_foreign(database18: Database, stripe_calls: WebhookClient) -> None:
     answer = await stripe_calls.post(session_event(sovereign="theirs.example"))
     assert (answer.status_code, answer.json()) == (200, {"result": "foreign"})
     assert [outcome for _, _, outcome in await _kept(database18)] == ["foreign"]
 
 
-async def test_what_is_not_understood_is_kept(database18: Database, stripe_calls: WebhookClient) -> None:
+async def test_event_of_unknown_type_is_kept(database18: Database, stripe_calls: WebhookClient) -> None:
     for body in ('{"id": "evt_1", "type": "invoice.paid"}', '{"data": 1}', "{}"):
         answer = await stripe_calls.post(body)
         assert (answer.status_code, answer.json()) == (200, {"result": "unknown"}), body
@@ -56,7 +56,7 @@ POISON = {"a zero byte": "a\0b", "half a character": "\ud83d", "too long for an 
 
 
 @pytest.mark.parametrize("value", POISON.values(), ids=POISON)
-async def test_what_postgresql_cannot_store_is_kept(
+async def test_event_that_postgresql_cannot_store_is_kept_once(
     database18: Database, stripe_calls: WebhookClient, value: str
 ) -> None:
     """As it came, and once: it would be sent again for days, and Stripe closes an endpoint that refuses for long."""
@@ -93,7 +93,7 @@ WRONG = {
 }
 
 
-async def test_a_wrong_signature(database18: Database, stripe_calls: WebhookClient) -> None:
+async def test_wrong_signature_is_answered_400(database18: Database, stripe_calls: WebhookClient) -> None:
     before = webhook_count("bad_signature")
     for name, signature in WRONG.items():
         headers = [(b"Stripe-Signature", signature.encode("latin-1"))]
@@ -103,18 +103,18 @@ async def test_a_wrong_signature(database18: Database, stripe_calls: WebhookClie
     assert webhook_count("bad_signature") == before + len(WRONG)
 
 
-async def test_bytes_that_are_no_text(stripe_calls: WebhookClient) -> None:
+async def test_body_that_is_not_utf8_is_answered_400(stripe_calls: WebhookClient) -> None:
     answer = await stripe_calls.client.post(PATH, content=b"\xff\xfe", headers={"Stripe-Signature": SIGNED})
     assert (answer.status_code, set(answer.json())) == (400, {"error"})
 
 
-async def test_a_signed_body_that_is_no_event(stripe_calls: WebhookClient) -> None:
+async def test_signed_body_that_is_no_event_is_answered_400(stripe_calls: WebhookClient) -> None:
     for body in ("", "no JSON", "[]", '"text"', "[" * 60_000):
         answer = await stripe_calls.post(body)
         assert (answer.status_code, answer.json()) == (400, {"error": "the body is no event"}), body[:9]
 
 
-async def test_the_secret_comes_late_and_changes(ledger: Ledger, tmp_path: Path) -> None:
+async def test_webhook_secret_may_come_late_and_rotate(ledger: Ledger, tmp_path: Path) -> None:
     """Without one 503, which Stripe repeats; while it changes both count; then the new one alone."""
     file = tmp_path / "webhook-secret"
     settings = Settings(stripe_webhook_secret_file=file)
@@ -134,7 +134,7 @@ async def test_the_secret_comes_late_and_changes(ledger: Ledger, tmp_path: Path)
         assert (await taken(SECRET), await taken("whsec_two")) == (False, True)
 
 
-async def test_without_a_ledger_stripe_is_to_try_again(database18: Database, ledger: Ledger) -> None:
+async def test_unavailable_ledger_is_answered_500(database18: Database, ledger: Ledger) -> None:
     before = webhook_count("unavailable")
     async with webhook(ledger.receive) as caller:
         await ledger.close()
@@ -152,14 +152,14 @@ async def _broken(_: Mapping[str, Any], __: bytes) -> PaymentEvent:
     raise ZeroDivisionError
 
 
-async def test_what_cannot_be_read_now_is_to_be_sent_again(database18: Database, ledger: Ledger) -> None:
+async def test_event_that_cannot_be_read_now_is_answered_500(database18: Database, ledger: Ledger) -> None:
     async with webhook(ledger.receive, reader=_away) as caller:
         answer = await caller.post(session_event())
     assert (answer.status_code, answer.json()) == (500, {"error": "try again later"})
     assert await _kept(database18) == []
 
 
-async def test_a_fault_of_ours_is_to_be_sent_again(ledger: Ledger) -> None:
+async def test_unexpected_error_is_answered_500(ledger: Ledger) -> None:
     before = webhook_count("failed")
     async with webhook(ledger.receive, reader=_broken) as caller:
         answer = await caller.post(session_event())
@@ -168,7 +168,7 @@ async def test_a_fault_of_ours_is_to_be_sent_again(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("received", list(Received))
-async def test_a_change_is_passed_on(received: Received, caplog: pytest.LogCaptureFixture) -> None:
+async def test_applied_event_wakes_the_controller(received: Received, caplog: pytest.LogCaptureFixture) -> None:
     """So that its event need not wait to be found; what does not fit is told to people."""
     hints: list[int] = []
 

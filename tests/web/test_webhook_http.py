@@ -20,7 +20,7 @@ from voucher_operator.web.server import WebServer
 HEAD = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nStripe-Signature: t=1,v1=x\r\n"
 
 
-async def test_ten_megabytes_are_refused(stripe_calls: WebhookClient) -> None:
+async def test_body_of_ten_megabytes_is_answered_413(stripe_calls: WebhookClient) -> None:
     before = webhook_count("too_large")
     answer = await stripe_calls.post(" " * 10_000_000, "t=1,v1=x")
     assert (answer.status_code, answer.json()) == (413, {"error": "the body has more than 65536 bytes"})
@@ -28,7 +28,7 @@ async def test_ten_megabytes_are_refused(stripe_calls: WebhookClient) -> None:
     assert (await stripe_calls.post(session_event())).status_code == 200
 
 
-async def test_the_limit_is_a_byte(stripe_calls: WebhookClient) -> None:
+async def test_body_limit_is_exact(stripe_calls: WebhookClient) -> None:
     body = session_event()
     assert (await stripe_calls.post(body + " " * (module.LIMIT - len(body)))).status_code == 200
     assert (await stripe_calls.post(body + " " * (module.LIMIT - len(body) + 1))).status_code == 413
@@ -46,7 +46,7 @@ async def _chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             await asyncio.sleep(0)
 
 
-async def test_a_body_without_an_end_is_answered_before_its_end(stripe_calls: WebhookClient) -> None:
+async def test_chunked_body_is_answered_413_at_the_limit(stripe_calls: WebhookClient) -> None:
     """No length is declared: what has come is counted, not gathered."""
     reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
     writer.write(f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode())
@@ -57,7 +57,7 @@ async def test_a_body_without_an_end_is_answered_before_its_end(stripe_calls: We
     await writer.wait_closed()
 
 
-async def test_a_length_that_is_too_much_is_answered_at_once(stripe_calls: WebhookClient) -> None:
+async def test_declared_length_over_the_limit_is_answered_413_at_once(stripe_calls: WebhookClient) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
     writer.write(f"{HEAD}Content-Length: {module.LIMIT + 1}\r\n\r\n".encode())
     assert (await reader.readline()).split()[1] == b"413"
@@ -65,7 +65,7 @@ async def test_a_length_that_is_too_much_is_answered_at_once(stripe_calls: Webho
     await writer.wait_closed()
 
 
-async def test_a_body_that_takes_too_long(stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_body_is_answered_408(stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
     writer.write(f"{HEAD}Content-Length: 10\r\n\r\n12345".encode())
@@ -74,7 +74,7 @@ async def test_a_body_that_takes_too_long(stripe_calls: WebhookClient, monkeypat
     await writer.wait_closed()
 
 
-async def test_a_caller_that_leaves_in_the_middle(database18: Database, stripe_calls: WebhookClient) -> None:
+async def test_caller_that_disconnects_is_counted_as_invalid(database18: Database, stripe_calls: WebhookClient) -> None:
     before = webhook_count("invalid")
     _, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
     writer.write(f"{HEAD}Content-Length: 10\r\n\r\n12345".encode())
@@ -85,14 +85,14 @@ async def test_a_caller_that_leaves_in_the_middle(database18: Database, stripe_c
     assert await rows(database18, "SELECT 1 FROM vouchers.webhook_event") == []
 
 
-async def test_elsewhere(stripe_calls: WebhookClient) -> None:
+async def test_other_paths_and_methods_are_404_and_405(stripe_calls: WebhookClient) -> None:
     for method, path, status in (("GET", PATH, 405), ("POST", "/", 404), ("GET", "/docs", 404)):
         answer = await stripe_calls.client.request(method, path)
         assert (answer.status_code, set(answer.json())) == (status, {"error"}), path
         assert "server" not in answer.headers
 
 
-async def test_a_call_under_way_is_finished_when_we_stop(database18: Database, ledger: Ledger) -> None:
+async def test_call_under_way_is_finished_at_stop(database18: Database, ledger: Ledger) -> None:
     reached, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(event: Mapping[str, Any], raw: bytes) -> PaymentEvent:
@@ -111,7 +111,7 @@ async def test_a_call_under_way_is_finished_when_we_stop(database18: Database, l
     assert len(await rows(database18, "SELECT 1 FROM vouchers.webhook_event")) == 1
 
 
-async def test_many_at_once(database18: Database, stripe_calls: WebhookClient) -> None:
+async def test_concurrent_events_are_each_kept_once(database18: Database, stripe_calls: WebhookClient) -> None:
     bodies = [session_event() for _ in range(12)] * 2
     answers = await asyncio.gather(*(stripe_calls.post(body) for body in bodies))
     assert {answer.status_code for answer in answers} == {200}
@@ -120,7 +120,9 @@ async def test_many_at_once(database18: Database, stripe_calls: WebhookClient) -
     assert len(await rows(database18, "SELECT 1 FROM vouchers.webhook_event")) == 12
 
 
-async def test_signals_and_logs_stay_the_process_own(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+async def test_server_changes_no_signal_handler_and_logs_no_call(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
     """A server that took the signals would end alone; one that logged each call would hide what matters."""
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with caplog.at_level(logging.DEBUG):
@@ -133,7 +135,7 @@ async def test_signals_and_logs_stay_the_process_own(ledger: Ledger, caplog: pyt
     assert "whsec" not in caplog.text
 
 
-async def test_a_port_that_is_taken(stripe_calls: WebhookClient) -> None:
+async def test_port_in_use_is_an_error_with_the_setting(stripe_calls: WebhookClient) -> None:
     """Ends the start with an error, not the process with a line of uvicorn's."""
     with pytest.raises(AddressTakenError, match="VOUCHER_OPERATOR_WEBHOOK_PORT"):
         WebServer(None, "127.0.0.1", stripe_calls.server.port).start()  # type: ignore[arg-type]

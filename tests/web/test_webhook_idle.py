@@ -45,7 +45,7 @@ async def _ended(reader: asyncio.StreamReader) -> None:
 
 
 @pytest.mark.parametrize("said", SILENT.values(), ids=SILENT)
-async def test_one_that_says_nothing_more(
+async def test_idle_connection_is_closed(
     stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     monkeypatch.setattr(connection, "_READING", 0.2)
@@ -55,7 +55,9 @@ async def test_one_that_says_nothing_more(
 
 
 @pytest.mark.parametrize("said", ["", HEAD, f"{HEAD}Content-Length: 65000\r\n\r\n"], ids=["nothing", "line", "headers"])
-async def test_one_that_goes_on_slowly(stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+async def test_slow_connection_is_closed(
+    stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
     """A byte now and then earns no time."""
     monkeypatch.setattr(connection, "_READING", 0.5)
     async with opened(stripe_calls, said) as (reader, writer):
@@ -68,7 +70,9 @@ async def test_one_that_goes_on_slowly(stripe_calls: WebhookClient, monkeypatch:
         await end
 
 
-async def test_the_second_request_of_a_connection(stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_time_starts_anew_for_the_second_request(
+    stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is waited for no longer than the first, and the first one's wait is over."""
     monkeypatch.setattr(connection, "_READING", 0.5)
     async with opened(stripe_calls, f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n") as (reader, writer):
@@ -80,7 +84,9 @@ async def test_the_second_request_of_a_connection(stripe_calls: WebhookClient, m
         await _ended(reader)
 
 
-async def test_one_too_many(stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connection_over_the_limit_is_refused_until_one_ends(
+    stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is turned away and counted; as soon as the idle ones have ended, calls are taken again."""
     monkeypatch.setattr(connection, "MOST", 3)
     monkeypatch.setattr(connection, "_READING", 1.0)
@@ -97,7 +103,7 @@ async def test_one_too_many(stripe_calls: WebhookClient, monkeypatch: pytest.Mon
     await asyncio.gather(*(writer.wait_closed() for _, writer in held), return_exceptions=True)
 
 
-async def test_one_that_does_not_read_its_answers(stripe_calls: WebhookClient) -> None:
+async def test_connection_that_does_not_read_is_closed(stripe_calls: WebhookClient) -> None:
     """Requests behind one another, until no answer fits in: it ends, and holds no memory."""
     stripe_calls.server._server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     with socket.create_connection(("127.0.0.1", stripe_calls.server.port)) as deaf:

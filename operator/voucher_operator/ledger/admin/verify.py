@@ -59,7 +59,7 @@ EXPLANATIONS: Final = MappingProxyType(
         Invariant.ORDERS: "A purchase has its order, amounts and state alike; a completed one has spent what it held.",
         Invariant.HOLDS: "An open purchase holds its credit, once; one that came to nothing holds none.",
         Invariant.OUTBOX: "What a purchase became is told by one event, and no event waits for over an hour.",
-        Invariant.WEBHOOK_EVENTS: "No payment waits for a person (a full refund settles one); none was applied in vain.",
+        Invariant.WEBHOOK_EVENTS: "No payment waits for a person (a full refund settles one), or was applied in vain.",
         Invariant.CHECKOUTS: "What Stripe is to be asked was asked in time: how a checkout ended, and to end no more.",
         Invariant.PAYMENTS: "What was refunded fits payment and order, and no dispute waits for anybody.",
     }
