@@ -171,7 +171,7 @@ def main(address: str) -> None:
     # The operator imports some of these only when it needs them: import them once, here.
     import voucher_operator.payments.stripe_gateway
     import voucher_operator.process.run
-    import voucher_operator.web.server  # noqa: F401
+    import voucher_operator.web.webhook  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)

@@ -91,7 +91,7 @@ NEWER_PURCHASES = Gauge(
 )
 LEADER = Gauge("voucher_operator_leader", "1 while this replica leads.", registry=REGISTRY)
 
-_QUIET = ("kopf", "kubernetes", "aiohttp.access", "yoyo", "asyncio")
+_QUIET = ("kopf", "kubernetes", "yoyo", "asyncio")
 """Loggers of libraries that say at INFO what every object does, or print tracebacks at ERROR for what we retry."""
 _SILENT = ("stripe", "httpx", "httpcore")
 """Loggers that say at DEBUG what is sent, customers and all: never below WARNING."""

@@ -9,12 +9,14 @@ from typing import Any
 
 import httpx
 import stripe
+from fastapi import FastAPI
 
 from voucher_operator import telemetry
 from voucher_operator.ledger.purchase.types import PaymentEvent
 from voucher_operator.payments import stripe_events as stripe_events
 from voucher_operator.web.server import WebServer
-from voucher_operator.web.webhook import Reader, Receiver, Webhook, application
+from voucher_operator.web.uvicorn_internals import Limits
+from voucher_operator.web.webhook import PORT_LIMITS, Reader, Receiver, Webhook, application
 
 SECRET = "whsec_one"
 PATH = "/billing/webhook"
@@ -26,7 +28,7 @@ async def read(event: Mapping[str, Any], raw: bytes) -> PaymentEvent:
 
 
 class WebhookClient:
-    """Stripe's side of the webhook."""
+    """The other side of a port; `post` is Stripe's."""
 
     def __init__(self, client: httpx.AsyncClient, server: WebServer) -> None:
         self.client = client
@@ -45,9 +47,17 @@ async def webhook(
     reader: Reader = read,
     keys: Callable[[], tuple[str, ...]] = lambda: (SECRET,),
     applied: Callable[[], None] = lambda: None,
+    limits: Limits = PORT_LIMITS,
 ) -> AsyncIterator[WebhookClient]:
     """Serve on a free port, and end in good order."""
-    server = WebServer(application(Webhook(keys, reader, receive, applied)), "127.0.0.1", 0)
+    async with served(application(Webhook(keys, reader, receive, applied)), limits) as caller:
+        yield caller
+
+
+@asynccontextmanager
+async def served(app: FastAPI, limits: Limits) -> AsyncIterator[WebhookClient]:
+    """Serve an application on a free port, and end in good order."""
+    server = WebServer(app, "127.0.0.1", 0, name="test", setting="PORT_OF_THE_TEST", limits=limits)
     server.start()
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client:

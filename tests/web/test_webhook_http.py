@@ -1,12 +1,14 @@
 """The webhook's port among strangers: too much, too slow, half, elsewhere; and how it stops."""
 
 import asyncio
+import dataclasses
 import logging
 import signal
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from testbed.postgres import Database
 from tests.ledger.helpers import rows, until
@@ -47,7 +49,7 @@ async def _chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def test_chunked_body_is_answered_413_at_the_limit(stripe_calls: WebhookClient) -> None:
-    """No length is declared: what has come is counted, not gathered."""
+    """No length is declared: what has come is webhook_count, not gathered."""
     reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
     writer.write(f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode())
     sent = [size async for size in _chunks(reader, writer)]
@@ -136,6 +138,28 @@ async def test_server_changes_no_signal_handler_and_logs_no_call(
 
 
 async def test_port_in_use_is_an_error_with_the_setting(stripe_calls: WebhookClient) -> None:
-    """Ends the start with an error, not the process with a line of uvicorn's."""
-    with pytest.raises(AddressTakenError, match="VOUCHER_OPERATOR_WEBHOOK_PORT"):
-        WebServer(None, "127.0.0.1", stripe_calls.server.port).start()  # type: ignore[arg-type]
+    """Ends the start with an error that names the setting, not the process with a line of uvicorn's."""
+    port = stripe_calls.server.port
+    server = WebServer(FastAPI(), "127.0.0.1", port, name="other", setting="OTHER_PORT", limits=module.PORT_LIMITS)
+    with pytest.raises(AddressTakenError, match="OTHER_PORT"):
+        server.start()
+
+
+async def test_a_call_that_outlasts_the_stop_is_answered_503(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    """Stripe sends it again; a traceback in the log would look like a fault."""
+    reached = asyncio.Event()
+
+    async def endless(_: Mapping[str, Any], __: bytes) -> PaymentEvent:
+        reached.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    limits = dataclasses.replace(module.PORT_LIMITS, stopping=0.3)
+    async with webhook(ledger.receive, reader=endless, limits=limits) as caller:
+        call = asyncio.create_task(caller.post(session_event()))
+        await reached.wait()
+        async with asyncio.timeout(10):
+            await caller.server.stop()
+        answer = await call
+    assert (answer.status_code, answer.json()) == (503, {"error": "the server stops"})
+    assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []

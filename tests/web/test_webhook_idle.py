@@ -1,6 +1,7 @@
 """Connections that are held without a request: they end by themselves, and nobody else is kept out by them for long."""
 
 import asyncio
+import dataclasses
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,8 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.ledger.helpers import until
-from tests.web.helpers import PATH, WebhookClient, session_event, webhook_count
-from voucher_operator.web import connection
+from tests.web.helpers import PATH, WebhookClient, session_event, webhook, webhook_count
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.web.uvicorn_internals import Connection, Limits
+from voucher_operator.web.webhook import PORT_LIMITS
 
 HEAD = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n"
 SILENT = {
@@ -20,6 +23,11 @@ SILENT = {
     "half a body": f"{HEAD}Content-Length: 10\r\n\r\n12345",
     "answered in the middle of its body": f"{HEAD}Content-Length: 65000\r\n\r\n12345",
 }
+
+
+def reading(seconds: float) -> Limits:
+    """Return the webhook's limits with less time for a request."""
+    return dataclasses.replace(PORT_LIMITS, reading=seconds)
 
 
 @asynccontextmanager
@@ -45,22 +53,17 @@ async def _ended(reader: asyncio.StreamReader) -> None:
 
 
 @pytest.mark.parametrize("said", SILENT.values(), ids=SILENT)
-async def test_idle_connection_is_closed(
-    stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch, said: str
-) -> None:
-    monkeypatch.setattr(connection, "_READING", 0.2)
-    async with opened(stripe_calls, said) as (reader, _):
-        await _ended(reader)
-    assert (await stripe_calls.post(session_event())).status_code == 200
+async def test_idle_connection_is_closed(ledger: Ledger, said: str) -> None:
+    async with webhook(ledger.receive, limits=reading(0.2)) as caller:
+        async with opened(caller, said) as (reader, _):
+            await _ended(reader)
+        assert (await caller.post(session_event())).status_code == 200
 
 
 @pytest.mark.parametrize("said", ["", HEAD, f"{HEAD}Content-Length: 65000\r\n\r\n"], ids=["nothing", "line", "headers"])
-async def test_slow_connection_is_closed(
-    stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch, said: str
-) -> None:
+async def test_slow_connection_is_closed(ledger: Ledger, said: str) -> None:
     """A byte now and then earns no time."""
-    monkeypatch.setattr(connection, "_READING", 0.5)
-    async with opened(stripe_calls, said) as (reader, writer):
+    async with webhook(ledger.receive, limits=reading(0.5)) as caller, opened(caller, said) as (reader, writer):
         end = asyncio.create_task(_ended(reader))
         for byte in b"abcdefghij" * 40:
             writer.write(bytes([byte]))
@@ -70,37 +73,32 @@ async def test_slow_connection_is_closed(
         await end
 
 
-async def test_idle_time_starts_anew_for_the_second_request(
-    stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_idle_time_starts_anew_for_the_second_request(ledger: Ledger) -> None:
     """It is waited for no longer than the first, and the first one's wait is over."""
-    monkeypatch.setattr(connection, "_READING", 0.5)
-    async with opened(stripe_calls, f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n") as (reader, writer):
+    first = f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with webhook(ledger.receive, limits=reading(0.5)) as caller, opened(caller, first) as (reader, writer):
         assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 405")
-        (held,) = stripe_calls.server._server.server_state.connections
-        assert isinstance(held, connection.Connection)
-        assert held._late is None
+        (held,) = caller.server._server.server_state.connections
+        assert isinstance(held, Connection)
+        assert held._deadline is None
         writer.write(HEAD.encode())
         await _ended(reader)
 
 
-async def test_connection_over_the_limit_is_refused_until_one_ends(
-    stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is turned away and counted; as soon as the idle ones have ended, calls are taken again."""
-    monkeypatch.setattr(connection, "MOST", 3)
-    monkeypatch.setattr(connection, "_READING", 1.0)
+async def test_connection_over_the_limit_is_refused_until_one_ends(ledger: Ledger) -> None:
+    """It is turned away and webhook_count; as soon as the idle ones have ended, calls are taken again."""
     before = webhook_count("busy")
-    held = [await asyncio.open_connection("127.0.0.1", stripe_calls.server.port) for _ in range(3)]
-    await until(lambda: len(stripe_calls.server._server.server_state.connections) == 3)
-    async with opened(stripe_calls, "") as (reader, _):
-        assert (await reader.readline()).split()[1] == b"503"
-    assert webhook_count("busy") == before + 1
-    await asyncio.gather(*(_ended(reader) for reader, _ in held))
-    assert (await stripe_calls.post(session_event())).status_code == 200
-    for _, writer in held:
-        writer.close()
-    await asyncio.gather(*(writer.wait_closed() for _, writer in held), return_exceptions=True)
+    async with webhook(ledger.receive, limits=dataclasses.replace(PORT_LIMITS, connections=3, reading=1.0)) as caller:
+        held = [await asyncio.open_connection("127.0.0.1", caller.server.port) for _ in range(3)]
+        await until(lambda: len(caller.server._server.server_state.connections) == 3)
+        async with opened(caller, "") as (reader, _):
+            assert (await reader.readline()).split()[1] == b"503"
+        assert webhook_count("busy") == before + 1
+        await asyncio.gather(*(_ended(reader) for reader, _ in held))
+        assert (await caller.post(session_event())).status_code == 200
+        for _, writer in held:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for _, writer in held), return_exceptions=True)
 
 
 async def test_connection_that_does_not_read_is_closed(stripe_calls: WebhookClient) -> None:

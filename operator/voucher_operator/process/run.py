@@ -34,7 +34,8 @@ from voucher_operator.payments.catalog_source import source
 from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.resources.errors import AddressTakenError, ApiUnavailableError, LedgerUnavailableError
 from voucher_operator.settings import Settings
-from voucher_operator.web import probes as http
+from voucher_operator.web import probes
+from voucher_operator.web.server import WebServer
 
 log = logging.getLogger(__name__)
 
@@ -75,27 +76,36 @@ class Operator:
         self._listen_to_signals()
         asyncio.get_running_loop().set_exception_handler(watch.handle_exception)
         async with AsyncExitStack() as opened:
-            await self._open(opened)
-            await self._serve()
+            await self._serve(await self._open(opened))
 
-    async def _open(self, opened: AsyncExitStack) -> None:
+    async def _open(self, opened: AsyncExitStack) -> asyncio.Task[None]:
+        """Open all parts, and return what serves the probes."""
         # Closed also when the next one cannot be opened: the pool's tasks outlive a mere cancellation.
         for part in (self.ledger, self.checkout, self.catalog):
             opened.push_async_callback(part.close)
         await self.ledger.open()
         await self.kube.open()
         opened.push_async_callback(self.kube.close)
-        app = http.application(self.problems, self.details, self.refresh)
-        server = await http.serve(app, self.settings.http_host, self.settings.http_port)
-        opened.push_async_callback(server.cleanup)
+        app = probes.application(self.problems, self.details, self.refresh)
+        server = WebServer(
+            app,
+            self.settings.http_host,
+            self.settings.http_port,
+            name="probes",
+            setting="VOUCHER_OPERATOR_HTTP_PORT",
+            limits=probes.PORT_LIMITS,
+        )
+        serving = server.start()
+        opened.push_async_callback(server.stop)
+        return serving
 
-    async def _serve(self) -> None:
+    async def _serve(self, probing: asyncio.Task[None]) -> None:
         webhook = _task(self._take_webhooks(), "webhooks")
         self.leadership = Leadership(self.settings, self.kube.client, self.lead)
         leading = asyncio.create_task(self.leadership.run(), name="leadership")
         stop = asyncio.create_task(self.stopping.wait(), name="signals")
         try:
-            done, _ = await asyncio.wait([stop, leading, webhook], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([stop, leading, webhook, probing], return_when=asyncio.FIRST_COMPLETED)
             reason = "Signal" if stop in done else "Fault"
             log.info("stopping", extra={"resource": "process", "key": self.settings.pod_name, "reason": reason})
             if stop not in done:
@@ -108,13 +118,19 @@ class Operator:
         """Serve webhooks from the time that there is a secret to know Stripe by; before, nobody could be believed."""
         while not self.settings.webhook_secrets():  # noqa: ASYNC110 - a file that comes late tells nobody
             await asyncio.sleep(_SECRET_CHECK)
-        # Read late, for they are large things, and many a Sovereign takes no cards.
-        from voucher_operator.web.server import WebServer
-        from voucher_operator.web.webhook import Webhook, application
+        # Read late, for Stripe's library is large, and many a Sovereign takes no cards.
+        from voucher_operator.web.webhook import PORT_LIMITS, Webhook, application
 
         secrets, checkout = self.settings.webhook_secrets, self.checkout
         app = application(Webhook(secrets, checkout.payment_event, checkout.receive, self.relay.wake))
-        server = WebServer(app, self.settings.webhook_host, self.settings.webhook_port)
+        server = WebServer(
+            app,
+            self.settings.webhook_host,
+            self.settings.webhook_port,
+            name="webhook",
+            setting="VOUCHER_OPERATOR_WEBHOOK_PORT",
+            limits=PORT_LIMITS,
+        )
         serving = server.start()
         try:
             await asyncio.shield(serving)

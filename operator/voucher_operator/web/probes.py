@@ -1,60 +1,68 @@
-"""/healthz, /readyz and /metrics. Says what is wrong in words, with no credential and no code.
+"""/healthz, /readyz and /metrics: what is wrong, in words, without a credential or a code.
 
-Alive: the event loop answers and, while leading, the API server was heard within the last minutes. Ready: connected
-to what the work needs; a standby is ready as well, so that a rollout can go on. See also: `runner` asks and is
-asked.
+Alive: the event loop answers, and the API server has answered within the last minutes. Ready: connected to what the
+work needs; a standby is ready as well, so that a rollout can go on. See also: `process.run`, which checks and
+serves; `telemetry`, which has the metrics.
 """
 
 import json
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Final
 
-from aiohttp import web
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse, Response
+from prometheus_client import make_asgi_app
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from voucher_operator import telemetry
-from voucher_operator.resources.errors import AddressTakenError
+from voucher_operator.web.app import create_app
+from voucher_operator.web.uvicorn_internals import Limits
 
-_SILENCE = 600.0
-"""Seconds without a word from the API server after which a restart is worth trying."""
-_LAST_ANSWERS = 2.0
-"""Seconds that requests under way have on a stop."""
+PORT_LIMITS: Final = Limits(connections=256, reading=5.0, stopping=2.0)
+"""No request here has a body."""
+_SILENCE: Final = 600.0
+"""Seconds without an answer from the API server after which a restart may help."""
+_METHODS: Final = ["GET", "HEAD"]
 
 Check = Callable[[], Awaitable[dict[str, str]]]
 """Returns what is wrong: part -> one line. Empty means ready."""
 
 
-def application(
-    problems: Check, details: Callable[[], dict[str, object]], refresh: Callable[[], None]
-) -> web.Application:
+def application(problems: Check, details: Callable[[], dict[str, object]], refresh: Callable[[], None]) -> FastAPI:
     """Build the three endpoints; `details` are facts for people, `refresh` brings gauges up to date."""
+    app = create_app()
 
-    async def healthz(_: web.Request) -> web.Response:
-        silent = telemetry.API_LIVENESS.silence() > _SILENCE
-        return web.Response(status=503 if silent else 200, text="nothing heard from the API server" if silent else "ok")
+    @app.api_route("/healthz", methods=_METHODS)
+    async def _() -> Response:
+        if telemetry.API_LIVENESS.silence() > _SILENCE:
+            return PlainTextResponse("no answer from the API server", HTTPStatus.SERVICE_UNAVAILABLE)
+        return PlainTextResponse("ok")
 
-    async def readyz(_: web.Request) -> web.Response:
+    @app.api_route("/readyz", methods=_METHODS)
+    async def _() -> Response:
         wrong = await problems()
         body = {"ready": not wrong, "problems": wrong, **details()}
-        return web.json_response(
-            body, status=503 if wrong else 200, dumps=lambda value: json.dumps(value, sort_keys=True)
-        )
+        status = HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK
+        # Sorted, for people who compare two answers; JSONResponse does not sort.
+        return Response(json.dumps(body, sort_keys=True), status, media_type="application/json")
 
-    async def metrics(_: web.Request) -> web.Response:
-        refresh()
-        return web.Response(body=generate_latest(telemetry.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    # A route and no mount, which answers /metrics itself with a redirect, or with 404.
+    app.router.routes.append(Route("/metrics", _Metrics(refresh), methods=_METHODS))
     return app
 
 
-async def serve(app: web.Application, host: str, port: int) -> web.AppRunner:
-    """Listen; the caller cleans the runner up. Raises AddressTakenError."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWERS)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        await runner.cleanup()
-        raise AddressTakenError(host, port, "VOUCHER_OPERATOR_HTTP_PORT", error) from None
-    return runner
+class _Metrics:
+    """prometheus-client's own endpoint, which chooses format and compression, behind a refresh of the gauges.
+
+    Not a function: Starlette would take one to be a handler of requests.
+    """
+
+    def __init__(self, refresh: Callable[[], None]) -> None:
+        self._refresh = refresh
+        self._app = make_asgi_app(telemetry.REGISTRY)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._refresh()
+        await self._app(scope, receive, send)

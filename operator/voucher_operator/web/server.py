@@ -1,68 +1,66 @@
-"""A uvicorn inside our event loop: it leaves signals, logs and the process' end to `process.run`.
+"""A uvicorn inside our event loop for each port; signals and the end of the process stay with `process.run`.
 
-See also: `webhook` is what it serves, `connection` bounds what a caller may hold.
+See also: `probes` and `webhook`, which it serves; `uvicorn_internals`, which limits what callers may hold.
 """
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Iterator
-from typing import Final
+from http import HTTPStatus
 
-import uvicorn
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from voucher_operator.resources.errors import AddressTakenError
-from voucher_operator.web import connection
-
-_GRACE: Final = 5
-"""Seconds that calls under way may take when we stop."""
-
-
-class _Uvicorn(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Not ours to handle: the runner listens to them."""
-        yield
+from voucher_operator.web.app import error_response
+from voucher_operator.web.uvicorn_internals import Config, Limits, Server
 
 
 class WebServer:
     """One application on one port."""
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
-        """Prepare; nothing listens yet. Port 0: a free one."""
+    def __init__(self, app: FastAPI, host: str, port: int, *, name: str, setting: str, limits: Limits) -> None:
+        """Prepare; nothing listens yet.
+
+        Port 0 means a free one. `name` is that of the task, `setting` the environment variable that has the port.
+        """
         self._address = (host, port)
-        self._server = _Uvicorn(
-            uvicorn.Config(
-                app,
-                http=connection.Connection,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="error",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=_GRACE,
-            )
-        )
+        self._name = name
+        self._setting = setting
+        self._limits = limits
+        self._server = Server(Config(_Stoppable(app), limits))
         self.port = port
         self.task: asyncio.Task[None] | None = None
         """Ends only by `stop`, or by a fault."""
 
     def start(self) -> asyncio.Task[None]:
-        """Listen, and return what serves. Raises AddressTakenError."""
+        """Listen, and return the task that serves. Raises AddressTakenError."""
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         try:
-            listener = socket.create_server(self._address, family=family, backlog=connection.MOST)
+            listener = socket.create_server(self._address, family=family, backlog=self._limits.connections)
         except OSError as error:
-            raise AddressTakenError(*self._address, "VOUCHER_OPERATOR_WEBHOOK_PORT", error) from None
+            raise AddressTakenError(*self._address, self._setting, error) from None
         self.port = listener.getsockname()[1]
-        self.task = asyncio.create_task(self._server.serve(sockets=[listener]), name="webhook")
+        self.task = asyncio.create_task(self._server.serve(sockets=[listener]), name=self._name)
         return self.task
 
     async def stop(self) -> None:
-        """Take no more calls, finish those under way. A fault stays with `task`."""
+        """Accept no more requests and finish those under way, or answer 503. A fault stays with `task`."""
         if self.task is not None:
-            self._server.should_exit = True
-            await asyncio.wait([self.task])
+            self._server.begin_stop()
+            _, late = await asyncio.wait([self.task], timeout=self._limits.stopping)
+            if late:
+                self._server.cancel_requests()
+                await asyncio.wait(late)
+
+
+class _Stoppable:
+    """Answers a request that `stop` cancels; uvicorn would log an error with a traceback for each."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            await error_response(HTTPStatus.SERVICE_UNAVAILABLE, "the server stops")(scope, receive, send)

@@ -15,17 +15,20 @@ from typing import Any, Final
 import stripe
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from voucher_operator import telemetry
 from voucher_operator.ledger.purchase.types import PaymentEvent, Received
 from voucher_operator.resources.errors import OperatorError, TransientError
+from voucher_operator.web.app import create_app, error_response
+from voucher_operator.web.uvicorn_internals import Limits
 
 log = logging.getLogger(__name__)
 
 LIMIT: Final = 64 * 1024
 """Bytes of the largest body that is read."""
+PORT_LIMITS: Final = Limits(connections=256, reading=15.0, stopping=5.0, busy=telemetry.WEBHOOKS.labels("busy").inc)
+"""Each connection may hold a body. `reading` is longer than `_PATIENCE`, after which the caller gets an answer."""
 _TOLERANCE: Final = 300
 """Seconds that a signature may be old, so that nobody sends an old event again."""
 _PATIENCE: Final = 10.0
@@ -66,7 +69,7 @@ class Webhook:
             result = await self._take(request)
         except _AnswerError as answer:
             telemetry.WEBHOOKS.labels(answer.result).inc()
-            return _error(answer.status, str(answer))
+            return error_response(answer.status, str(answer))
         telemetry.WEBHOOKS.labels(result).inc()
         return JSONResponse({"result": result})
 
@@ -100,32 +103,20 @@ class Webhook:
 
 
 def application(webhook: Webhook) -> FastAPI:
-    """Build the application: one route, and `{"error": "..."}` for everything that is no 200."""
-    app = FastAPI(openapi_url=None)
+    """Build the application: one route."""
+    app = create_app(telemetry.WEBHOOKS.labels("failed").inc)
 
-    @app.post("/billing/webhook", include_in_schema=False)
+    @app.post("/billing/webhook")
     async def _(request: Request) -> JSONResponse:
         return await webhook(request)
-
-    @app.exception_handler(HTTPException)
-    async def _(_: Request, error: HTTPException) -> JSONResponse:
-        return _error(error.status_code, str(error.detail).lower(), error.headers)
-
-    @app.exception_handler(Exception)
-    async def _(_: Request, __: Exception) -> JSONResponse:
-        """A fault of ours; it is logged by the server."""
-        telemetry.WEBHOOKS.labels("failed").inc()
-        return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
 
     return app
 
 
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": message}, status_code=status, headers=headers)
-
-
 async def _body(request: Request) -> bytes:
     """Read the body as it comes, and no further than the limit; what comes after that, the server throws away."""
+    # Not FastAPI's `max_body_size`: it answers in plain text, also in place of another answer (FastAPI 0.165.0,
+    # Starlette 1.10.0), and here every error is `{"error": ...}` and counted.
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > LIMIT:
         raise _too_large()
