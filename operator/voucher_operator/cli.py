@@ -144,7 +144,7 @@ async def _ungranted(conninfo: str, namespaces: Sequence[str], limit: float) -> 
     broken = []
     async for keys in redeemed_keys(namespaces):
         broken += await ungranted(conninfo, keys, statement_limit=limit)
-    return broken
+    return list(dict.fromkeys(broken))
 
 
 async def _export(settings: Settings, args: argparse.Namespace) -> int:

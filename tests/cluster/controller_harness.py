@@ -51,8 +51,8 @@ class Memory:
     objects: dict[str, Object] = field(default_factory=dict)
     organizations: bool = False
     """Whether there is a CRD for them, of the cluster's scope."""
-    faults: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Status and message for the calls whose `METHOD path` begins so."""
+    faults: dict[str, tuple[int, str | Object]] = field(default_factory=dict)
+    """Status, and message or whole answer, for the calls whose `METHOD path` begins so."""
     unanswered: str = ""
     """Calls whose `METHOD path` begins so are done, and their answer is lost."""
     calls: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Memory:
         """Stand in for the client's."""
         self.calls.append(f"{method} {path}")
         fault = next((one for start, one in self.faults.items() if f"{method} {path}".startswith(start)), None)
-        status, answer = (fault[0], {"message": fault[1]}) if fault else self._answer(method, path, body or {})
+        status, answer = _failed(*fault) if fault else self._answer(method, path, body or {})
         if self.unanswered and f"{method} {path}".startswith(self.unanswered):
             status, answer = 504, {}
         return _Response(status, "", json.dumps(answer).encode())
@@ -75,26 +75,44 @@ class Memory:
             listed = {"resources": [{"name": "organizations", "namespaced": False}]}
             return (200, listed) if self.organizations else (404, {})
         if method == "POST":
-            path = f"{path}/{body['metadata'].get('name', unique('event'))}"
-            if path in self.objects:
-                return 409, {}
-            self.objects[path] = {**body, "metadata": {**body["metadata"], "generation": 1}}
-            return 201, self.objects[path]
-        live = self.objects.get(path.removesuffix("/status"))
-        if live is None:
+            return self._create(f"{path}/{body['metadata'].get('name', unique('event'))}", body)
+        if path.endswith(("/vouchers", "/redemptions")):
+            return 200, {
+                "items": [one for at, one in self.objects.items() if at.startswith(f"{path}/")],
+                "metadata": {},
+            }
+        path = path.removesuffix("/status")
+        if path not in self.objects:
             return 404, {}
-        if "series" in body:
-            live.update(body)
-        elif method == "PATCH":
-            if any(live["metadata"][name] != value for name, value in body["metadata"].items()):
-                return 409, {}
-            live["status"] = dict(live["status"])  # the caches keep what they were given
-            for name, value in body["status"].items():
-                live["status"].pop(name, None)
-                if value is not None:
-                    live["status"][name] = value
-            live["metadata"]["resourceVersion"] = unique("version")
+        if method == "PATCH":
+            return _patch(self.objects[path], body)
+        return 200, self.objects.pop(path) if method == "DELETE" else self.objects[path]
+
+    def _create(self, path: str, body: Object) -> tuple[int, Object]:
+        if path in self.objects:
+            return 409, {}
+        self.objects[path] = {**body, "metadata": {**body["metadata"], "generation": 1}}
+        return 201, self.objects[path]
+
+
+def _patch(live: Object, body: Object) -> tuple[int, Object]:
+    """Merge a status, provided that the object is as it was, or an Event's series."""
+    if "series" in body:
+        live.update(body)
         return 200, live
+    if any(live["metadata"][name] != value for name, value in body["metadata"].items()):
+        return 409, {}
+    live["status"] = dict(live["status"])  # the caches keep what they were given
+    for name, value in body["status"].items():
+        live["status"].pop(name, None)
+        if value is not None:
+            live["status"][name] = value
+    live["metadata"]["resourceVersion"] = unique("version")
+    return 200, live
+
+
+def _failed(status: int, said: str | Object) -> tuple[int, Object]:
+    return status, {"message": said} if isinstance(said, str) else said
 
 
 @dataclass

@@ -10,10 +10,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from voucher_operator.failpoints import Step, failpoint
-from voucher_operator.kube.client import Body, ConflictError, KubeApi, RefusedError
+from voucher_operator.kube.client import Body, KubeApi
+from voucher_operator.kube.errors import (
+    AnswerError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NamespaceTerminatingError,
+    NotFoundError,
+)
 from voucher_operator.ledger.purchase.types import Purchase
 from voucher_operator.resources.conditions import READY
-from voucher_operator.resources.errors import ApiUnavailableError
+from voucher_operator.resources.errors import ApiError
 from voucher_operator.resources.reasons import Reason
 
 API_VERSION: Final = "catalyst.openova.io/v1alpha1"
@@ -58,20 +66,25 @@ class Organizations:
         Idempotent. A failure is an OrganizationStatus, too: it is reported beside the payment, and retried.
         """
         try:
-            for _ in range(2):
-                try:
-                    served = await self._served()
-                    if served is None:
-                        return HANDED_OVER
-                    return _standing(purchase, await self._live(purchase, served))
-                except ConflictError:
-                    self._known = None  # somebody was faster, or the CRD has just gone
-            raise ApiUnavailableError("it comes and goes")
-        except RefusedError as error:
+            try:
+                return await self._ensure(purchase)
+            except (ConflictError, NotFoundError):
+                # Somebody else has just created it, or the CRD has just gone: both are seen when it is read again.
+                self._known = None
+                return await self._ensure(purchase)
+        except (ForbiddenError, InvalidError) as error:
             return _refused(purchase, error)
-        except ApiUnavailableError as error:
-            message = f"Organization {purchase.subdomain} cannot be made yet: {error}. It is tried again."
+        except ApiError as error:
+            message = (
+                f"Organization {purchase.subdomain} cannot be made yet: {_why(purchase, error)}. It is tried again."
+            )
             return OrganizationStatus(None, False, Reason.ORGANIZATION_NOT_READY, message)
+
+    async def _ensure(self, purchase: Purchase) -> OrganizationStatus:
+        served = await self._served()
+        if served is None:
+            return HANDED_OVER
+        return _standing(purchase, await self._live(purchase, served))
 
     async def is_taken(self, namespace: str, name: str, tenant_id: str) -> bool:
         """Whether an Organization of another tenant has this name; no, when that cannot be seen.
@@ -81,7 +94,7 @@ class Organizations:
         try:
             served = await self._served()
             live = None if served is None else await self._kube.read(f"{_collection(namespace, served)}/{name}")
-        except ApiUnavailableError:
+        except ApiError:
             return False
         return live is not None and _tenant(live) != tenant_id
 
@@ -94,7 +107,7 @@ class Organizations:
         return self._known[1]
 
     async def _live(self, purchase: Purchase, served: Body) -> Body:
-        """Read it or create it; raises ConflictError and ApiUnavailableError."""
+        """Read it or create it; raises ApiError."""
         where = _collection(purchase.key.namespace, served)
         live = await self._kube.read(f"{where}/{purchase.subdomain}")
         if live is None:
@@ -159,6 +172,19 @@ def _ready(live: Body) -> dict[str, Any]:
     return next((one for one in status.get("conditions") or () if one.get("type") == READY), {})
 
 
-def _refused(purchase: Purchase, error: RefusedError) -> OrganizationStatus:
+def _why(purchase: Purchase, error: ApiError) -> str:
+    namespace = purchase.key.split("/")[0]
+    match error:
+        case NamespaceTerminatingError():
+            return f"namespace {namespace} is being deleted"
+        case NotFoundError():
+            return f"namespace {namespace} does not exist"
+        case ConflictError():
+            return "it is created and deleted at the same time"
+        case _:
+            return str(error)
+
+
+def _refused(purchase: Purchase, error: AnswerError) -> OrganizationStatus:
     message = f"Organization {purchase.subdomain} was refused: {error.detail or error}"
     return OrganizationStatus(False, False, Reason.ORGANIZATION_REFUSED, message)

@@ -2,8 +2,8 @@
 
 One thin class over the `kubernetes` client's `ApiClient` (configuration, TLS, token rotation, connections). Its per-
 API classes validate each argument of each call and parse each answer into models; here everything is JSON already,
-every call has a time limit, and every failure is one of two exceptions. kopf watches (`watch`); the Lease belongs to
-`voucher_operator.kube.leader_election`.
+every call has a time limit, and every failure is an ApiError, see `kube_errors`. kopf watches (`watch`); the Lease
+belongs to `voucher_operator.kube.leader_election`.
 """
 
 import base64
@@ -17,7 +17,16 @@ import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
+from voucher_operator.kube.errors import (
+    ExpiredError,
+    ForbiddenError,
+    NotFoundError,
+    error_of,
+    is_authorization,
+    right,
+)
 from voucher_operator.resources.errors import (
+    ApiError,
     ApiUnavailableError,
     InvalidCodeError,
     SecretNotFoundError,
@@ -37,31 +46,9 @@ Body = dict[str, Any]
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 _PAGE = 500
-_ERROR, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE, _INVALID, _BROKEN = (
-    400,
-    401,
-    403,
-    404,
-    409,
-    410,
-    422,
-    500,
-)
-
-
-class RefusedError(ApiUnavailableError):
-    """The API server has understood and refused: a right is missing, or an object is not as it should be.
-
-    `detail` is what it said, in one line.
-    """
-
-    def __init__(self, message: str, detail: str) -> None:
-        super().__init__(message)
-        self.detail = detail
-
-
-class ConflictError(Exception):
-    """The object is gone or has changed since it was read; read it again."""
+_LISTS = 3
+"""How often a list is begun that the API server cannot continue."""
+_ERROR, _UNAUTHORIZED, _BROKEN = 400, 401, 500
 
 
 class KubeApi:
@@ -97,23 +84,38 @@ class KubeApi:
         """Whether the API server knows both of our resources."""
         try:
             found = await self._request("GET", f"/apis/{API_VERSION}")
-        except ConflictError:
+        except NotFoundError:
             return False
         return {VOUCHERS, REDEMPTIONS} <= {resource["name"] for resource in found["resources"]}
 
     async def description(self) -> Body:
-        """Read the OpenAPI document of our resources' group; raises ConflictError when there is none yet."""
+        """Read the OpenAPI document of our resources' group; raises NotFoundError when there is none yet."""
         return await self._request("GET", f"/openapi/v3/apis/{API_VERSION}")
 
     async def get(self, plural: str, namespace: str, name: str) -> Body | None:
         """Read one object; None when there is no such object."""
         try:
             return await self._request("GET", _path(plural, namespace, name))
-        except ConflictError:
+        except NotFoundError:
             return None
 
     async def pages(self, plural: str, namespace: str, field_selector: str = "") -> AsyncIterator[list[Body]]:
-        """Yield the objects of a namespace page by page, so that memory stays flat however many there are."""
+        """Yield the objects of a namespace page by page, so that memory stays flat however many there are.
+
+        A list that the API server cannot continue is begun anew, so that an object may be yielded twice.
+        Raises ExpiredError when that happens again and again.
+        """
+        for begun in range(1, _LISTS + 1):
+            try:
+                async for page in self._list(plural, namespace, field_selector):
+                    yield page
+            except ExpiredError:
+                if begun == _LISTS:
+                    raise
+            else:
+                return
+
+    async def _list(self, plural: str, namespace: str, field_selector: str) -> AsyncIterator[list[Body]]:
         token = ""
         while True:
             query = [("limit", str(_PAGE)), ("fieldSelector", field_selector), ("continue", token)]
@@ -126,7 +128,7 @@ class KubeApi:
     async def patch_status(self, plural: str, body: Body, status: Mapping[str, Any]) -> None:
         """Merge `status` into the object's, provided that it is still the very object that was read.
 
-        Raises ConflictError when it has changed or gone, ApiUnavailableError when the call failed.
+        Raises ConflictError when it has changed, NotFoundError when it is gone.
         """
         metadata = body["metadata"]
         preconditions = {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
@@ -134,7 +136,7 @@ class KubeApi:
         await self._request("PATCH", path, {"metadata": preconditions, "status": status}, parse=False)
 
     async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
-        """Delete the very object with this uid; raises ConflictError when it is gone already or another one."""
+        """Delete the very object with this uid; raises NotFoundError or ConflictError when that is gone."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         await self._request("DELETE", _path(plural, namespace, name), options, parse=False)
 
@@ -142,21 +144,22 @@ class KubeApi:
         """Read what the API server tells of a resource: `namespaced`, `verbs`…; None when it does not serve it."""
         try:
             found = await self._request("GET", f"/apis/{group_version}")
-        except ConflictError:
+        except NotFoundError:
             return None
         return next((one for one in found["resources"] if one["name"] == plural), None)
 
     async def read(self, path: str) -> Body | None:
-        """Read an object of any kind by its path; None when there is none. Raises RefusedError without the right."""
+        """Read an object of any kind by its path; None when there is none."""
         try:
             return await self._request("GET", path)
-        except ConflictError:
+        except NotFoundError:
             return None
 
     async def create(self, path: str, body: Body) -> Body:
         """Create an object of any kind in the collection at `path`.
 
-        Raises ConflictError when it is there already (or its kind is not), RefusedError when it is not allowed.
+        Raises ConflictError when it is there already, NotFoundError when its kind or namespace is not,
+        NamespaceTerminatingError, ForbiddenError and InvalidError.
         """
         return await self._request("POST", path, body)
 
@@ -171,9 +174,9 @@ class KubeApi:
             )
         try:
             secret = await self._request("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
-        except ConflictError:
+        except NotFoundError:
             raise SecretNotFoundError(f"Secret {name} does not exist: create it with the key {key}.") from None
-        except ApiUnavailableError as error:
+        except ApiError as error:
             raise SecretUnreadableError(f"Secret {name} cannot be read: {error}.") from None
         encoded = (secret.get("data") or {}).get(key)
         if encoded is None:
@@ -198,7 +201,7 @@ class KubeApi:
         query: Sequence[tuple[str, str]] = (),
         parse: bool = True,
     ) -> Body:
-        """Make one call; raises ConflictError or ApiUnavailableError."""
+        """Make one call; raises ApiUnavailableError and the AnswerErrors of `kube_errors`."""
         headers = {"Accept": _JSON, "Content-Type": _MERGE_PATCH if method == "PATCH" else _JSON}
         try:
             call = await self.client.param_serialize(
@@ -212,7 +215,9 @@ class KubeApi:
             raise ApiUnavailableError(f"the API server cannot be reached ({type(error).__name__})") from None
         self._note(f"{response.status}" if response.status >= _BROKEN else None)
         if response.status >= _ERROR:
-            raise self._refusal(method, path, response.status, str(response.reason), data)
+            refusal = error_of(response.status, str(response.reason or ""), data)
+            self._note_refusal(method, path, response.status, refusal)
+            raise refusal
         if self._refused:
             self._refused.discard((method, _collection(path)))
         return json.loads(data) if parse else {}
@@ -225,14 +230,19 @@ class KubeApi:
             log.info("the API server can be used again", extra={"resource": "api", "reason": "Answered"})
         self._down = fault is not None
 
-    def _refusal(self, method: str, path: str, status: int, reason: str, data: bytes) -> Exception:
-        """Return the error for an answer; a right that is missing is logged once for each kind of call."""
-        if status == _FORBIDDEN and b"NamespaceTerminating" in data:
-            return ConflictError("the namespace is being deleted")
-        if status in (_UNAUTHORIZED, _FORBIDDEN) and (call := (method, _collection(path))) not in self._refused:
-            self._refused.add(call)
-            log.warning("the API server refuses a call", extra={"key": " ".join(call), "reason": f"{status} {reason}"})
-        return _named(status, reason, data)
+    def _note_refusal(self, method: str, path: str, status: int, error: ApiError) -> None:
+        """Log once for each kind of call that it is not allowed, and which right is missing."""
+        call = (method, _collection(path))
+        if call in self._refused or not (status == _UNAUTHORIZED or isinstance(error, ForbiddenError)):
+            return
+        self._refused.add(call)
+        extra = {"key": " ".join(call), "reason": f"{error}"}
+        if not isinstance(error, ForbiddenError):
+            log.warning("the API server refuses a call: it does not accept the operator's token", extra=extra)
+        elif is_authorization(error):
+            log.warning("the API server refuses a call: the right to %s is missing", right(method, path), extra=extra)
+        else:
+            log.warning("the API server refuses a call: an admission check forbids it", extra=extra)
 
 
 async def _load_kubeconfig(configuration: client.Configuration) -> None:
@@ -250,21 +260,6 @@ def _collection(path: str) -> str:
     """Return a path without an object's name: `/apis/<group>/<version>/namespaces/<namespace>/<resource>`."""
     parts = path.split("/")
     return "/".join(parts[: (7 if "namespaces" in parts else 5) - path.startswith("/api/")])
-
-
-def _named(status: int, reason: str, data: bytes) -> Exception:
-    if status in (_NOT_FOUND, _CONFLICT, _GONE):
-        return ConflictError(f"{status} {reason}")
-    if status in (_ERROR, _FORBIDDEN, _INVALID):
-        return RefusedError(f"the API server answered {status} {reason}", _message(data))
-    return ApiUnavailableError(f"the API server answered {status} {reason}")
-
-
-def _message(data: bytes) -> str:
-    try:
-        return " ".join(str(json.loads(data)["message"]).split())
-    except (ValueError, KeyError, TypeError):
-        return ""
 
 
 def _decode(encoded: str) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from voucher_operator.kube import client as kube
-from voucher_operator.kube.client import ConflictError, KubeApi
+from voucher_operator.kube.client import KubeApi
 from voucher_operator.resources.base import Model
-from voucher_operator.resources.errors import ApiUnavailableError
+from voucher_operator.resources.errors import ApiError
 from voucher_operator.resources.redemption import RedemptionSpec, RedemptionStatus
 from voucher_operator.resources.voucher import VoucherSpec, VoucherStatus
 
@@ -34,7 +34,7 @@ class CRDCheck:
         self._right_until = 0.0
 
     async def fault(self) -> str | None:
-        """Return in one line what is wrong with the CRDs, None when nothing is; raises ApiUnavailableError."""
+        """Return in one line what is wrong with the CRDs, None when nothing is; raises ApiError."""
         if not await self._kube.served():
             return _ABSENT
         if time.monotonic() < self._right_until:
@@ -48,7 +48,7 @@ class CRDCheck:
         """Nothing when there is no description: for a moment after the CRDs, or for want of a right."""
         try:
             schemas: dict[str, Any] = (await self._kube.description())["components"]["schemas"]
-        except (ApiUnavailableError, ConflictError, KeyError):
+        except (ApiError, KeyError):
             return {}
         return schemas
 

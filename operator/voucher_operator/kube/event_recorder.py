@@ -15,8 +15,9 @@ from typing import Literal
 from uuid import uuid4
 
 from voucher_operator import telemetry
-from voucher_operator.kube.client import API_VERSION, Body, ConflictError, KubeApi
-from voucher_operator.resources.errors import ApiUnavailableError
+from voucher_operator.kube.client import API_VERSION, Body, KubeApi
+from voucher_operator.kube.errors import NotFoundError
+from voucher_operator.resources.errors import ApiError
 from voucher_operator.resources.reasons import Reason
 
 log = logging.getLogger(__name__)
@@ -74,12 +75,7 @@ class EventRecorder:
     async def run(self) -> None:
         """Post what is recorded, at most so many a second, until cancelled."""
         while True:
-            note = await self._pending.get()
-            try:
-                await self._post(note)
-            except (ApiUnavailableError, ConflictError) as error:
-                telemetry.EVENTS_DROPPED.inc()
-                log.info("event not posted", extra={"resource": note.kind, "reason": note.reason, "detail": str(error)})
+            await self._try(await self._pending.get())
             await asyncio.sleep(1 / _PER_SECOND)
 
     async def drain(self, seconds: float) -> None:
@@ -87,15 +83,21 @@ class EventRecorder:
         try:
             async with asyncio.timeout(seconds):
                 while not self._pending.empty():
-                    await self._post(self._pending.get_nowait())
-        except (TimeoutError, ApiUnavailableError, ConflictError):
+                    await self._try(self._pending.get_nowait())
+        except TimeoutError:
             telemetry.EVENTS_DROPPED.inc(1 + self._pending.qsize())
+
+    async def _try(self, note: _Event) -> None:
+        """Post an event, or drop it: one that cannot be posted keeps no other."""
+        try:
+            await self._post(note)
+        except ApiError as error:
+            telemetry.EVENTS_DROPPED.inc()
+            log.info("event not posted", extra={"resource": note.kind, "reason": note.reason, "detail": str(error)})
 
     async def _post(self, note: _Event) -> None:
         series = self._series.get(note.identity)
-        if series is not None and time.monotonic() - series.started < _SERIES_SECONDS:
-            series.count += 1
-            await self._kube.patch_event(series.namespace, series.name, {"series": _repeat(series.count)})
+        if series is not None and time.monotonic() - series.started < _SERIES_SECONDS and await self._repeat(series):
             return
         event = self._event(note)
         namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
@@ -103,6 +105,15 @@ class EventRecorder:
         self._series[note.identity] = _Series(namespace, name, 1, time.monotonic())
         if len(self._series) > _REMEMBERED:
             self._series.popitem(last=False)
+
+    async def _repeat(self, series: _Series) -> bool:
+        """Count one more of an event that was posted; False when somebody has deleted it."""
+        series.count += 1
+        try:
+            await self._kube.patch_event(series.namespace, series.name, {"series": _repeat(series.count)})
+        except NotFoundError:
+            return False
+        return True
 
     def _event(self, note: _Event) -> Body:
         metadata = note.body["metadata"]

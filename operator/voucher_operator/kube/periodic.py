@@ -4,8 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from voucher_operator.kube.client import ConflictError
-from voucher_operator.resources.errors import ApiUnavailableError, OperatorError
+from voucher_operator.resources.errors import ApiError, OperatorError
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +14,7 @@ async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()
-        except (ApiUnavailableError, ConflictError, OperatorError) as error:
+        except (ApiError, OperatorError) as error:
             log.info("pass postponed", extra={"resource": "pass", "key": work.__name__, "reason": str(error)})
         except Exception:
             log.exception("pass failed", extra={"resource": "pass", "key": work.__name__, "reason": "InternalError"})

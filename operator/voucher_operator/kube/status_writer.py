@@ -13,7 +13,8 @@ from typing import Any
 
 from voucher_operator import telemetry
 from voucher_operator.kube.cache import Cache, slim
-from voucher_operator.kube.client import Body, ConflictError, KubeApi
+from voucher_operator.kube.client import Body, KubeApi
+from voucher_operator.kube.errors import AnswerError, ConflictError, NotFoundError
 from voucher_operator.resources import conditions
 from voucher_operator.resources.errors import ApiUnavailableError, InvalidSpecError
 
@@ -45,12 +46,13 @@ class StatusWriter:
 
         `report` is called once the status is written, and never when it said so before.
         Raises ApiUnavailableError when the API server did not answer: it may have written it, see `confirm`.
+        Raises ForbiddenError and InvalidError when it has not.
         """
         if not is_news(body, patch):
             return not self._has_changed(key, body)
         try:
             await self._kube.patch_status(self._plural, body, patch)
-        except ConflictError:
+        except (ConflictError, NotFoundError):
             await self._refresh(key, body)
             return False
         except ApiUnavailableError:
@@ -70,7 +72,10 @@ class StatusWriter:
         if (sent := self._unconfirmed.get(key)) is None:
             return
         namespace, name = key.split("/")
-        live = await self._kube.get(self._plural, namespace, name)
+        try:
+            live = await self._kube.get(self._plural, namespace, name)
+        except AnswerError:
+            live = None  # it may not be looked at
         del self._unconfirmed[key]
         if live is None or live["metadata"]["uid"] != sent.body["metadata"]["uid"]:
             return

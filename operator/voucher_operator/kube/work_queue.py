@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any
 
-from voucher_operator.resources.errors import ApiUnavailableError, TransientError
+from voucher_operator.resources.errors import ApiError, TransientError
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +118,9 @@ class WorkQueue:
             log.error("cancelled from within, will retry", extra=_extra(self.name, key, "InternalError", "Cancelled"))
         except TransientError as error:
             log.info("will retry", extra=_extra(self.name, key, error.reason, error.message))
-        except ApiUnavailableError as error:
-            log.info("will retry", extra=_extra(self.name, key, "ApiUnavailable", str(error)))
+        except ApiError as error:
+            reason = type(error).__name__.removesuffix("Error")
+            log.info("will retry", extra=_extra(self.name, key, reason, str(error)))
         except Exception as error:
             log.exception(
                 "reconcile failed, will retry", extra=_extra(self.name, key, "InternalError", type(error).__name__)

@@ -32,7 +32,7 @@ from voucher_operator.messaging.outbox_relay import Relay
 from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.catalog_source import source
 from voucher_operator.payments.purchase_saga import Checkout
-from voucher_operator.resources.errors import AddressTakenError, ApiUnavailableError, LedgerUnavailableError
+from voucher_operator.resources.errors import AddressTakenError, ApiError, LedgerUnavailableError
 from voucher_operator.settings import Settings
 from voucher_operator.web import probes
 from voucher_operator.web.server import WebServer
@@ -203,7 +203,7 @@ class Operator:
     async def _crd_fault(self, *, unknown: str | None = "The API server cannot be asked.") -> str | None:
         try:
             return await self.definitions.fault()
-        except ApiUnavailableError:
+        except ApiError:
             return unknown
 
     def _listen_to_signals(self) -> None:
@@ -221,7 +221,7 @@ class Operator:
         try:
             if (fault := await self.definitions.fault()) is not None:
                 found["resources"] = fault
-        except ApiUnavailableError as error:
+        except ApiError as error:
             found["api"] = str(error)
         telemetry.LEDGER_UP.set(0 if "ledger" in found else 1)
         return found

@@ -20,7 +20,8 @@
         └── PaymentProcessorUnavailableError
 
     ProcessError                  a line of the log, or of the command
-    ├── ApiUnavailableError       the API server is away, retry
+    ├── ApiError                  a call of the API server failed; what it answered: `kube.errors`
+    │   └── ApiUnavailableError   the API server is away, retry
     └── AddressTakenError         whoever starts the process must act
 
 Refusals of a redemption are results, not exceptions: see `voucher_operator.ledger.types.RedeemResult`.
@@ -51,8 +52,12 @@ class ProcessError(_OneLineError):
     """Something went wrong with what this process stands on."""
 
 
-class ApiUnavailableError(ProcessError):
-    """The API server could not be reached, refused or failed; retry."""
+class ApiError(ProcessError):
+    """A call of the API server was not done."""
+
+
+class ApiUnavailableError(ApiError):
+    """The API server could not be reached or failed; retry."""
 
 
 class AddressTakenError(ProcessError):

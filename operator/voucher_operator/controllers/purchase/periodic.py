@@ -17,14 +17,15 @@ from voucher_operator.controllers.purchase import status as purchase_status
 from voucher_operator.controllers.purchase.controller import PurchaseController, asks_for
 from voucher_operator.kube import client as kube
 from voucher_operator.kube.cache import Cache
-from voucher_operator.kube.client import Body, ConflictError, KubeApi, RefusedError
+from voucher_operator.kube.client import Body, KubeApi
+from voucher_operator.kube.errors import ForbiddenError
 from voucher_operator.kube.periodic import every
 from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
 from voucher_operator.payments.purchase_saga import Checkout
-from voucher_operator.resources.errors import ApiUnavailableError, OperatorError
+from voucher_operator.resources.errors import ApiError, OperatorError
 from voucher_operator.resources.keys import Key
 from voucher_operator.settings import Settings
 
@@ -122,7 +123,7 @@ class PurchaseTasks:
                 try:
                     async with asyncio.timeout(limit):
                         await work(purchase)
-                except (OperatorError, ApiUnavailableError, ConflictError, TimeoutError) as error:
+                except (OperatorError, ApiError, TimeoutError) as error:
                     _postponed(purchase, error)
                 except Exception:
                     log.exception("will be tried again", extra=_extra(purchase, "InternalError"))
@@ -146,7 +147,7 @@ class PurchaseTasks:
         known = self.cache.get(purchase.key)
         try:
             body = known or await self._live(purchase)
-        except RefusedError:
+        except ForbiddenError:
             # Its namespace is gone, or taken from us: what was paid for is owed all the same.
             await self._organize(purchase)
             raise
@@ -186,7 +187,7 @@ class PurchaseTasks:
         try:
             body = await self._live(purchase) if self._is_ours(purchase.key) else known
             gone = body is None and self._is_ours(purchase.key)
-        except ApiUnavailableError:
+        except ApiError:
             body, gone = known, False
         if gone:
             await self.checkout.abandon(purchase.key)

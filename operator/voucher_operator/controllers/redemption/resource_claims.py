@@ -13,7 +13,7 @@ _REDEEMED = "status.state=Redeemed"
 
 
 async def redeemed_keys(namespaces: Sequence[str]) -> AsyncIterator[list[str]]:
-    """Yield the keys of the Redemptions that say Redeemed, page by page; raises ApiUnavailableError."""
+    """Yield the keys of the Redemptions that say Redeemed, page by page, some perhaps twice; raises ApiError."""
     api = KubeApi()
     await api.open()
     try:

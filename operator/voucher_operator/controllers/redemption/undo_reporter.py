@@ -15,13 +15,14 @@ from typing import Final
 from voucher_operator.controllers.purchase.controller import PurchaseController
 from voucher_operator.controllers.redemption.controller import RedemptionController
 from voucher_operator.kube import client as kube
-from voucher_operator.kube.client import Body, KubeApi, RefusedError
+from voucher_operator.kube.client import Body, KubeApi
+from voucher_operator.kube.errors import ForbiddenError
 from voucher_operator.kube.periodic import every
 from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.resources import conditions
-from voucher_operator.resources.errors import ApiUnavailableError
+from voucher_operator.resources.errors import ApiError
 from voucher_operator.resources.keys import Key
 from voucher_operator.settings import Settings
 
@@ -60,9 +61,9 @@ class UndoReporter:
     async def _is_reported(self, key: Key, undone_at: datetime) -> bool:
         try:
             body = None if key.namespace is None else await self.api.get(kube.REDEMPTIONS, key.namespace, key.name)
-        except RefusedError:
-            return False
-        except ApiUnavailableError as error:
+        except ForbiddenError:
+            return False  # `kube` logs once which right is missing
+        except ApiError as error:
             log.info("will be tried again", extra={"resource": "redemption", "key": key, "reason": str(error)})
             return False
         if body is not None and _says_redeemed(body):

@@ -20,11 +20,13 @@ from voucher_operator.controllers.voucher.controller import VoucherController
 from voucher_operator.controllers.watch import Feed
 from voucher_operator.kube import client as kube
 from voucher_operator.kube.cache import Cache, is_older, key_of
-from voucher_operator.kube.client import Body, ConflictError, KubeApi
+from voucher_operator.kube.client import Body, KubeApi
+from voucher_operator.kube.errors import ConflictError, ForbiddenError, NotFoundError, is_authorization
 from voucher_operator.kube.periodic import every
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.types import VoucherCounters
-from voucher_operator.resources.errors import ApiUnavailableError, LedgerUnavailableError
+from voucher_operator.ledger.errors import LedgerBusyError
+from voucher_operator.ledger.types import VoucherCounters, VoucherOwner
+from voucher_operator.resources.errors import ApiError, LedgerUnavailableError
 from voucher_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -131,7 +133,15 @@ class CounterSync:
         self._enqueue_vouchers()
         for owner in owners:
             if owner.uid not in alive and owner.namespace in listed:
-                await self.controller.revoke_orphan(owner)
+                await self._revoke_orphan(owner)
+
+    async def _revoke_orphan(self, owner: VoucherOwner) -> None:
+        try:
+            await self.controller.revoke_orphan(owner)
+        except LedgerBusyError as error:
+            # Somebody else has this row for a moment: the other orphans need not wait for the next pass.
+            extra = {"resource": "Voucher", "key": f"{owner.namespace}/{owner.name}", "reason": str(error)}
+            log.info("will be tried again", extra=extra)
 
     async def _relist(
         self, namespace: str, plural: str, selector: str, cache: Cache, tell: Callable[..., None]
@@ -149,12 +159,12 @@ class CounterSync:
         return there
 
     async def _in_each_namespace(self, work: Callable[[str], Awaitable[None]]) -> set[str]:
-        """Do the work in every namespace; return those where it could be done: one that is gone stops no other."""
+        """Do the work in every namespace; return those where all of it was done: one that fails stops no other."""
         done = set()
         for namespace in self.settings.namespaces:
             try:
                 await work(namespace)
-            except ApiUnavailableError as error:
+            except ApiError as error:
                 extra = {"resource": "namespace", "key": namespace, "reason": str(error)}
                 log.info("namespace passed over", extra=extra)
             else:
@@ -189,8 +199,13 @@ class CounterSync:
         metadata = body["metadata"]
         try:
             await self.kube.delete(kube.REDEMPTIONS, metadata["namespace"], metadata["name"], metadata["uid"])
-        except ConflictError:
+        except (ConflictError, NotFoundError):
             return
+        except ForbiddenError as error:
+            if is_authorization(error):
+                raise  # the same for all
+            key = f"{metadata['namespace']}/{metadata['name']}"
+            log.info("not deleted", extra={"resource": "Redemption", "key": key, "reason": str(error)})
 
 
 def _depends_on_others(body: Body) -> bool:

@@ -1,0 +1,165 @@
+"""Each answer of the API server is the error by which a caller knows what to do next; a missing right is named."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from voucher_operator.kube.client import REDEMPTIONS, KubeApi
+from voucher_operator.kube.errors import (
+    ConflictError,
+    ExpiredError,
+    ForbiddenError,
+    InvalidError,
+    NamespaceTerminatingError,
+    NotFoundError,
+    error_of,
+    right,
+)
+from voucher_operator.resources.errors import ApiError, ApiUnavailableError, SecretUnreadableError
+
+TERMINATING = {"message": "no", "details": {"causes": [{"reason": "NamespaceTerminating"}]}}
+NO_RIGHT = {"message": 'secrets "code" is forbidden: User "u" cannot get resource "secrets" in the namespace "billing"'}
+DENIED = {"message": "admission webhook denied the request: NamespaceTerminating is a word as any other"}
+
+
+def body(said: object) -> bytes:
+    return json.dumps(said).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kind"),
+    [
+        (400, {"message": "bad"}, InvalidError),
+        (401, {}, ApiUnavailableError),
+        (403, NO_RIGHT, ForbiddenError),
+        (403, DENIED, ForbiddenError),
+        (403, TERMINATING, NamespaceTerminatingError),
+        (404, {}, NotFoundError),
+        (405, {}, InvalidError),
+        (408, {}, ApiUnavailableError),
+        (409, {}, ConflictError),
+        (410, {}, ExpiredError),
+        (413, {}, InvalidError),
+        (422, {"message": "spec.code: Required value"}, InvalidError),
+        (429, {}, ApiUnavailableError),
+        (500, {}, ApiUnavailableError),
+        (503, {}, ApiUnavailableError),
+        (504, {}, ApiUnavailableError),
+    ],
+)
+def test_each_status_has_its_error(status: int, said: object, kind: type[ApiError]) -> None:
+    assert type(error_of(status, "Reason", body(said))) is kind
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", b"[]", b'"text"', b'{"details": null}', b'{"details": {"causes": [1]}}']
+)
+def test_answer_that_is_no_status_is_read_by_its_number(data: bytes) -> None:
+    for status, kind in ((403, ForbiddenError), (404, NotFoundError), (502, ApiUnavailableError)):
+        assert type(error_of(status, "Reason", data)) is kind
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "named"),
+    [
+        (
+            "PATCH",
+            "/apis/billing.openova.io/v1alpha1/namespaces/a/redemptions/one/status",
+            "patch redemptions/status of billing.openova.io in namespace a",
+        ),
+        (
+            "GET",
+            "/apis/billing.openova.io/v1alpha1/namespaces/a/vouchers",
+            "list vouchers of billing.openova.io in namespace a",
+        ),
+        (
+            "DELETE",
+            "/apis/billing.openova.io/v1alpha1/namespaces/a/redemptions/one",
+            "delete redemptions of billing.openova.io in namespace a",
+        ),
+        ("GET", "/api/v1/namespaces/a/secrets/code", "get secrets in namespace a"),
+        ("POST", "/apis/catalyst.openova.io/v1alpha1/organizations", "create organizations of catalyst.openova.io"),
+        ("GET", "/apis/billing.openova.io/v1alpha1", "get /apis/billing.openova.io/v1alpha1"),
+    ],
+)
+def test_right_is_named_as_a_role_does(method: str, path: str, named: str) -> None:
+    assert right(method, path) == named
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    body: bytes
+    reason: str = "Reason"
+
+    async def read(self) -> bytes:
+        return self.body
+
+
+@dataclass
+class Server:
+    """Answers what `answer` says for a query."""
+
+    answer: Callable[[dict[str, str]], tuple[int, object]]
+    queries: list[dict[str, str]] = field(default_factory=list)
+
+    async def param_serialize(self, method: str, path: str, *, query_params: Any, **_: Any) -> tuple[str, str, None]:
+        self.queries.append(dict(query_params))
+        return method, path, None
+
+    async def call_api(self, *_: object, **__: object) -> Response:
+        status, said = self.answer(self.queries[-1])
+        return Response(status, body(said))
+
+
+def asking(answer: Callable[[dict[str, str]], tuple[int, object]]) -> tuple[KubeApi, Server]:
+    api, server = KubeApi(), Server(answer)
+    api.client = server  # type: ignore[assignment]
+    return api, server
+
+
+async def listed(api: KubeApi) -> list[list[Any]]:
+    return [page async for page in api.pages(REDEMPTIONS, "a")]
+
+
+async def test_list_that_cannot_be_continued_is_begun_anew() -> None:
+    expired = [True]
+
+    def answer(query: dict[str, str]) -> tuple[int, object]:
+        if "continue" not in query:
+            return 200, {"items": [1], "metadata": {"continue": "second"}}
+        return (410, {}) if expired.pop() else (200, {"items": [2], "metadata": {}})
+
+    api, _ = asking(answer)
+    expired.insert(0, False)
+    assert await listed(api) == [[1], [1], [2]]
+
+
+async def test_list_that_can_never_be_continued_is_given_up() -> None:
+    api, server = asking(
+        lambda query: (410, {}) if "continue" in query else (200, {"items": [], "metadata": {"continue": "2"}})
+    )
+    with pytest.raises(ExpiredError):
+        await listed(api)
+    assert ["continue" in query for query in server.queries] == [False, True] * 3
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (NO_RIGHT, "the right to get secrets in namespace billing is missing"),
+        (DENIED, "an admission check forbids it"),
+    ],
+)
+async def test_refused_call_is_logged_once_with_what_is_missing(
+    said: object, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    api, _ = asking(lambda _: (403, said))
+    for name in ("code", "other"):
+        with caplog.at_level(logging.WARNING), pytest.raises(SecretUnreadableError):
+            await api.secret_value("billing", name, "code")
+    assert [record.getMessage() for record in caplog.records] == [f"the API server refuses a call: {words}"]
