@@ -20,8 +20,8 @@ from testbed.cluster import Installation, Stack, install_rights
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Version
 from testbed.processes import TestbedError, wait_until
+from voucher_operator.controllers.kinds import REDEMPTION
 from voucher_operator.controllers.redemption import status as redemption_status
-from voucher_operator.kube import client as kube
 from voucher_operator.ledger.types import Outcome, RedeemResult
 from voucher_operator.resources.redemption import Redemption
 
@@ -86,7 +86,7 @@ def _replica(stack: Stack, installation: Installation, env: Mapping[str, str]) -
 def _issue(cluster: ClusterAccess, replica: OperatorProcess, namespace: str, code: str) -> None:
     """Bring a Voucher into the ledger, by an operator that then goes down."""
     voucher = {
-        "apiVersion": kube.API_VERSION,
+        "apiVersion": REDEMPTION.api_version,
         "kind": "Voucher",
         "metadata": {"name": "hot", "namespace": namespace},
         "spec": {"code": code, "credit": {"amount": "25.500", "currency": "OMR"}},
@@ -101,7 +101,7 @@ def _create(cluster: ClusterAccess, namespace: str, code: str, count: int) -> li
     client, mark = RawClient(cluster.kubeconfig), secrets.token_hex(3)
     bodies = (
         {
-            "apiVersion": kube.API_VERSION,
+            "apiVersion": REDEMPTION.api_version,
             "kind": "Redemption",
             "metadata": {"name": f"r-{mark}-{n}", "namespace": namespace},
             "spec": {
@@ -115,7 +115,7 @@ def _create(cluster: ClusterAccess, namespace: str, code: str, count: int) -> li
         }
         for n in range(count)
     )
-    path = f"/apis/{kube.API_VERSION}/namespaces/{namespace}/{kube.REDEMPTIONS}"
+    path = REDEMPTION.path(namespace)
     return client.send([client.request("POST", path, body) for body in bodies], read=True)[1]
 
 
@@ -131,7 +131,7 @@ def _floor(installation: Installation, created: list[dict[str, Any]]) -> float:
             "metadata": {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]},
             "status": redemption_status.finished(redemption, answer, "OMR").to_patch(),
         }
-        path = f"/apis/{kube.API_VERSION}/namespaces/{metadata['namespace']}/{kube.REDEMPTIONS}/{metadata['name']}"
+        path = REDEMPTION.path(metadata["namespace"], metadata["name"])
         requests.append(client.request("PATCH", f"{path}/status", patch, "application/merge-patch+json"))
     return client.send(requests)[0]
 

@@ -13,10 +13,11 @@ from aiohttp import web
 from testbed.processes import free_port
 from tests.checkout.helpers import settings
 from voucher_operator.ledger.purchase.types import Line
-from voucher_operator.payments import catalog_service
+from voucher_operator.payments import catalog_http
 from voucher_operator.payments.catalog import Catalog
-from voucher_operator.payments.catalog_service import CatalogService
-from voucher_operator.payments.catalog_source import CatalogFile, NoCatalog, source
+from voucher_operator.payments.catalog_file import CatalogFile
+from voucher_operator.payments.catalog_http import CatalogService
+from voucher_operator.payments.catalog_source import NoCatalog, source
 from voucher_operator.resources.errors import (
     CatalogUnavailableError,
     CurrencyMismatchError,
@@ -83,7 +84,7 @@ async def catalog(server: CatalogServer) -> AsyncIterator[Catalog]:
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between two tries are not what is tested."""
-    monkeypatch.setattr(catalog_service, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(catalog_http, "_PAUSES", (0.0, 0.0))
 
 
 async def price(catalog: Catalog, plan: str = "m", *addons: str) -> list[int]:

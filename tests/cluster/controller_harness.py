@@ -17,7 +17,7 @@ from testbed.scripted_stripe import ScriptedStripe
 from tests.cluster.resources import Object, unique
 from tests.cluster.stripe_fixture import SOVEREIGN, StripeFixture, order
 from tests.ledger.helpers import rows, terms
-from voucher_operator.controllers.wiring import Controllers, Process, assemble
+from voucher_operator.controllers.wiring import Controllers, Process, build_controllers
 from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.event_recorder import EventRecorder
 from voucher_operator.kube.work_queue import Result
@@ -129,11 +129,11 @@ class ControllerHarness:
 
     def elect_new_leader(self) -> None:
         """Have another replica lead, whose memory is empty."""
-        self.parts = assemble(self.process)
+        self.parts = build_controllers(self.process)
 
     async def deliver(self) -> None:
         """Make one pass over what has ended."""
-        await self.parts.purchases.deliver()
+        await self.parts.purchase_tasks.deliver()
 
     async def issue(self, credit_minor: int = 10_000) -> str:
         """Issue a code."""
@@ -176,7 +176,7 @@ class ControllerHarness:
 
     async def reconcile(self, name: str) -> Object:
         """Have the worker reconcile one order; returns its status then."""
-        while await self.parts.purchases.orders.reconcile(f"billing/{name}") is Result.REQUEUE:
+        while await self.parts.purchases.reconcile(f"billing/{name}") is Result.REQUEUE:
             pass
         return self.watch(name)
 
@@ -252,8 +252,12 @@ async def opened(database: Database, folder: Path, **changes: Any) -> AsyncItera
         api.client = server  # type: ignore[assignment]
         checkout, catalog = Checkout(ledger, settings), Catalog(source(settings), fresh_seconds=0.0)
         try:
-            process = Process(ledger, api, EventRecorder(api, "harness"), catalog, checkout, settings)
-            yield ControllerHarness(server, process, assemble(process), ledger, checkout, stripe_fixture, database)
+            process = Process(
+                ledger, api, EventRecorder(api, "example.com/test", "harness"), catalog, checkout, settings
+            )
+            yield ControllerHarness(
+                server, process, build_controllers(process), ledger, checkout, stripe_fixture, database
+            )
         finally:
             await catalog.close()
             await checkout.close()

@@ -3,11 +3,12 @@
 from typing import Final
 
 import pytest
+
 from tests.cluster.controller_harness import ControllerHarness, reason, settle, spec
+from tests.cluster.resources import Object, unique
 from tests.cluster.stripe_fixture import order
 from tests.ledger.helpers import terms
-
-from tests.cluster.resources import Object, unique
+from voucher_operator.controllers.kinds import REDEMPTION
 from voucher_operator.resources.reasons import Reason
 
 NAMESPACES: Final = ("first", "billing", "last")
@@ -26,23 +27,27 @@ async def live_codes(harness: ControllerHarness) -> set[str]:
 @three
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 410, 500])
 @pytest.mark.parametrize("which", NAMESPACES)
-async def test_orphans_are_revoked_in_the_namespaces_that_are_listed(harness: ControllerHarness, status: int, which: str) -> None:
+async def test_orphans_are_revoked_in_the_namespaces_that_are_listed(
+    harness: ControllerHarness, status: int, which: str
+) -> None:
     for namespace in NAMESPACES:
         await harness.ledger.put(terms(unique("CODE").upper(), uid=namespace, namespace=namespace, name="gone"))
     harness.server.faults[f"GET {PATH}/{which}/"] = (status, "no")
-    await harness.parts.projection.resync()
+    await harness.parts.resync.resync()
     assert await live_codes(harness) == {which}
     harness.server.faults.clear()
-    await harness.parts.projection.resync()
+    await harness.parts.resync.resync()
     assert await live_codes(harness) == set()
 
 
 @three
-async def test_missed_redemption_is_found_although_another_namespace_cannot_be_listed(harness: ControllerHarness) -> None:
+async def test_missed_redemption_is_found_although_another_namespace_cannot_be_listed(
+    harness: ControllerHarness,
+) -> None:
     harness.server.faults[f"GET {PATH}/first/"] = (410, "expired")
     harness.apply("kestrel", spec(await harness.issue()))
     harness.parts.feed.redemption_cache.drop("billing/kestrel")
-    await harness.parts.projection.resync()
+    await harness.parts.resync.resync()
     assert harness.parts.feed.order_queue.knows("billing/kestrel")
 
 
@@ -57,10 +62,12 @@ def finished(harness: ControllerHarness, namespace: str, name: str) -> str:
 
 @three
 @pytest.mark.parametrize("status", [403, 404, 410, 500])
-async def test_finished_redemptions_are_deleted_in_the_namespaces_that_are_listed(harness: ControllerHarness, status: int) -> None:
+async def test_finished_redemptions_are_deleted_in_the_namespaces_that_are_listed(
+    harness: ControllerHarness, status: int
+) -> None:
     paths = {namespace: finished(harness, namespace, "old") for namespace in NAMESPACES}
     harness.server.faults[f"GET {PATH}/first/"] = (status, "no")
-    await harness.parts.projection.expire_finished()
+    await harness.parts.resync.expire_finished()
     assert set(harness.server.objects) == {paths["first"]}
 
 
@@ -68,12 +75,14 @@ async def test_finished_redemptions_are_deleted_in_the_namespaces_that_are_liste
     ("status", "said", "left"),
     [(404, "gone", {"kept"}), (409, "another", {"kept"}), (403, "denied", {"kept"}), (403, NO_RIGHT, {"kept", "old"})],
 )
-async def test_one_that_cannot_be_deleted_keeps_no_other(harness: ControllerHarness, status: int, said: str, left: set[str]) -> None:
+async def test_one_that_cannot_be_deleted_keeps_no_other(
+    harness: ControllerHarness, status: int, said: str, left: set[str]
+) -> None:
     """But a right that is missing is missing for all."""
     kept = finished(harness, "billing", "kept")
     finished(harness, "billing", "old")
     harness.server.faults[f"DELETE {kept}"] = (status, said)
-    await harness.parts.projection.expire_finished()
+    await harness.parts.resync.expire_finished()
     assert {path.rpartition("/")[2] for path in harness.server.objects} == left
 
 
@@ -135,13 +144,15 @@ async def test_event_of_a_namespace_that_is_deleted_keeps_no_other(harness: Cont
     elsewhere = {"metadata": {"name": "kestrel", "namespace": "last", "uid": unique("uid")}}
     recorder = harness.process.recorder
     for one in (elsewhere, body):
-        recorder.record("Redemption", one, Reason.VOUCHER_NOT_FOUND, "Redeem", "No such code.", warning=True)
+        recorder.record(REDEMPTION, one, Reason.VOUCHER_NOT_FOUND, "Redeem", "No such code.", warning=True)
     assert await harness.events("kestrel") == ["VoucherNotFound"]
 
 
 async def test_event_that_somebody_deleted_is_posted_anew(harness: ControllerHarness) -> None:
     body = harness.apply("kestrel", {"code": "NOBODYS", "customer": {}})
     for _ in range(2):
-        harness.process.recorder.record("Redemption", body, Reason.VOUCHER_NOT_FOUND, "Redeem", "No such code.")
+        harness.process.recorder.record(REDEMPTION, body, Reason.VOUCHER_NOT_FOUND, "Redeem", "No such code.")
         assert await harness.events("kestrel") == ["VoucherNotFound"]
-        harness.server.objects = {path: one for path, one in harness.server.objects.items() if "events.k8s.io" not in path}
+        harness.server.objects = {
+            path: one for path, one in harness.server.objects.items() if "events.k8s.io" not in path
+        }

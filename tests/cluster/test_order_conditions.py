@@ -20,14 +20,14 @@ async def test_ledger_outage_keeps_the_known_conditions(harness: ControllerHarne
     """While the ledger is away, order, URL and credit stay told, and so does what is said of each."""
     await awaiting(harness)
     before = dict(harness.watch("kestrel"))
-    harness.parts.purchases.outage.begin(LedgerUnavailableError("PostgreSQL is away."))
+    harness.parts.purchases.health.set_unavailable(LedgerUnavailableError("PostgreSQL is away."))
     during = await harness.reconcile("kestrel")
     assert reason(during) == ("False", "LedgerUnavailable")
     assert reason(during, "Reconciling") == ("True", "LedgerUnavailable")
     assert {name: during[name] for name in SAID} == {name: before[name] for name in SAID}
     for kind in ("Redeemed", "OrderPlaced", "PaymentSettled"):
         assert reason(during, kind) == reason(before, kind) is not None
-    harness.parts.purchases.outage.end()
+    harness.parts.purchases.health.set_available()
     assert await harness.reconcile("kestrel") == before
 
 
@@ -55,7 +55,7 @@ async def test_overdue_order_is_rolled_back_without_its_secret(harness: Controll
     harness.watch("kestrel").clear()
     if overdue:
         await harness.sql("UPDATE vouchers.purchase SET deadline_at = placed_at")
-    await harness.parts.purchases.sweep()
+    await harness.parts.purchase_tasks.sweep()
     assert ((await harness.purchase("kestrel")).state == "rolled_back") is overdue
     assert (await harness.reconcile("kestrel"))["state"] == ("RolledBack" if overdue else "Pending")
 

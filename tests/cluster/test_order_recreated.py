@@ -7,6 +7,7 @@ import pytest
 
 from tests.cluster.controller_harness import ControllerHarness, reason, settle, spec
 from tests.cluster.stripe_fixture import ADDONS, PLANS, order
+from voucher_operator.controllers.kinds import REDEMPTION
 from voucher_operator.kube.status_writer import StatusWriter
 
 SAID = ("state", "orderID", "checkoutURL", "credit", "finished")
@@ -89,6 +90,6 @@ async def test_late_deletion_event_of_the_old_object_keeps_the_new_one(harness: 
     cache = harness.parts.feed.redemption_cache
     assert cache.by_uid(after["metadata"]["uid"]) is not None
     harness.server.objects.clear()
-    writer = StatusWriter(harness.process.kube, "redemptions", "Redemption", cache)
+    writer = StatusWriter(harness.process.kube, REDEMPTION, cache)
     assert not await writer.write("billing/kestrel", before, {"observedGeneration": 1})
     assert cache.by_uid(after["metadata"]["uid"]) is not None

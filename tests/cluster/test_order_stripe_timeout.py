@@ -43,7 +43,7 @@ async def test_holds_are_released_while_stripe_hangs(
     pause = harness.stripe_fixture.stripe.pause(SESSIONS)
     for name in names:
         harness.remove(name)
-    sweep = asyncio.create_task(harness.parts.purchases.sweep())
+    sweep = asyncio.create_task(harness.parts.purchase_tasks.sweep())
     assert await asyncio.to_thread(pause.reached.wait, 20)
     async with asyncio.timeout(20):
         while any([(await harness.purchase(name)).state != "rolled_back" for name in names]):
@@ -65,6 +65,6 @@ async def test_hanging_stripe_call_does_not_block_the_sweep(
     harness.remove("kestrel")
     pause = harness.stripe_fixture.stripe.pause(SESSIONS)
     async with asyncio.timeout(20):
-        await harness.parts.purchases.sweep()
+        await harness.parts.purchase_tasks.sweep()
     assert (await harness.purchase("kestrel")).state == "rolled_back"
     pause.released.set()

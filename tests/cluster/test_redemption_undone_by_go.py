@@ -1,6 +1,6 @@
 """The Go service takes a redemption of ours back with its own undo: the status follows, and the code is free again.
 
-See also: `voucher_operator.controllers.redemption.undo_reporter`; tests/ledger/test_go_undo.py has the ledger's side.
+See also: `voucher_operator.controllers.undo_reporter`; tests/ledger/test_go_undo.py has the ledger's side.
 """
 
 from tests.cluster.conftest import Sovereign

@@ -27,7 +27,7 @@ def customer() -> Object:
 
 async def redeem(harness: ControllerHarness, name: str = "kestrel") -> Object:
     """Have the worker reconcile a Redemption without an order; return its status then."""
-    while await harness.parts.undone.redemptions.reconcile(f"billing/{name}") is Result.REQUEUE:
+    while await harness.parts.redemptions.reconcile(f"billing/{name}") is Result.REQUEUE:
         pass
     return harness.watch(name)
 
@@ -92,7 +92,7 @@ async def test_unanswered_patch_of_a_deleted_redemption_has_no_event(harness: Co
     harness.apply("kestrel", {"code": "NOBODYS", **customer()})
     await fail_once(harness, lambda: redeem(harness), written=True)
     harness.remove("kestrel")
-    assert await harness.parts.undone.redemptions.reconcile("billing/kestrel") is Result.DONE
+    assert await harness.parts.redemptions.reconcile("billing/kestrel") is Result.DONE
     assert await harness.events("kestrel") == []
 
 
@@ -131,7 +131,7 @@ async def test_paid_order_has_an_event_when_its_code_is_undone(harness: Controll
     assert (await harness.reconcile("kestrel"))["state"] == "Completed"
     await undo_by_go(harness, code)
     for _ in range(2):
-        await harness.parts.undone.report()
+        await harness.parts.undo_reporter.report()
         status = await harness.reconcile("kestrel")
     assert (status["state"], reason(status, "Redeemed")) == ("Completed", ("False", "RolledBack"))
     assert await harness.events("kestrel") == ["Completed", "RolledBack"]
@@ -170,9 +170,9 @@ async def test_voucher_has_one_issued_event_when_the_ledger_has_it_before_it_is_
 async def test_outage_of_the_ledger_makes_no_second_issued_event(harness: ControllerHarness) -> None:
     voucher(harness, "muscat", unique("MUSCAT").upper())
     await issue(harness, "muscat")
-    harness.parts.vouchers.outage.begin(LedgerUnavailableError("PostgreSQL is away."))
+    harness.parts.vouchers.health.set_unavailable(LedgerUnavailableError("PostgreSQL is away."))
     assert reason(await issue(harness, "muscat")) == ("False", "LedgerUnavailable")
-    harness.parts.vouchers.outage.end()
+    harness.parts.vouchers.health.set_available()
     assert reason(await issue(harness, "muscat")) == ("True", "Issued")
     assert await harness.events("muscat") == ["Issued"]
 

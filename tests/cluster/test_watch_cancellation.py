@@ -13,6 +13,7 @@ import pytest
 
 from testbed.cluster import Installation
 from voucher_operator.controllers import watch
+from voucher_operator.kube import kopf_internals
 from voucher_operator.process.run import _end
 
 
@@ -31,11 +32,11 @@ async def test_cancelling_kopf_during_discovery_leaves_no_task(
         return kopf.login_with_kubeconfig(**kwargs)
 
     tasks = await kopf.spawn_tasks(registry=registry, settings=watch.settings(), namespaces=installation.namespaces)
-    while not watch.orphaned_tasks():  # noqa: ASYNC110 - nothing tells of it: the tasks are kopf's own
+    while not kopf_internals.orphaned_tasks():  # noqa: ASYNC110 - nothing tells of it: the tasks are kopf's own
         await asyncio.sleep(0)
-    before = asyncio.all_tasks() - set(tasks) - watch.orphaned_tasks()
+    before = asyncio.all_tasks() - set(tasks) - kopf_internals.orphaned_tasks()
 
-    await _end(*tasks, *watch.orphaned_tasks())
+    await _end(*tasks, *kopf_internals.orphaned_tasks())
 
     assert asyncio.all_tasks() <= before
     gc.collect()

@@ -11,8 +11,9 @@ import pytest
 from testbed.postgres import OWNER, Database
 from tests.ledger.go_service import GoService
 from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
-from voucher_operator.controllers.redemption.undo_reporter import UndoReporter
+from voucher_operator.controllers.undo_reporter import UndoReporter
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.ledger.types import Outcome, RedeemRequest
 from voucher_operator.resources.keys import Key
 
@@ -113,6 +114,6 @@ async def test_undo_is_reported_only_when_the_status_is_final(
     nobody: Any = None
     settings: Any = SimpleNamespace(namespaces=("billing",), backoff_max=0.0)
     api: Any = OneRedemption({"finished": finished, "conditions": []})
-    outage: Any = SimpleNamespace(lasts=False)
-    await UndoReporter(ledger18, api, nobody, nobody, nobody, nobody, outage, settings).report()
+    health = LedgerHealth()
+    await UndoReporter(ledger18, api, nobody, nobody, nobody, nobody, health, settings).report()
     assert bool(await ledger18.undone_elsewhere(["billing"], 0.0, 10)) is not finished

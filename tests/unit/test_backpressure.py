@@ -24,7 +24,7 @@ async def test_requests_do_not_wait_while_few_statuses_wait() -> None:
     writing = [asyncio.create_task(write(pace, [], end)) for _ in range(5)]
     await turns()
     async with asyncio.timeout(10):
-        await pace.ask()
+        await pace.wait()
     end.set()
     await asyncio.gather(*writing)
 
@@ -35,7 +35,7 @@ async def test_requests_wait_for_many_statuses_and_continue_together() -> None:
     await turns()
 
     async def ask() -> None:
-        await pace.ask()
+        await pace.wait()
         asked.append(1)
 
     asking = [asyncio.create_task(ask()) for _ in range(10)]
@@ -71,6 +71,6 @@ async def test_failed_or_cancelled_write_frees_its_slot() -> None:
     end.set()
     await asyncio.gather(first, waiting, return_exceptions=True)
     async with asyncio.timeout(10):
-        await pace.ask()
+        await pace.wait()
         async with pace.writing():
             pass

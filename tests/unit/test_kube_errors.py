@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from voucher_operator.kube.client import REDEMPTIONS, KubeApi
+from voucher_operator.controllers.kinds import REDEMPTION
+from voucher_operator.controllers.secret_codes import SecretCodes
+from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.errors import (
     ConflictError,
     ExpiredError,
@@ -19,6 +21,7 @@ from voucher_operator.kube.errors import (
     error_of,
     right,
 )
+from voucher_operator.resources.base import SecretKeyRef
 from voucher_operator.resources.errors import ApiError, ApiUnavailableError, SecretUnreadableError
 
 TERMINATING = {"message": "no", "details": {"causes": [{"reason": "NamespaceTerminating"}]}}
@@ -123,7 +126,7 @@ def asking(answer: Callable[[dict[str, str]], tuple[int, object]]) -> tuple[Kube
 
 
 async def listed(api: KubeApi) -> list[list[Any]]:
-    return [page async for page in api.pages(REDEMPTIONS, "a")]
+    return [page async for page in api.pages(REDEMPTION, "a")]
 
 
 async def test_list_that_cannot_be_continued_is_begun_anew() -> None:
@@ -161,5 +164,5 @@ async def test_refused_call_is_logged_once_with_what_is_missing(
     api, _ = asking(lambda _: (403, said))
     for name in ("code", "other"):
         with caplog.at_level(logging.WARNING), pytest.raises(SecretUnreadableError):
-            await api.secret_value("billing", name, "code")
+            await SecretCodes(api).read("billing", SecretKeyRef(name=name, key="code"))
     assert [record.getMessage() for record in caplog.records] == [f"the API server refuses a call: {words}"]

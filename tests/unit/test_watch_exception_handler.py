@@ -8,7 +8,7 @@ import kopf
 import pytest
 from kopf._cogs.clients.watching import infinite_watch
 
-from voucher_operator.controllers.watch import handle_exception
+from voucher_operator.kube.kopf_internals import handle_exception
 
 
 async def _other() -> AsyncIterator[Any]:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from voucher_operator.controllers.kinds import REDEMPTION
 from voucher_operator.kube.cache import Cache
-from voucher_operator.kube.client import REDEMPTIONS, KubeApi
+from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.status_writer import StatusWriter
 
 
@@ -14,7 +15,7 @@ def body(version: str, reason: str) -> dict[str, Any]:
 
 async def test_status_that_changed_meanwhile_is_written() -> None:
     cache = Cache()
-    writer = StatusWriter(KubeApi(), REDEMPTIONS, "Redemption", cache)
+    writer = StatusWriter(KubeApi(), REDEMPTION, cache)
     seen = cache.put(body("1", "AwaitingPayment"))
     assert await writer.write("billing/one", seen, {"reason": "AwaitingPayment"})
     cache.put(body("2", "LedgerUnavailable"))

@@ -86,7 +86,7 @@ class Organizations:
             return HANDED_OVER
         return _standing(purchase, await self._live(purchase, served))
 
-    async def is_taken(self, namespace: str, name: str, tenant_id: str) -> bool:
+    async def is_taken(self, namespace: str | None, name: str, tenant_id: str) -> bool:
         """Whether an Organization of another tenant has this name; no, when that cannot be seen.
 
         An order of `namespace` asks before it takes anything: `ensure` can only say so when it is paid.

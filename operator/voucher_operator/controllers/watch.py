@@ -1,36 +1,28 @@
-"""kopf, set up to do what it is good at.
-
-Watch both resources, and hold Vouchers by a finalizer until their code is revoked.
+"""kopf, set up to watch both resources, and to hold Vouchers by a finalizer until their code is revoked.
 
 Its handlers only put keys into the work queues: a kopf handler that fails sleeps in one of `worker_limit` slots, so
-it would take fifty waiting resources to stop all others. The generation in `status.observedGeneration` is the only
-mark, and it is written by `status` together with the conditions: kopf itself writes nothing but the finalizer, and its
-count of tries (`status.kopf`) while a deleted Voucher cannot be revoked.
-See also: `queue`, `cache`, `vouchers.VoucherController.revoke`; `process.run` runs what `build` returns.
+fifty waiting resources would stop all others (docs/adr/0001). The generation in `status.observedGeneration` is the only
+mark of what was handled, and it is written together with the conditions: kopf itself writes nothing but the finalizer,
+and its count of tries (`status.kopf`) while a deleted Voucher cannot be revoked. See also: `feed`;
+`voucher.controller.VoucherController.revoke`; `kube.kopf_internals`; `process.run` runs what `build` returns.
 """
 
-import asyncio
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import kopf
-from kopf._cogs.clients.scanning import scan_resources
-from kopf._cogs.clients.watching import infinite_watch
 
+from voucher_operator.controllers.feed import Feed
+from voucher_operator.controllers.kinds import GROUP, REDEMPTION, UNFINISHED, VERSION, VOUCHER
 from voucher_operator.controllers.voucher.controller import FINALIZER, VoucherController
-from voucher_operator.kube import client as kube
-from voucher_operator.kube.cache import Cache, key_of
-from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.resources.errors import TransientError
 
 _REVOKE_RETRY = 3.0
-_UNFINISHED = "status.finished!=true"
 
 
 class GenerationMark(kopf.DiffBaseStorage):
-    """Tells kopf that an object was handled when `status.observedGeneration` says so; stores nothing itself."""
+    """Reports an object to kopf as handled when `status.observedGeneration` says so; stores nothing itself."""
 
     def build(self, *, body: kopf.Body, extra_fields: Any = None) -> Any:  # noqa: ARG002 - kopf's signature
         """Return the only thing that counts as a change."""
@@ -56,67 +48,19 @@ class UnboundedBackoff(Iterable[float]):
         return itertools.chain((0.5, 1.0, 2.0, 3.0), itertools.repeat(5.0))
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """Where watch events go."""
-
-    voucher_cache: Cache
-    voucher_queue: WorkQueue
-    redemption_cache: Cache
-    redemption_queue: WorkQueue
-    order_queue: WorkQueue
-    """Redemptions with an order: what waits for the payment processor stops no other."""
-
-    @property
-    def queues(self) -> list[WorkQueue]:
-        """All of them."""
-        return [self.voucher_queue, self.redemption_queue, self.order_queue]
-
-    def voucher(self, body: Mapping[str, Any], *, gone: bool) -> None:
-        """Take note of a Voucher; one that backs off is not hurried by the echo of its own status."""
-        key = key_of(body)
-        if gone:
-            self.voucher_cache.drop_object(body)
-            self.voucher_queue.add(key)
-            return
-        before, now = self.voucher_cache.get(key), self.voucher_cache.put(body)
-        if not self.voucher_queue.waits(key) or _generation(before) != _generation(now):
-            self.voucher_queue.add(key)
-
-    def redemption(self, body: Mapping[str, Any], *, gone: bool) -> None:
-        """Take note of an unfinished Redemption; its spec cannot change, so one that is known needs no hurry."""
-        key = key_of(body)
-        queue = self.order_queue if "order" in body.get("spec", {}) else self.redemption_queue
-        if gone:
-            # Not what has its name by now: kopf hands over the events of two objects in any order.
-            self.redemption_cache.drop_object(body)
-            queue.add(key)
-            return
-        before, now = self.redemption_cache.get(key), self.redemption_cache.put(body)
-        if not queue.knows(key) or _generation(before) != _generation(now):
-            queue.add(key)
-
-
-def _generation(body: Mapping[str, Any] | None) -> tuple[str, int, str] | None:
-    if body is None:
-        return None
-    metadata = body["metadata"]
-    return metadata["uid"], metadata["generation"], metadata.get("deletionTimestamp", "")
-
-
 def build(feed: Feed, controller: VoucherController, release_after: float) -> kopf.OperatorRegistry:
     """Make kopf's registry: two watchers and one delete handler."""
     registry = kopf.OperatorRegistry()
 
-    @kopf.on.event(kube.GROUP, kube.VERSION, kube.VOUCHERS, registry=registry)
+    @kopf.on.event(GROUP, VERSION, VOUCHER.plural, registry=registry)
     async def voucher_seen(event: kopf.RawEvent, **_: Any) -> None:
         feed.voucher(event["object"], gone=event["type"] == "DELETED")
 
-    @kopf.on.event(kube.GROUP, kube.VERSION, kube.REDEMPTIONS, registry=registry)
+    @kopf.on.event(GROUP, VERSION, REDEMPTION.plural, registry=registry)
     async def redemption_seen(event: kopf.RawEvent, **_: Any) -> None:
         feed.redemption(event["object"], gone=event["type"] == "DELETED")
 
-    @kopf.on.delete(kube.GROUP, kube.VERSION, kube.VOUCHERS, registry=registry, id="revoke")
+    @kopf.on.delete(GROUP, VERSION, VOUCHER.plural, registry=registry, id="revoke")
     async def voucher_deleted(body: kopf.Body, runtime: Any, **_: Any) -> None:
         try:
             await controller.revoke(dict(body))
@@ -156,28 +100,5 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.connect_timeout = 10
     chosen.watching.inactivity_timeout = 70
     chosen.watching.reconnect_backoff = 0.5
-    chosen.watching.field_selectors[kube.GROUP, kube.REDEMPTIONS] = _UNFINISHED
+    chosen.watching.field_selectors[GROUP, REDEMPTION.plural] = UNFINISHED
     return chosen
-
-
-def orphaned_tasks() -> set[asyncio.Task[Any]]:
-    """Return kopf's questions of what the cluster serves, which it forgets when it is cancelled while they are asked.
-
-    They would go on, and with a new session that nobody closes; cancel them together with kopf's own tasks.
-    """
-    return {task for task in asyncio.all_tasks() if _asks(task.get_coro())}
-
-
-def handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Handle what the event loop complains of as ever, except for kopf's stream of events.
-
-    kopf leaves it open when it is cancelled while it hands on an event, and Python cannot always close it later
-    ("generator didn't stop after athrow()"); nothing of it is needed any more.
-    """
-    if getattr(context.get("asyncgen"), "ag_code", None) is not infinite_watch.__code__:
-        loop.default_exception_handler(context)
-
-
-def _asks(coro: object) -> bool:
-    code = getattr(coro, "cr_code", None)
-    return code is not None and code.co_filename == scan_resources.__code__.co_filename

@@ -1,11 +1,14 @@
-"""Puts the controllers together: caches, queues, reconcilers and passes for one time of leading.
+"""Builds what works while this replica leads: use cases, caches, queues, controllers and periodic tasks.
 
 See also: `process.run` supplies what lives as long as the process, and runs what is returned.
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
+from voucher_operator.controllers.feed import Feed
 from voucher_operator.controllers.organization import Organizations
 from voucher_operator.controllers.purchase.controller import PurchaseController
 from voucher_operator.controllers.purchase.periodic import PurchaseTasks
@@ -13,22 +16,30 @@ from voucher_operator.controllers.redemption.backpressure import Backpressure
 from voucher_operator.controllers.redemption.controller import RedemptionController
 from voucher_operator.controllers.redemption.request_builder import RequestBuilder
 from voucher_operator.controllers.redemption.result_writer import ResultWriter
-from voucher_operator.controllers.redemption.undo_reporter import UndoReporter
+from voucher_operator.controllers.resync import Resync
+from voucher_operator.controllers.secret_codes import SecretCodes
+from voucher_operator.controllers.undo_reporter import UndoReporter
 from voucher_operator.controllers.voucher.controller import VoucherController
 from voucher_operator.controllers.voucher.counter_sync import CounterSync
-from voucher_operator.controllers.watch import Feed
+from voucher_operator.controllers.voucher.events import VoucherEvents
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.event_recorder import EventRecorder
 from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.purchase_saga import Checkout
+from voucher_operator.services.code_index import CodeIndex
+from voucher_operator.services.issue import IssueService
+from voucher_operator.services.order import OrderService
+from voucher_operator.services.redeem import RedeemService
 from voucher_operator.settings import Settings
 
-_STATUSES = 20
+_STATUSES: Final = 20
 """Statuses of Redemptions that are written at once: more connections make the API server slower, and leave none to the
 Lease."""
+_VOUCHER_WORKERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,71 +60,140 @@ class Controllers:
 
     feed: Feed
     vouchers: VoucherController
-    projection: CounterSync
-    purchases: PurchaseTasks
-    undone: UndoReporter
+    redemptions: RedemptionController
+    purchases: PurchaseController
+    counter_sync: CounterSync
+    resync: Resync
+    purchase_tasks: PurchaseTasks
+    undo_reporter: UndoReporter
+
+    @property
+    def tasks(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
+        """What runs beside the queues until it is cancelled, by name."""
+        return {
+            "counter sync": self.counter_sync.run,
+            "resync": self.resync.run,
+            "purchases": self.purchase_tasks.run,
+            "undo reporter": self.undo_reporter.run,
+        }
 
 
-def assemble(process: Process) -> Controllers:
+@dataclass(frozen=True, slots=True)
+class _Services:
+    """The use cases, and what they share with the controllers."""
+
+    health: LedgerHealth
+    codes: CodeIndex
+    organizations: Organizations
+    issuing: IssueService
+    redeems: RedeemService
+    orders: OrderService
+
+
+def build_controllers(process: Process) -> Controllers:
     """Make everything anew, with empty caches."""
-    ledger, api, settings = process.ledger, process.kube, process.settings
+    services = _services(process)
+    secrets = SecretCodes(process.kube, process.settings.closed_secrets)
     voucher_cache, redemption_cache = Cache(), Cache()
-    vouchers = VoucherController(ledger, api, process.recorder, voucher_cache)
-    pace = Backpressure(_STATUSES)
-    answers = ResultWriter(api, process.recorder, redemption_cache, pace)
-    requests = RequestBuilder(
-        api, redemption_cache, voucher_cache, vouchers.codes, settings.not_found_grace, pace, vouchers.outage
+    vouchers = VoucherController(
+        services.issuing,
+        services.health,
+        process.kube,
+        secrets,
+        VoucherEvents(process.recorder, voucher_cache),
+        voucher_cache,
     )
-    redemptions = RedemptionController(ledger, redemption_cache, requests, answers)
-    organizations = Organizations(api, settings.counter_sync_interval, wanted=settings.organizations)
-    orders = PurchaseController(
+    redemptions, purchases = _redemptions(process, services, secrets, voucher_cache, redemption_cache)
+    feed = _feed(process.settings, voucher_cache, redemption_cache, vouchers, redemptions, purchases)
+    vouchers.requeue = feed.voucher_queue.add
+    return _with_tasks(process, services, feed, vouchers, redemptions, purchases)
+
+
+def _services(process: Process) -> _Services:
+    ledger, settings, codes = process.ledger, process.settings, CodeIndex()
+    organizations = Organizations(process.kube, settings.counter_sync_interval, wanted=settings.organizations)
+    redeems = RedeemService(ledger, codes)
+    orders = OrderService(
         ledger,
-        redemption_cache,
-        requests,
-        answers,
         process.catalog,
         process.checkout,
+        redeems,
         organizations,
         settings.payment_deadline,
         settings.any_tenant,
         asyncio.Semaphore(max(1, settings.workers // 2)),
     )
-    longest = settings.backoff_max
-    feed = Feed(
-        voucher_cache,
-        WorkQueue("Voucher", vouchers.reconcile, workers=8, backoff_max=longest),
+    return _Services(LedgerHealth(), codes, organizations, IssueService(ledger, codes), redeems, orders)
+
+
+def _redemptions(
+    process: Process, services: _Services, secrets: SecretCodes, voucher_cache: Cache, redemption_cache: Cache
+) -> tuple[RedemptionController, PurchaseController]:
+    backpressure = Backpressure(_STATUSES)
+    writer = ResultWriter(process.kube, process.recorder, redemption_cache, backpressure)
+    requests = RequestBuilder(
+        process.kube,
+        secrets,
         redemption_cache,
-        WorkQueue("Redemption", redemptions.reconcile, workers=settings.workers, backoff_max=longest),
-        WorkQueue("Order", orders.reconcile, workers=settings.workers, backoff_max=longest),
+        voucher_cache,
+        services.codes,
+        process.settings.not_found_grace,
+        backpressure,
+        services.health,
     )
-    vouchers.requeue = feed.voucher_queue.add
-    return Controllers(
-        feed,
-        vouchers,
-        CounterSync(ledger, api, feed, vouchers, settings, requests.hints),
-        _passes(process, feed, orders, vouchers),
-        UndoReporter(
-            ledger,
-            api,
-            redemptions,
-            feed.redemption_queue,
-            orders,
-            feed.order_queue,
-            vouchers.outage,
-            settings,
+    return (
+        RedemptionController(services.redeems, redemption_cache, requests, writer),
+        PurchaseController(
+            services.orders, services.health, redemption_cache, requests, writer, services.organizations
         ),
     )
 
 
-def _passes(process: Process, feed: Feed, orders: PurchaseController, vouchers: VoucherController) -> PurchaseTasks:
-    return PurchaseTasks(
-        process.ledger,
-        process.kube,
-        feed.redemption_cache,
-        feed.order_queue,
-        orders,
-        process.checkout,
-        vouchers.outage,
-        process.settings,
-        tell=lambda body: feed.redemption(body, gone=False),
+def _feed(
+    settings: Settings,
+    voucher_cache: Cache,
+    redemption_cache: Cache,
+    vouchers: VoucherController,
+    redemptions: RedemptionController,
+    purchases: PurchaseController,
+) -> Feed:
+    longest, workers = settings.backoff_max, settings.workers
+    return Feed(
+        voucher_cache,
+        WorkQueue("Voucher", vouchers.reconcile, workers=_VOUCHER_WORKERS, backoff_max=longest),
+        redemption_cache,
+        WorkQueue("Redemption", redemptions.reconcile, workers=workers, backoff_max=longest),
+        WorkQueue("Order", purchases.reconcile, workers=workers, backoff_max=longest),
+    )
+
+
+def _with_tasks(
+    process: Process,
+    services: _Services,
+    feed: Feed,
+    vouchers: VoucherController,
+    redemptions: RedemptionController,
+    purchases: PurchaseController,
+) -> Controllers:
+    ledger, api, settings, health = process.ledger, process.kube, process.settings, services.health
+    resync = Resync(ledger, api, feed, vouchers, settings)
+    return Controllers(
+        feed,
+        vouchers,
+        redemptions,
+        purchases,
+        CounterSync(ledger, health, feed, vouchers, settings, services.codes.moved, resync.resync),
+        resync,
+        PurchaseTasks(
+            ledger,
+            api,
+            feed.redemption_cache,
+            feed.order_queue,
+            purchases,
+            process.checkout,
+            health,
+            settings,
+            notify=lambda body: feed.redemption(body, gone=False),
+        ),
+        UndoReporter(ledger, api, redemptions, feed.redemption_queue, purchases, feed.order_queue, health, settings),
     )

@@ -1,16 +1,14 @@
-"""What the controllers ask of the API server besides watching: read, list, patch a status, delete, Secrets, Events.
+"""What is asked of the API server besides watching: read, list, create, patch a status, delete, post Events.
 
 One thin class over the `kubernetes` client's `ApiClient` (configuration, TLS, token rotation, connections). Its per-
 API classes validate each argument of each call and parse each answer into models; here everything is JSON already,
-every call has a time limit, and every failure is an ApiError, see `kube_errors`. kopf watches (`watch`); the Lease
+every call has a time limit, and every failure is an ApiError, see `errors`. kopf watches (`watch`); the Lease
 belongs to `voucher_operator.kube.leader_election`.
 """
 
-import base64
-import binascii
 import json
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -25,21 +23,10 @@ from voucher_operator.kube.errors import (
     is_authorization,
     right,
 )
-from voucher_operator.resources.errors import (
-    ApiError,
-    ApiUnavailableError,
-    InvalidCodeError,
-    SecretNotFoundError,
-    SecretUnreadableError,
-)
+from voucher_operator.kube.kinds import ResourceKind
+from voucher_operator.resources.errors import ApiError, ApiUnavailableError
 
 log = logging.getLogger(__name__)
-
-GROUP = "billing.openova.io"
-VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
-VOUCHERS = "vouchers"
-REDEMPTIONS = "redemptions"
 
 Body = dict[str, Any]
 
@@ -52,13 +39,12 @@ _ERROR, _UNAUTHORIZED, _BROKEN = 400, 401, 500
 
 
 class KubeApi:
-    """The calls that the controllers need; `open` before use. Always within a namespace."""
+    """The calls that controllers need; `open` before use."""
 
     client: client.ApiClient
 
-    def __init__(self, *, closed: Collection[str] = (), timeout: float = 10.0, connections: int = 32) -> None:
-        """Secrets whose name is in `closed` are never read, in any namespace."""
-        self._closed = frozenset(closed)
+    def __init__(self, *, timeout: float = 10.0, connections: int = 32) -> None:
+        """`timeout` is of one call, in seconds; `connections` is the most at once."""
         self._timeout = timeout
         self._connections = connections
         self._down = False
@@ -80,26 +66,18 @@ class KubeApi:
         """Close the connections."""
         await self.client.close()
 
-    async def served(self) -> bool:
-        """Whether the API server knows both of our resources."""
-        try:
-            found = await self._request("GET", f"/apis/{API_VERSION}")
-        except NotFoundError:
-            return False
-        return {VOUCHERS, REDEMPTIONS} <= {resource["name"] for resource in found["resources"]}
+    async def description(self, group_version: str) -> Body:
+        """Read the OpenAPI document of a group and version; raises NotFoundError when there is none yet."""
+        return await self._request("GET", f"/openapi/v3/apis/{group_version}")
 
-    async def description(self) -> Body:
-        """Read the OpenAPI document of our resources' group; raises NotFoundError when there is none yet."""
-        return await self._request("GET", f"/openapi/v3/apis/{API_VERSION}")
-
-    async def get(self, plural: str, namespace: str, name: str) -> Body | None:
+    async def get(self, kind: ResourceKind, namespace: str, name: str) -> Body | None:
         """Read one object; None when there is no such object."""
         try:
-            return await self._request("GET", _path(plural, namespace, name))
+            return await self._request("GET", kind.path(namespace, name))
         except NotFoundError:
             return None
 
-    async def pages(self, plural: str, namespace: str, field_selector: str = "") -> AsyncIterator[list[Body]]:
+    async def pages(self, kind: ResourceKind, namespace: str, field_selector: str = "") -> AsyncIterator[list[Body]]:
         """Yield the objects of a namespace page by page, so that memory stays flat however many there are.
 
         A list that the API server cannot continue is begun anew, so that an object may be yielded twice.
@@ -107,7 +85,7 @@ class KubeApi:
         """
         for begun in range(1, _LISTS + 1):
             try:
-                async for page in self._list(plural, namespace, field_selector):
+                async for page in self._list(kind, namespace, field_selector):
                     yield page
             except ExpiredError:
                 if begun == _LISTS:
@@ -115,30 +93,30 @@ class KubeApi:
             else:
                 return
 
-    async def _list(self, plural: str, namespace: str, field_selector: str) -> AsyncIterator[list[Body]]:
+    async def _list(self, kind: ResourceKind, namespace: str, field_selector: str) -> AsyncIterator[list[Body]]:
         token = ""
         while True:
             query = [("limit", str(_PAGE)), ("fieldSelector", field_selector), ("continue", token)]
-            listing = await self._request("GET", _path(plural, namespace), query=[pair for pair in query if pair[1]])
+            listing = await self._request("GET", kind.path(namespace), query=[pair for pair in query if pair[1]])
             yield listing["items"]
             token = listing["metadata"].get("continue", "")
             if not token:
                 return
 
-    async def patch_status(self, plural: str, body: Body, status: Mapping[str, Any]) -> None:
+    async def patch_status(self, kind: ResourceKind, body: Body, status: Mapping[str, Any]) -> None:
         """Merge `status` into the object's, provided that it is still the very object that was read.
 
         Raises ConflictError when it has changed, NotFoundError when it is gone.
         """
         metadata = body["metadata"]
         preconditions = {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
-        path = _path(plural, metadata["namespace"], metadata["name"], "status")
+        path = kind.path(metadata["namespace"], metadata["name"], "status")
         await self._request("PATCH", path, {"metadata": preconditions, "status": status}, parse=False)
 
-    async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
+    async def delete(self, kind: ResourceKind, namespace: str, name: str, uid: str) -> None:
         """Delete the very object with this uid; raises NotFoundError or ConflictError when that is gone."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
-        await self._request("DELETE", _path(plural, namespace, name), options, parse=False)
+        await self._request("DELETE", kind.path(namespace, name), options, parse=False)
 
     async def resource(self, group_version: str, plural: str) -> Body | None:
         """Read what the API server tells of a resource: `namespaced`, `verbs`…; None when it does not serve it."""
@@ -163,26 +141,6 @@ class KubeApi:
         """
         return await self._request("POST", path, body)
 
-    async def secret_value(self, namespace: str, name: str, key: str) -> str:
-        """Read one key of a Secret as text; raises SecretNotFoundError or SecretUnreadableError.
-
-        Raises InvalidCodeError for a closed one: who may write a Voucher may not for that see what it holds.
-        """
-        if name in self._closed:
-            raise InvalidCodeError(
-                f"Secret {name} holds credentials of the operator: put the code into another Secret."
-            )
-        try:
-            secret = await self._request("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
-        except NotFoundError:
-            raise SecretNotFoundError(f"Secret {name} does not exist: create it with the key {key}.") from None
-        except ApiError as error:
-            raise SecretUnreadableError(f"Secret {name} cannot be read: {error}.") from None
-        encoded = (secret.get("data") or {}).get(key)
-        if encoded is None:
-            raise SecretNotFoundError(f"Secret {name} has no key {key}: add it.")
-        return _decode(encoded)
-
     async def create_event(self, namespace: str, event: Body) -> None:
         """Post an events.k8s.io/v1 Event."""
         await self._request("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", event, parse=False)
@@ -201,7 +159,7 @@ class KubeApi:
         query: Sequence[tuple[str, str]] = (),
         parse: bool = True,
     ) -> Body:
-        """Make one call; raises ApiUnavailableError and the AnswerErrors of `kube_errors`."""
+        """Make one call; raises ApiUnavailableError and the AnswerErrors of `errors`."""
         headers = {"Accept": _JSON, "Content-Type": _MERGE_PATCH if method == "PATCH" else _JSON}
         try:
             call = await self.client.param_serialize(
@@ -252,18 +210,7 @@ async def _load_kubeconfig(configuration: client.Configuration) -> None:
         raise ApiUnavailableError("no cluster is configured: run in a pod, or set KUBECONFIG to a file") from None
 
 
-def _path(plural: str, namespace: str, *rest: str) -> str:
-    return "/".join((f"/apis/{API_VERSION}/namespaces/{namespace}/{plural}", *rest))
-
-
 def _collection(path: str) -> str:
     """Return a path without an object's name: `/apis/<group>/<version>/namespaces/<namespace>/<resource>`."""
     parts = path.split("/")
     return "/".join(parts[: (7 if "namespaces" in parts else 5) - path.startswith("/api/")])
-
-
-def _decode(encoded: str) -> str:
-    try:
-        return base64.b64decode(encoded, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return ""

@@ -7,64 +7,72 @@ needed for that. See also: `kube` asks; `process.run` does not start to work on 
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
-from voucher_operator.kube import client as kube
+from pydantic import BaseModel
+
 from voucher_operator.kube.client import KubeApi
-from voucher_operator.resources.base import Model
+from voucher_operator.kube.kinds import ResourceKind
 from voucher_operator.resources.errors import ApiError
-from voucher_operator.resources.redemption import RedemptionSpec, RedemptionStatus
-from voucher_operator.resources.voucher import VoucherSpec, VoucherStatus
 
-_KEPT = 30.0
+_KEPT: Final = 30.0
 """Seconds for which CRDs that were right are taken to be right."""
-_ABSENT = "The CRDs vouchers and redemptions of billing.openova.io are not installed."
-_PARTS: Mapping[str, Mapping[str, type[Model]]] = {
-    "Voucher": {"spec": VoucherSpec, "status": VoucherStatus},
-    "Redemption": {"spec": RedemptionSpec, "status": RedemptionStatus},
-}
-_SELECTED = {"Voucher": (), "Redemption": ("status.finished", "status.state", "spec.ttlSecondsAfterFinished")}
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedCRD:
+    """What this version needs of a CRD: the fields of each part (`spec`, `status`), and the selectable fields."""
+
+    parts: Mapping[str, type[BaseModel]]
+    selectable: tuple[str, ...] = ()
 
 
 class CRDCheck:
-    """The CRDs of one cluster."""
+    """The CRDs of one cluster; all of one group and version."""
 
-    def __init__(self, api: KubeApi) -> None:
+    def __init__(self, api: KubeApi, expected: Mapping[ResourceKind, ExpectedCRD]) -> None:
         self._kube = api
+        self._expected = expected
+        self._api_version = next(iter(expected)).api_version
         self._right_until = 0.0
 
     async def fault(self) -> str | None:
         """Return in one line what is wrong with the CRDs, None when nothing is; raises ApiError."""
-        if not await self._kube.served():
-            return _ABSENT
+        if absent := [kind.plural for kind in self._expected if not await self._is_served(kind)]:
+            return f"The CRDs {' and '.join(absent)} of {self._api_version} are not installed: apply them."
         if time.monotonic() < self._right_until:
             return None
-        if lacking := list(lacks(await self._schemas())):
-            return f"The CRDs are older than the operator: {', '.join(lacking)} missing. Apply those of its version."
+        if missing := list(missing_fields(self._expected, await self._schemas())):
+            return f"The CRDs are older than the operator: {', '.join(missing)} missing. Apply those of its version."
         self._right_until = time.monotonic() + _KEPT
         return None
+
+    async def _is_served(self, kind: ResourceKind) -> bool:
+        return await self._kube.resource(kind.api_version, kind.plural) is not None
 
     async def _schemas(self) -> Mapping[str, Any]:
         """Nothing when there is no description: for a moment after the CRDs, or for want of a right."""
         try:
-            schemas: dict[str, Any] = (await self._kube.description())["components"]["schemas"]
+            schemas: dict[str, Any] = (await self._kube.description(self._api_version))["components"]["schemas"]
         except (ApiError, KeyError):
             return {}
         return schemas
 
 
-def lacks(schemas: Mapping[str, Any]) -> Iterator[str]:
+def missing_fields(expected: Mapping[ResourceKind, ExpectedCRD], schemas: Mapping[str, Any]) -> Iterator[str]:
     """Yield each field that this version reads, writes or selects by and that the CRDs do not have."""
+    kinds = {(kind.group, kind.version, kind.kind): crd for kind, crd in expected.items()}
     for schema in schemas.values():
         for one in schema.get("x-kubernetes-group-version-kind", ()):
-            if (one["group"], one["version"]) == (kube.GROUP, kube.VERSION) and one["kind"] in _PARTS:
-                yield from _lacks(one["kind"], schema)
+            if (crd := kinds.get((one["group"], one["version"], one["kind"]))) is not None:
+                yield from _missing(one["kind"], crd, schema)
 
 
-def _lacks(kind: str, schema: Mapping[str, Any]) -> Iterator[str]:
-    for part, model in _PARTS[kind].items():
+def _missing(kind: str, crd: ExpectedCRD, schema: Mapping[str, Any]) -> Iterator[str]:
+    for part, model in crd.parts.items():
         there = schema.get("properties", {}).get(part, {}).get("properties", {})
         wanted = (field.alias or name for name, field in model.model_fields.items())
         yield from (f"{kind}.{part}.{name}" for name in wanted if name not in there)
     selectable = {field["fieldPath"].lstrip(".") for field in schema.get("x-kubernetes-selectable-fields", ())}
-    yield from (f"selectable field {kind}.{path}" for path in _SELECTED[kind] if path not in selectable)
+    yield from (f"selectable field {kind}.{path}" for path in crd.selectable if path not in selectable)

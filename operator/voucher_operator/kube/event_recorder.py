@@ -15,25 +15,23 @@ from typing import Literal
 from uuid import uuid4
 
 from voucher_operator import telemetry
-from voucher_operator.kube.client import API_VERSION, Body, KubeApi
+from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.errors import NotFoundError
+from voucher_operator.kube.kinds import ResourceKind
 from voucher_operator.resources.errors import ApiError
 from voucher_operator.resources.reasons import Reason
 
 log = logging.getLogger(__name__)
 
-CONTROLLER = "billing.openova.io/voucher-operator"
 _SERIES_SECONDS = 600.0
 _REMEMBERED = 2000
 _PENDING = 1000
 _PER_SECOND = 20
 
-Kind = Literal["Voucher", "Redemption"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    kind: Kind
+    kind: ResourceKind
     body: Body
     type: Literal["Normal", "Warning"]
     reason: Reason
@@ -56,19 +54,21 @@ class _Series:
 class EventRecorder:
     """Posts events.k8s.io/v1 Events in the background, from `run`."""
 
-    def __init__(self, kube: KubeApi, instance: str) -> None:
+    def __init__(self, kube: KubeApi, controller: str, instance: str) -> None:
+        """`controller` and `instance` say who reports: `example.com/name-of-the-controller`, and the pod."""
         self._kube = kube
+        self._controller = controller
         self._instance = instance
         self._pending: asyncio.Queue[_Event] = asyncio.Queue(_PENDING)
         self._series: OrderedDict[tuple[str, str, str], _Series] = OrderedDict()
 
     def record(
-        self, kind: Kind, body: Body, reason: Reason, action: str, message: str, *, warning: bool = False
+        self, kind: ResourceKind, body: Body, reason: Reason, action: str, message: str, *, warning: bool = False
     ) -> None:
-        """Tell people that something happened to a resource; the message holds no secret and no moving number."""
-        note = _Event(kind, body, "Warning" if warning else "Normal", reason, action, message)
+        """Record that something happened to a resource; the message holds no secret and no number that changes."""
+        event = _Event(kind, body, "Warning" if warning else "Normal", reason, action, message)
         try:
-            self._pending.put_nowait(note)
+            self._pending.put_nowait(event)
         except asyncio.QueueFull:
             telemetry.EVENTS_DROPPED.inc()
 
@@ -87,22 +87,24 @@ class EventRecorder:
         except TimeoutError:
             telemetry.EVENTS_DROPPED.inc(1 + self._pending.qsize())
 
-    async def _try(self, note: _Event) -> None:
+    async def _try(self, event: _Event) -> None:
         """Post an event, or drop it: one that cannot be posted keeps no other."""
         try:
-            await self._post(note)
+            await self._post(event)
         except ApiError as error:
             telemetry.EVENTS_DROPPED.inc()
-            log.info("event not posted", extra={"resource": note.kind, "reason": note.reason, "detail": str(error)})
+            log.info(
+                "event not posted", extra={"resource": event.kind.kind, "reason": event.reason, "detail": str(error)}
+            )
 
-    async def _post(self, note: _Event) -> None:
-        series = self._series.get(note.identity)
+    async def _post(self, event: _Event) -> None:
+        series = self._series.get(event.identity)
         if series is not None and time.monotonic() - series.started < _SERIES_SECONDS and await self._repeat(series):
             return
-        event = self._event(note)
-        namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
-        await self._kube.create_event(namespace, event)
-        self._series[note.identity] = _Series(namespace, name, 1, time.monotonic())
+        manifest = self._manifest(event)
+        namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        await self._kube.create_event(namespace, manifest)
+        self._series[event.identity] = _Series(namespace, name, 1, time.monotonic())
         if len(self._series) > _REMEMBERED:
             self._series.popitem(last=False)
 
@@ -115,22 +117,22 @@ class EventRecorder:
             return False
         return True
 
-    def _event(self, note: _Event) -> Body:
-        metadata = note.body["metadata"]
+    def _manifest(self, event: _Event) -> Body:
+        metadata = event.body["metadata"]
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {"namespace": metadata["namespace"], "name": f"{metadata['name'][:200]}.{uuid4().hex[:16]}"},
             "eventTime": _now(),
-            "reportingController": CONTROLLER,
+            "reportingController": self._controller,
             "reportingInstance": self._instance[:128],
-            "action": note.action,
-            "reason": note.reason.value,
-            "type": note.type,
-            "note": note.message[:1024],
+            "action": event.action,
+            "reason": event.reason.value,
+            "type": event.type,
+            "note": event.message[:1024],
             "regarding": {
-                "apiVersion": API_VERSION,
-                "kind": note.kind,
+                "apiVersion": event.kind.api_version,
+                "kind": event.kind.kind,
                 "namespace": metadata["namespace"],
                 "name": metadata["name"],
                 "uid": metadata["uid"],

@@ -15,6 +15,7 @@ from voucher_operator import telemetry
 from voucher_operator.kube.cache import Cache, slim
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.errors import AnswerError, ConflictError, NotFoundError
+from voucher_operator.kube.kinds import ResourceKind
 from voucher_operator.resources import conditions
 from voucher_operator.resources.errors import ApiUnavailableError, InvalidSpecError
 
@@ -32,11 +33,10 @@ class _Unconfirmed:
 
 
 class StatusWriter:
-    """Writes the status of one kind (`plural`); `kind` names it in metrics."""
+    """Writes the status of one kind."""
 
-    def __init__(self, api: KubeApi, plural: str, kind: str, cache: Cache) -> None:
+    def __init__(self, api: KubeApi, kind: ResourceKind, cache: Cache) -> None:
         self._kube = api
-        self._plural = plural
         self._kind = kind
         self._cache = cache
         self._unconfirmed: dict[str, _Unconfirmed] = {}
@@ -51,15 +51,15 @@ class StatusWriter:
         if not is_news(body, patch):
             return not self._has_changed(key, body)
         try:
-            await self._kube.patch_status(self._plural, body, patch)
+            await self._kube.patch_status(self._kind, body, patch)
         except (ConflictError, NotFoundError):
-            await self._refresh(key, body)
+            await self._refresh(body)
             return False
         except ApiUnavailableError:
             if report is not None:
                 self._unconfirmed[key] = _Unconfirmed(body, patch, report)
             raise
-        telemetry.STATUS_WRITES.labels(self._kind).inc()
+        telemetry.STATUS_WRITES.labels(self._kind.kind).inc()
         if report is not None:
             report()
         return True
@@ -71,9 +71,8 @@ class StatusWriter:
         """
         if (sent := self._unconfirmed.get(key)) is None:
             return
-        namespace, name = key.split("/")
         try:
-            live = await self._kube.get(self._plural, namespace, name)
+            live = await self._live(sent.body)
         except AnswerError:
             live = None  # it may not be looked at
         del self._unconfirmed[key]
@@ -95,14 +94,16 @@ class StatusWriter:
         known = self._cache.get(key)
         return known is not None and known["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]
 
-    async def _refresh(self, key: str, body: Body) -> None:
-        """Read the live object: what the watch has told so far is behind, or of another object by this name."""
-        namespace, name = key.split("/")
-        live = await self._kube.get(self._plural, namespace, name)
+    async def _refresh(self, body: Body) -> None:
+        """Read the live object: what the watch has shown is older, or is another object of this name."""
+        live = await self._live(body)
         if live is None:
             self._cache.drop_object(body)
         else:
             self._cache.read(live)
+
+    async def _live(self, body: Body) -> Body | None:
+        return await self._kube.get(self._kind, body["metadata"]["namespace"], body["metadata"]["name"])
 
 
 def is_news(body: Body, patch: Mapping[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 A price is an integer or there is none: whatever the catalog leaves unsaid, says twice or says in another shape is an
 error and never 0. Prices are kept for some seconds, and what a kept list lacks is asked for anew before it is refused.
-See also: `catalog_source` reads the lists; the controllers ask `quote`, `ledger.purchase.types.Line` is the answer.
+See also: `catalog_source` chooses where the lists come from; `services.order` asks for a quote.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from voucher_operator.ledger.purchase.types import Line
-from voucher_operator.payments.catalog_source import Item, Source
+from voucher_operator.payments.catalog_list import Item, Source
 from voucher_operator.resources.errors import CatalogUnavailableError, CurrencyMismatchError, InvalidOrderError
 from voucher_operator.resources.money import MAX_WHOLE_UNITS, scale
 

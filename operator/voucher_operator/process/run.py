@@ -19,8 +19,11 @@ import kopf
 
 from voucher_operator import telemetry
 from voucher_operator.controllers import watch
+from voucher_operator.controllers.feed import Feed
+from voucher_operator.controllers.kinds import EXPECTED_CRDS, GROUP
 from voucher_operator.controllers.voucher.controller import VoucherController
-from voucher_operator.controllers.wiring import Controllers, Process, assemble
+from voucher_operator.controllers.wiring import Controllers, Process, build_controllers
+from voucher_operator.kube import kopf_internals
 from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.crd_check import CRDCheck
 from voucher_operator.kube.event_recorder import EventRecorder
@@ -39,6 +42,7 @@ from voucher_operator.web.server import WebServer
 
 log = logging.getLogger(__name__)
 
+_CONTROLLER = f"{GROUP}/voucher-operator"
 _DRAIN = 10.0
 """Seconds that what is under way may take to finish on a stop."""
 _REPEAT = 10.0
@@ -50,7 +54,7 @@ _CRD_CHECK = 30.0
 _SECRET_CHECK = 2.0
 _PURGE = 60.0
 """Seconds between two passes of `Ledger.purge`, which takes half a minute at most and finds nothing by two look-ups."""
-_STUCK = 5.0
+_STALE_SESSIONS = 5.0
 
 
 class Operator:
@@ -64,9 +68,9 @@ class Operator:
         self.relay = Relay(
             self.ledger, settings.nats_servers, stream=settings.nats_stream, prefix=settings.nats_subject_prefix
         )
-        self.kube = KubeApi(closed=settings.closed_secrets)
-        self.definitions = CRDCheck(self.kube)
-        self.recorder = EventRecorder(self.kube, settings.pod_name)
+        self.kube = KubeApi()
+        self.crd_check = CRDCheck(self.kube, EXPECTED_CRDS)
+        self.recorder = EventRecorder(self.kube, _CONTROLLER, settings.pod_name)
         self.stopping = asyncio.Event()
         self.queues: list[WorkQueue] = []
         self.leadership: Leadership | None = None
@@ -74,7 +78,7 @@ class Operator:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         self._listen_to_signals()
-        asyncio.get_running_loop().set_exception_handler(watch.handle_exception)
+        asyncio.get_running_loop().set_exception_handler(kopf_internals.handle_exception)
         async with AsyncExitStack() as opened:
             await self._serve(await self._open(opened))
 
@@ -140,7 +144,9 @@ class Operator:
     async def lead(self) -> None:
         """Watch and reconcile until cancelled, or until a part of it ends, which it never should."""
         await self._until_served()
-        parts = assemble(Process(self.ledger, self.kube, self.recorder, self.catalog, self.checkout, self.settings))
+        parts = build_controllers(
+            Process(self.ledger, self.kube, self.recorder, self.catalog, self.checkout, self.settings)
+        )
         self.queues = parts.feed.queues
         draining = [asyncio.create_task(queue.run(), name=f"queue {queue.name}") for queue in self.queues]
         own: list[asyncio.Task[Any]] = self._own_tasks(parts)
@@ -149,7 +155,7 @@ class Operator:
             done, _ = await asyncio.wait([*own, *draining], return_when=asyncio.FIRST_COMPLETED)
             raise _ended(done)
         finally:
-            await _end(*own, *watch.orphaned_tasks())
+            await _end(*own, *kopf_internals.orphaned_tasks())
             await self._drain(draining)
             self.queues = []
 
@@ -157,16 +163,14 @@ class Operator:
         """Start what works beside the watches while this replica leads; none of it ever ends by itself."""
         return [
             _task(self.recorder.run(), "events"),
-            _task(parts.projection.run(), "projection"),
-            _task(parts.purchases.run(), "purchases"),
-            _task(parts.undone.run(), "undone"),
+            *(_task(work(), name) for name, work in parts.tasks.items()),
             _task(self.relay.run(), "relay"),
-            _task(every(_PURGE, self.ledger.purge), "tidy"),
-            _task(every(_STUCK, self.ledger.end_stale_sessions), "stuck sessions"),
+            _task(every(_PURGE, self.ledger.purge), "purge"),
+            _task(every(_STALE_SESSIONS, self.ledger.end_stale_sessions), "stale sessions"),
             _task(self._while_served(), "crds"),
         ]
 
-    async def _watch(self, feed: watch.Feed, vouchers: VoucherController) -> list[asyncio.Task[Any]]:
+    async def _watch(self, feed: Feed, vouchers: VoucherController) -> list[asyncio.Task[Any]]:
         """Start kopf's tasks without its `run_tasks`, which ends by cancelling every younger task of the process."""
         tasks = await kopf.spawn_tasks(
             registry=watch.build(feed, vouchers, self.settings.release_after),
@@ -202,7 +206,7 @@ class Operator:
 
     async def _crd_fault(self, *, unknown: str | None = "The API server cannot be asked.") -> str | None:
         try:
-            return await self.definitions.fault()
+            return await self.crd_check.fault()
         except ApiError:
             return unknown
 
@@ -219,7 +223,7 @@ class Operator:
         except LedgerUnavailableError as error:
             found["ledger"] = error.message
         try:
-            if (fault := await self.definitions.fault()) is not None:
+            if (fault := await self.crd_check.fault()) is not None:
                 found["resources"] = fault
         except ApiError as error:
             found["api"] = str(error)

@@ -1,9 +1,9 @@
-"""What no watch event tells of purchases: payments, lost webhooks, and orders that nobody asks for any more.
+"""Purchases whose next step no watch event starts: payments, lost webhooks, orders without their Redemption.
 
-It decides nothing: the ledger remembers what is still to be done, and here somebody comes by and does it, whatever
-became of the Redemption, of the process that began, or of the webhook. Each purchase is taken by itself: what goes
-wrong with one waits for its next turn and keeps no other. See also: `orders` does the same for a Redemption that is
-there; `passes` repeats; `process.run` runs it while this replica leads.
+It decides nothing: the ledger remembers what is still to be done, and here it is done, whatever became of the
+Redemption, of the process that began, or of the webhook. Each purchase is taken by itself: a failure of one waits for
+the next run and delays no other. See also: `controller` does the same for a Redemption that is there; `process.run`
+runs this while this replica leads.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from voucher_operator import telemetry
+from voucher_operator.controllers.kinds import REDEMPTION
 from voucher_operator.controllers.purchase import status as purchase_status
 from voucher_operator.controllers.purchase.controller import PurchaseController, asks_for
-from voucher_operator.kube import client as kube
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.errors import ForbiddenError
@@ -46,24 +46,24 @@ _NEWER: Final = 1000
 
 @dataclass(slots=True)
 class PurchaseTasks:
-    """The periodic passes over purchases; one instance for each time of leading."""
+    """Periodic tasks; one instance for each time of leading."""
 
     ledger: Ledger
     api: KubeApi
     cache: Cache
     """Unfinished Redemptions."""
     queue: WorkQueue
-    orders: PurchaseController
+    purchases: PurchaseController
     checkout: Checkout
-    outage: LedgerHealth
+    health: LedgerHealth
     settings: Settings
-    tell: Callable[[Body], None]
-    """Takes note of a Redemption that the watch has not told of."""
+    notify: Callable[[Body], None]
+    """Takes note of a Redemption that the watch has not shown."""
     _newer: set[Key] = field(default_factory=set)
     """Keys of purchases that only a newer version understands: each is logged once."""
 
     async def run(self) -> None:
-        """Run all passes until cancelled."""
+        """Run all tasks until cancelled."""
         try:
             await self._run()
         finally:
@@ -79,7 +79,7 @@ class PurchaseTasks:
 
     async def deliver(self) -> None:
         """Bring each end of a purchase to its Redemption and its Organization, and have the ledger know that."""
-        if self.outage.lasts:
+        if not self.health.available:
             return
         await self._note_delivered()
         pause, namespaces = self.settings.backoff_max, self.settings.namespaces
@@ -88,19 +88,19 @@ class PurchaseTasks:
 
     async def sweep(self) -> None:
         """Go on with every purchase whose customer has no checkout yet, or take it back."""
-        if not self.outage.lasts:
+        if self.health.available:
             await self._each(self._go_on, await self.ledger.open_purchases(_OPEN), _TIME)
 
     async def look_up(self) -> None:
         """Ask the payment processor for checkouts of which no webhook has told for long."""
-        if self.outage.lasts or self.checkout.fault is not None:
+        if not self.health.available or self.checkout.fault is not None:
             return
         stale = await self.ledger.stale_sessions(self.settings.session_lookup_interval, _STALE)
         await self._each(self._look_up, stale, None)
 
     async def count_newer(self) -> None:
         """Count the purchases that these passes leave to a newer version, and log each once."""
-        if self.outage.lasts:
+        if not self.health.available:
             return
         found = set(await self.ledger.newer_purchases(_NEWER))
         telemetry.NEWER_PURCHASES.set(len(found))
@@ -137,11 +137,11 @@ class PurchaseTasks:
 
     async def _note_delivered(self) -> None:
         """Have the ledger remember it before it is forgotten here."""
-        if ends := dict(self.orders.delivered):
+        if ends := dict(self.purchases.delivered):
             await self.ledger.note_delivered(ends)
             for key, end in ends.items():
-                if self.orders.delivered.get(key) == end:
-                    del self.orders.delivered[key]
+                if self.purchases.delivered.get(key) == end:
+                    del self.purchases.delivered[key]
 
     async def _deliver(self, purchase: Purchase) -> None:
         known = self.cache.get(purchase.key)
@@ -153,21 +153,21 @@ class PurchaseTasks:
             raise
         if body is None or not asks_for(body, purchase):
             if await self._organize(purchase) and purchase.settled_at is not None:
-                self.orders.delivered[purchase.key] = purchase.settled_at
+                self.purchases.delivered[purchase.key] = purchase.settled_at
         elif not body.get("status", {}).get("finished"):
-            self.tell(body)
+            self.notify(body)
             self.queue.add(purchase.key)
         elif not _matches(body, purchase):
-            self.orders.reopen(body, purchase.key)
+            self.purchases.reopen(body, purchase.key)
             self.queue.add(purchase.key)
         elif purchase.settled_at is not None:
-            self.orders.delivered[purchase.key] = purchase.settled_at
+            self.purchases.delivered[purchase.key] = purchase.settled_at
 
     async def _organize(self, purchase: Purchase) -> bool:
         """Make the Organization of an order that no Redemption asks for any more; whether nothing is left to do."""
         if purchase.state is not PurchaseState.COMPLETED:
             return True
-        standing = await self.orders.organizations.ensure(purchase)
+        standing = await self.purchases.organizations.ensure(purchase)
         if not standing.settled:
             log.info(
                 "waits for its Organization", extra=_extra(purchase, standing.reason) | {"detail": standing.message}
@@ -192,7 +192,7 @@ class PurchaseTasks:
         if gone:
             await self.checkout.abandon(purchase.key)
         elif body is not None and known is None and not body.get("status", {}).get("finished"):
-            self.tell(body)
+            self.notify(body)
 
     def _is_ours(self, key: Key) -> bool:
         """Whether its Redemption may be looked at: another operator may use the same ledger."""
@@ -201,7 +201,7 @@ class PurchaseTasks:
     async def _live(self, purchase: Purchase) -> Body | None:
         if purchase.key.namespace is None:
             return None
-        return await self.api.get(kube.REDEMPTIONS, purchase.key.namespace, purchase.key.name)
+        return await self.api.get(REDEMPTION, purchase.key.namespace, purchase.key.name)
 
 
 def _matches(body: Body, purchase: Purchase) -> bool:

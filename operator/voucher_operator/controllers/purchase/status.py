@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from voucher_operator.controllers.organization import OrganizationStatus
-from voucher_operator.controllers.redemption.status import REFUSALS, merged
+from voucher_operator.controllers.redemption.status import merged
 from voucher_operator.controllers.redemption.transitions import Cause, cause_of, target
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
 from voucher_operator.resources import conditions
@@ -25,16 +25,6 @@ _NUMBERS: Final = re.compile(r"[\w.:+-]*\d[\w.:+-]*")
 _AGAIN: Final = "create another Redemption, under another name"
 _AS_BEFORE: Final = "all is as it was before"
 _KEPT: Final = "the code stays redeemed, for its credit was spent meanwhile"
-ORDER_REFUSALS: Final[Mapping[Reason, str]] = {
-    **REFUSALS,
-    Reason.INVALID_ORDER: "The order cannot be bought as it is: choose from the catalog, and create it again.",
-    Reason.CURRENCY_MISMATCH: "The code was issued in another currency than the plan's: use another code.",
-    Reason.CUSTOMER_MISMATCH: "customer.tenantID is not the tenant that the ledger has for this user: nothing was used "
-    "up; order for that tenant, for while the user has credit, no other tenant's order is taken.",
-    Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED: "The credit does not cover the order and this Sovereign takes no cards: "
-    "nothing was used up; create the Redemption again with more credit, or once cards are taken.",
-}
-"""Why nothing was placed. The causes of those not in REFUSALS may pass, and nothing is consumed by any."""
 _ENDED: Final[Mapping[Reason, str]] = {
     Reason.CHECKOUT_EXPIRED: f"The customer did not pay in time; the credit stays the customer's: {_AGAIN}.",
     Reason.PAYMENT_FAILED: f"The payment failed; the credit stays the customer's: {_AGAIN}.",

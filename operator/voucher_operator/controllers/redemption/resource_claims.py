@@ -5,7 +5,7 @@ The ledger's own invariants are `ledger.admin.verify`'s.
 
 from collections.abc import AsyncIterator, Sequence
 
-from voucher_operator.kube import client as kube
+from voucher_operator.controllers.kinds import REDEMPTION
 from voucher_operator.kube.cache import key_of
 from voucher_operator.kube.client import KubeApi
 
@@ -18,7 +18,7 @@ async def redeemed_keys(namespaces: Sequence[str]) -> AsyncIterator[list[str]]:
     await api.open()
     try:
         for namespace in namespaces:
-            async for page in api.pages(kube.REDEMPTIONS, namespace, _REDEEMED):
+            async for page in api.pages(REDEMPTION, namespace, _REDEEMED):
                 yield [key_of(body) for body in page]
     finally:
         await api.close()

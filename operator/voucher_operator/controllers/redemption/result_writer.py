@@ -1,15 +1,16 @@
-"""Writes what became of a Redemption: its status, and once it is finished the metric and the event for people.
+"""Writes the status of a Redemption, and once it is finished the metric and the event for people.
 
-See also: `redemptions` and `orders` make the answers, `writer` patches, `pace` keeps connections free for others.
+See also: `controller`, here and in `purchase`, builds the updates; `kube.status_writer` patches; `backpressure` keeps
+connections free for others.
 """
 
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from voucher_operator import telemetry
+from voucher_operator.controllers.kinds import REDEMPTION
 from voucher_operator.controllers.redemption.backpressure import Backpressure
 from voucher_operator.failpoints import Step, failpoint
-from voucher_operator.kube import client as kube
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.event_recorder import EventRecorder
@@ -23,7 +24,7 @@ from voucher_operator.resources.redemption import RedemptionStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class UserEvent:
     """An event for people, posted when the status that it goes with is written."""
 
     reason: Reason
@@ -33,15 +34,15 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A status, what it counts as (`outcome`) once it is finished, and whether to come `again` after a while."""
+class StatusUpdate:
+    """A status, what it counts as (`outcome`) once it is finished, and whether to `retry` with backoff."""
 
     status: Status
     outcome: str = ""
-    again: bool = False
-    note: Note | None = None
-    end: datetime | None = None
-    """When the purchase ended that it tells of."""
+    retry: bool = False
+    event: UserEvent | None = None
+    ended_at: datetime | None = None
+    """When the purchase ended that it reports, by PostgreSQL's clock."""
 
     @property
     def finished(self) -> bool:
@@ -51,40 +52,40 @@ class Answer:
 
 @dataclass(slots=True)
 class ResultWriter:
-    """Writes answers; one for each time of leading."""
+    """Writes statuses; one for each time of leading."""
 
     api: KubeApi
     recorder: EventRecorder
     cache: Cache
-    pace: Backpressure
+    backpressure: Backpressure
     _writer: StatusWriter = field(init=False)
 
     def __post_init__(self) -> None:
-        self._writer = StatusWriter(self.api, kube.REDEMPTIONS, "Redemption", self.cache)
+        self._writer = StatusWriter(self.api, REDEMPTION, self.cache)
 
     async def confirm(self, key: str) -> None:
         """As `StatusWriter.confirm`."""
         await self._writer.confirm(key)
 
-    async def give(self, key: str, body: Body, answer: Answer) -> Result:
+    async def write(self, key: str, body: Body, update: StatusUpdate) -> Result:
         """Write a status; raises ApiUnavailableError."""
-        async with self.pace.writing(), failpoint(Step.STATUS):
-            patch = answer.status.to_patch()
-            written = await self._writer.write(key, body, patch, lambda: self._report(body, answer))
+        async with self.backpressure.writing(), failpoint(Step.STATUS):
+            patch = update.status.to_patch()
+            written = await self._writer.write(key, body, patch, lambda: self._report(body, update))
         if not written:
             return Result.REQUEUE
-        if answer.finished:
+        if update.finished:
             self.cache.drop_object(body)
-        return Result.RETRY if answer.again else Result.DONE
+        return Result.RETRY if update.retry else Result.DONE
 
-    async def invalid(self, key: str, body: Body, error: InvalidSpecError) -> Result:
-        """Say that the spec cannot be read by this version; as `give`."""
+    async def write_invalid(self, key: str, body: Body, error: InvalidSpecError) -> Result:
+        """Say that the spec cannot be read by this version; as `write`."""
         written = await self._writer.write_invalid(key, body, error, conditions.OVERALL_CONDITIONS)
         return Result.DONE if written else Result.REQUEUE
 
-    def _report(self, body: Body, answer: Answer) -> None:
-        if (note := answer.note) is not None:
-            self.recorder.record("Redemption", body, note.reason, note.action, note.message, warning=note.warning)
-        if answer.finished and not body["status"].get("finished"):
+    def _report(self, body: Body, update: StatusUpdate) -> None:
+        if (event := update.event) is not None:
+            self.recorder.record(REDEMPTION, body, event.reason, event.action, event.message, warning=event.warning)
+        if update.finished and not body["status"].get("finished"):
             # Not when a finished one goes on: paid at the last moment, refunded, or undone.
-            telemetry.REDEMPTIONS.labels(answer.outcome, answer.status.conditions[0]["reason"]).inc()
+            telemetry.REDEMPTIONS.labels(update.outcome, update.status.conditions[0]["reason"]).inc()

@@ -17,16 +17,8 @@ from voucher_operator.resources.errors import TerminalError, TransientError
 from voucher_operator.resources.money import format_amount
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.resources.redemption import Redemption, RedemptionStatus
+from voucher_operator.services.refusals import REFUSALS
 
-REFUSALS: Final[Mapping[Reason, str]] = {
-    Reason.VOUCHER_NOT_FOUND: "This code is not valid: check it, then create the Redemption again.",
-    Reason.VOUCHER_INACTIVE: "Redemptions of this voucher are stopped: ask who issued it.",
-    Reason.VOUCHER_NOT_YET_VALID: "This voucher is not valid yet: create the Redemption again from validFrom on.",
-    Reason.VOUCHER_EXPIRED: "This voucher has expired: ask who issued it for another one.",
-    Reason.REDEMPTION_LIMIT_REACHED: "This voucher is used up: ask who issued it for another one.",
-    Reason.ALREADY_REDEEMED: "This customer has redeemed this voucher before: use another voucher.",
-    Reason.IDEMPOTENCY_CONFLICT: "A Redemption of this name was redeemed with another spec: use another name.",
-}
 UNDONE: Final = "The redemption was undone: create another Redemption, under another name, to redeem again."
 
 

@@ -70,6 +70,11 @@ def was_issued(previous: Iterable[Mapping[str, Any]]) -> bool:
     return conditions.reason_in(previous, conditions.REDEEMABLE) not in (None, Reason.NOT_ISSUED)
 
 
+def ready_reason(previous: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return the reason of the condition Ready; None without one."""
+    return conditions.reason_in(previous, conditions.READY)
+
+
 def _redeemable(voucher: Voucher, error: OperatorError) -> tuple[bool | None, Reason, str]:
     """A voucher that was never issued is surely not redeemable; of one that was, nobody knows now."""
     if isinstance(error, CodeConflictError | CodeReservedError) or "timesRedeemed" not in voucher.status:

@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx
 
-from voucher_operator.payments.catalog_source import Item, items
+from voucher_operator.payments.catalog_list import Item, items
 from voucher_operator.resources.errors import CatalogUnavailableError
 
 TIMEOUT: Final = httpx.Timeout(5.0, connect=2.0)

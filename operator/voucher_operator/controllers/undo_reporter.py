@@ -4,7 +4,7 @@ A finished Redemption is not watched, so its status would say Redeemed for ever.
 and not reported (a trigger notices the undo: migrations/0012); here the status of each such Redemption is written
 again, and the ledger notes it as reported when the status no longer says Redeemed, or when the Redemption is gone.
 
-See also: `redemptions` and `orders` write the status; `process.run` runs this while this replica leads.
+See also: the controllers of `redemption` and `purchase` write the status; `process.run` runs this while it leads.
 """
 
 import logging
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from voucher_operator.controllers.kinds import REDEMPTION
 from voucher_operator.controllers.purchase.controller import PurchaseController
 from voucher_operator.controllers.redemption.controller import RedemptionController
-from voucher_operator.kube import client as kube
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.errors import ForbiddenError
 from voucher_operator.kube.periodic import every
@@ -34,15 +34,15 @@ _AT_ONCE: Final = 200
 
 @dataclass(slots=True)
 class UndoReporter:
-    """One instance for each time of leading."""
+    """A periodic task; one instance for each time of leading."""
 
     ledger: Ledger
     api: KubeApi
     redemptions: RedemptionController
     redemption_queue: WorkQueue
-    orders: PurchaseController
+    purchases: PurchaseController
     order_queue: WorkQueue
-    outage: LedgerHealth
+    health: LedgerHealth
     settings: Settings
 
     async def run(self) -> None:
@@ -51,7 +51,7 @@ class UndoReporter:
 
     async def report(self) -> None:
         """Reconcile what still says Redeemed, and note what does not."""
-        if self.outage.lasts:
+        if not self.health.available:
             return
         undone = await self.ledger.undone_elsewhere(self.settings.namespaces, self.settings.backoff_max, _AT_ONCE)
         reported = [key for key, at in undone.items() if await self._is_reported(key, at)]
@@ -60,7 +60,7 @@ class UndoReporter:
 
     async def _is_reported(self, key: Key, undone_at: datetime) -> bool:
         try:
-            body = None if key.namespace is None else await self.api.get(kube.REDEMPTIONS, key.namespace, key.name)
+            body = None if key.namespace is None else await self.api.get(REDEMPTION, key.namespace, key.name)
         except ForbiddenError:
             return False  # `kube` logs once which right is missing
         except ApiError as error:
@@ -76,7 +76,7 @@ class UndoReporter:
         if self.order_queue.knows(key) or self.redemption_queue.knows(key):
             return
         if "order" in body["spec"]:
-            self.orders.reopen(body, key)
+            self.purchases.reopen(body, key)
             self.order_queue.add(key)
         else:
             self.redemptions.reopen(body, key, undone_at)

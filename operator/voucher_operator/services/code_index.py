@@ -1,8 +1,10 @@
 """Which code belongs to which Voucher, as far as the ledger has confirmed it to this process.
 
-Filled by `vouchers`, asked by `redemptions`: for a `voucherRef`, and to hint at the counter that has moved. Memory
-only, for some of these codes are secrets.
+Filled by `issue`, read for a `voucherRef`, and to mark the Vouchers whose counters have just moved. Memory only, for
+some of these codes are secrets. See also: `controllers.voucher.counter_sync` takes the marks.
 """
+
+from voucher_operator.resources.codes import normal_code
 
 
 class CodeIndex:
@@ -11,6 +13,8 @@ class CodeIndex:
     def __init__(self) -> None:
         self._codes: dict[str, str] = {}
         self._uids: dict[str, str] = {}
+        self.moved: set[str] = set()
+        """uids of Vouchers that this process has just redeemed; whoever reads their counters takes them out."""
 
     def put(self, uid: str, code: str) -> None:
         """The ledger holds this code for this Voucher."""
@@ -31,3 +35,8 @@ class CodeIndex:
     def uid_of(self, code: str) -> str | None:
         """Return the Voucher that owns this code, if one is known."""
         return self._uids.get(code)
+
+    def note_redeemed(self, code: str) -> None:
+        """Mark the Voucher of this code, in any spelling: its counters have moved."""
+        if (owner := self.uid_of(normal_code(code))) is not None:
+            self.moved.add(owner)

@@ -1,0 +1,158 @@
+"""Lists all resources now and then: what the watch has missed, owners that are gone, Redemptions whose TTL is over.
+
+It decides nothing: it compares and puts keys into the queues. One namespace that cannot be listed keeps no other. See
+also: `feed`; `voucher.controller` revokes; `process.run` runs it while this replica leads.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from voucher_operator import telemetry
+from voucher_operator.controllers.feed import Feed
+from voucher_operator.controllers.kinds import REDEMPTION, UNFINISHED, VOUCHER
+from voucher_operator.controllers.voucher.controller import VoucherController
+from voucher_operator.kube.cache import Cache, is_older, key_of
+from voucher_operator.kube.client import Body, KubeApi
+from voucher_operator.kube.errors import ConflictError, ForbiddenError, NotFoundError, is_authorization
+from voucher_operator.kube.kinds import ResourceKind
+from voucher_operator.kube.periodic import every
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.errors import LedgerBusyError
+from voucher_operator.ledger.types import VoucherOwner
+from voucher_operator.resources.errors import ApiError, LedgerUnavailableError
+from voucher_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_EXPIRING: Final = "status.finished=true,spec.ttlSecondsAfterFinished!="
+"""Those that say when to delete them; the others are never read again."""
+_EXPIRY_INTERVAL: Final = 60.0
+
+
+@dataclass(slots=True)
+class Resync:
+    """Periodic tasks; one instance for each time of leading."""
+
+    ledger: Ledger
+    kube: KubeApi
+    feed: Feed
+    vouchers: VoucherController
+    settings: Settings
+
+    async def run(self) -> None:
+        """Run all tasks until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(every(self.settings.resync_interval, self.resync))
+            group.create_task(every(min(self.settings.resync_interval, _EXPIRY_INTERVAL), self.expire_finished))
+
+    async def resync(self) -> None:
+        """List all: what the watch has missed, ledger rows whose Voucher is gone, and each Voucher once more."""
+        try:
+            owners = await self.ledger.owners()
+        except LedgerUnavailableError:
+            owners = []
+        # The rows are read before the resources: a Voucher comes before its row, so a row without one is an orphan.
+        alive: set[str] = set()
+
+        async def list_vouchers(namespace: str) -> None:
+            alive.update(await self._relist(namespace, VOUCHER, "", self.feed.voucher_cache, self.feed.voucher))
+
+        async def list_redemptions(namespace: str) -> None:
+            notify = self.feed.redemption
+            await self._relist(namespace, REDEMPTION, UNFINISHED, self.feed.redemption_cache, notify)
+
+        # Apart: a namespace that is gone took the right to list its Redemptions with it, but not that of Vouchers.
+        listed = await self._in_each_namespace(list_vouchers)
+        await self._in_each_namespace(list_redemptions)
+        self.feed.requeue_vouchers()
+        for owner in owners:
+            if owner.uid not in alive and owner.namespace in listed:
+                await self._revoke_orphan(owner)
+
+    async def _revoke_orphan(self, owner: VoucherOwner) -> None:
+        try:
+            await self.vouchers.revoke_orphan(owner)
+        except LedgerBusyError as error:
+            # Somebody else has this row for a moment: the other orphans need not wait for the next pass.
+            extra = {"resource": "Voucher", "key": f"{owner.namespace}/{owner.name}", "reason": str(error)}
+            log.info("will be tried again", extra=extra)
+
+    async def _relist(
+        self, namespace: str, kind: ResourceKind, selector: str, cache: Cache, notify: Callable[..., None]
+    ) -> set[str]:
+        """Bring a cache in line with a list of one namespace; returns the uids that are there."""
+        before = {key: body["metadata"]["uid"] for key in cache if (body := cache.get(key)) and _is_in(body, namespace)}
+        there: set[str] = set()
+        async for page in self.kube.pages(kind, namespace, selector):
+            there.update(body["metadata"]["uid"] for body in page)
+            self._missed(page, cache.get, notify)
+        for key, uid in before.items():
+            now = cache.get(key)
+            if uid not in there and now is not None and now["metadata"]["uid"] == uid:
+                notify(now, gone=True)
+        return there
+
+    async def _in_each_namespace(self, work: Callable[[str], Awaitable[None]]) -> set[str]:
+        """Do the work in every namespace; return those where all of it was done: one that fails stops no other."""
+        done = set()
+        for namespace in self.settings.namespaces:
+            try:
+                await work(namespace)
+            except ApiError as error:
+                extra = {"resource": "namespace", "key": namespace, "reason": str(error)}
+                log.info("namespace passed over", extra=extra)
+            else:
+                done.add(namespace)
+        if done:
+            telemetry.API_LIVENESS.now()
+        return done
+
+    def _missed(self, page: list[Body], known: Callable[[str], Body | None], notify: Callable[..., None]) -> None:
+        for body in page:
+            seen = known(key_of(body))
+            if seen is None or seen["metadata"]["uid"] != body["metadata"]["uid"] or is_older(seen, body):
+                telemetry.WATCH_MISSED.inc()
+                notify(body, gone=False)
+
+    async def expire_finished(self) -> None:
+        """Delete finished Redemptions whose `ttlSecondsAfterFinished` has passed, by the ledger's clock."""
+        try:
+            now = (await self.ledger.info()).now
+        except LedgerUnavailableError:
+            return
+
+        async def delete_expired(namespace: str) -> None:
+            async for page in self.kube.pages(REDEMPTION, namespace, _EXPIRING):
+                for body in page:
+                    if _expired(body, now):
+                        await self._delete(body)
+
+        await self._in_each_namespace(delete_expired)
+
+    async def _delete(self, body: Body) -> None:
+        metadata = body["metadata"]
+        try:
+            await self.kube.delete(REDEMPTION, metadata["namespace"], metadata["name"], metadata["uid"])
+        except (ConflictError, NotFoundError):
+            return
+        except ForbiddenError as error:
+            if is_authorization(error):
+                raise  # the same for all
+            key = f"{metadata['namespace']}/{metadata['name']}"
+            log.info("not deleted", extra={"resource": "Redemption", "key": key, "reason": str(error)})
+
+
+def _is_in(body: Body, namespace: str) -> bool:
+    return bool(body["metadata"]["namespace"] == namespace)
+
+
+def _expired(body: Body, now: datetime) -> bool:
+    ttl = body["spec"].get("ttlSecondsAfterFinished")
+    finished_at = body.get("status", {}).get("finishedAt")
+    if ttl is None or finished_at is None or "deletionTimestamp" in body["metadata"]:
+        return False
+    return datetime.fromisoformat(finished_at) + timedelta(seconds=ttl) <= now

@@ -1,0 +1,59 @@
+"""Codes that Secrets carry: read in the resource's own namespace, and never from the operator's own credentials.
+
+See also: `voucher.controller` and `redemption.request_builder` ask; docs/voucher.md, "A code in a Secret".
+"""
+
+import base64
+import binascii
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from voucher_operator.kube.client import KubeApi
+from voucher_operator.kube.errors import NotFoundError
+from voucher_operator.resources.base import SecretKeyRef
+from voucher_operator.resources.codes import validate_code
+from voucher_operator.resources.errors import (
+    ApiError,
+    InvalidCodeError,
+    SecretNotFoundError,
+    SecretUnreadableError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretCodes:
+    """Reads codes; Secrets whose name is in `closed` are never read, in any namespace."""
+
+    api: KubeApi
+    closed: Collection[str] = ()
+
+    async def read(self, namespace: str, ref: SecretKeyRef) -> str:
+        """Return a code in its normal form.
+
+        Raises SecretNotFoundError, SecretUnreadableError, and InvalidCodeError for a value that is no code. A closed
+        Secret is an InvalidCodeError, too: who may write a Voucher may not for that reason see what it holds.
+        """
+        if ref.name in self.closed:
+            raise InvalidCodeError(
+                f"Secret {ref.name} holds credentials of the operator: put the code into another Secret."
+            )
+        path = f"/api/v1/namespaces/{namespace}/secrets/{ref.name}"
+        try:
+            secret = await self.api.read(path)
+        except NotFoundError:
+            secret = None
+        except ApiError as error:
+            raise SecretUnreadableError(f"Secret {ref.name} cannot be read: {error}.") from None
+        if secret is None:
+            raise SecretNotFoundError(f"Secret {ref.name} does not exist: create it with the key {ref.key}.")
+        encoded = (secret.get("data") or {}).get(ref.key)
+        if encoded is None:
+            raise SecretNotFoundError(f"Secret {ref.name} has no key {ref.key}: add it.")
+        return validate_code(_decode(encoded))
+
+
+def _decode(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,163 @@
+"""Use case: order a plan, paid by credit first and by card for the rest.
+
+The order is priced before anything is consumed; `place` then makes it true in one transaction of the ledger, and
+`advance` drives it to the checkout. What was placed stands, whatever becomes of the catalog, of the code's source or of
+the Voucher afterwards: the same request reads it. See also: `ledger.purchase` places, `payments.purchase_saga` checks
+out, `refusals` has the sentences for people.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from voucher_operator.failpoints import Step, failpoint
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase.types import Line, Purchase, PurchaseRequest, PurchaseResult
+from voucher_operator.ledger.types import RedeemRequest
+from voucher_operator.payments.catalog import Catalog
+from voucher_operator.payments.purchase_saga import Checkout
+from voucher_operator.resources.errors import CurrencyMismatchError, InvalidOrderError, TransientError
+from voucher_operator.resources.keys import Key
+from voucher_operator.resources.reasons import Reason
+from voucher_operator.services.redeem import RedeemService
+from voucher_operator.services.refusals import ORDER_REFUSALS, Refusal
+
+
+class SubdomainDirectory(Protocol):
+    """Knows whose subdomains are whose."""
+
+    async def is_taken(self, namespace: str | None, name: str, tenant_id: str) -> bool:
+        """Whether another tenant has this subdomain; no, when that cannot be seen."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is ordered, whichever door it came through. `uid` and `request_hash` tell a repeated request from another.
+
+    `has_code`: it redeems a code, too; an order may also be paid from the balance alone. `deadline_seconds`: how long
+    the checkout may take to be made; None for the setting.
+    """
+
+    key: Key
+    uid: str
+    request_hash: str
+    tenant_id: str
+    plan_id: str
+    apps: tuple[str, ...]
+    addons: tuple[str, ...]
+    subdomain: str
+    has_code: bool
+    deadline_seconds: int | None = None
+
+    def made(self, purchase: Purchase) -> bool:
+        """Whether this very request has made the purchase, or one that asked for the very same."""
+        return self.uid == purchase.uid or self.request_hash == purchase.request_hash
+
+
+CodeSource = Callable[[], Awaitable[RedeemRequest]]
+"""Returns what is asked of the ledger, with the code, or with none; called once the order has a price.
+
+Raises TransientError while the code cannot be read.
+"""
+
+
+@dataclass(slots=True)
+class OrderService:
+    """Places and advances orders. Safe for concurrent use within one event loop."""
+
+    ledger: Ledger
+    catalog: Catalog
+    checkout: Checkout
+    redeems: RedeemService
+    subdomains: SubdomainDirectory
+    deadline: int
+    """For orders that name none, in seconds."""
+    any_tenant: bool
+    """Whether a request may spend a customer's credit for another tenant than the ledger's."""
+    checkouts: asyncio.Semaphore
+    """How many may ask the payment processor at once: fewer than there are workers, so that what needs none goes on."""
+
+    async def currency(self) -> str:
+        """Return the ledger's currency. Raises LedgerUnavailableError."""
+        return await self.redeems.currency()
+
+    async def find(self, order: Order) -> Purchase | None:
+        """Read what this very request has bought before; None when it has bought nothing."""
+        purchase = await self.ledger.purchase_of(order.key)
+        return purchase if purchase is not None and order.made(purchase) else None
+
+    async def place(self, order: Order, source: CodeSource) -> Purchase | Refusal:
+        """Price and place an order, or read what was decided for this key before.
+
+        Raises TransientError (LedgerUnavailableError, CatalogUnavailableError, and those of `source`).
+        """
+        currency = await self.currency()
+        try:
+            lines = await self.catalog.quote(order.plan_id, order.apps, order.addons, currency)
+            await self._check_subdomain(order)
+            request = await source()
+        except (InvalidOrderError, CurrencyMismatchError, TransientError) as error:
+            if (found := await self.find(order)) is not None:
+                return found
+            if isinstance(error, TransientError):
+                raise
+            return await self.refuse(error.reason, error.message)
+        if order.has_code and not request.code:
+            return await self._refuse_code(request)
+        return await self._place(order, request, lines)
+
+    async def refuse(self, reason: Reason, message: str = "") -> Refusal:
+        """Refuse what the ledger was not asked for."""
+        return Refusal(reason, message or ORDER_REFUSALS[reason], (await self.ledger.info()).now)
+
+    async def advance(self, purchase: Purchase) -> Purchase:
+        """Drive a pending purchase as `Checkout.advance`; as it is when too many are under way: call again later."""
+        if self.checkouts.locked():
+            return purchase
+        async with self.checkouts:
+            return await self.checkout.advance(purchase)
+
+    async def _place(self, order: Order, request: RedeemRequest, lines: tuple[Line, ...]) -> Purchase | Refusal:
+        asked = await self._request(order, request, lines)
+        async with failpoint(Step.PLACE):
+            result = await self.ledger.purchase(asked)
+        if result.refusal is None and request.code:
+            self.redeems.codes.note_redeemed(request.code)
+        return result.purchase or _refusal(result.refusal or Reason.INVALID_ORDER, result, request)
+
+    async def _check_subdomain(self, order: Order) -> None:
+        """Raise InvalidOrderError for another tenant's: what is bought could never be made."""
+        if await self.subdomains.is_taken(order.key.namespace, order.subdomain, order.tenant_id):
+            raise InvalidOrderError(f"Subdomain {order.subdomain} belongs to another tenant: order with another one.")
+
+    async def _request(self, order: Order, request: RedeemRequest, lines: tuple[Line, ...]) -> PurchaseRequest:
+        rules = await self.checkout.rules()
+        return PurchaseRequest(
+            redeem=request,
+            plan_id=order.plan_id,
+            apps=order.apps,
+            addons=order.addons,
+            lines=lines,
+            total_minor=sum(line.price_minor for line in lines),
+            subdomain=order.subdomain,
+            payable=self.checkout.fault is None,
+            step_minor=rules.step_minor,
+            minimum_minor=rules.minimum_minor,
+            deadline_seconds=order.deadline_seconds or self.deadline,
+            any_tenant=self.any_tenant,
+        )
+
+    async def _refuse_code(self, request: RedeemRequest) -> Purchase | Refusal:
+        """Refuse an order whose voucher does not exist: it must not be paid from the balance instead."""
+        result = await self.redeems.redeem(request)
+        if result.refusal is None and (found := await self.ledger.purchase_of(request.key)) is not None:
+            return found
+        reason = result.refusal or Reason.VOUCHER_NOT_FOUND
+        return _refusal(reason, PurchaseResult(request.key, result.decided_at), request)
+
+
+def _refusal(reason: Reason, result: PurchaseResult, request: RedeemRequest) -> Refusal:
+    provisional = request.provisional and reason is Reason.VOUCHER_NOT_FOUND
+    return Refusal(reason, ORDER_REFUSALS[reason], result.decided_at, provisional)

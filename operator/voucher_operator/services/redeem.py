@@ -1,0 +1,36 @@
+"""Use case: redeem a code. The ledger judges it, enforces the cap and grants the credit, in one transaction.
+
+See also: `ledger.redemption.redeem` and its `redeem.sql`; `refusals` has the sentences for people; `order` redeems and
+buys.
+"""
+
+from dataclasses import dataclass, field
+
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.types import LedgerInfo, RedeemRequest, RedeemResult
+from voucher_operator.services.code_index import CodeIndex
+
+
+@dataclass(slots=True)
+class RedeemService:
+    """Redeems codes; safe for concurrent use within one event loop."""
+
+    ledger: Ledger
+    codes: CodeIndex
+    _info: LedgerInfo | None = field(default=None, init=False)
+
+    async def currency(self) -> str:
+        """Return the ledger's currency, which never changes. Raises LedgerUnavailableError."""
+        if self._info is None:
+            self._info = await self.ledger.info()
+        return self._info.currency
+
+    async def redeem(self, request: RedeemRequest) -> RedeemResult:
+        """Redeem a code, or read what was decided for this key before; a refusal is a result.
+
+        Raises LedgerUnavailableError and RequestRejectedError.
+        """
+        result = await self.ledger.redeem(request)
+        if result.refusal is None:
+            self.codes.note_redeemed(request.code)
+        return result
