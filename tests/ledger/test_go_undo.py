@@ -12,6 +12,7 @@ from testbed.postgres import OWNER, Database
 from tests.ledger.go_service import GoService
 from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
 from voucher_operator.controllers.undo_reporter import UndoReporter
+from voucher_operator.kube.kinds import ResourceKind
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.ledger.types import Outcome, RedeemRequest
@@ -99,8 +100,8 @@ class OneRedemption:
     def __init__(self, status: dict[str, Any]) -> None:
         self._body = {"metadata": {"namespace": "billing", "name": "u"}, "spec": {}, "status": status}
 
-    async def get(self, plural: str, namespace: str, name: str) -> dict[str, Any]:
-        assert (plural, namespace, name) == ("redemptions", "billing", "u")
+    async def get(self, kind: ResourceKind, namespace: str, name: str) -> dict[str, Any]:
+        assert (kind.plural, namespace, name) == ("redemptions", "billing", "u")
         return self._body
 
 
