@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from voucher_operator import __version__, telemetry
 from voucher_operator.ledger.admin.export import export
@@ -22,7 +23,7 @@ from voucher_operator.ledger.types import Violation
 from voucher_operator.process.migrate import DEFER, migrate_with_retries, seconds
 from voucher_operator.resources.errors import OperatorError, ProcessError
 from voucher_operator.resources.money import format_amount
-from voucher_operator.settings import Settings
+from voucher_operator.settings import PREFIX, Settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = Settings()
     except ValidationError as error:
-        return _fail("; ".join(f"{'.'.join(map(str, line['loc']))}: {line['msg']}" for line in error.errors()), 2)
+        return _fail("; ".join(_complaint(line) for line in error.errors()), 2)
     telemetry.configure_logging(settings.log_level)
     try:
         code: int = asyncio.run(args.command(settings, args))
@@ -186,6 +187,15 @@ async def _release(settings: Settings, args: argparse.Namespace) -> int:
 async def _version(_: Settings, __: argparse.Namespace) -> int:
     print(__version__)
     return 0
+
+
+def _complaint(line: ErrorDetails) -> str:
+    """Say in one line what is wrong with which setting, by its environment variable."""
+    said = line["msg"].removeprefix("Value error, ")
+    if not line["loc"]:
+        return said
+    name = str(line["loc"][0])
+    return f"{name if name.isupper() else PREFIX + name.upper()}: {said}"
 
 
 def _fail(message: str, code: int) -> int:

@@ -3,20 +3,26 @@
 See also: `cli` reads them once and hands them down; the chart's Deployment sets them from its values.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, Self
 from urllib.parse import quote, unquote
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from voucher_operator.resources.errors import LedgerUnavailableError
+
+PREFIX: Final = "VOUCHER_OPERATOR_"
+RETRY_JITTER: Final = 1.2
+"""The factor by which leader election's library wants `renew_deadline` to be more than `retry_period`."""
+_ANY_ADDRESS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not listened at
 
 
 class Settings(BaseSettings):
     """Environment variables `VOUCHER_OPERATOR_<NAME>`; the database may also be given as `DATABASE_URL`."""
 
-    model_config = SettingsConfigDict(env_prefix="VOUCHER_OPERATOR_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", allow_inf_nan=False)
 
     database_url: SecretStr = Field(default=SecretStr(""), validation_alias="DATABASE_URL")
     """A libpq URL. Empty: read from `database_dir` at each connection."""
@@ -28,7 +34,7 @@ class Settings(BaseSettings):
     """The ledger's currency; the first migration fixes it."""
     pool_size: int = Field(default=4, ge=2, le=50)
 
-    namespaces: Annotated[tuple[str, ...], NoDecode] = ("billing",)
+    namespaces: Annotated[tuple[str, ...], NoDecode, Field(min_length=1)] = ("billing",)
     """Namespaces whose Vouchers and Redemptions are served, separated by commas."""
     closed_secrets: Annotated[tuple[str, ...], NoDecode] = ()
     """Secrets with credentials of our own, separated by commas: no code is read from them, in any namespace."""
@@ -38,8 +44,11 @@ class Settings(BaseSettings):
     """Where the Lease lives."""
     lease_name: str = "voucher-operator"
     lease_duration: int = Field(default=9, ge=3)
+    """A standby takes over when the leader has not renewed for this long, in seconds."""
     renew_deadline: float = Field(default=6.0, ge=2.0)
+    """A leader that could not renew for this long stops working, in seconds: before a standby may take over."""
     retry_period: float = Field(default=1.5, gt=1.0)
+    """Pause between two tries to get or to renew the Lease, in seconds."""
 
     http_host: str = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus come from outside the pod
     http_port: int = Field(default=8080, ge=0, le=65535)
@@ -108,8 +117,29 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
+            return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
         return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if found := "; ".join(self._contradictions()):
+            raise ValueError(found)
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """Name each pair of settings with which the process could not do its work, however long it tries."""
+        if self.renew_deadline >= self.lease_duration:
+            yield (
+                f"{PREFIX}RENEW_DEADLINE ({self.renew_deadline:g}) must be less than "
+                f"{PREFIX}LEASE_DURATION ({self.lease_duration})"
+            )
+        if self.renew_deadline <= RETRY_JITTER * self.retry_period:
+            yield (
+                f"{PREFIX}RETRY_PERIOD ({self.retry_period:g}), times {RETRY_JITTER:g}, must be less than "
+                f"{PREFIX}RENEW_DEADLINE ({self.renew_deadline:g})"
+            )
+        if self.http_port == self.webhook_port != 0 and _overlap(self.http_host, self.webhook_host):
+            yield f"{PREFIX}HTTP_PORT and {PREFIX}WEBHOOK_PORT ({self.http_port}) must not be the same"
 
     def conninfo(self) -> str:
         """Return the libpq URL, read anew at each call, so that a Secret that comes late or rotates is noticed.
@@ -146,6 +176,11 @@ class Settings(BaseSettings):
     def nats_servers(self) -> list[str]:
         """Return the URLs of NATS, read anew at each call; empty when it is not configured (yet)."""
         return _either(self.nats_url_file, self.nats_url).replace(",", " ").split()
+
+
+def _overlap(host: str, other: str) -> bool:
+    """Whether one process cannot listen at the same port of both."""
+    return host == other or host in _ANY_ADDRESS or other in _ANY_ADDRESS
 
 
 def _either(file: Path | None, value: SecretStr) -> str:

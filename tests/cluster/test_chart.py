@@ -133,6 +133,7 @@ def test_values_schema_allows_no_unknown_key() -> None:
         ({"topologySpreadConstraints": [{"topologyKey": "zone"}]}, "/topologySpreadConstraints/0"),
         ({"lease": {"duration": 6}}, "lease: duration must be more than renewDeadline"),
         ({"lease": {"retryPeriod": 5}}, "lease: duration must be more than renewDeadline"),
+        ({"lease": {"duration": 9.5}}, "/lease/duration"),
     ],
     ids=str,
 )

@@ -10,10 +10,10 @@ from testbed.processes import wait_until
 from tests.conftest import Operators
 
 
-def last_words(operator: OperatorProcess) -> str:
+def last_words(operator: OperatorProcess, code: int = 1) -> str:
     """Wait for its end, which is a failure, and return the one line for people."""
     wait_until(lambda: operator.returncode is not None, "end of the operator")
-    assert operator.returncode == 1
+    assert operator.returncode == code
     (line,) = (line for line in operator.log.read_text().splitlines() if not line.startswith("{"))
     return line
 
@@ -24,6 +24,14 @@ def test_start_without_cluster_ends_with_one_line(operators: Operators, tmp_path
         "voucher-operator: no cluster is configured: run in a pod, or set KUBECONFIG to a file"
     )
     operators.allow += ["Config not found", "no cluster is configured"]
+
+
+def test_with_a_lease_that_nobody_could_hold(operators: Operators) -> None:
+    operator = operators.start(env={"VOUCHER_OPERATOR_LEASE_DURATION": "5", "VOUCHER_OPERATOR_RENEW_DEADLINE": "6"})
+    assert last_words(operator, code=2) == (
+        "voucher-operator: VOUCHER_OPERATOR_RENEW_DEADLINE (6) must be less than VOUCHER_OPERATOR_LEASE_DURATION (5)"
+    )
+    operators.allow.append("must be less than")
 
 
 @pytest.mark.parametrize("part", ["HTTP", "WEBHOOK"])
