@@ -14,7 +14,7 @@ from typing import Final
 from voucher_operator import telemetry
 from voucher_operator.controllers.feed import Feed
 from voucher_operator.controllers.kinds import REDEMPTION, UNFINISHED, VOUCHER
-from voucher_operator.controllers.voucher.controller import VoucherController
+from voucher_operator.controllers.voucher.controller import FINALIZER, VoucherController
 from voucher_operator.kube.cache import Cache, is_older, key_of
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.errors import ConflictError, ForbiddenError, NotFoundError, is_authorization
@@ -84,17 +84,19 @@ class Resync:
     async def _relist(
         self, namespace: str, kind: ResourceKind, selector: str, cache: Cache, notify: Callable[..., None]
     ) -> set[str]:
-        """Bring a cache in line with a list of one namespace; returns the uids that are there."""
+        """Bring a cache in line with a list of one namespace; returns the uids that are there and not released."""
         before = {key: body["metadata"]["uid"] for key in cache if (body := cache.get(key)) and _is_in(body, namespace)}
         there: set[str] = set()
+        kept: set[str] = set()
         async for page in self.kube.pages(kind, namespace, selector):
             there.update(body["metadata"]["uid"] for body in page)
+            kept.update(body["metadata"]["uid"] for body in page if not _is_released(body))
             self._missed(page, cache.get, notify)
         for key, uid in before.items():
             now = cache.get(key)
             if uid not in there and now is not None and now["metadata"]["uid"] == uid:
                 notify(now, gone=True)
-        return there
+        return kept
 
     async def _in_each_namespace(self, work: Callable[[str], Awaitable[None]]) -> set[str]:
         """Do the work in every namespace; return those where all of it was done: one that fails stops no other."""
@@ -148,6 +150,12 @@ class Resync:
 
 def _is_in(body: Body, namespace: str) -> bool:
     return bool(body["metadata"]["namespace"] == namespace)
+
+
+def _is_released(body: Body) -> bool:
+    """Whether it is deleted and our finalizer is gone: somebody else's keeps it, and nobody will revoke its code."""
+    metadata = body["metadata"]
+    return "deletionTimestamp" in metadata and FINALIZER not in metadata.get("finalizers", ())
 
 
 def _expired(body: Body, now: datetime) -> bool:

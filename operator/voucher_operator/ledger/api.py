@@ -84,6 +84,10 @@ class Ledger:
         """
         return await self._batcher.submit(request)
 
+    async def redemption_of(self, key: str, request_hash: str, uid: str) -> RedeemResult | None:
+        """Read what became of a request before, None when it was not answered. Redeems nothing."""
+        return await self._pool.run(lambda conn: redeem.read(conn, key, request_hash, uid))
+
     async def put(self, terms: VoucherTerms) -> PutResult:
         """Make the ledger row of a Voucher what its spec says. Idempotent.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import LedgerInfo, RedeemRequest, RedeemResult
+from voucher_operator.resources.keys import Key
 from voucher_operator.services.code_index import CodeIndex
 
 
@@ -34,3 +35,7 @@ class RedeemService:
         if result.refusal is None:
             self.codes.note_redeemed(request.code)
         return result
+
+    async def find(self, key: Key, request_hash: str, uid: str) -> RedeemResult | None:
+        """Read what was decided for this very request before; None when nothing was. Redeems nothing."""
+        return await self.ledger.redemption_of(key, request_hash, uid)

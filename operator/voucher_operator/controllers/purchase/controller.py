@@ -91,7 +91,10 @@ class PurchaseController:
 
     async def _order(self, redemption: Redemption) -> StatusUpdate:
         order = order_of(redemption)
-        purchase = await self.orders.find(order) if redemption.status.get("orderID") else None
+        known = redemption.deleted or redemption.status.get("orderID")
+        purchase = await self.orders.find(order) if known else None
+        if purchase is None and redemption.deleted:
+            raise GoneError
         if purchase is None:
             placed = await self.orders.place(order, lambda: self.requests.build(redemption))
             if isinstance(placed, Refusal):
@@ -107,7 +110,9 @@ class PurchaseController:
         organization: OrganizationStatus | None = None
         if purchase.state is PurchaseState.PENDING:
             try:
-                purchase = await self.orders.advance(purchase)
+                # One whose Redemption is deleted is rolled back: nobody would read the checkout URL.
+                deleted = self.requests.is_deleted(redemption)
+                purchase = await (self.orders.abandon if deleted else self.orders.advance)(purchase)
             except TransientError as error:
                 waits = error
         if purchase.state is PurchaseState.COMPLETED:

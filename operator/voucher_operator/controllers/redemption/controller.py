@@ -67,6 +67,8 @@ class RedemptionController:
                 # The ledger is not asked again: where the code came from may be gone.
                 undone_at = self._undone[redemption.key]
                 result = RedeemResult(redemption.key, Outcome.UNDONE, undone_at, replayed=True)
+            elif redemption.deleted:
+                result = await self._find(redemption)
             else:
                 result = await self._redeem(redemption)
             return redeemed(redemption, result, await self.redeems.currency())
@@ -74,6 +76,14 @@ class RedemptionController:
             return StatusUpdate(redemption_status.waiting(redemption, error), retry=True)
         except TerminalError as error:
             return StatusUpdate(redemption_status.stalled(redemption, error))
+
+    async def _find(self, redemption: Redemption) -> RedeemResult:
+        """Read the answer to a Redemption whose deletion has begun; raises GoneError when there is none."""
+        self.requests.health.check()
+        result = await self.redeems.find(redemption.key, redemption.request_hash(), redemption.metadata.uid)
+        if result is None:
+            raise GoneError
+        return result
 
     async def _redeem(self, redemption: Redemption) -> RedeemResult:
         request = await self.requests.build(redemption)

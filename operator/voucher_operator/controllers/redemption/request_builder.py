@@ -36,7 +36,7 @@ NO_CODE: Final = ""
 
 
 class GoneError(Exception):
-    """The Redemption was deleted while it waited for its turn: it is not answered."""
+    """The Redemption is deleted, or its deletion has begun, before the ledger was asked: it is not answered."""
 
 
 @dataclass(slots=True)
@@ -73,9 +73,17 @@ class RequestBuilder:
         )
         self.health.check()
         await self.backpressure.wait()
-        if self.cache.get(redemption.key) is None:
+        if self.is_deleted(redemption):
             raise GoneError
         return request
+
+    def is_deleted(self, redemption: Redemption) -> bool:
+        """Whether it is gone, or its deletion has begun, by what the watch has shown until now.
+
+        Somebody else's finalizer may keep it for long: it must not be redeemed any more.
+        """
+        body = self.cache.get(redemption.key)
+        return body is None or redemption.deleted or "deletionTimestamp" in body["metadata"]
 
     def missed(self, key: Key) -> VoucherNotReadyError:
         """Note that the ledger does not know the code, and return the error: its Voucher may still be on its way."""

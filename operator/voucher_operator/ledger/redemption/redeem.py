@@ -20,6 +20,7 @@ from voucher_operator.resources.reasons import Reason
 
 _LOCK: Final = statement("lock_promo").encode()
 _REDEEM: Final = statement("redeem").encode()
+_READ: Final = statement("redemption_read").encode()
 _OPEN_ACCOUNTS: Final = statement("account_open").encode()
 _PROBE_PROMO: Final = statement("probe_promo").encode()
 _PROBE_CUSTOMERS: Final = statement("probe_customers").encode()
@@ -63,6 +64,20 @@ async def redeem_batch(conn: Connection, requests: Sequence[RedeemRequest]) -> l
     for n, *answer in await cursor.fetchall():
         results[n - 1] = result(requests[n - 1].key, *answer)
     return results
+
+
+async def read(conn: Connection, key: Key, request_hash: str, uid: str) -> RedeemResult | None:
+    """Read what became of a request before, None when nobody has answered it; nothing is redeemed.
+
+    Raises psycopg's errors, and LedgerUnavailableError for what a newer version answered.
+    """
+    row = await (await conn.execute(_READ, {"key": key, "hash": request_hash, "uid": uid})).fetchone()
+    if row is None:
+        return None
+    found = result(key, *row)
+    if isinstance(found, OperatorError):
+        raise found
+    return found
 
 
 def result(
