@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from voucher_operator import __version__, telemetry
+from voucher_operator.ledger.admin.commands import account, release
 from voucher_operator.ledger.admin.export import export
 from voucher_operator.ledger.admin.reader import STATEMENT_LIMIT
 from voucher_operator.ledger.admin.verify import ungranted, verify
-from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import Violation
 from voucher_operator.process.migrate import DEFER, migrate_with_retries, seconds
 from voucher_operator.resources.errors import OperatorError, ProcessError
@@ -154,28 +154,17 @@ async def _export(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def _balance(settings: Settings, args: argparse.Namespace) -> int:
-    ledger = Ledger(settings.conninfo, pool_size=2)
-    await ledger.open()
-    try:
-        info = await ledger.info()
-        print(f"balance {format_amount(await ledger.balance(args.user), info.currency)} {info.currency}")
-        for entry in await ledger.entries(args.user):
-            amount = format_amount(entry.amount_minor, info.currency)
-            print(f"{entry.created_at:%Y-%m-%d %H:%M:%S} {amount:>14} {entry.reason}")
-    finally:
-        await ledger.close()
+    info, balance, entries = await account(settings.conninfo(), args.user)
+    print(f"balance {format_amount(balance, info.currency)} {info.currency}")
+    for entry in entries:
+        amount = format_amount(entry.amount_minor, info.currency)
+        print(f"{entry.created_at:%Y-%m-%d %H:%M:%S} {amount:>14} {entry.reason}")
     return 0
 
 
 async def _release(settings: Settings, args: argparse.Namespace) -> int:
     namespace, name = args.voucher
-    ledger = Ledger(settings.conninfo, pool_size=2)
-    await ledger.open()
-    try:
-        number = await ledger.release(namespace, name, args.to)
-    finally:
-        await ledger.close()
-    if not number:
+    if not await release(settings.conninfo(), namespace, name, args.to):
         return _fail(
             f"no code to release of Voucher {namespace}/{name}: check the name; delete the Voucher first",
             1,

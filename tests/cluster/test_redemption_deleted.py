@@ -34,7 +34,7 @@ async def test_it_is_not_redeemed(harness: ControllerHarness) -> None:
     harness.apply("kestrel", {"code": await harness.issue(), **customer()})
     deleted(harness)
     assert await redeem(harness) == {}
-    assert await harness.ledger.redemption_of("billing/kestrel", "", "") is None
+    assert await harness.ledger.redemption_of(Key("billing/kestrel"), "", "") is None
     assert await nothing_happened(harness)
 
 

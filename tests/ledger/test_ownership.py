@@ -14,6 +14,7 @@ from testbed.postgres import Database
 from tests.ledger.go_service import GoService
 from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
 from tests.ledger.stepping import Connection, stepped
+from voucher_operator.ledger.admin.commands import release
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutOutcome, VoucherOwner, VoucherTerms
 from voucher_operator.ledger.voucher import vouchers
@@ -139,11 +140,11 @@ async def test_row_written_by_0_1_0_keeps_its_owner(ledger: Ledger, database: Da
     assert {owner.name for owner in await ledger.owners()} == {"live", "gone"}
 
 
-async def test_released_code_is_issued_only_in_the_target_namespace(ledger: Ledger) -> None:
+async def test_released_code_is_issued_only_in_the_target_namespace(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
     await ledger.redeem(redeem_request(user="ahmed"))
     await ledger.revoke(FIRST)
-    assert await ledger.release("billing", "first", "sales") == 1
+    assert await release(database.runtime_url, "billing", "first", "sales") == 1
     for refused in (foreign(), terms(uid="voucher-9")):
         with pytest.raises(CodeReservedError):
             await ledger.put(refused)
@@ -160,35 +161,37 @@ async def test_released_code_is_issued_only_in_the_target_namespace(ledger: Ledg
     assert (await ledger.put(moved)).outcome is PutOutcome.ISSUED
 
 
-async def test_release_can_be_reversed(ledger: Ledger) -> None:
+async def test_release_can_be_taken_back(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
     await ledger.revoke(FIRST)
-    assert await ledger.release("billing", "first", "sales") == 1
-    assert await ledger.release("billing", "first", "billing") == 1
+    assert await release(database.runtime_url, "billing", "first", "sales") == 1
+    assert await release(database.runtime_url, "billing", "first", "billing") == 1
     with pytest.raises(CodeReservedError):
         await ledger.put(foreign(namespace="sales"))
     assert (await ledger.put(terms())).outcome is PutOutcome.ISSUED
 
 
-async def test_release_affects_only_the_last_revoked_code_of_a_name(ledger: Ledger) -> None:
+async def test_release_is_of_the_last_code_of_a_name_and_of_none_while_a_voucher_has_it(
+    ledger: Ledger, database: Database
+) -> None:
     """A Voucher of this name had another code long ago, which may have leaked: it stays where it is."""
     old, new = terms("OLD-CODE"), terms("NEW-CODE", uid="voucher-2")
     await ledger.put(old)
     await ledger.revoke(VoucherOwner(old.uid, old.namespace, old.name))
     await ledger.put(new)
-    assert await ledger.release(new.namespace, new.name, "sales") == 0
+    assert await release(database.runtime_url, new.namespace, new.name, "sales") == 0
     await ledger.revoke(VoucherOwner(new.uid, new.namespace, new.name))
-    assert await ledger.release(new.namespace, new.name, "sales") == 1
+    assert await release(database.runtime_url, new.namespace, new.name, "sales") == 1
     sales = replace(new, uid="voucher-3", namespace="sales")
     assert (await ledger.put(sales)).outcome is PutOutcome.ISSUED
     with pytest.raises(CodeReservedError):
         await ledger.put(replace(sales, uid="voucher-4", name="other", code="OLD-CODE"))
 
 
-async def test_code_of_a_live_voucher_is_not_released(ledger: Ledger) -> None:
+async def test_code_of_a_live_voucher_is_not_released(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms())
-    assert await ledger.release("billing", "first", "sales") == 0
-    assert await ledger.release("billing", "nobody", "sales") == 0
+    assert await release(database.runtime_url, "billing", "first", "sales") == 0
+    assert await release(database.runtime_url, "billing", "nobody", "sales") == 0
     with pytest.raises(CodeConflictError):
         await ledger.put(foreign(namespace="sales"))
 

@@ -84,7 +84,7 @@ class Ledger:
         """
         return await self._batcher.submit(request)
 
-    async def redemption_of(self, key: str, request_hash: str, uid: str) -> RedeemResult | None:
+    async def redemption_of(self, key: Key, request_hash: str, uid: str) -> RedeemResult | None:
         """Read what became of a request before, None when it was not answered. Redeems nothing."""
         return await self._pool.run(lambda conn: redeem.read(conn, key, request_hash, uid))
 
@@ -99,10 +99,6 @@ class Ledger:
     async def revoke(self, owner: VoucherOwner) -> bool:
         """Revoke the code that `owner` owns, by uid. True if a live row was revoked. Idempotent."""
         return await self._pool.run(lambda conn: vouchers.revoke(conn, owner))
-
-    async def release(self, namespace: str, name: str, to: str) -> int:
-        """Let namespace `to` issue the code that the last deleted Voucher of this name had; 0 or 1. Idempotent."""
-        return await self._pool.run(lambda conn: vouchers.release(conn, namespace, name, to))
 
     async def counters(self, uids: Sequence[str] | None = None) -> list[VoucherCounters]:
         """Count the live vouchers of these owners; None counts all that have an owner. Unknown uids are left out."""

@@ -1,52 +1,76 @@
-"""Read-only sessions for people's commands, and the mask over codes that came from a Secret.
+"""The sessions of people's commands, and the mask over codes that came from a Secret.
 
 A command must never stop the Go service's start-up, which needs each table to itself for a moment and gives up after
-ten seconds: nothing here keeps a transaction open, and every statement has a limit. The session is read-only, so that a
-command cannot change a live ledger by mistake.
+ten seconds: nothing here keeps a transaction open, and every statement has a limit. The session of a command that only
+reads is read-only, so that it cannot change a live ledger by mistake.
 
-See also: `verify` and `export`, the commands; `errors`, which words what goes wrong; `pool`, the operator's sessions.
+See also: `verify`, `export` and `commands`; `errors`, which words what goes wrong; `pool`, the operator's sessions.
 """
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection, errors
 
-from voucher_operator.ledger.errors import no_connection, translate
+from voucher_operator.ledger.errors import no_connection, slow, translate
 from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.codes import normal_code
 from voucher_operator.resources.errors import LedgerUnavailableError
 
-STATEMENT_LIMIT = 8.0
+CONNECT_SECONDS: Final = 10
+"""How long a command waits for a connection, whichever command it is."""
+STATEMENT_LIMIT: Final = 8.0
 """Longest time that a command's statement may take, in seconds: less than what the Go service's start-up has."""
 
 
 @asynccontextmanager
 async def read_only(
-    database_url: str, name: str, *, statement_limit: float = STATEMENT_LIMIT
+    database_url: str, name: str, *, statement_limit: float | None = None
 ) -> AsyncIterator[AsyncConnection[Any]]:
-    """Yield a read-only session in autocommit mode; `name` is shown to administrators, `statement_limit` is in seconds.
+    """Yield a read-only session in autocommit mode; `name` is shown to administrators.
 
-    Raises LedgerUnavailableError when PostgreSQL cannot be reached, refuses, is not migrated, or takes too long.
+    `statement_limit`, in seconds, is what the user of the command chose. Raises as `command_session`.
+    """
+    async with command_session(database_url, name, writes=False, statement_limit=statement_limit) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def command_session(
+    database_url: str, name: str, *, writes: bool = True, statement_limit: float | None = None
+) -> AsyncIterator[AsyncConnection[Any]]:
+    """Yield a session in autocommit mode; `name` and `statement_limit` as in `read_only`.
+
+    Raises LedgerUnavailableError when PostgreSQL cannot be reached within CONNECT_SECONDS, refuses, is not migrated, or
+    takes too long; RequestRejectedError for a value that it cannot hold.
     """
     settings = {
-        "default_transaction_read_only": "on",
+        "default_transaction_read_only": "off" if writes else "on",
         "lock_timeout": "5s",
-        "statement_timeout": f"{statement_limit * 1000:.0f}ms",
+        "statement_timeout": f"{(statement_limit or STATEMENT_LIMIT) * 1000:.0f}ms",
         "idle_in_transaction_session_timeout": "5s",
     }
     try:
-        async with await AsyncConnection.connect(
-            database_url, autocommit=True, application_name=name, connect_timeout=10
-        ) as connection:
+        async with await _connect(database_url, name) as connection:
             await connection.execute(statement("command_session"), {"settings": json.dumps(settings)})
             yield connection
     except errors.QueryCanceled as error:
-        raise _too_slow(statement_limit) from error
+        raise (slow() if statement_limit is None else _too_slow(statement_limit)) from error
+    except psycopg.Error as error:
+        raise translate(error) from error
+    except UnicodeError:
+        raise translate(psycopg.DataError()) from None
+
+
+async def _connect(database_url: str, name: str) -> AsyncConnection[Any]:
+    try:
+        return await AsyncConnection.connect(
+            database_url, autocommit=True, application_name=name, connect_timeout=CONNECT_SECONDS
+        )
     except psycopg.Error as error:
         raise (translate(error) if error.sqlstate else no_connection(error)) from error
     except UnicodeError as error:

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg import errors
 
+from voucher_operator.ledger.admin.reader import CONNECT_SECONDS
 from voucher_operator.ledger.errors import no_connection, translate
 from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.errors import OperatorError, TerminalError
@@ -70,7 +71,7 @@ class Plan:
 def connect(plan: Plan, session: Mapping[str, str] | None = None) -> psycopg.Connection[Any]:
     """Open a session in autocommit mode, with its usual settings and those of `session`. Raises psycopg's errors."""
     connection = psycopg.connect(
-        plan.database_url, autocommit=True, application_name=APPLICATION_NAME, connect_timeout=10
+        plan.database_url, autocommit=True, application_name=APPLICATION_NAME, connect_timeout=CONNECT_SECONDS
     )
     try:
         connection.execute(statement("command_session"), {"settings": json.dumps({**_SESSION, **(session or {})})})
