@@ -52,7 +52,7 @@ class Case:
         request = redeem_request(self.code, self.user(name), provisional=True)
         return lambda session: redeem_batch(session, [request])  # type: ignore[arg-type]
 
-    def purchase_request(self, name: str = "bert") -> Operation:
+    def buy(self, name: str = "bert") -> Operation:
         request = purchase_request(9_000, redeem=redeem_request(self.code, self.user(name), provisional=True))
         return lambda session: purchase_batch(session, [request])  # type: ignore[arg-type]
 

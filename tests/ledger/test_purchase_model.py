@@ -102,7 +102,7 @@ class History:
         await self._go.spend(await self._go.customer(user), amount)
         self.model.balance[user] -= amount * 1_000
 
-    async def purchase_request(self, user: str, code: str, total: int, payable: bool) -> None:
+    async def buy(self, user: str, code: str, total: int, payable: bool) -> None:
         answer = await self._ledger.purchase(purchase_request(total, code, user, payable=payable))
         before = self.model.balance[user]
         if code and (user, code) in self.model.used:
