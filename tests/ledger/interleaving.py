@@ -8,17 +8,19 @@ scheduler lets it go on. A session that waits for a lock is seen in `pg_blocking
 A schedule is the list of sessions that were let on, one for each step. `explore` runs them all, or those with at most
 `preemptions` changes away from a session that could have gone on.
 
-See also: `test_interleavings` has the operations and what must hold after each schedule.
+See also: `test_interleavings` has the operations and what must hold after each schedule; test_purchase_two_replicas.py
+and test_ownership.py have two replicas that ask for the same.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 
+from testbed.postgres import Database
 from voucher_operator.ledger import pool
 
 Operation = Callable[["SteppedConnection"], Awaitable[Any]]
@@ -161,6 +163,42 @@ class Scheduler:
                     return False
         finally:
             arrival.cancel()
+
+
+@dataclass(slots=True)
+class Sessions:
+    """Sessions of replicas and of the Go service, three of each, and their scheduler."""
+
+    scheduler: Scheduler
+    replicas: list[SteppedConnection]
+    go_services: list[SteppedConnection]
+
+    async def run(self, operations: Sequence[Operation], schedule: Sequence[int]) -> Run:
+        """Run each operation in a replica."""
+        return await self.scheduler.run(self.replicas[: len(operations)], operations, schedule)
+
+
+@asynccontextmanager
+async def open_sessions(database: Database, *, lock_timeout: str = "100ms") -> AsyncIterator[Sessions]:
+    """Open the sessions. Those of replicas have a lock timeout, those of the Go service have none.
+
+    A deadlock is found after a second: with a shorter `lock_timeout` it is a lock timeout, which is repeated.
+    """
+    async with AsyncExitStack() as stack:
+
+        async def session(url: str, *, ours: bool) -> SteppedConnection:
+            conn = await stack.enter_async_context(await psycopg.AsyncConnection.connect(url, autocommit=True))
+            if ours:
+                await pool._configure(conn)
+                await conn.execute(f"SET lock_timeout = '{lock_timeout}'".encode())
+            return SteppedConnection(conn, ours=ours)
+
+        watcher = await psycopg.AsyncConnection.connect(database.admin_url, autocommit=True)
+        yield Sessions(
+            Scheduler(await stack.enter_async_context(watcher)),
+            [await session(database.runtime_url, ours=True) for _ in range(3)],
+            [await session(database.owner_url, ours=False) for _ in range(3)],
+        )
 
 
 def _choose(run: Run, ready: tuple[int, ...], schedule: Sequence[int]) -> int:

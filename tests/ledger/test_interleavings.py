@@ -7,8 +7,8 @@ See also: `interleaving` steps the sessions; docs/architecture.md says why no or
 """
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +18,11 @@ import pytest
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService
 from tests.ledger.helpers import open_ledger, redeem_request, rows, terms
-from tests.ledger.interleaving import Operation, Run, Scheduler, SteppedConnection, explore
+from tests.ledger.interleaving import Operation, Run, Sessions, SteppedConnection, explore, open_sessions
 from tests.ledger.purchase_helpers import purchase_request
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.credit import accounts
-from voucher_operator.ledger.pool import _configure
 from voucher_operator.ledger.purchase.batch import purchase_batch
 from voucher_operator.ledger.redemption.redeem import redeem_batch
 from voucher_operator.ledger.types import VoucherOwner, VoucherTerms
@@ -143,58 +142,27 @@ PAIRS = {
 }  # fmt: skip
 
 
-@dataclass(slots=True)
-class Stage:
-    """Sessions for the product's operations and for the Go service's, three of each."""
-
-    scheduler: Scheduler
-    ours: list[SteppedConnection]
-    gos: list[SteppedConnection]
-
-    async def run(self, names: tuple[str, ...], operations: list[Operation], schedule: Sequence[int]) -> Run:
-        sessions = [self.gos[n] if name in GO_SERVICE else self.ours[n] for n, name in enumerate(names)]
-        return await self.scheduler.run(sessions, operations, schedule)
-
-
-@asynccontextmanager
-async def stage(database: Database) -> AsyncIterator[Stage]:
-    """A row that another session holds is waited for shortly by ours, and for ever by the Go service's."""
-    async with AsyncExitStack() as stack:
-
-        async def session(url: str, *, ours: bool) -> SteppedConnection:
-            conn = await stack.enter_async_context(await psycopg.AsyncConnection.connect(url, autocommit=True))
-            if ours:
-                await _configure(conn)
-                await conn.execute("SET lock_timeout = '100ms'")
-            return SteppedConnection(conn, ours=ours)
-
-        watcher = await stack.enter_async_context(
-            await psycopg.AsyncConnection.connect(database.admin_url, autocommit=True)
-        )
-        yield Stage(
-            Scheduler(watcher),
-            [await session(database.runtime_url, ours=True) for _ in range(3)],
-            [await session(database.owner_url, ours=False) for _ in range(3)],
-        )
-
-
 async def try_all(database: Database, given: Given, names: tuple[str, ...], preemptions: int | None) -> int:
     """Run every schedule; the number of schedules. An answer that is no refusal and no result fails."""
     schedules = 0
     async with AsyncExitStack() as stack:
-        staged = await stack.enter_async_context(stage(database))
-        door = await stack.enter_async_context(open_ledger(database.runtime_url))
+        sessions = await stack.enter_async_context(open_sessions(database))
+        ledger = await stack.enter_async_context(open_ledger(database.runtime_url))
         go = await stack.enter_async_context(GoService.connect(database.owner_url))
 
         async def once(schedule: Sequence[int]) -> Run:
-            case = Case(door, go)
+            case = Case(ledger, go)
             await given(case)
-            return await staged.run(names, _operations(case, names), schedule)
+            return await sessions.scheduler.run(_sessions(sessions, names), _operations(case, names), schedule)
 
         async for run in explore(once, preemptions=preemptions):
             schedules += 1
             assert [a for a in run.answers if isinstance(a, psycopg.Error)] == [], run
     return schedules
+
+
+def _sessions(sessions: Sessions, names: tuple[str, ...]) -> list[SteppedConnection]:
+    return [sessions.go_services[n] if name in GO_SERVICE else sessions.replicas[n] for n, name in enumerate(names)]
 
 
 def _operations(case: Case, names: tuple[str, ...]) -> list[Operation]:
@@ -239,12 +207,12 @@ async def test_explorer_finds_a_lost_update(database18: Database) -> None:
         await session.execute("UPDATE public.number SET n = %s", (row[0] + 1,))
 
     seen = []
-    async with stage(database18) as staged:
+    async with open_sessions(database18) as sessions:
 
         async def once(schedule: Sequence[int]) -> Run:
             await rows(database18, "DELETE FROM public.number")
             await rows(database18, "INSERT INTO public.number VALUES (0)")
-            return await staged.run(("issue", "issue"), [increment, increment], schedule)
+            return await sessions.scheduler.run(sessions.go_services[:2], [increment, increment], schedule)
 
         async for _ in explore(once):
             seen.append((await rows(database18, "SELECT n FROM public.number"))[0][0])

@@ -4,6 +4,8 @@ See also: test_put.py for what a put writes, and for Vouchers of one namespace.
 """
 
 import asyncio
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,12 +15,12 @@ import pytest
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService
 from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
-from tests.ledger.stepping import Connection, stepped
+from tests.ledger.interleaving import Operation, Run, explore, open_sessions
 from voucher_operator.ledger.admin.commands import release
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutOutcome, VoucherOwner, VoucherTerms
 from voucher_operator.ledger.voucher import vouchers
-from voucher_operator.resources.errors import CodeConflictError, CodeReservedError, OperatorError
+from voucher_operator.resources.errors import CodeConflictError, CodeReservedError
 
 FIRST = VoucherOwner("voucher-1", "billing", "first")
 CREATED = terms().created_at
@@ -211,31 +213,24 @@ async def test_concurrent_issue_in_two_namespaces_has_one_winner(ledger: Ledger,
 async def test_deletion_during_put_of_another_namespace_keeps_the_code_reserved(
     ledger: Ledger, database: Database
 ) -> None:
-    """Whichever statement of the one runs between which two of the other."""
+    """In every order of the statements of both."""
+    codes = (f"C-{n}" for n in itertools.count())
 
-    async def put(conn: Connection) -> str:
-        try:
-            return (await vouchers.put(conn, foreign(code=code, uid=code))).outcome
-        except OperatorError as error:
-            return error.reason
+    async def both(order: Sequence[int]) -> Run:
+        code = next(codes)
+        await ledger.put(terms(code, uid=f"uid-{code}", name=code))
+        owner = VoucherOwner(f"uid-{code}", "billing", code)
+        operations: list[Operation] = [
+            lambda session: vouchers.put(session, foreign(code=code, uid=code)),  # type: ignore[arg-type]
+            lambda session: vouchers.revoke(session, owner),  # type: ignore[arg-type]
+        ]
+        return await sessions.run(operations, order)
 
-    async def revoke(conn: Connection) -> str:
-        return str(await vouchers.revoke(conn, VoucherOwner(f"uid-{code}", "billing", code)))
-
-    async with stepped(database) as first, stepped(database) as second:
-        for ahead in range(7):
-            for behind in range(3):
-                code = f"C-{ahead}-{behind}"
-                await ledger.put(terms(code, uid=f"uid-{code}", name=code))
-                first.start(put)
-                second.start(revoke)
-                for session, steps in ((first, ahead), (second, behind)):
-                    for _ in range(steps):
-                        await session.step()
-                await first.release()
-                await second.release()
-                assert await second.result() == "True"
-                assert await first.result() in ("CodeConflict", "CodeReserved")
+    async with open_sessions(database) as sessions:
+        async for run in explore(both):
+            refused, revoked = run.answers
+            assert isinstance(refused, (CodeConflictError, CodeReservedError)), run
+            assert revoked is True, run
     assert await ledger.owners() == []
 
 
