@@ -52,7 +52,7 @@ async def test_every_attribute_that_is_read_is_there() -> None:
     assert protocol.conn.their_state is h11.IDLE
 
 
-async def test_uvicorn_takes_signals_only_where_it_is_kept_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_serve_enters_capture_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     entered = []
 
     @contextmanager
