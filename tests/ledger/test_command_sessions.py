@@ -1,4 +1,4 @@
-"""The commands that redeem_request the ledger: all of them wait for a connection by one rule, and say alike why there is none."""
+"""The commands that ask the ledger: all of them wait for a connection by one rule, and say alike why there is none."""
 
 import asyncio
 import io

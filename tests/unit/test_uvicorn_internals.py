@@ -9,7 +9,7 @@ from importlib.metadata import version
 import h11
 import pytest
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from voucher_operator.web import uvicorn_internals
@@ -36,7 +36,7 @@ def test_every_method_that_is_overridden_is_uvicorns_with_the_same_parameters(ou
 
 
 async def test_every_attribute_that_is_read_is_there() -> None:
-    server = Server(Config(FastAPI(), LIMITS))
+    server = Server(Config(Starlette(), LIMITS))
     protocol = Connection(server.config, server.server_state, {}, asyncio.get_running_loop())
     for thing, names in (
         (server, ("should_exit", "server_state.tasks", "server_state.connections")),
@@ -61,7 +61,7 @@ async def test_serve_enters_capture_signals(monkeypatch: pytest.MonkeyPatch) -> 
         yield
 
     monkeypatch.setattr(uvicorn_internals.Server, "capture_signals", capture)
-    server = Server(Config(FastAPI(), LIMITS))
+    server = Server(Config(Starlette(), LIMITS))
     server.begin_stop()
     async with asyncio.timeout(10):
         await server.serve(sockets=[])

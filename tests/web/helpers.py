@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx
 import stripe
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from voucher_operator import telemetry
 from voucher_operator.ledger.purchase.types import PaymentEvent
-from voucher_operator.payments import stripe_events as stripe_events
+from voucher_operator.payments import stripe_events
 from voucher_operator.web.server import WebServer
 from voucher_operator.web.uvicorn_internals import Limits
 from voucher_operator.web.webhook import PORT_LIMITS, Reader, Receiver, Webhook, application
@@ -55,7 +55,7 @@ async def webhook(
 
 
 @asynccontextmanager
-async def served(app: FastAPI, limits: Limits) -> AsyncIterator[WebhookClient]:
+async def served(app: Starlette, limits: Limits) -> AsyncIterator[WebhookClient]:
     """Serve an application on a free port, and end in good order."""
     server = WebServer(app, "127.0.0.1", 0, name="test", setting="PORT_OF_THE_TEST", limits=limits)
     server.start()

@@ -1,31 +1,34 @@
-"""What all our HTTP applications have in common: no pages of FastAPI's own, and `{"error": "..."}` for all that fails.
+"""What all our HTTP applications have in common: `{"error": "..."}` for all that fails.
 
 See also: `probes` and `webhook`, which add their routes; `server`, which serves them.
 """
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import cast
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 
-def create_app(failed: Callable[[], None] = lambda: None) -> FastAPI:
-    """Return an application without routes; `failed` is called for each request that a fault of ours ends."""
-    # A path is right or it is not: no redirect to the one that was meant.
-    app = FastAPI(openapi_url=None, redirect_slashes=False)
+def create_app(*routes: Route, failed: Callable[[], None] = lambda: None) -> Starlette:
+    """Return an application of these routes; `failed` is called for each request that a fault of ours ends."""
 
-    @app.exception_handler(HTTPException)
-    async def _(_: Request, error: HTTPException) -> JSONResponse:
-        return error_response(error.status_code, str(error.detail).lower(), error.headers)
+    async def refused(_: Request, error: Exception) -> JSONResponse:
+        refusal = cast("HTTPException", error)
+        return error_response(refusal.status_code, str(refusal.detail).lower(), refusal.headers)
 
-    @app.exception_handler(Exception)
-    async def _(_: Request, __: Exception) -> JSONResponse:
+    async def fault(_: Request, __: Exception) -> JSONResponse:
         """A fault of ours; the server logs it."""
         failed()
         return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
 
+    app = Starlette(routes=routes, exception_handlers={HTTPException: refused, Exception: fault})
+    # A path is right or it is not: no redirect to the one that was meant.
+    app.router.redirect_slashes = False
     return app
 
 

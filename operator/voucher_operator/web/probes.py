@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
 
-from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import make_asgi_app
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -24,24 +25,20 @@ PORT_LIMITS: Final = Limits(connections=256, reading=5.0, stopping=2.0)
 """No request here has a body."""
 _SILENCE: Final = 600.0
 """Seconds without an answer from the API server after which a restart may help."""
-_METHODS: Final = ["GET", "HEAD"]
 
 Check = Callable[[], Awaitable[dict[str, str]]]
 """Returns what is wrong: part -> one line. Empty means ready."""
 
 
-def application(problems: Check, details: Callable[[], dict[str, object]], refresh: Callable[[], None]) -> FastAPI:
+def application(problems: Check, details: Callable[[], dict[str, object]], refresh: Callable[[], None]) -> Starlette:
     """Build the three endpoints; `details` are facts for people, `refresh` brings gauges up to date."""
-    app = create_app()
 
-    @app.api_route("/healthz", methods=_METHODS)
-    async def _() -> Response:
+    async def healthz(_: Request) -> Response:
         if telemetry.API_LIVENESS.silence() > _SILENCE:
             return PlainTextResponse("no answer from the API server", HTTPStatus.SERVICE_UNAVAILABLE)
         return PlainTextResponse("ok")
 
-    @app.api_route("/readyz", methods=_METHODS)
-    async def _() -> Response:
+    async def readyz(_: Request) -> Response:
         wrong = await problems()
         body = {"ready": not wrong, "problems": wrong, **details()}
         status = HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK
@@ -49,8 +46,8 @@ def application(problems: Check, details: Callable[[], dict[str, object]], refre
         return Response(json.dumps(body, sort_keys=True), status, media_type="application/json")
 
     # A route and no mount, which answers /metrics itself with a redirect, or with 404.
-    app.router.routes.append(Route("/metrics", _Metrics(refresh), methods=_METHODS))
-    return app
+    metrics = Route("/metrics", _Metrics(refresh), methods=["GET"])
+    return create_app(Route("/healthz", healthz), Route("/readyz", readyz), metrics)
 
 
 class _Metrics:

@@ -7,7 +7,7 @@ import asyncio
 import socket
 from http import HTTPStatus
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from voucher_operator.resources.errors import AddressTakenError
@@ -18,7 +18,7 @@ from voucher_operator.web.uvicorn_internals import Config, Limits, Server
 class WebServer:
     """One application on one port."""
 
-    def __init__(self, app: FastAPI, host: str, port: int, *, name: str, setting: str, limits: Limits) -> None:
+    def __init__(self, app: Starlette, host: str, port: int, *, name: str, setting: str, limits: Limits) -> None:
         """Prepare; nothing listens yet.
 
         Port 0 means a free one. `name` is that of the task, `setting` the environment variable that has the port.
@@ -56,7 +56,7 @@ class WebServer:
 class _Stoppable:
     """Answers a request that `stop` cancels; uvicorn would log an error with a traceback for each."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: Starlette) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,9 +13,10 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import stripe
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
-from starlette.requests import ClientDisconnect
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from voucher_operator import telemetry
 from voucher_operator.ledger.purchase.types import PaymentEvent, Received
@@ -102,21 +103,21 @@ class Webhook:
         return received
 
 
-def application(webhook: Webhook) -> FastAPI:
+def application(webhook: Webhook) -> Starlette:
     """Build the application: one route."""
-    app = create_app(telemetry.WEBHOOKS.labels("failed").inc)
 
-    @app.post("/billing/webhook")
-    async def _(request: Request) -> JSONResponse:
+    async def receive(request: Request) -> JSONResponse:
         return await webhook(request)
 
-    return app
+    return create_app(
+        Route("/billing/webhook", receive, methods=["POST"]), failed=telemetry.WEBHOOKS.labels("failed").inc
+    )
 
 
 async def _body(request: Request) -> bytes:
     """Read the body as it comes, and no further than the limit; what comes after that, the server throws away."""
-    # Not FastAPI's `max_body_size`: it answers in plain text, also in place of another answer (FastAPI 0.165.0,
-    # Starlette 1.10.0), and here every error is `{"error": ...}` and counted.
+    # Not Starlette's `max_body_size`: it answers in plain text, also in place of another answer (Starlette
+    # 1.10.0), and here every error is `{"error": ...}` and counted.
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > LIMIT:
         raise _too_large()
