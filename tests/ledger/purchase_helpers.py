@@ -1,4 +1,4 @@
-"""Short ways to buy, and to look at what buying left behind, for the ledger's tests."""
+"""Short ways to purchase_request, and to look at what buying left behind, for the ledger's tests."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,6 +8,7 @@ from tests.ledger.helpers import redeem_request, rows
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Line, Purchase, PurchaseRequest, PurchaseResult
 from voucher_operator.ledger.types import RedeemRequest
+from voucher_operator.resources.reasons import Reason
 
 
 def purchase_request(
@@ -41,6 +42,15 @@ async def place_purchase(ledger: Ledger, request: PurchaseRequest) -> Purchase:
     result = await ledger.purchase(request)
     assert result.purchase is not None, result
     return result.purchase
+
+
+async def undone(ledger: Ledger, redeem: RedeemRequest) -> Purchase:
+    """Redeem a code with an order that a card has to pay the rest of, and take both back before there is a checkout."""
+    placed = await place_purchase(ledger, purchase_request(50_000_000, redeem=redeem))
+    assert placed.redeemed
+    taken = await ledger.compensate(placed.key, Reason.ABANDONED)
+    assert taken is not None
+    return taken
 
 
 def purchase_outcome(result: PurchaseResult) -> str:

@@ -18,7 +18,7 @@ from tests.ledger.purchase_helpers import purchase_request
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Payment, PaymentEffect, PaymentEvent, Purchase, PurchaseState
 from voucher_operator.ledger.types import RedeemRequest, VoucherOwner, VoucherTerms
-from voucher_operator.resources.errors import CreditSpentError, LedgerUnavailableError
+from voucher_operator.resources.errors import LedgerUnavailableError
 from voucher_operator.resources.reasons import Reason
 
 USERS = [f"user-{n}" for n in range(40)]
@@ -92,16 +92,6 @@ async def redeem(world: World) -> None:
     request = redeem_request(world.code(), world.dice.choice(USERS), provisional=world.dice.random() < 0.2)
     world.requests.append(request)
     await world.door.redeem(request)
-
-
-async def undo(world: World) -> None:
-    """Take a redemption back, as a compensation does."""
-    if world.requests and world.dice.random() < 0.2:
-        try:
-            await world.door.undo(world.dice.choice(world.requests[-50:]).key)
-        except CreditSpentError:
-            world.counts["undo: credit spent"] += 1
-    await asyncio.sleep(0)
 
 
 async def edit(world: World) -> None:

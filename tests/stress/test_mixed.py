@@ -1,8 +1,9 @@
 """Everybody at once on one ledger, for as long as asked: afterwards, and meanwhile, `verify` finds nothing.
 
-Two operators, the Go service's own statements, webhooks in any order, undo, revoke and second spellings. What `verify`
-may say is what the Go service does by contract: it looks at no balance before it undoes or spends, and two spellings
-are its own admin page's. See also: `actors`; `test_all_interleavings` for races that are explored instead of awaited.
+Two operators, the Go service's own statements, webhooks in any order, compensation, revoke and second spellings. What
+`verify` may say is what the Go service does by contract: it looks at no balance before it undoes or spends, and two
+spellings are its own admin page's. See also: `actors`; `test_all_interleavings` for races that are explored instead of
+awaited.
 """
 
 import random
@@ -35,7 +36,7 @@ async def test_mixed_load_leaves_a_sound_ledger(database: Database, request: pyt
         world = actors.World(doors, random.Random(seed))
         for code in actors.CODES:
             await world.door.put(world.terms(code))
-        crowd = [actors.redeem] * 24 + [actors.order] * 8 + [actors.undo, actors.edit, actors.edit]
+        crowd = [actors.redeem] * 24 + [actors.order] * 8 + [actors.edit, actors.edit]
         left = seconds
         while left > 0:
             part = min(left, 20.0)

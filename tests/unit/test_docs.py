@@ -43,7 +43,6 @@ REASONS = {
     | {
         Reason.REDEEMED,
         Reason.ROLLED_BACK,
-        Reason.CREDIT_SPENT,
         Reason.VOUCHER_NOT_READY,
         Reason.VOUCHER_NOT_FOUND,
         Reason.VOUCHER_INACTIVE,
