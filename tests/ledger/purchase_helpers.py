@@ -1,4 +1,4 @@
-"""Short ways to purchase_request, and to look at what buying left behind, for the ledger's tests."""
+"""Short ways to buy, and to look at what buying left behind, for the ledger's tests."""
 
 from dataclasses import replace
 from typing import Any
