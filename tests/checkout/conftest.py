@@ -21,7 +21,7 @@ def stripe_mock() -> Iterator[StripeMock]:
 
 @pytest.fixture
 def stripe() -> Iterator[ScriptedStripe]:
-    """After the test, nothing that came was something that it should not have said."""
+    """After the test, no request was invalid."""
     with ScriptedStripe() as server:
         yield server
     assert server.invalid_requests == []
@@ -30,12 +30,12 @@ def stripe() -> Iterator[ScriptedStripe]:
 @pytest.fixture
 async def ledger(database18: Database) -> AsyncIterator[Ledger]:
     """After the test every invariant must hold."""
-    door = Ledger(lambda: database18.runtime_url, sovereign=SOVEREIGN)
-    await door.open()
+    opened = Ledger(lambda: database18.runtime_url, sovereign=SOVEREIGN)
+    await opened.open()
     try:
-        yield door
+        yield opened
     finally:
-        await door.close()
+        await opened.close()
     assert await verify(database18.admin_url) == []
 
 

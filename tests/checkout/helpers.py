@@ -1,4 +1,4 @@
-"""Short ways to buy up to the checkout, and settings that a checkout needs. Fixtures are in `conftest`."""
+"""Helpers to place purchases that need a checkout, and its settings. Fixtures are in `conftest`."""
 
 import asyncio
 from collections.abc import AsyncIterator

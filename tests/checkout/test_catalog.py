@@ -1,4 +1,4 @@
-"""Prices: what the catalog says, or a clear no; never 0 for want of an answer."""
+"""Prices come from the catalog or are an error; a missing answer never means 0."""
 
 import asyncio
 import json
@@ -82,7 +82,7 @@ async def catalog(server: CatalogServer) -> AsyncIterator[Catalog]:
 
 
 @pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_retry_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between two tries are not what is tested."""
     monkeypatch.setattr(catalog_http, "_PAUSES", (0.0, 0.0))
 

@@ -1,4 +1,4 @@
-"""From a placed order to its checkout, with the real ledger and a Stripe that remembers."""
+"""From a placed order to its checkout, with the real ledger and a scripted Stripe."""
 
 from dataclasses import replace
 
@@ -63,7 +63,7 @@ async def test_stripe_price_id_of_the_catalog_is_used(
 async def test_repeated_advance_creates_nothing_twice(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
-    """A replica that knows of nothing repeats every step."""
+    """A replica without any state repeats every step."""
     purchase = await place(ledger, database18)
     first = await checkout.advance(purchase)
     async with open_checkout(ledger, settings(stripe.url)) as other:

@@ -1,4 +1,4 @@
-"""Whatever Stripe does: what may pass is tried again and made once, what may not leaves all as it was."""
+"""Faults of Stripe: a transient one is retried and creates each object once, a lasting one rolls the order back."""
 
 import asyncio
 from dataclasses import replace
@@ -80,7 +80,7 @@ async def test_timeout_is_retried_with_the_same_session(
 async def test_refusal_by_stripe_rolls_the_order_back(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe, path: str, fault: Fault
 ) -> None:
-    """The bug that this exists for: the code is whole again, and the order is failed rather than lost."""
+    """The code is redeemable again, and the order is failed."""
     await issue(database18, "CODE", 10, max_redemptions=1)
     request = purchase_request(50_000, "CODE", lines=(replace(LINES[0], price_minor=50_000),))
     purchase = await place_purchase(ledger, request)
@@ -107,7 +107,7 @@ async def test_changed_settings_between_tries_do_not_create_a_second_session(
     state: PurchaseState,
     sessions: int,
 ) -> None:
-    """Stripe refuses the old key with new words, and a new key would make a second session: the first is looked for."""
+    """Stripe refuses the old key with new parameters; a new key would make a second session: the first is searched."""
     purchase = await place(ledger, database18)
     stripe.fail(SESSIONS, fault)
     with pytest.raises(PaymentProcessorUnavailableError):
@@ -209,7 +209,7 @@ async def test_removed_stripe_key_rolls_the_order_back(
 async def test_key_invalid_in_a_header_rolls_the_order_back(
     ledger: Ledger, database18: Database, stripe: ScriptedStripe, key: str
 ) -> None:
-    """Nothing that passes: somebody has pasted something else."""
+    """A lasting fault: something else was pasted."""
     purchase = await place(ledger, database18)
     async with open_checkout(ledger, settings(stripe.url, stripe_api_key=key)) as mistaken:
         ended = await mistaken.advance(purchase)
@@ -235,7 +235,7 @@ async def test_key_file_may_come_late_and_rotate(
 async def test_concurrent_advance_creates_one_session(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
-    """The second meets a key that is in use, and comes again."""
+    """The second gets the error that the key is in use, and is retried."""
     purchase = await place(ledger, database18)
     pause = stripe.pause(SESSIONS)
     first = asyncio.create_task(checkout.advance(purchase))
@@ -251,7 +251,7 @@ async def test_concurrent_advance_creates_one_session(
 async def test_rollback_during_the_stripe_call_expires_the_session(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
-    """Its session was not there yet to be closed: whoever made it closes it."""
+    """Its session did not exist yet at the rollback: the process that creates it expires it."""
     purchase = await place(ledger, database18)
     pause = stripe.pause(SESSIONS)
     advancing = asyncio.create_task(checkout.advance(purchase))

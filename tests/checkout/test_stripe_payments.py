@@ -1,4 +1,4 @@
-"""What Stripe tells and what it is asked comes to the same end, in whatever order and however little of it arrives."""
+"""Webhook events and lookups lead to the same result, in any order, also when events are lost."""
 
 import pytest
 
@@ -45,11 +45,11 @@ async def test_lookup_completes_an_order_whose_webhook_was_lost(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     assert await checkout.look_up(awaiting) is Received.NO_CHANGE
-    told = stripe.pay(session_of(awaiting))
+    paid = stripe.pay(session_of(awaiting))
     assert await checkout.look_up(awaiting) is Received.APPLIED
     assert await checkout.look_up(awaiting) is Received.DUPLICATE
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
-    assert await checkout.receive(await checkout.payment_event(told, b"{}")) is Received.NO_CHANGE
+    assert await checkout.receive(await checkout.payment_event(paid, b"{}")) is Received.NO_CHANGE
 
 
 async def test_lookup_of_an_open_session_writes_nothing(checkout: Checkout, ledger: Ledger, awaiting: Purchase) -> None:
@@ -156,7 +156,7 @@ async def test_lookup_finds_payment_and_refund_without_webhooks(
 async def test_lookup_finds_a_refund_without_webhook(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
-    """Seldom asked, and the seldomer the older it is: what was paid is rarely refunded."""
+    """Asked rarely, and more rarely with its age: what was paid is seldom refunded."""
     await checkout.receive(await checkout.payment_event(stripe.pay(session_of(awaiting)), b"{}"))
     assert await ledger.stale_sessions(-1, 10) == []
     for days, again in ((1.1, True), (2.0, False), (2.3, True), (119, True), (239, True), (900, False)):

@@ -32,13 +32,13 @@ Body = dict[str, Any]
 GROUP = "/apis/billing.openova.io/v1alpha1"
 CODE = "CHAOS-10"
 SLOW_PROCESS_LOG = r"(did not answer in time|the API server cannot be used.*Timeout)"
-"""What an operator logs that hardly gets any processor time, as under these loads on a busy machine."""
+"""What an operator logs that gets little processor time, as under these loads on a busy machine."""
 _CLIENTS = 20
 _OK, _CREATED, _NOT_FOUND, _CONFLICT, _BUSY, _BROKEN = 200, 201, 404, 409, 429, 500
 
 
 class ApiError(Exception):
-    """The API server refused: `status` and its words."""
+    """The API server refused: `status` and its message."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"{status} {text[:300]}")
@@ -56,7 +56,7 @@ async def until(condition: Callable[[], Awaitable[object]], what: object, within
 
 
 class Admin:
-    """What Git, shops and people do on the API server, with an administrator's rights."""
+    """A client of the API server with an administrator's rights."""
 
     def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
         self._session = session
@@ -218,7 +218,7 @@ class ChaosContext:
             return await cursor.fetchall() if cursor.description else []
 
     async def granted(self) -> int:
-        """How many grants stand on the ledger."""
+        """How many grants the ledger has."""
         return int((await self.sql("SELECT count(*) FROM promo_redemptions"))[0][0])
 
     async def assert_statuses_match_ledger(self) -> dict[str, Body]:
@@ -250,7 +250,7 @@ async def open_context(cluster: ClusterAccess, namespace: str, database: Databas
 
 
 def healthy(operator: OperatorProcess) -> bool:
-    """Whether /healthz says that the process is alive."""
+    """Whether /healthz answers 200."""
     with urllib.request.urlopen(f"http://127.0.0.1:{operator.port}/healthz", timeout=30) as answer:
         return bool(answer.status == _OK)
 
@@ -294,7 +294,7 @@ def _from_status(body: Body) -> tuple[str, str, str, int, datetime]:
 
 
 class Proxy:
-    """A way to a server that can be cut: toxiproxy on a port of its own. A context manager."""
+    """A proxy to a server whose connections can be cut: toxiproxy on a port of its own. A context manager."""
 
     def __init__(self, upstream: str, folder: Path) -> None:
         """Lead to `upstream` (host:port); `folder` takes the log and kubeconfigs."""
@@ -324,13 +324,13 @@ class Proxy:
         assert self._ask("POST", "/proxies/way", {"enabled": True})
 
     def add_latency(self, milliseconds: int) -> None:
-        """Let everything take so long, there and back again, so that a cut finds something under way."""
+        """Add a latency in both directions, so that a cut finds requests under way."""
         for stream in ("upstream", "downstream"):
             toxic = {"type": "latency", "stream": stream, "attributes": {"latency": milliseconds}}
             assert self._ask("POST", "/proxies/way/toxics", toxic)
 
     def kubeconfig(self, direct: Path) -> Path:
-        """Write a copy of a kubeconfig that leads this way."""
+        """Write a copy of a kubeconfig that uses this proxy."""
         config = json.loads(direct.read_text())
         config["clusters"][0]["cluster"]["server"] = f"https://{self.address}"
         path = self._folder / "through-the-proxy.kubeconfig"

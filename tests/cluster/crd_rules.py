@@ -1,4 +1,4 @@
-"""What the tests of the CRDs share: cases of one rule each, and an API server that judges specs.
+"""Shared by the tests of the CRDs: cases of one rule each, and an API server that validates specs.
 
 See also: test_crd_voucher.py and test_crd_redemption.py hold the cases, test_crd_display.py what people see.
 """
@@ -59,7 +59,7 @@ def _merge(target: Mapping[str, Any], patch: Mapping[str, Any]) -> Object:
 
 
 class CrdValidator:
-    """Asks the API server about specs of one kind, in a namespace of its own."""
+    """Validates specs of one kind at the API server, in a namespace of its own."""
 
     def __init__(self, client: ApiClient, kind: str, namespace: str, spec: Object) -> None:
         """`spec` is the good one that the cases change."""
@@ -79,7 +79,7 @@ class CrdValidator:
         )
 
     def discovery(self) -> Object:
-        """Return what the API server tells clients of the kind: names, categories; nothing until it serves the kind."""
+        """Return the discovery data of the kind: names, categories; empty until it is served."""
         try:
             found = self._api.get_api_resources(GROUP, VERSION).to_dict()
         except ApiException as error:
@@ -140,16 +140,16 @@ def _refused() -> Iterator[list[str]]:
 
 
 @contextmanager
-def judge(control_plane: ControlPlane, kind: str, namespace: str, spec: str) -> Iterator[CrdValidator]:
-    """Judge objects of `kind`, with `spec` (YAML) as the good one, in a new namespace.
+def crd_validator(control_plane: ControlPlane, kind: str, namespace: str, spec: str) -> Iterator[CrdValidator]:
+    """Validate objects of `kind`, with `spec` (YAML) as the good one, in a new namespace.
 
     `namespace` is how its name begins: tests of one module may run in several processes.
     """
     namespace = control_plane.namespace(f"{namespace}-{secrets.token_hex(4)}")
     with control_plane.client() as client:
-        judged = CrdValidator(client, kind, namespace, yaml.safe_load(spec))
-        wait_until(lambda: bool(judged.discovery()), f"discovery of {kind}")
-        yield judged
+        validator = CrdValidator(client, kind, namespace, yaml.safe_load(spec))
+        wait_until(lambda: bool(validator.discovery()), f"discovery of {kind}")
+        yield validator
         CoreV1Api(client).delete_namespace(namespace)
 
 

@@ -18,7 +18,7 @@ from tests.cluster.order_load import OrderLoad, Progress
 _KILLS: Final = 3
 _CUTS: Final = 6
 _STEPS: Final = 500
-"""Of the some 560 steps that all purchases take: what is to be disturbed is disturbed before."""
+"""Faults happen before this step, of about 560 that all purchases take."""
 _PASSING: Final = (
     Fault.BUSY,
     Fault.UNAVAILABLE,
@@ -61,7 +61,7 @@ class FaultInjector:
         self.stripe.clear_faults()
 
     async def _moments(self, number: int) -> AsyncIterator[int]:
-        """Wait for that many moments in the course of all orders, or until nothing is left to be disturbed."""
+        """Wait for that many moments in the course of all orders, or until all orders are settled."""
         for moment in sorted(self.rng.sample(range(1, _STEPS), number)):
 
             async def has_come(moment: int = moment) -> bool:

@@ -27,7 +27,7 @@ from testbed.postgres import Database
 
 GROUP, VERSION = "billing.openova.io", "v1alpha1"
 DEADLINE = 60.0
-"""Seconds after which what was waited for counts as not happening."""
+"""Seconds after which a wait fails."""
 
 FAST = {
     "VOUCHER_OPERATOR_COUNTER_SYNC_INTERVAL": "0.3",
@@ -38,7 +38,7 @@ FAST = {
 """Shorter pauses than in production: the same passes, more often."""
 
 CLOSED_SECRET = "ledger-login"
-"""A Secret that the session's operator takes for the database's."""
+"""The name of the database Secret in the settings of the session's operator."""
 
 Object = dict[str, Any]
 Predicate = Callable[[Object], bool]
@@ -47,7 +47,7 @@ _KINDS = {"vouchers": "Voucher", "redemptions": "Redemption"}
 
 
 def unique(prefix: str) -> str:
-    """Return a name that nobody else has."""
+    """Return a unique name."""
     return f"{prefix}-{secrets.token_hex(4)}"
 
 
@@ -58,12 +58,12 @@ def condition(body: Object, kind: str) -> Object:
 
 
 def observed(body: Object) -> bool:
-    """Whether the status speaks of the present spec."""
+    """Whether the status is of the present spec."""
     return bool(body.get("status", {}).get("observedGeneration") == body["metadata"]["generation"])
 
 
 def ready(reason: str, status: str = "True") -> Predicate:
-    """Tell whether Ready has this reason and status, for the present spec."""
+    """Return a predicate: Ready has this reason and status, for the present spec."""
     return lambda body: (
         observed(body)
         and ((condition(body, "Ready").get("reason"), condition(body, "Ready").get("status")) == (reason, status))
@@ -71,22 +71,22 @@ def ready(reason: str, status: str = "True") -> Predicate:
 
 
 def stalled(reason: str) -> Predicate:
-    """Tell whether it is Stalled for this reason, and not Ready."""
+    """Return a predicate: it is Stalled for this reason, and not Ready."""
     return lambda body: ready(reason, "False")(body) and condition(body, "Stalled").get("reason") == reason
 
 
 def waiting(reason: str) -> Predicate:
-    """Tell whether it is Reconciling for this reason, and not Ready."""
+    """Return a predicate: it is Reconciling for this reason, and not Ready."""
     return lambda body: ready(reason, "False")(body) and condition(body, "Reconciling").get("reason") == reason
 
 
 def state(word: str) -> Predicate:
-    """Tell whether the status has this state, for the present spec."""
+    """Return a predicate: the status has this state, for the present spec."""
     return lambda body: observed(body) and body["status"].get("state") == word
 
 
 def status(**fields: Any) -> Predicate:
-    """Tell whether the status has these fields, for the present spec; None stands for an absent one."""
+    """Return a predicate: the status has these fields, for the present spec; None means an absent one."""
     return lambda body: observed(body) and all(body["status"].get(name) == value for name, value in fields.items())
 
 
@@ -100,7 +100,7 @@ def until(holds: Callable[[], bool], what: str, timeout: float = DEADLINE) -> No
 
 
 class CustomObject:
-    """One Voucher or Redemption."""
+    """One Voucher or Redemption on the API server."""
 
     def __init__(self, api: CustomObjectsApi, namespace: str, plural: Plural, body: Object) -> None:
         """`body` is the object as the API server took it."""
@@ -194,7 +194,7 @@ class CustomObject:
 
 
 class ResourceClient:
-    """Makes and finds resources in one namespace; remembers what it made."""
+    """Creates and finds resources in one namespace, and deletes at the end what it created."""
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
         """`client` is an administrator's."""
@@ -313,7 +313,7 @@ class LedgerReader:
 def wait_for_full_passes(
     api: ResourceClient, ledger: LedgerReader, number: int = 3, probe: CustomObject | None = None
 ) -> None:
-    """Wait until the operator has looked at the whole ledger so many times, by a row that it puts back each time.
+    """Wait for so many full resyncs of the ledger, by a row that the operator corrects each time.
 
     The row is that of `probe`, a Voucher without a description, or of a new one.
     """

@@ -53,7 +53,7 @@ class StripeFixture:
         return found
 
     def deliver(self, operator: OperatorProcess, event: dict[str, Any]) -> str:
-        """Call the webhook as Stripe does; return what became of the event."""
+        """Call the webhook as Stripe does; return the result."""
         body, headers = signed(event, SECRET)
         url = f"http://127.0.0.1:{operator.webhook_port}/billing/webhook"
         with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10) as answer:
@@ -66,7 +66,7 @@ def order(plan: str = "m", *addons: str, **more: Any) -> Object:
 
 
 def awaiting() -> Predicate:
-    """Tell whether the customer can pay."""
+    """Return a predicate: the customer can pay."""
     return lambda body: status(state="AwaitingPayment")(body) and "checkoutURL" in body["status"]
 
 

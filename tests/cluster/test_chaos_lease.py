@@ -1,4 +1,4 @@
-"""Who leads, when a leader leaves, dies, freezes or is robbed: one works at a time, and two at once do no harm."""
+"""Leader election when a leader stops, is killed, freezes or loses its Lease: two leaders at once do no harm."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -106,7 +106,7 @@ async def test_standby_takes_over_from_a_killed_leader(context: ChaosContext, op
 
 
 async def test_frozen_leader_changes_nothing_after_it_continues(context: ChaosContext, operators: Operators) -> None:
-    """SIGSTOP in the middle of work for longer than the Lease: the standby finishes all, the sleeper steps down."""
+    """SIGSTOP in the middle of work for longer than the Lease: the standby finishes all, the frozen one steps down."""
     leader, standby = await pair(context, operators, BRISK)
     feeding = asyncio.create_task(context.redeem(f"r{n}" for n in range(REQUESTS)))
     await some_granted(context)

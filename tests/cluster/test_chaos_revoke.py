@@ -1,4 +1,4 @@
-"""A code is revoked while customers redeem it: whoever came before has it, whoever came after has not."""
+"""A code is revoked while customers redeem it: earlier requests are granted, later ones refused."""
 
 import asyncio
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from testbed.control_plane import ControlPlane
-from tests.cluster.crd_rules import Case, CrdValidator, cases, judge, rules, schema
+from tests.cluster.crd_rules import Case, CrdValidator, cases, crd_validator, rules, schema
 from tests.cluster.test_crd_order import ORDER
 
 GOOD = """
@@ -102,8 +102,8 @@ IMMUTABLE = (
 
 @pytest.fixture(scope="module")
 def redemptions(control_plane: ControlPlane) -> Iterator[CrdValidator]:
-    with judge(control_plane, "Redemption", "crd-redemption", GOOD) as judged:
-        yield judged
+    with crd_validator(control_plane, "Redemption", "crd-redemption", GOOD) as validator:
+        yield validator
 
 
 @cases(*SOURCE, *CUSTOMER, *IMMUTABLE)

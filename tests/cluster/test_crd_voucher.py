@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from testbed.control_plane import ControlPlane
-from tests.cluster.crd_rules import Case, CrdValidator, cases, judge, rules, schema
+from tests.cluster.crd_rules import Case, CrdValidator, cases, crd_validator, rules, schema
 from voucher_operator.resources.money import MINOR_DIGITS, parse_amount
 
 GOOD = """
@@ -188,8 +188,8 @@ IMMUTABLE = (
 
 @pytest.fixture(scope="module")
 def vouchers(control_plane: ControlPlane) -> Iterator[CrdValidator]:
-    with judge(control_plane, "Voucher", "crd-voucher", GOOD) as judged:
-        yield judged
+    with crd_validator(control_plane, "Voucher", "crd-voucher", GOOD) as validator:
+        yield validator
 
 
 @cases(*CODE, *CREDIT, *TERMS, *IMMUTABLE)

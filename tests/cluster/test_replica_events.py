@@ -14,7 +14,7 @@ from tests.ledger.helpers import rows
 from tests.web.helpers import PATH, SECRET, session_event, sign
 
 
-def _told(port: int) -> str:
+def _send_webhook(port: int) -> str:
     body = session_event()
     answer = httpx.post(
         f"http://127.0.0.1:{port}{PATH}", content=body, headers={"Stripe-Signature": sign(body)}, trust_env=False
@@ -45,7 +45,7 @@ async def test_every_replica_takes_webhooks_and_the_leader_publishes(
         async with asyncio.timeout(40):  # what was published long ago is taken out
             while await rows(database18, "SELECT 1 FROM vouchers.outbox"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        assert [_told(replica.webhook_port) for replica in (leader, standby)] == ["unknown", "unknown"]
+        assert [_send_webhook(replica.webhook_port) for replica in (leader, standby)] == ["unknown", "unknown"]
         assert standby.metrics()['voucher_operator_webhooks_total{result="unknown"}'] == 1
         await write_events(database18, ["one"])
         wait_until(lambda: leader.ready().get("outbox", {}).get("waiting") == 1, "an event that waits")

@@ -31,7 +31,7 @@ def heard(text: str) -> list[str]:
 
 
 def live(api: ResourceClient, ledger: LedgerReader) -> None:
-    """Let everything happen to a Voucher whose code is in a Secret that can."""
+    """Take a Voucher with a code in a Secret through every change."""
     voucher = api.voucher("a-partners", codeFrom=SECRET, maxRedemptions=4)
     early = api.redeem(codeFrom=SECRET, user="early")
     voucher.wait(waiting("SecretNotFound"))

@@ -1,4 +1,4 @@
-"""A replica freezes while it holds a voucher's row: the one that leads ends its session, and serves everybody."""
+"""A replica freezes while it holds a voucher's row lock: the leader ends its session and redeems the code."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""A Voucher is issued: what ledger, status, kubectl, Flux and events say of it, and that it then keeps quiet."""
+"""A Voucher is issued: ledger, status, kubectl, Flux and events show it, and then nothing more is written."""
 
 import re
 
@@ -106,7 +106,7 @@ def test_issued_event_is_written_once(sovereign: Sovereign) -> None:
 def test_status_that_does_not_change_is_not_written(
     api: ResourceClient, ledger: LedgerReader, operators: Operators
 ) -> None:
-    """Not by passes over ledger and resources, nor by echoes of the operator's own writes; nor is it sent in vain.
+    """Not by resyncs of ledger and resources, nor by watch events of the operator's own writes.
 
     The API server does not count a patch that changes nothing as a change, so the calls are counted, too.
     """

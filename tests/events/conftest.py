@@ -26,5 +26,5 @@ def streams(nats: NatsServer) -> Streams:
 
 @pytest.fixture
 async def ledger(database18: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database18.runtime_url) as door:
-        yield door
+    async with open_ledger(database18.runtime_url) as opened:
+        yield opened

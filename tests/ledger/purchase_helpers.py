@@ -1,4 +1,4 @@
-"""Short ways to buy, and to look at what buying left behind, for the ledger's tests."""
+"""Helpers to place purchases and to read what they wrote."""
 
 from dataclasses import replace
 from typing import Any
@@ -33,7 +33,7 @@ def purchase_request(
 
 
 def with_redeem_changes(request: PurchaseRequest, **changes: Any) -> PurchaseRequest:
-    """Ask the same with another key, uid or hash."""
+    """Return the same request with another key, uid or hash."""
     return replace(request, redeem=replace(request.redeem, **changes))
 
 
@@ -54,7 +54,7 @@ async def undone(ledger: Ledger, redeem: RedeemRequest) -> Purchase:
 
 
 def purchase_outcome(result: PurchaseResult) -> str:
-    """Name what became of a request: the refusal, or the purchase's state."""
+    """Return the refusal of a request, or the purchase's state."""
     return str(result.refusal or (result.purchase and result.purchase.state))
 
 

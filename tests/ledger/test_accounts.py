@@ -1,4 +1,4 @@
-"""Accounts under every way in which somebody may write entries: imports, corrections, restores, hostile readers.
+"""Accounts under every way to write entries: imports, corrections, restores, hostile readers.
 
 See also: `test_fractions` for what the Go service writes; migrations/0012.entries-in-balance.sql.
 """

@@ -1,4 +1,4 @@
-"""No order of the statements of two or three sessions breaks an invariant: every order is tried, not some.
+"""Every order of the statements of two or three sessions keeps the invariants.
 
 Each schedule has a code of its own with cap 1 and customers of its own; when all are done, `verify` looks at the whole
 ledger. "Issue" is one statement of a third party, the Go service's admin page, between any two of the others.
@@ -36,7 +36,7 @@ _numbers = itertools.count(1)
 class Case:
     """What one schedule works on: a code in its normal spelling, and what `given` has made of it."""
 
-    door: Ledger
+    ledger: Ledger
     go: GoService
     code: str = field(default_factory=lambda: f"CODE-{next(_numbers)}")
     ordered_key: str = ""
@@ -101,7 +101,7 @@ async def nothing(case: Case) -> None:
 async def issued(case: Case) -> None:
     """A Voucher has issued it."""
     await nothing(case)
-    await case.door.put(case.terms())
+    await case.ledger.put(case.terms())
 
 
 async def issued_in_lower_case(case: Case) -> None:
@@ -113,7 +113,7 @@ async def issued_in_lower_case(case: Case) -> None:
 async def used(case: Case) -> None:
     """A Voucher has issued it, and rita has redeemed it."""
     await issued(case)
-    await case.door.redeem(redeem_request(case.code, case.user("rita")))
+    await case.ledger.redeem(redeem_request(case.code, case.user("rita")))
     case.customers["rita"] = await case.go.customer(case.user("rita"))
 
 
@@ -121,7 +121,7 @@ async def ordered(case: Case) -> None:
     """A Voucher has issued it, and rita has redeemed it with an order whose checkout is still to be made."""
     await issued(case)
     placed = await place_purchase(
-        case.door, purchase_request(50_000, redeem=redeem_request(case.code, case.user("rita")))
+        case.ledger, purchase_request(50_000, redeem=redeem_request(case.code, case.user("rita")))
     )
     case.ordered_key, case.customers["rita"] = placed.key, await case.go.customer(case.user("rita"))
 
@@ -203,7 +203,7 @@ async def check(database: Database, names: tuple[str, ...] = ()) -> None:
 
 @pytest.mark.parametrize("name", TWO_GRANTS_AND_AN_ISSUE)
 async def test_cap_holds_in_every_order_of_two_grants_and_an_issue(database: Database, name: str) -> None:
-    """Three preemptions suffice: both find no row to lock, it comes, and both judge before either commits."""
+    """Three preemptions suffice: both find no row to lock, it appears, and both decide before either commits."""
     given, operations = TWO_GRANTS_AND_AN_ISSUE[name]
     assert await try_all(database, given, operations, preemptions=3) > 10
     await check(database)

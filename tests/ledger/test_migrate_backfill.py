@@ -276,7 +276,7 @@ async def test_go_service_starts_and_redeems_while_sums_are_missing(empty_databa
     assert await wrong(empty_database) == []
 
 
-class Leavers:
+class UndoLoad:
     """Customers who take back, on threads of their own, what they redeemed long ago, and others who come."""
 
     def __init__(self, url: str, users: list[UUID], threads: int) -> None:
@@ -286,7 +286,7 @@ class Leavers:
         self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(threads)]
         self.begun = threading.Event()
 
-    def __enter__(self) -> "Leavers":
+    def __enter__(self) -> "UndoLoad":
         for thread in self._threads:
             thread.start()
         return self
@@ -315,8 +315,8 @@ class Leavers:
 
 async def test_concurrent_undos_during_backfill_keep_sums_right(empty_database: Database) -> None:
     users = await old_ledger(empty_database, customers=60)
-    with Leavers(empty_database.owner_url, users, threads=4) as leavers:
-        await asyncio.to_thread(leavers.begun.wait)
+    with UndoLoad(empty_database.owner_url, users, threads=4) as undo_load:
+        await asyncio.to_thread(undo_load.begun.wait)
         await asyncio.to_thread(lambda: backfill(plan(empty_database), portion=1, codes=1))
     assert await complete(empty_database)
     assert await wrong(empty_database) == []

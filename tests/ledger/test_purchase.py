@@ -178,7 +178,7 @@ async def test_order_does_not_change_tenant_and_email_of_the_customer(ledger18: 
 
 
 async def test_negative_balance_holds_nothing(database18: Database) -> None:
-    """Two of its checkouts at once can spend more than there is: nothing is held then, and `verify` tells of it."""
+    """Two of its checkouts at once can spend more than there is: nothing is held then, and `verify` reports it."""
     async with open_ledger(database18.runtime_url) as ledger, GoService.connect(database18.owner_url) as go:
         await issue(database18, "TEN", 10)
         customer = await go.customer("ahmed")
@@ -214,7 +214,7 @@ async def test_order_that_cannot_be_paid_leaves_no_rows_and_the_code_unused(
     ]
     replayed = await ledger18.purchase(request)
     assert (replayed.refusal, replayed.replayed, replayed.decided_at) == (result.refusal, True, result.decided_at)
-    # Deleted and created again, when Stripe is there: it is judged anew.
+    # Deleted and created again, when Stripe is there: it is decided again.
     anew = with_redeem_changes(replace(request, payable=True), uid="another")
     assert purchase_outcome(await ledger18.purchase(anew)) == "pending"
     assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(1,)]
@@ -231,7 +231,7 @@ async def test_refusal_of_an_order_without_code_is_bound_to_the_uid(ledger18: Le
 
 
 async def test_order_that_cannot_be_paid_uses_nothing_of_its_batch(ledger18: Ledger, database18: Database) -> None:
-    """It is judged first, and had it stayed, the only use of the code would be its own."""
+    """It is decided first; if its rows stayed, it would use the only use of the code."""
     await issue(database18, "TEN", 10, max_redemptions=1)
     first = purchase_request(50_000, "TEN", "ahmed", payable=False)
     second = purchase_request(9_000, "TEN", "sara")

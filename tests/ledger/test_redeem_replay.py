@@ -1,4 +1,4 @@
-"""Idempotency: a grant is bound to its key for ever, a refusal to key and uid."""
+"""Idempotency: a grant is bound to its key, a refusal to key and uid."""
 
 from dataclasses import replace
 

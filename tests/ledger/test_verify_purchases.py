@@ -329,7 +329,7 @@ async def test_violation_has_subject_and_detail(database18: Database) -> None:
 
 
 async def test_overspend_by_the_go_service_is_reported_as_balance_only(database18: Database) -> None:
-    """Its overspend is named, and the operator's own order, hold and event are not to blame."""
+    """Its overspend is reported, and the operator's own order, hold and event are no violation."""
     placed = await place(database18)
     async with GoService.connect(database18.owner_url) as go:
         await go.spend(await go.customer(placed.user), 1)
