@@ -7,9 +7,10 @@ import pytest
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
 from testbed.stripe import StripeMock
-from tests.checkout.helpers import SOVEREIGN, open_checkout, settings
+from tests.checkout.helpers import SOVEREIGN, open_checkout, place, settings
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase.types import Purchase
 from voucher_operator.payments.purchase_saga import Checkout
 
 
@@ -43,3 +44,9 @@ async def ledger(database18: Database) -> AsyncIterator[Ledger]:
 async def checkout(ledger: Ledger, stripe: ScriptedStripe) -> AsyncIterator[Checkout]:
     async with open_checkout(ledger, settings(stripe.url)) as made:
         yield made
+
+
+@pytest.fixture
+async def awaiting(checkout: Checkout, ledger: Ledger, database18: Database) -> Purchase:
+    """A purchase whose customer has the checkout URL."""
+    return await checkout.advance(await place(ledger, database18))

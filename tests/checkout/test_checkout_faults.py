@@ -13,6 +13,7 @@ from tests.checkout.helpers import (
     CUSTOMERS,
     LINES,
     SESSIONS,
+    lose_session_answer,
     make_overdue,
     open_checkout,
     place,
@@ -139,9 +140,7 @@ async def test_overdue_order_expires_its_session(
 ) -> None:
     """The session was made, its answer lost, and nobody came back in time."""
     purchase = await place(ledger, database18)
-    stripe.fail(SESSIONS, Fault.CUT_AFTER)
-    with pytest.raises(PaymentProcessorUnavailableError):
-        await checkout.advance(purchase)
+    await lose_session_answer(checkout, stripe, purchase)
     await make_overdue(database18, purchase)
     ended = await checkout.advance(await reload_purchase(ledger, purchase))
     assert ended.state is PurchaseState.ROLLED_BACK
@@ -155,9 +154,7 @@ async def test_session_lost_by_a_crash_expires_and_the_order_is_rolled_back(
     """The process died before the note and came back a day later: nobody had the URL, and the code is not used up."""
     await issue(database18)
     purchase = await place_purchase(ledger, purchase_request(19_000, "CODE", lines=LINES))
-    stripe.fail(SESSIONS, Fault.CUT_AFTER)
-    with pytest.raises(PaymentProcessorUnavailableError):
-        await checkout.advance(purchase)
+    await lose_session_answer(checkout, stripe, purchase)
     expired = await checkout.payment_event(stripe.expire(stripe.only_session()["id"]), b"{}")
     assert await checkout.receive(expired) is Received.NO_CHANGE
     await make_overdue(database18, purchase)
@@ -170,9 +167,7 @@ async def test_payment_of_a_session_that_could_not_be_expired_is_a_mismatch(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     purchase = await place(ledger, database18)
-    stripe.fail(SESSIONS, Fault.CUT_AFTER)
-    with pytest.raises(PaymentProcessorUnavailableError):
-        await checkout.advance(purchase)
+    await lose_session_answer(checkout, stripe, purchase)
     await make_overdue(database18, purchase)
     stripe.fail(SESSIONS, Fault.UNAUTHORIZED)
     assert (await checkout.advance(await reload_purchase(ledger, purchase))).state is PurchaseState.ROLLED_BACK
@@ -267,9 +262,7 @@ async def test_abandoned_order_expires_its_session(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     purchase = await place(ledger, database18)
-    stripe.fail(SESSIONS, Fault.CUT_AFTER)
-    with pytest.raises(PaymentProcessorUnavailableError):
-        await checkout.advance(purchase)
+    await lose_session_answer(checkout, stripe, purchase)
     ended = await checkout.abandon(purchase.key)
     assert ended is not None
     assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.ABANDONED)

@@ -7,7 +7,16 @@ import pytest
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import Fault, ScriptedStripe
-from tests.checkout.helpers import SESSIONS, open_checkout, place, reload_purchase, settings
+from tests.checkout.helpers import (
+    INVOICE_PAYMENTS,
+    SESSIONS,
+    open_checkout,
+    place,
+    receive_event,
+    reload_purchase,
+    session_of,
+    settings,
+)
 from tests.ledger.helpers import rows
 from voucher_operator import telemetry
 from voucher_operator.ledger.admin.verify import verify
@@ -16,23 +25,7 @@ from voucher_operator.ledger.purchase.types import PaymentEffect, Purchase, Purc
 from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.resources.errors import PaymentProcessorUnavailableError
 
-INVOICE_PAYMENTS = "/v1/invoice_payments"
 DUE = 9_000
-
-
-@pytest.fixture
-async def awaiting(checkout: Checkout, ledger: Ledger, database18: Database) -> Purchase:
-    return await checkout.advance(await place(ledger, database18))
-
-
-def session_of(purchase: Purchase) -> str:
-    assert purchase.session_id is not None
-    return purchase.session_id
-
-
-async def receive_event(checkout: Checkout, event: dict[str, Any]) -> Received:
-    """Have the webhook take an event."""
-    return await checkout.receive(await checkout.payment_event(event, b"{}"))
 
 
 async def payments(database: Database) -> list[tuple[Any, ...]]:

@@ -6,7 +6,7 @@ import pytest
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import Fault, ScriptedStripe
-from tests.checkout.helpers import place, reload_purchase
+from tests.checkout.helpers import place, receive_event, reload_purchase, session_of
 from tests.ledger.helpers import rows
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState, Received
@@ -16,19 +16,9 @@ from voucher_operator.resources.errors import PaymentProcessorUnavailableError, 
 SUBSCRIPTIONS = "/v1/subscriptions"
 
 
-@pytest.fixture
-async def awaiting(checkout: Checkout, ledger: Ledger, database18: Database) -> Purchase:
-    return await checkout.advance(await place(ledger, database18))
-
-
-async def receive_event(checkout: Checkout, event: dict[str, object]) -> Received:
-    return await checkout.receive(await checkout.payment_event(event, b"{}"))
-
-
 async def refunded(checkout: Checkout, stripe: ScriptedStripe, purchase: Purchase) -> None:
-    assert purchase.session_id is not None
-    await receive_event(checkout, stripe.pay(purchase.session_id))
-    assert await receive_event(checkout, stripe.refund(purchase.session_id)) is Received.APPLIED
+    await receive_event(checkout, stripe.pay(session_of(purchase)))
+    assert await receive_event(checkout, stripe.refund(session_of(purchase))) is Received.APPLIED
 
 
 def subscription_statuses(stripe: ScriptedStripe) -> list[str]:
@@ -39,8 +29,7 @@ async def test_refunded_order_cancels_its_subscription(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     other = await checkout.advance(await place(ledger, database18))
-    assert other.session_id is not None
-    await receive_event(checkout, stripe.pay(other.session_id))
+    await receive_event(checkout, stripe.pay(session_of(other)))
     await refunded(checkout, stripe, awaiting)
     (found,) = await ledger.stale_sessions(300, 10)
     assert (found.key, found.state) == (awaiting.key, PurchaseState.REFUNDED)
@@ -55,9 +44,8 @@ async def test_refund_before_its_payment_event_cancels_the_subscription(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     """The ledger does not know the subscription: it is found by the customer at Stripe."""
-    assert awaiting.session_id is not None
-    stripe.pay(awaiting.session_id)
-    await receive_event(checkout, stripe.refund(awaiting.session_id))
+    stripe.pay(session_of(awaiting))
+    await receive_event(checkout, stripe.refund(session_of(awaiting)))
     (found,) = await ledger.stale_sessions(300, 10)
     await checkout.look_up(found)
     assert subscription_statuses(stripe) == ["canceled"]
@@ -66,9 +54,8 @@ async def test_refund_before_its_payment_event_cancels_the_subscription(
 async def test_failed_payment_cancels_the_subscription(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
-    assert awaiting.session_id is not None
-    stripe.pay(awaiting.session_id, later=True)
-    await receive_event(checkout, stripe.payment_fails(awaiting.session_id))
+    stripe.pay(session_of(awaiting), later=True)
+    await receive_event(checkout, stripe.payment_fails(session_of(awaiting)))
     (found,) = await ledger.stale_sessions(300, 10)
     await checkout.look_up(found)
     assert subscription_statuses(stripe) == ["canceled"]
@@ -78,8 +65,7 @@ async def test_failed_payment_cancels_the_subscription(
 async def test_expired_checkout_needs_no_cancellation(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
-    assert awaiting.session_id is not None
-    await receive_event(checkout, stripe.expire(awaiting.session_id))
+    await receive_event(checkout, stripe.expire(session_of(awaiting)))
     assert await ledger.stale_sessions(-1, 10) == []
 
 
@@ -105,9 +91,8 @@ async def test_late_payment_keeps_the_subscription(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     """A stale lookup result that says it has ended changes nothing in the ledger."""
-    assert awaiting.session_id is not None
-    stripe.pay(awaiting.session_id, later=True)
-    await receive_event(checkout, stripe.payment_fails(awaiting.session_id))
-    assert await receive_event(checkout, stripe.payment_succeeds(awaiting.session_id)) is Received.APPLIED
+    stripe.pay(session_of(awaiting), later=True)
+    await receive_event(checkout, stripe.payment_fails(session_of(awaiting)))
+    assert await receive_event(checkout, stripe.payment_succeeds(session_of(awaiting))) is Received.APPLIED
     await ledger.note_ended(awaiting.key)
     assert await rows(database18, "SELECT look_at - settled_at FROM vouchers.purchase") == [(timedelta(days=1),)]

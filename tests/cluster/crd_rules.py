@@ -67,6 +67,11 @@ class CrdValidator:
         self._api = CustomObjectsApi(client)
         self._where = (GROUP, VERSION, namespace, f"{kind.lower()}s")
 
+    def check(self, case: Case) -> None:
+        """See that the good spec of a case is accepted and the bad one refused with what to write."""
+        assert self.refusal(case, case.good) == ""
+        assert case.says in self.refusal(case, case.bad)
+
     def refusal(self, case: Case, patch: str) -> str:
         """Return why the API server refuses the good spec with this patch; nothing when it accepts it."""
         spec = patched(self.spec, patch)
@@ -167,3 +172,8 @@ def rules(node: Object) -> Iterator[str]:
         yield from rules(child)
     if "items" in node:
         yield from rules(node["items"])
+
+
+def rules_without_case(kind: str, *listed: Case) -> list[str]:
+    """Return the messages of a CRD's CEL rules that no case expects."""
+    return [message for message in rules(schema(kind)) if not any(case.says in message for case in listed)]

@@ -12,8 +12,10 @@ from typing import Final
 
 from testbed.operator_process import OperatorProcess
 from testbed.scripted_stripe import Fault, ScriptedStripe
-from tests.cluster.chaos import ChaosContext, Proxy, until
+from tests.cluster.chaos import ChaosContext
+from tests.cluster.chaos_client import until
 from tests.cluster.order_load import OrderLoad, Progress
+from tests.cluster.proxy import Proxy
 
 _KILLS: Final = 3
 _CUTS: Final = 6

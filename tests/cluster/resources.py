@@ -1,8 +1,8 @@
-"""Vouchers, Redemptions and Secrets on a real API server, and the ledger behind them: shared by the tests.
+"""Vouchers, Redemptions and Secrets on a real API server: shared by the tests.
 
-`ResourceClient` creates resources in one namespace and removes them after the test, `CustomObject` is one of them,
-`LedgerReader` is the ledger in SQL. Everything waits for conditions with a deadline. See also: conftest.py starts the
-operators; test_voucher_*, test_redemption_* and test_secret_* use them.
+`ResourceClient` creates resources in one namespace and removes them after the test, `CustomObject` is one of them.
+Everything waits for conditions with a deadline. See also: conftest.py starts the operators; ledger_reader.py reads the
+ledger; test_voucher_*, test_redemption_* and test_secret_* use them.
 """
 
 import base64
@@ -10,9 +10,8 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, LiteralString, cast
+from typing import Any, Literal, cast
 
-import psycopg
 from kubernetes.client import (
     ApiClient,
     ApiException,
@@ -21,13 +20,13 @@ from kubernetes.client import (
     V1ObjectMeta,
     V1Secret,
 )
-from psycopg.rows import tuple_row
-
-from testbed.postgres import Database
 
 GROUP, VERSION = "billing.openova.io", "v1alpha1"
+
+
 DEADLINE = 60.0
 """Seconds after which a wait fails."""
+
 
 FAST = {
     "VOUCHER_OPERATOR_COUNTER_SYNC_INTERVAL": "0.3",
@@ -37,12 +36,20 @@ FAST = {
 }
 """Shorter pauses than in production: the same passes, more often."""
 
+
 CLOSED_SECRET = "ledger-login"
 """The name of the database Secret in the settings of the session's operator."""
 
+
 Object = dict[str, Any]
+
+
 Predicate = Callable[[Object], bool]
+
+
 Plural = Literal["vouchers", "redemptions"]
+
+
 _KINDS = {"vouchers": "Voucher", "redemptions": "Redemption"}
 
 
@@ -260,68 +267,3 @@ class ResourceClient:
             made.delete()
         for name in list(self._secrets):
             self.delete_secret(name)
-
-
-class LedgerReader:
-    """A ledger, as its owner sees it in SQL."""
-
-    def __init__(self, database: Database) -> None:
-        """Connect."""
-        self.database = database
-        self._connection = psycopg.connect(database.admin_url, autocommit=True, row_factory=tuple_row)
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._connection.close()
-
-    def rows(self, query: LiteralString, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement; return its rows, none when it returns none."""
-        cursor = self._connection.execute(query, values)
-        return cursor.fetchall() if cursor.description else []
-
-    def row(self, query: LiteralString, *values: Any) -> tuple[Any, ...]:
-        """Run a statement that returns one row."""
-        (only,) = self.rows(query, *values)
-        return only
-
-    def promo(self, code: str) -> tuple[Any, ...]:
-        """Return a code's credit in minor units, active, cap, counter and whether it is deleted; empty if unknown."""
-        found = self.rows(
-            "SELECT credit_minor, active, max_redemptions, times_redeemed, deleted_at IS NOT NULL "
-            "FROM promo_codes WHERE code = %s",
-            code,
-        )
-        return found[0] if found else ()
-
-    def balance(self, user: str) -> int:
-        """Sum a user's entries, in minor units."""
-        (total,) = self.row(
-            "SELECT coalesce(sum(amount_minor), 0)::bigint FROM credit_ledger "
-            "WHERE customer_id = (SELECT id FROM customers WHERE user_id = %s)",
-            user,
-        )
-        return int(total)
-
-    def entries(self, user: str) -> int:
-        """Count a user's entries."""
-        (number,) = self.row(
-            "SELECT count(*) FROM credit_ledger WHERE customer_id = (SELECT id FROM customers WHERE user_id = %s)", user
-        )
-        return int(number)
-
-
-def wait_for_full_passes(
-    api: ResourceClient, ledger: LedgerReader, number: int = 3, probe: CustomObject | None = None
-) -> None:
-    """Wait for so many full resyncs of the ledger, by a row that the operator corrects each time.
-
-    The row is that of `probe`, a Voucher without a description, or of a new one.
-    """
-    probe = probe or api.voucher()
-    probe.wait(state("Active"))
-    for turn in range(number):
-        ledger.rows("UPDATE promo_codes SET description = %s WHERE code = %s", f"turn {turn}", probe.code)
-        until(
-            lambda: ledger.row("SELECT description FROM promo_codes WHERE code = %s", probe.code) == ("",),
-            "pass over the ledger",
-        )

@@ -11,7 +11,8 @@ from typing import Any, Final
 from testbed.operator_process import OperatorProcess
 from testbed.scripted_stripe import KEY, ScriptedStripe
 from testbed.stripe_customers import signed
-from tests.cluster.resources import CustomObject, LedgerReader, Object, Predicate, condition, status
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.resources import CustomObject, Object, Predicate, condition, status
 
 SECRET: Final = "whsec_everyday"
 SOVEREIGN: Final = "everyday.example.com"

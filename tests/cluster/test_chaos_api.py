@@ -1,7 +1,7 @@
 """The API server restarts, or does not serve the CRDs yet: the operator keeps running, and finishes the work."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,7 +9,8 @@ from testbed.cluster import CRDS, install_crds
 from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
-from tests.cluster.chaos import SLOW_PROCESS_LOG, ChaosContext, healthy, open_context, until
+from tests.cluster.chaos import SLOW_PROCESS_LOG, ChaosContext, open_context, wait_for_problem
+from tests.cluster.chaos_client import until
 from tests.conftest import Operators
 
 API_DOWN = r"the API server cannot be used"
@@ -31,23 +32,6 @@ pytestmark = pytest.mark.xdist_group("own-cluster")
 def control_plane(own_cluster: ControlPlane) -> ControlPlane:
     """A cluster whose API server these tests stop."""
     return own_cluster
-
-
-@pytest.fixture
-async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
-    async with open_context(control_plane, namespace, database18) as opened:
-        yield opened
-
-
-async def wait_for_problem(operator: OperatorProcess, part: str, words: str) -> None:
-    """Wait until /readyz says why it is not ready; /healthz stays good."""
-
-    async def reason_is_set() -> bool:
-        answer = await asyncio.to_thread(operator.ready)
-        return not answer.get("ready", True) and words in answer["problems"].get(part, "")
-
-    await until(reason_is_set, f"{words!r} in /readyz")
-    assert await asyncio.to_thread(healthy, operator)
 
 
 async def leads(operator: OperatorProcess, wanted: bool) -> None:

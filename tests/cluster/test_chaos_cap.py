@@ -9,7 +9,8 @@ import pytest
 from testbed.cluster import Installation, command, install_rights
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
-from tests.cluster.chaos import CODE, open_context, until
+from tests.cluster.chaos import CODE, open_context
+from tests.cluster.chaos_client import until
 from tests.conftest import Operators
 from tests.ledger.go_service import GoService, RedemptionRefused
 

@@ -11,7 +11,9 @@ import pytest
 from testbed.cluster import Installation
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
-from tests.cluster.chaos import CODE, ChaosContext, Proxy, open_context, until
+from tests.cluster.chaos import CODE, ChaosContext, open_context
+from tests.cluster.chaos_client import until
+from tests.cluster.proxy import Proxy
 from tests.conftest import Operators
 from tests.ledger.helpers import holding
 

@@ -1,16 +1,12 @@
 """Leader election when a leader stops, is killed, freezes or loses its Lease: two leaders at once do no harm."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-
-from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
-from testbed.postgres import Database
-from tests.cluster.chaos import SLOW_PROCESS_LOG, ChaosContext, open_context, until
+from tests.cluster.chaos import SLOW_PROCESS_LOG, ChaosContext
+from tests.cluster.chaos_client import until
 from tests.conftest import Operators
 
 BRISK = {
@@ -22,12 +18,6 @@ NEVER_EXPIRES = {"VOUCHER_OPERATOR_LEASE_DURATION": "3600"}
 TAKEOVER = 15.0
 """Seconds within which a standby must have taken over, with the default settings."""
 REQUESTS = 120
-
-
-@pytest.fixture
-async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
-    async with open_context(control_plane, namespace, database18) as opened:
-        yield opened
 
 
 def _path(context: ChaosContext) -> str:

@@ -1,7 +1,7 @@
 """PostgreSQL is absent, restarted or refuses: the resources report it, and the operator recovers without help."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +14,8 @@ from testbed.cluster import install_rights, migrate
 from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import RUNTIME, Database, PostgresServer
-from tests.cluster.chaos import ChaosContext, healthy, open_context, until
+from tests.cluster.chaos import ChaosContext, open_context, wait_for_problem
+from tests.cluster.chaos_client import until
 from tests.conftest import Operators
 from voucher_operator.resources.conditions import kstatus
 
@@ -41,23 +42,6 @@ def template18(postgres18: PostgresServer) -> str:
     return template.name
 
 
-@pytest.fixture
-async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
-    async with open_context(control_plane, namespace, database18) as opened:
-        yield opened
-
-
-async def wait_for_problem(operator: OperatorProcess, words: str) -> None:
-    """Wait until /readyz says why it is not ready; /healthz stays good."""
-
-    async def reason_is_set() -> bool:
-        answer = await asyncio.to_thread(operator.ready)
-        return not answer.get("ready", True) and words in answer["problems"].get("ledger", "")
-
-    await until(reason_is_set, f"{words!r} in /readyz")
-    assert await asyncio.to_thread(healthy, operator)
-
-
 async def ready(operator: OperatorProcess) -> None:
     await asyncio.to_thread(operator.wait_ready, leader=True)
 
@@ -78,7 +62,7 @@ async def test_operator_recovers_when_postgresql_is_absent_and_restarted(
     operator = operators.start(env=QUICK)
     await context.voucher(maxRedemptions=3)
     await context.redeem(["early", "second"])
-    await wait_for_problem(operator, "cannot be reached")
+    await wait_for_problem(operator, "ledger", "cannot be reached")
     await wait_for_ledger(context, "early", "second")
 
     postgres18.start()
@@ -87,7 +71,7 @@ async def test_operator_recovers_when_postgresql_is_absent_and_restarted(
     await context.voucher_is(Ready="Issued", Redeemable="Active", timesRedeemed=2)
 
     postgres18.stop("immediate")
-    await wait_for_problem(operator, "cannot be reached")
+    await wait_for_problem(operator, "ledger", "cannot be reached")
     await context.redeem(["third", "fourth"])
     await wait_for_ledger(context, "third", "fourth")
     body_before = await context.get("vouchers", "chaos")
@@ -159,10 +143,10 @@ async def test_database_secret_may_come_late_be_wrong_and_rotate(
     operator = operators.start(env=QUICK | own)
     await context.voucher()
     await context.redeem(["first"])
-    await wait_for_problem(operator, "Secret")
+    await wait_for_problem(operator, "ledger", "Secret")
     await wait_for_ledger(context, "first")
     _write_secret(folder, database18.runtime_url, "wrong")
-    await wait_for_problem(operator, "refuses the login")
+    await wait_for_problem(operator, "ledger", "refuses the login")
     _write_secret(folder, database18.runtime_url)
     await context.finished()
     await ready(operator)
@@ -170,7 +154,7 @@ async def test_database_secret_may_come_late_be_wrong_and_rotate(
     right = urlsplit(database18.runtime_url).password
     await asyncio.to_thread(_change_password, postgres18, "rotated")
     try:
-        await wait_for_problem(operator, "refuses the login")
+        await wait_for_problem(operator, "ledger", "refuses the login")
         await context.redeem(["second"])
         await wait_for_ledger(context, "second")
         _write_secret(folder, database18.runtime_url, "rotated")
@@ -201,7 +185,7 @@ async def test_operator_waits_for_the_migration(
         operator = operators.start(env=QUICK | {"DATABASE_URL": unmigrated.runtime_url})
         await context.voucher()
         await context.redeem(["first"])
-        await wait_for_problem(operator, "voucher-operator migrate")
+        await wait_for_problem(operator, "ledger", "voucher-operator migrate")
         await wait_for_ledger(context, "first")
         await asyncio.to_thread(migrate, unmigrated)
         await context.finished()
@@ -254,7 +238,7 @@ async def test_namespace_is_deleted_while_postgresql_is_down(
         for voucher in (there.voucher_is("one", Ready="Issued"), there.voucher_is("two", Ready="Issued")):
             await voucher
         postgres18.stop()
-        await wait_for_problem(operator, "cannot be reached")
+        await wait_for_problem(operator, "ledger", "cannot be reached")
         await there.admin.call("DELETE", f"/api/v1/namespaces/{deleted}")
 
         async def has_gone() -> bool:

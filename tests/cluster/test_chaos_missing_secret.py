@@ -4,7 +4,8 @@ import asyncio
 
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
-from tests.cluster.chaos import SLOW_PROCESS_LOG, open_context, until
+from tests.cluster.chaos import SLOW_PROCESS_LOG, open_context
+from tests.cluster.chaos_client import until
 from tests.conftest import Operators
 
 MANY = 70

@@ -5,20 +5,21 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from testbed.control_plane import ControlPlane
 from testbed.nats import NatsServer
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
-from tests.cluster.chaos import CODE, SLOW_PROCESS_LOG, Body, ChaosContext, Proxy, open_context, reasons, until
+from tests.cluster.chaos import CODE, SLOW_PROCESS_LOG, ChaosContext, reasons
+from tests.cluster.chaos_client import Body, until
 from tests.cluster.order_faults import FaultInjector
 from tests.cluster.order_load import CAP, CAPPED, Order, OrderLoad, Progress, add_balances, make_orders
+from tests.cluster.proxy import Proxy
 from tests.cluster.resources import FAST
 from tests.cluster.stripe_fixture import ADDONS, PLANS, StripeFixture, order
 from tests.conftest import Operators
@@ -102,12 +103,6 @@ def env(
 @pytest.fixture
 def streams(nats: NatsServer) -> Streams:
     return Streams(nats, "chaos")
-
-
-@pytest.fixture
-async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
-    async with open_context(control_plane, namespace, database18) as opened:
-        yield opened
 
 
 async def test_ledger_and_statuses_agree_after_two_hundred_orders_under_faults(

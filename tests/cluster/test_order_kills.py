@@ -9,13 +9,11 @@ the Organizations.
 import asyncio
 import json
 import signal
-import urllib.error
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,24 +27,17 @@ from testbed.nats import NatsServer
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
-from tests.cluster.resources import FAST, CustomObject, LedgerReader, Object, ResourceClient, ready, status, until
-from tests.cluster.stripe_fixture import ADDONS, PLANS, StripeFixture, awaiting, conditions_of, order
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.order_scenario import COVERED, LOOKED_UP, ORDERS, PAID, PLAN_L, REFUNDED, REFUSED, OrderScenario
+from tests.cluster.resources import FAST, ResourceClient, ready, until
+from tests.cluster.stripe_fixture import ADDONS, PLANS, StripeFixture, conditions_of
 from tests.cluster.test_order_organization import GROUP, Registry
 from tests.events.helpers import Message, Streams
 from voucher_operator.failpoints import VARIABLE, Step
 
 pytestmark = pytest.mark.xdist_group("own-cluster")
 
-PAID, LOOKED_UP, COVERED, REFUSED, REFUNDED = "paid", "looked-up", "covered", "refused", "back"
-"""Credit and a card, whose webhook comes; the same, and it never comes; credit alone; a checkout that must not be; a
-card that is refunded before its payment event is delivered."""
-ORDERS: Final[Mapping[str, Object]] = {
-    PAID: order("xl", "daily-backup"),
-    LOOKED_UP: order("xl", "daily-backup"),
-    COVERED: order("m", "waf"),
-    REFUSED: order("l"),
-    REFUNDED: order("xl", "daily-backup"),
-}
+
 REACHED: Final[Mapping[Step, tuple[str, ...]]] = {
     Step.PLACE: (PAID, COVERED),
     Step.STRIPE_CUSTOMER: (PAID,),
@@ -65,9 +56,9 @@ REACHED: Final[Mapping[Step, tuple[str, ...]]] = {
     Step.MARK_PUBLISHED: (PAID,),
 }
 """The kinds of order that reach a failpoint."""
+
+
 LOOK_UP: Final = "VOUCHER_OPERATOR_SESSION_LOOKUP_INTERVAL"
-PLAN_L: Final = {"id": "l", "slug": "large", "name": "Large", "stripe_price_id": "price_l", "price_omr": 16}
-"""A plan that costs more at Stripe than in the catalog: its checkout is made, and must not be paid."""
 
 
 @dataclass(frozen=True)
@@ -103,73 +94,6 @@ BOUNDARIES: Final = [
 
 def test_every_failpoint_is_covered() -> None:
     assert set(REACHED) == set(Step)
-
-
-@dataclass
-class OrderScenario:
-    """The actors beside the operator: customers, Stripe's webhooks, and the controller of Organizations."""
-
-    api: ResourceClient
-    ledger: LedgerReader
-    stripe_fixture: StripeFixture
-    operator: OperatorProcess
-    registry: Registry
-    streams: Streams
-    code: str = ""
-    made: dict[str, CustomObject] = field(default_factory=dict)
-    kinds: dict[str, str] = field(default_factory=dict)
-    _post: list[Object] = field(default_factory=list)
-
-    def place(self, name: str, kind: str) -> None:
-        """Place an order."""
-        customer = {"userID": name, "tenantID": name, "email": "ahmed@example.com"}
-        wanted = ORDERS[kind] | {"subdomain": name}
-        self.made[name] = self.api.redeem(self.code, name=name, customer=customer, order=wanted)
-        self.kinds[name] = kind
-
-    def turn(self, *, post: bool = True) -> None:
-        """Do the next step of all actors; `post`: webhooks are delivered, and again until they are accepted."""
-        for body in filter(awaiting(), self.api.listed("redemptions")):
-            name = body["metadata"]["name"]
-            session = self.stripe_fixture.session(self.made[name])
-            if session["status"] == "open":
-                event = self._pay(session["id"], give_back=self.kinds[name] == REFUNDED)
-                self._post += [event] if self.kinds[name] == PAID else []
-        for one in self.api.listed("organizations", group=GROUP):
-            if "status" not in one:
-                self.registry.set_ready(one["metadata"]["name"], "True")
-        if post:
-            self._post = [event for event in self._post if not self._taken(event)]
-
-    def _pay(self, session: str, *, give_back: bool) -> Object:
-        stripe = self.stripe_fixture.stripe
-        with stripe.lock:
-            event = stripe.pay(session)
-            if give_back:
-                stripe.refund(session)
-        return event
-
-    def finished(self) -> bool:
-        """Do the next step; return whether all orders are finished, and nothing waits for NATS or Stripe."""
-        self.turn()
-        everybody = self.api.listed("redemptions")
-        waiting = self.ledger.row(
-            "SELECT (SELECT count(*) FROM vouchers.outbox WHERE published_at IS NULL), "
-            "(SELECT count(*) FROM vouchers.purchase WHERE state = 'refunded' AND look_at IS NOT NULL)"
-        )
-        return not self._post and waiting == (0, 0) and all(map(status(finished=True), everybody))
-
-    def _taken(self, event: Object) -> bool:
-        try:
-            result = self.stripe_fixture.deliver(self.operator, event)
-        except urllib.error.HTTPError as error:
-            error.close()
-            return False
-        except (OSError, HTTPException):
-            return False
-        # no_change: it was looked up before.
-        assert result in ("applied", "duplicate", "no_change")
-        return True
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.resources import FAST, CustomObject, LedgerReader, ResourceClient, condition, ready, state, waiting
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.resources import FAST, CustomObject, ResourceClient, condition, ready, state, waiting
 from tests.conftest import Operators
 
 GRANTED = ("Redeemed", "Redeemed")

@@ -1,10 +1,10 @@
 """A Redemption is granted once, also when it is deleted, created again or its status wiped."""
 
 from tests.cluster.conftest import Sovereign
+from tests.cluster.ledger_reader import LedgerReader
 from tests.cluster.resources import (
     FAST,
     CustomObject,
-    LedgerReader,
     Object,
     ResourceClient,
     condition,

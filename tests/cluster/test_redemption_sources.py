@@ -1,17 +1,8 @@
 """Where a Redemption's code comes from: typed, from a Secret, through a Voucher; and what it waits for meanwhile."""
 
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import (
-    FAST,
-    LedgerReader,
-    ResourceClient,
-    condition,
-    ready,
-    stalled,
-    state,
-    unique,
-    waiting,
-)
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.resources import FAST, ResourceClient, condition, ready, stalled, state, unique, waiting
 from tests.conftest import Operators
 from tests.ledger.go_service import GoService
 

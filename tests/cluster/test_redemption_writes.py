@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from testbed.operator_process import OperatorProcess
-from tests.cluster.resources import FAST, CustomObject, LedgerReader, ResourceClient, condition, ready, until
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.resources import FAST, CustomObject, ResourceClient, condition, ready, until
 from tests.conftest import Operators
 
 WRITES = 'voucher_operator_status_writes_total{resource="Redemption"}'

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.cluster.conftest import Sovereign
+from tests.cluster.ledger_reader import wait_for_full_passes
 from tests.cluster.resources import (
     CLOSED_SECRET,
     CustomObject,
@@ -13,7 +14,6 @@ from tests.cluster.resources import (
     stalled,
     state,
     unique,
-    wait_for_full_passes,
     waiting,
 )
 from voucher_operator.resources.conditions import kstatus

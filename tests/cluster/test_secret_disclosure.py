@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from testbed.fork_server import ForkServer
 from testbed.interpreter import environment
-from tests.cluster.resources import FAST, LedgerReader, Object, ResourceClient, ready, stalled, state, waiting
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.resources import FAST, Object, ResourceClient, ready, stalled, state, waiting
 from tests.conftest import Operators
 
 CODE = "QUIET-7Q4X-PARTNER"

@@ -9,18 +9,8 @@ from testbed.cluster import Installation, install_rights
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import (
-    FAST,
-    CustomObject,
-    LedgerReader,
-    ResourceClient,
-    ready,
-    state,
-    status,
-    unique,
-    until,
-    wait_for_full_passes,
-)
+from tests.cluster.ledger_reader import LedgerReader, wait_for_full_passes
+from tests.cluster.resources import FAST, CustomObject, ResourceClient, ready, state, status, unique, until
 from tests.conftest import Operators
 
 REVOKED = (False, True)

@@ -4,17 +4,8 @@ import re
 
 from testbed.control_plane import ControlPlane
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import (
-    FAST,
-    LedgerReader,
-    ResourceClient,
-    condition,
-    ready,
-    stalled,
-    state,
-    status,
-    wait_for_full_passes,
-)
+from tests.cluster.ledger_reader import LedgerReader, wait_for_full_passes
+from tests.cluster.resources import FAST, ResourceClient, condition, ready, stalled, state, status
 from tests.conftest import Operators
 from tests.ledger.go_service import GoService
 from voucher_operator.resources.conditions import kstatus

@@ -15,17 +15,16 @@ from testbed.cluster import Installation, command, install_rights
 from testbed.control_plane import ControlPlane
 from testbed.fork_server import ForkServer
 from testbed.postgres import Database
+from tests.cluster.ledger_reader import LedgerReader, wait_for_full_passes
 from tests.cluster.resources import (
     FAST,
     CustomObject,
-    LedgerReader,
     Object,
     ResourceClient,
     condition,
     ready,
     stalled,
     unique,
-    wait_for_full_passes,
     waiting,
 )
 from tests.cluster.resources import until as wait_for

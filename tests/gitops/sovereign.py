@@ -13,12 +13,12 @@ from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
 from testbed.control_plane import ControlPlane
 from testbed.flux import Flux
 from testbed.interpreter import ROOT
+from tests.cluster.ledger_reader import LedgerReader
 from tests.cluster.resources import (
     FAST,
     GROUP,
     VERSION,
     CustomObject,
-    LedgerReader,
     Object,
     Predicate,
     ResourceClient,
