@@ -14,7 +14,7 @@ from tests.cluster.ledger_reader import LedgerReader
 from tests.cluster.resources import CustomObject, Object, ResourceClient, status
 from tests.cluster.stripe_fixture import StripeFixture, awaiting, order
 from tests.cluster.test_order_organization import GROUP, Registry
-from tests.events.helpers import Streams
+from tests.messaging.helpers import Streams
 
 PAID, LOOKED_UP, COVERED, REFUSED, REFUNDED = "paid", "looked-up", "covered", "refused", "back"
 """Credit and a card, whose webhook comes; the same, and it never comes; credit alone; a checkout that must not be; a

@@ -23,7 +23,7 @@ from tests.cluster.proxy import Proxy
 from tests.cluster.resources import FAST
 from tests.cluster.stripe_fixture import ADDONS, PLANS, StripeFixture, order
 from tests.conftest import Operators
-from tests.events.helpers import Streams
+from tests.messaging.helpers import Streams
 from voucher_operator.ledger.admin.verify import verify
 
 SEED = "CHAOS_SEED"

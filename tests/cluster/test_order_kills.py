@@ -32,7 +32,7 @@ from tests.cluster.order_scenario import COVERED, LOOKED_UP, ORDERS, PAID, PLAN_
 from tests.cluster.resources import FAST, ResourceClient, ready, until
 from tests.cluster.stripe_fixture import ADDONS, PLANS, StripeFixture, conditions_of
 from tests.cluster.test_order_organization import GROUP, Registry
-from tests.events.helpers import Message, Streams
+from tests.messaging.helpers import Message, Streams
 from voucher_operator.failpoints import VARIABLE, Step
 
 pytestmark = pytest.mark.xdist_group("own-cluster")

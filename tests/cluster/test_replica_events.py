@@ -9,8 +9,8 @@ from testbed.nats import NatsServer
 from testbed.postgres import Database
 from testbed.processes import wait_until
 from tests.conftest import Operators
-from tests.events.helpers import Streams, wait_published, write_events
 from tests.ledger.helpers import rows
+from tests.messaging.helpers import Streams, wait_published, write_events
 from tests.web.helpers import PATH, SECRET, session_event, sign
 
 

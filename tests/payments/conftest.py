@@ -7,7 +7,7 @@ import pytest
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
 from testbed.stripe import StripeMock
-from tests.checkout.helpers import SOVEREIGN, open_checkout, place, settings
+from tests.payments.helpers import SOVEREIGN, open_checkout, place, settings
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Purchase

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from testbed.stripe import StripeMock
-from tests.checkout.helpers import LINES, settings
+from tests.payments.helpers import LINES, settings
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
 from voucher_operator.payments import stripe_gateway, stripe_requests
 from voucher_operator.payments.currency import rules

@@ -7,8 +7,8 @@ import pytest
 
 from testbed.nats import NatsServer
 from testbed.postgres import Database
-from tests.events.helpers import Streams
 from tests.ledger.helpers import open_ledger
+from tests.messaging.helpers import Streams
 from voucher_operator.ledger.api import Ledger
 
 

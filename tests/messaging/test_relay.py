@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from testbed.postgres import Database
-from tests.events.helpers import (
+from tests.ledger.helpers import rows, until
+from tests.messaging.helpers import (
     Streams,
     by_tenant,
     expected_by_tenant,
@@ -14,7 +15,6 @@ from tests.events.helpers import (
     wait_published,
     write_events,
 )
-from tests.ledger.helpers import rows, until
 from voucher_operator import telemetry
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import OutboxEvent

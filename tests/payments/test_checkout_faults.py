@@ -8,7 +8,9 @@ import pytest
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import KEY, Fault, ScriptedStripe
-from tests.checkout.helpers import (
+from tests.ledger.helpers import issue, rows
+from tests.ledger.purchase_helpers import place_purchase, purchase_request
+from tests.payments.helpers import (
     COUPONS,
     CUSTOMERS,
     LINES,
@@ -21,8 +23,6 @@ from tests.checkout.helpers import (
     settings,
     wait_reached,
 )
-from tests.ledger.helpers import issue, rows
-from tests.ledger.purchase_helpers import place_purchase, purchase_request
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PurchaseState, Received
 from voucher_operator.payments.purchase_saga import Checkout

@@ -7,7 +7,8 @@ import pytest
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import Fault, ScriptedStripe
-from tests.checkout.helpers import (
+from tests.ledger.helpers import rows
+from tests.payments.helpers import (
     INVOICE_PAYMENTS,
     SESSIONS,
     open_checkout,
@@ -17,7 +18,6 @@ from tests.checkout.helpers import (
     session_of,
     settings,
 )
-from tests.ledger.helpers import rows
 from voucher_operator import telemetry
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger

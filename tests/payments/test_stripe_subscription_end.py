@@ -6,8 +6,8 @@ import pytest
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import Fault, ScriptedStripe
-from tests.checkout.helpers import place, receive_event, reload_purchase, session_of
 from tests.ledger.helpers import rows
+from tests.payments.helpers import place, receive_event, reload_purchase, session_of
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState, Received
 from voucher_operator.payments.purchase_saga import Checkout

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
-from tests.checkout.helpers import COUPONS, CUSTOMERS, LINES, SESSIONS, open_checkout, place, reload_purchase, settings
 from tests.ledger.helpers import issue
 from tests.ledger.purchase_helpers import place_purchase, purchase_request
+from tests.payments.helpers import COUPONS, CUSTOMERS, LINES, SESSIONS, open_checkout, place, reload_purchase, settings
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PurchaseState, Received
 from voucher_operator.payments.purchase_saga import Checkout

@@ -14,7 +14,8 @@ from testbed.interpreter import ROOT
 from testbed.nats import NatsServer
 from testbed.postgres import Database
 from testbed.processes import Daemon
-from tests.events.helpers import (
+from tests.ledger.helpers import until
+from tests.messaging.helpers import (
     Streams,
     by_tenant,
     expected_by_tenant,
@@ -23,7 +24,6 @@ from tests.events.helpers import (
     wait_published,
     write_events,
 )
-from tests.ledger.helpers import until
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.messaging import nats_connection as bus
 
@@ -100,7 +100,7 @@ async def test_events_are_published_once_after_the_relay_is_killed(
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}/operator:{ROOT}"}
     arguments = [database18.runtime_url, own.server.url, own.name, own.prefix]
     process = Daemon(
-        "relay", [sys.executable, "-m", "tests.events.relay_process", *arguments], tmp_path / "log", env=environment
+        "relay", [sys.executable, "-m", "tests.messaging.relay_process", *arguments], tmp_path / "log", env=environment
     )
     process.start()
     try:

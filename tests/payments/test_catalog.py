@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from testbed.processes import free_port
-from tests.checkout.helpers import settings
+from tests.payments.helpers import settings
 from voucher_operator.ledger.purchase.types import Line
 from voucher_operator.payments import catalog_http
 from voucher_operator.payments.catalog import Catalog
