@@ -17,6 +17,8 @@ from tests.cluster.proxy import Proxy
 from tests.conftest import Operators
 from tests.ledger.helpers import holding
 
+pytestmark = pytest.mark.long
+
 RUNS = 7
 EACH = 28
 API_DOWN = r"the API server cannot be used"

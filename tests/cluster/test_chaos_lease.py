@@ -4,10 +4,14 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from testbed.operator_process import OperatorProcess
 from tests.cluster.chaos import SLOW_PROCESS_LOG, ChaosContext
 from tests.cluster.chaos_client import until
 from tests.conftest import Operators
+
+pytestmark = pytest.mark.long
 
 BRISK = {
     "VOUCHER_OPERATOR_LEASE_DURATION": "4",

@@ -19,6 +19,8 @@ from tests.cluster.chaos_client import until
 from tests.conftest import Operators
 from voucher_operator.resources.conditions import kstatus
 
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("chaos-ledger")]
+
 QUICK = {"VOUCHER_OPERATOR_COUNTER_SYNC_INTERVAL": "0.5", "VOUCHER_OPERATOR_BACKOFF_MAX": "2"}
 LEDGER_DOWN = r"the ledger cannot be used"
 ROLE_GONE = r"(403 Forbidden|APIForbiddenError)"

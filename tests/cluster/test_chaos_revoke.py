@@ -2,11 +2,15 @@
 
 import asyncio
 
+import pytest
+
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
 from tests.cluster.chaos import SLOW_PROCESS_LOG, open_context
 from tests.cluster.chaos_client import until
 from tests.conftest import Operators
+
+pytestmark = pytest.mark.long
 
 REQUESTS = 300
 LATE = 30

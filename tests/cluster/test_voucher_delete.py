@@ -13,6 +13,8 @@ from tests.cluster.ledger_reader import LedgerReader, wait_for_full_passes
 from tests.cluster.resources import FAST, CustomObject, ResourceClient, ready, state, status, unique, until
 from tests.conftest import Operators
 
+pytestmark = pytest.mark.long
+
 REVOKED = (False, True)
 GONE = "revoked the code of a Voucher that is gone"
 

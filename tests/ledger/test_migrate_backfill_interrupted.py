@@ -13,9 +13,12 @@ import pytest
 from testbed.postgres import Database
 from testbed.processes import wait_until
 from tests.ledger.backfill_helpers import SLOW_INDEX, complete, old_ledger, owner, up, wrong
+from tests.ledger.helpers import ON_POSTGRESQL_16
 from tests.ledger.test_migrate import ALL
 from voucher_operator.ledger.schema import session as migrate_session
 from voucher_operator.ledger.schema.session import MigrationError
+
+pytestmark = ON_POSTGRESQL_16
 
 ROOT = Path(__file__).parents[2]
 

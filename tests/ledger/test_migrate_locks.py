@@ -17,10 +17,13 @@ from psycopg import sql
 from testbed.postgres import RUNTIME, Database
 from testbed.processes import wait_until
 from tests.ledger.go_service import STARTUP_LIMIT, GoService, RedemptionRefused
+from tests.ledger.helpers import ON_POSTGRESQL_16
 from tests.ledger.test_migrate import ALL
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.schema.migrate import ADVISORY_LOCK, migrate
 from voucher_operator.ledger.schema.session import APPLICATION_NAME, MigrationError
+
+pytestmark = ON_POSTGRESQL_16
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
