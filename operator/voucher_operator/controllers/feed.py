@@ -29,7 +29,7 @@ class Feed:
 
     def requeue_voucher(self, key: str) -> None:
         """Reconcile a Voucher, unless it backs off."""
-        if not self.voucher_queue.waits(key):
+        if not self.voucher_queue.is_backing_off(key):
             self.voucher_queue.add(key)
 
     def requeue_vouchers(self) -> None:
@@ -45,7 +45,7 @@ class Feed:
             self.voucher_queue.add(key)
             return
         before, now = self.voucher_cache.get(key), self.voucher_cache.put(body)
-        if not self.voucher_queue.waits(key) or _generation(before) != _generation(now):
+        if not self.voucher_queue.is_backing_off(key) or _generation(before) != _generation(now):
             self.voucher_queue.add(key)
 
     def redemption(self, body: Mapping[str, Any], *, gone: bool) -> None:

@@ -12,12 +12,12 @@ from typing import Any, Final
 from voucher_operator.failpoints import Step, failpoint
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.errors import (
-    AnswerError,
     ConflictError,
     ForbiddenError,
     InvalidError,
     NamespaceTerminatingError,
     NotFoundError,
+    ResponseError,
 )
 from voucher_operator.ledger.purchase.types import Purchase
 from voucher_operator.resources.conditions import READY
@@ -185,6 +185,6 @@ def _why(purchase: Purchase, error: ApiError) -> str:
             return str(error)
 
 
-def _refused(purchase: Purchase, error: AnswerError) -> OrganizationStatus:
+def _refused(purchase: Purchase, error: ResponseError) -> OrganizationStatus:
     message = f"Organization {purchase.subdomain} was refused: {error.detail or error}"
     return OrganizationStatus(False, False, Reason.ORGANIZATION_REFUSED, message)

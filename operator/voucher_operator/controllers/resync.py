@@ -110,7 +110,7 @@ class Resync:
             else:
                 done.add(namespace)
         if done:
-            telemetry.API_LIVENESS.now()
+            telemetry.API_LIVENESS.record_response()
         return done
 
     def _missed(self, page: list[Body], known: Callable[[str], Body | None], notify: Callable[..., None]) -> None:
