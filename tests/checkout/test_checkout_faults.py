@@ -270,17 +270,17 @@ async def test_abandoned_order_expires_its_session(
     stripe.fail(SESSIONS, Fault.CUT_AFTER)
     with pytest.raises(PaymentProcessorUnavailableError):
         await checkout.advance(purchase)
-    ended = await checkout.abandon(purchase.key)
+    ended = await checkout.cancel_pending(purchase.key)
     assert ended is not None
     assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.ABANDONED)
     assert stripe.only_session()["status"] == "expired"
-    assert await checkout.abandon(purchase.key) == ended
+    assert await checkout.cancel_pending(purchase.key) == ended
 
 
 async def test_abandon_of_an_awaiting_or_unknown_order_changes_nothing(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     awaiting = await checkout.advance(await place(ledger, database18))
-    assert await checkout.abandon(awaiting.key) == awaiting
+    assert await checkout.cancel_pending(awaiting.key) == awaiting
     assert stripe.only_session()["status"] == "open"
-    assert await checkout.abandon(Key("billing/nobody")) is None
+    assert await checkout.cancel_pending(Key("billing/nobody")) is None

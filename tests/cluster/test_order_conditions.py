@@ -45,7 +45,7 @@ async def test_paid_order_shows_its_payment_while_the_organization_fails(harness
 
 @pytest.mark.parametrize("overdue", [True, False])
 async def test_overdue_order_is_rolled_back_without_its_secret(harness: ControllerHarness, overdue: bool) -> None:
-    """Placed, its status lost, its Secret deleted: at its deadline all is as it was before; and it says so."""
+    """Placed, its status lost, its Secret deleted: at its deadline the order is undone, and the status says so."""
     harness.stripe_fixture.stripe.fail("/v1/customers", *[Fault.UNAVAILABLE] * 9)
     harness.apply("kestrel", spec(**harness.secret("code", await harness.issue()), order=order("xl")))
     assert reason(await harness.reconcile("kestrel")) == ("False", "PaymentProcessorUnavailable")
@@ -103,7 +103,7 @@ async def test_rollback_after_spent_credit_stays_redeemed(harness: ControllerHar
     assert (status["state"], status["credit"]) == ("Redeemed", "10.000 OMR")
     assert reason(status, "Redeemed") == ("True", "Redeemed")
     assert reason(status) == ("False", "PaymentProcessorUnavailable")
-    assert "as it was before" not in str(status)
+    assert "nothing was charged" not in str(status)
     assert "the code stays redeemed" in status["conditions"][0]["message"]
 
 

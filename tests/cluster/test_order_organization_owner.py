@@ -81,7 +81,7 @@ async def test_disabled_organizations_cause_no_api_calls(harness: ControllerHarn
     harness.found("kestrel", tenant="falcon")
     harness.apply("kestrel", spec(await harness.issue()))
     status = await harness.reconcile("kestrel")
-    assert (status["finished"], reason(status, "OrganizationReady")) == (True, ("Unknown", "HandedOver"))
+    assert (status["finished"], reason(status, "OrganizationReady")) == (True, ("Unknown", "Delegated"))
     assert not [call for call in harness.server.calls if "catalyst" in call]
 
 

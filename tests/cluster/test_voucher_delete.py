@@ -24,7 +24,7 @@ from tests.cluster.resources import (
 from tests.conftest import Operators
 
 REVOKED = (False, True)
-GONE = "revoked the code of a Voucher that is gone"
+GONE = "revoked the code of a deleted Voucher"
 
 
 def standing(ledger: LedgerReader, voucher: CustomObject) -> tuple[bool, bool]:

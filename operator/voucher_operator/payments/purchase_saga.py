@@ -5,7 +5,8 @@ process may die between any two: the next one repeats them all, and Stripe and t
 What cannot succeed is compensated, first in the ledger and then, as well as it goes, at Stripe: a checkout that was
 made and paid all the same is a mismatch that the ledger keeps for people. `look_up` asks what no webhook told, and ends
 at Stripe what has ended in the ledger.
-See also: `stripe_gateway`, `ledger.api`; the controllers call `advance` and `abandon`, a periodic pass `look_up`.
+See also: `stripe_gateway`; `ledger.api`; `services.order` calls `advance` and `cancel_pending`;
+`controllers.purchase.periodic` calls `look_up`.
 """
 
 import json
@@ -105,7 +106,7 @@ class Checkout:
             log.warning("rolling back: %s", error.message, extra={"key": purchase.key, "reason": error.reason})
             return await self._roll_back(purchase, error.reason)
 
-    async def abandon(self, key: Key) -> Purchase | None:
+    async def cancel_pending(self, key: Key) -> Purchase | None:
         """Roll back the purchase of a Redemption that was deleted before the customer had a checkout URL."""
         purchase = await self._ledger.purchase_of(key)
         if purchase is None or purchase.state is not PurchaseState.PENDING:

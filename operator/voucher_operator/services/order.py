@@ -119,9 +119,9 @@ class OrderService:
         async with self.checkouts:
             return await self.checkout.advance(purchase)
 
-    async def abandon(self, purchase: Purchase) -> Purchase:
+    async def cancel_pending(self, purchase: Purchase) -> Purchase:
         """Roll a pending purchase back, for nobody asks for it any more; any other stays as it is."""
-        return await self.checkout.abandon(purchase.key) or purchase
+        return await self.checkout.cancel_pending(purchase.key) or purchase
 
     async def _place(self, order: Order, request: RedeemRequest, lines: tuple[Line, ...]) -> Purchase | Refusal:
         asked = await self._request(order, request, lines)
