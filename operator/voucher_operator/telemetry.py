@@ -55,8 +55,8 @@ DRIFT_CORRECTED = Counter(
     "Ledger rows that were edited outside Git and put back.",
     registry=REGISTRY,
 )
-OUTBOX_WAITING = Gauge(
-    "voucher_operator_outbox_waiting", "Events that wait to be published, counted up to 100000.", registry=REGISTRY
+OUTBOX_PENDING = Gauge(
+    "voucher_operator_outbox_pending", "Events that wait to be published, counted up to 100000.", registry=REGISTRY
 )
 OUTBOX_AGE = Gauge(
     "voucher_operator_outbox_oldest_seconds", "Age of the oldest event that waits to be published.", registry=REGISTRY

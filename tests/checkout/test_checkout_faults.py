@@ -71,7 +71,7 @@ async def test_timeout_is_retried_with_the_same_session(
     purchase = await place(ledger, database18)
     stripe.fail(SESSIONS, Fault.SILENT_AFTER)
     async with open_checkout(ledger, settings(stripe.url, stripe_timeout=0.3)) as hasty:
-        with pytest.raises(PaymentProcessorUnavailableError, match="did not answer in time"):
+        with pytest.raises(PaymentProcessorUnavailableError, match="did not respond in time"):
             await hasty.advance(purchase)
         assert (await hasty.advance(purchase)).session_id == stripe.only_session()["id"]
 

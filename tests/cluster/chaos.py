@@ -31,7 +31,7 @@ Body = dict[str, Any]
 
 GROUP = "/apis/billing.openova.io/v1alpha1"
 CODE = "CHAOS-10"
-SLOW_PROCESS_LOG = r"(did not answer in time|the API server cannot be used.*Timeout)"
+SLOW_PROCESS_LOG = r"(did not (answer|respond) in time|the API server cannot be used.*Timeout)"
 """What an operator logs that hardly gets any processor time, as under these loads on a busy machine."""
 _CLIENTS = 20
 _OK, _CREATED, _NOT_FOUND, _CONFLICT, _BUSY, _BROKEN = 200, 201, 404, 409, 429, 500

@@ -92,7 +92,7 @@ def test_card_payment_completes_and_refund_releases_the_credit(sovereign: Sovere
 
 def test_refunded_second_payment_leaves_the_order_completed(sovereign: Sovereign) -> None:
     """As `verify` asks for it: the order, its credit and its first payment stay as they are."""
-    sovereign.allow.append("does not fit its order")
+    sovereign.allow.append("does not match its order")
     voucher, user = issued(sovereign), unique("user")
     made = sovereign.api.redeem(voucher.code, user=user, order=order("xl"))
     made.wait(awaiting())
