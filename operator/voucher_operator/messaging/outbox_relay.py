@@ -190,7 +190,7 @@ class Relay:
             raise failed[0]
 
     async def _sent(self, bus: NatsConnection, event: OutboxEvent, failed: list[Exception]) -> bool:
-        """Publish one event; False when it is refused, which blocks its tenant, or after an error, put into `failed`."""
+        """Publish one event; False when it is refused, which blocks its tenant, or on an error, put into `failed`."""
         try:
             async with failpoint(Step.PUBLISH):
                 await bus.publish(event)
