@@ -36,7 +36,7 @@ class ForkServer:
         """Prepare; nothing runs yet."""
         self._resources = contextlib.ExitStack()
         self.address = Path()
-        """What another process needs to use it while it runs: see `joined`."""
+        """What another process needs to use it while it runs: see `attached`."""
         self._daemon: Daemon | None = None
 
     @classmethod

@@ -36,7 +36,7 @@ _PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?P<rest>.
 
 
 def named_hosts(root: Path) -> Iterator[str]:
-    """Yield a complaint for each line of a file under version control that names a package registry's host."""
+    """Yield a fault for each line of a file under version control that names a package registry's host."""
     files = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
     for name in filter(None, files.split("\0")):
         path = root / name
@@ -62,7 +62,7 @@ def pins(lock: str) -> dict[str, str]:
 
 
 def lock_faults(root: Path) -> Iterator[str]:
-    """Yield a complaint for each requirement that a lock does not meet, and for each package without a hash."""
+    """Yield a fault for each requirement that a lock does not satisfy, and for each package without a hash."""
     project = tomllib.loads((root / "pyproject.toml").read_text())
     direct = project["project"]["dependencies"]
     wanted = {"run": direct, "dev": direct + project["dependency-groups"]["dev"]}
@@ -87,7 +87,7 @@ def _hash_faults(name: str, lock: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Print the complaints; return 1 when there are any."""
+    """Print the faults; return 1 when there are any."""
     faults = [*named_hosts(ROOT), *lock_faults(ROOT)]
     print("\n".join(faults) or "repository: locks agree, no registry is named")
     return 1 if faults else 0

@@ -4,7 +4,8 @@ See also: test_voucher_namespaces.py for two namespaces.
 """
 
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import condition, ready, stalled, state, status, unique, wait_for_full_passes, waiting
+from tests.cluster.ledger_reader import wait_for_full_passes
+from tests.cluster.resources import condition, ready, stalled, state, status, unique, waiting
 from voucher_operator.resources.conditions import kstatus
 
 

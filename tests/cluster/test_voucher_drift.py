@@ -1,4 +1,4 @@
-"""A Voucher's row is changed outside Git: the spec's values are restored with an Event; counters go to the status."""
+"""A Voucher's row is edited outside Git: Git's fields are corrected with an event; the ledger's are shown."""
 
 from typing import LiteralString
 
@@ -47,7 +47,7 @@ def test_edited_row_is_corrected(sovereign: Sovereign, edit: LiteralString, fiel
 
 
 async def test_go_service_cannot_revoke_or_change_a_voucher(sovereign: Sovereign) -> None:
-    """Its admin page edits and revokes by the same statements as before; Git has the last word."""
+    """Its admin page edits and revokes by the same statements as before; the operator restores what Git says."""
     voucher, ledger = issued(sovereign.api), sovereign.ledger
     async with GoService.connect(ledger.database.owner_url) as go:
         await go.revoke(voucher.code)

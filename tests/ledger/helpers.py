@@ -1,4 +1,4 @@
-"""Short ways to ask the ledger, and to look behind it, for its tests. Fixtures are in `conftest`."""
+"""Helpers to call the ledger and to read its rows. Fixtures are in `conftest`."""
 
 import asyncio
 import itertools
@@ -58,7 +58,7 @@ def terms(code: str = "CODE", **changes: Any) -> VoucherTerms:
 
 
 def redeem_outcome(result: RedeemResult) -> str:
-    """Name what became of a request: the refusal, or the outcome."""
+    """Return the refusal of a request, or its outcome."""
     return str(result.refusal or result.outcome)
 
 
@@ -78,7 +78,7 @@ async def issue(database: Database, code: str = "CODE", credit_omr: int = 10, **
 
 
 async def in_one_batch(ledger: Ledger, requests: Sequence[RedeemRequest]) -> list[RedeemResult]:
-    """Redeem requests that surely travel in one statement, and that this version answers."""
+    """Redeem requests in one statement; returns the results that this version knows."""
     results = await ledger._pool.run(lambda conn: redeem_batch(conn, requests))
     return [result for result in results if isinstance(result, RedeemResult)]
 
@@ -104,7 +104,7 @@ async def holding(database: Database, query: str, *values: Any) -> AsyncIterator
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something in this process that tells nobody. Raises TimeoutError after 20 seconds."""
+    """Poll a condition in this process. Raises TimeoutError after 20 seconds."""
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)

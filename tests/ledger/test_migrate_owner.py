@@ -1,4 +1,4 @@
-"""Whose the ledger is after a migration by a superuser, by a member of the owner, or on tables of several owners."""
+"""Owner of the ledger after a migration by a superuser, by a member of the owner, or on tables of several owners."""
 
 import re
 import secrets

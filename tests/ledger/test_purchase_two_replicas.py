@@ -1,4 +1,4 @@
-"""Two replicas buy with one key: whichever statement of the one runs between which two of the other, they agree.
+"""Two replicas place one purchase: in every order of their statements they return the same result.
 
 See also: `interleaving` steps the sessions; test_purchase_concurrent.py, where nobody decides the order.
 """

@@ -1,4 +1,4 @@
-"""The judge in SQL against a small one in Python: whatever the batch, the two agree on every request."""
+"""The redeem statement against a model in Python: both decide every request of every batch in the same way."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The repository's own checks see what they are for."""
+"""The repository's own checks find their faults."""
 
 import subprocess
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_matching_locks_have_no_fault(tmp_path: Path) -> None:
     ],
 )
 def test_mismatched_locks_are_reported(tmp_path: Path, run: str, dev: str, fault: str) -> None:
-    assert any(told.startswith(fault) for told in _project(tmp_path, run, dev))
+    assert any(reported.startswith(fault) for reported in _project(tmp_path, run, dev))
 
 
 def test_line_that_is_no_pin_is_an_error() -> None:

@@ -60,9 +60,6 @@ class Reason(StrEnum):
     ROLLED_BACK = "RolledBack"
     """The redemption was undone; the customer may redeem again."""
 
-    CREDIT_SPENT = "CreditSpent"
-    """The redemption cannot be undone: its credit has been spent."""
-
     # Redemption: refused for good (design section 3)
     VOUCHER_NOT_FOUND = "VoucherNotFound"
     """No such code, or it was revoked: the two are never told apart."""

@@ -13,7 +13,6 @@ from typing import Final
 from voucher_operator.controllers.organization import Organizations, OrganizationStatus
 from voucher_operator.controllers.purchase import status as purchase_status
 from voucher_operator.controllers.redemption import status as redemption_status
-from voucher_operator.controllers.redemption.controller import parse
 from voucher_operator.controllers.redemption.request_builder import DeletedError, RequestBuilder
 from voucher_operator.controllers.redemption.result_writer import ResultWriter, StatusUpdate, UserEvent
 from voucher_operator.kube.cache import Cache
@@ -59,7 +58,7 @@ class PurchaseController:
         if body is None or (body["status"].get("finished") and key not in self._reopened):
             return self._forget(key)
         try:
-            redemption = parse(body)
+            redemption = Redemption.parse(body)
         except InvalidSpecError as error:
             if body["status"].get("finished"):
                 self.cache.drop_object(body)
@@ -150,7 +149,7 @@ def order_of(redemption: Redemption) -> Order:
 def asks_for(body: Body, purchase: Purchase) -> bool:
     """Whether a Redemption belongs to a purchase: it made the purchase, or was created again with an equal spec."""
     try:
-        return order_of(parse(body)).made(purchase)
+        return order_of(Redemption.parse(body)).made(purchase)
     except InvalidSpecError:
         return False
 

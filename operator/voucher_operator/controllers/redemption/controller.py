@@ -8,8 +8,6 @@ sending the request again. See also: `request_builder` builds the request; `stat
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pydantic import ValidationError
-
 from voucher_operator.controllers.redemption import status as redemption_status
 from voucher_operator.controllers.redemption.request_builder import DeletedError, RequestBuilder
 from voucher_operator.controllers.redemption.result_writer import ResultWriter, StatusUpdate, UserEvent
@@ -49,7 +47,7 @@ class RedemptionController:
         if body is None or (finished and key not in self._undone):
             return self._forget(key)
         try:
-            redemption = parse(body)
+            redemption = Redemption.parse(body)
         except InvalidSpecError as error:
             return self._drop(key, body) if finished else await self.writer.write_invalid(key, body, error)
         try:
@@ -121,13 +119,3 @@ def _event(redemption: Redemption, result: RedeemResult) -> UserEvent | None:
         return None
     previous = conditions.reason_in(redemption.conditions, conditions.REDEEMED)
     return None if previous == event.reason else event
-
-
-def parse(body: Body) -> Redemption:
-    """Read a Redemption; raises InvalidSpecError for a spec with fields that this version does not know."""
-    try:
-        return Redemption.from_body(body)
-    except ValidationError:
-        raise InvalidSpecError(
-            "This version of the operator does not know all of the spec: upgrade the operator."
-        ) from None

@@ -10,8 +10,6 @@ from collections.abc import Callable  # noqa: TC003
 from datetime import UTC, datetime
 from typing import Final
 
-from pydantic import ValidationError
-
 from voucher_operator.controllers.kinds import VOUCHER
 from voucher_operator.controllers.secret_codes import SecretCodes
 from voucher_operator.controllers.voucher import status as voucher_status
@@ -69,7 +67,7 @@ class VoucherController:
         if body is None or not _has_finalizer(body):
             return Result.DONE
         try:
-            voucher = _parse(body)
+            voucher = Voucher.parse(body)
         except InvalidSpecError as unknown:
             written = await self._writer.write_invalid(key, body, unknown, conditions.VOUCHER_CONDITIONS)
             return Result.DONE if written else Result.REQUEUE
@@ -162,7 +160,7 @@ class VoucherController:
         if self._agreed.get(counters.uid) == seen:
             return False
         try:
-            voucher = _parse(body)
+            voucher = Voucher.parse(body)
         except InvalidSpecError:
             return False
         outdated = counters.drifted or counters.generation != voucher.metadata.generation
@@ -227,12 +225,3 @@ def _is_settled(voucher: Voucher) -> bool:
     return voucher_status.ready_reason(voucher.conditions) == Reason.ISSUED and voucher.status.get(
         "observedGeneration"
     ) == (voucher.metadata.generation)
-
-
-def _parse(body: Body) -> Voucher:
-    try:
-        return Voucher.from_body(body)
-    except ValidationError:
-        raise InvalidSpecError(
-            "This version of the operator does not know all of the spec: upgrade the operator."
-        ) from None

@@ -1,7 +1,7 @@
 """One purchase after it was placed: read it, note what the payment processor made for it, take it back.
 
 Locks of a compensation: promo_codes, then customers, then the purchase, the one order for all. See also:
-`purchase_batch` places, `payments` settles under the same locks, `accounts` undoes a redemption without an order.
+`purchase_batch` places, `payments` settles under the same locks.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""NATS away, cut off, frozen, refusing: events wait in the ledger, and all of them come, once and in order."""
+"""NATS absent, disconnected, frozen or refusing: events wait in the ledger, and each is published once and in order."""
 
 import asyncio
 import logging
@@ -14,7 +14,8 @@ from testbed.interpreter import ROOT
 from testbed.nats import NatsServer
 from testbed.postgres import Database
 from testbed.processes import Daemon
-from tests.events.helpers import (
+from tests.ledger.helpers import until
+from tests.messaging.helpers import (
     Streams,
     by_tenant,
     expected_by_tenant,
@@ -23,7 +24,6 @@ from tests.events.helpers import (
     wait_published,
     write_events,
 )
-from tests.ledger.helpers import until
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.messaging import nats_connection as bus
 
@@ -40,7 +40,7 @@ def own() -> Iterator[Streams]:
 async def test_events_are_published_when_nats_comes_late(
     database18: Database, ledger: Ledger, own: Streams, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is told once, and what was written meanwhile is published then."""
+    """It is logged once, and what was written meanwhile is published then."""
     own.server.stop()
     with caplog.at_level(logging.INFO, "voucher_operator"):
         async with running_relay(own.relay(ledger)) as relay:
@@ -79,7 +79,7 @@ async def test_events_are_published_once_after_nats_restarts(
 async def test_events_are_published_after_a_frozen_connection_is_replaced(
     database18: Database, ledger: Ledger, own: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection over which nothing comes back is given up, and made anew."""
+    """A connection without answers is closed and opened again."""
     monkeypatch.setattr(bus, "_ACK_TIMEOUT", 0.5)
     async with running_relay(own.relay(ledger)) as relay:
         await write_events(database18, ["one"])
@@ -95,20 +95,20 @@ async def test_events_are_published_after_a_frozen_connection_is_replaced(
 async def test_events_are_published_once_after_the_relay_is_killed(
     database18: Database, ledger: Ledger, own: Streams, tmp_path: Path
 ) -> None:
-    """Whoever leads next goes on; what was acknowledged and not marked is stored once."""
+    """The next leader continues; what was acknowledged and not marked is stored once."""
     await write_events(database18, MANY)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}/operator:{ROOT}"}
     arguments = [database18.runtime_url, own.server.url, own.name, own.prefix]
-    victim = Daemon(
-        "relay", [sys.executable, "-m", "tests.events.relay_process", *arguments], tmp_path / "log", env=environment
+    process = Daemon(
+        "relay", [sys.executable, "-m", "tests.messaging.relay_process", *arguments], tmp_path / "log", env=environment
     )
-    victim.start()
+    process.start()
     try:
         async with asyncio.timeout(40):
             while not await own.count():
-                assert victim.running, victim.tail()
+                assert process.running, process.tail()
     finally:
-        victim.kill()
+        process.kill()
     assert await unpublished(database18) > 0
     async with running_relay(own.relay(ledger)):
         await wait_published(database18)

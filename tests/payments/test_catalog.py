@@ -1,4 +1,4 @@
-"""Prices: what the catalog says, or a clear no; never 0 for want of an answer."""
+"""Prices come from the catalog or are an error; a missing answer never means 0."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from testbed.processes import free_port
-from tests.checkout.helpers import settings
+from tests.payments.helpers import settings
 from voucher_operator.ledger.purchase.types import Line
 from voucher_operator.payments import catalog_http
 from voucher_operator.payments.catalog import Catalog
@@ -82,7 +82,7 @@ async def catalog(server: CatalogServer) -> AsyncIterator[Catalog]:
 
 
 @pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_retry_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between two tries are not what is tested."""
     monkeypatch.setattr(catalog_http, "_PAUSES", (0.0, 0.0))
 
