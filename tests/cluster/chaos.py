@@ -26,7 +26,7 @@ GROUP = "/apis/billing.openova.io/v1alpha1"
 CODE = "CHAOS-10"
 
 
-SLOW_PROCESS_LOG = r"(did not answer in time|the API server cannot be used.*Timeout)"
+SLOW_PROCESS_LOG = r"(did not (answer|respond) in time|the API server cannot be used.*Timeout)"
 """What an operator logs that gets little processor time, as under these loads on a busy machine."""
 
 

@@ -265,4 +265,4 @@ async def test_namespace_is_deleted_while_postgresql_is_down(
             "stays": "Redeemed",
             "goes": "Rejected",
         }
-    operators.allow += [LEDGER_DOWN, ROLE_GONE, r"revoked the code of a Voucher that is gone"]
+    operators.allow += [LEDGER_DOWN, ROLE_GONE, r"revoked the code of a deleted Voucher"]

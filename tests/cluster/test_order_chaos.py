@@ -34,7 +34,7 @@ LONG = 150.0
 ALLOWED = (
     SLOW_PROCESS_LOG,
     r"the ledger cannot be used",
-    r"events wait",
+    r"events are not published",
     r"rolling back",
     r"a checkout (may stay|stays) open",
     r"an event is to be sent again",

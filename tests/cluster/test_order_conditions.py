@@ -103,7 +103,7 @@ async def test_rollback_after_spent_credit_stays_redeemed(harness: ControllerHar
     assert (status["state"], status["credit"]) == ("Redeemed", "10.000 OMR")
     assert reason(status, "Redeemed") == ("True", "Redeemed")
     assert reason(status) == ("False", "PaymentProcessorUnavailable")
-    assert "as it was before" not in str(status)
+    assert "nothing was charged" not in str(status)
     assert "the code stays redeemed" in status["conditions"][0]["message"]
 
 

@@ -76,12 +76,12 @@ async def test_unreadable_organizations_do_not_stop_the_order(harness: Controlle
 
 @pytest.mark.parametrize("harness", [{"organizations": False}], indirect=True)
 async def test_disabled_organizations_cause_no_api_calls(harness: ControllerHarness) -> None:
-    """The operator has no right to them and creates none: every order ends as HandedOver."""
+    """The operator has no right to them and creates none: every order ends as Delegated."""
     harness.server.organizations = True
     harness.found("kestrel", tenant="falcon")
     harness.apply("kestrel", spec(await harness.issue()))
     status = await harness.reconcile("kestrel")
-    assert (status["finished"], reason(status, "OrganizationReady")) == (True, ("Unknown", "HandedOver"))
+    assert (status["finished"], reason(status, "OrganizationReady")) == (True, ("Unknown", "Delegated"))
     assert not [call for call in harness.server.calls if "catalyst" in call]
 
 

@@ -16,7 +16,7 @@ from tests.conftest import Operators
 pytestmark = pytest.mark.long
 
 REVOKED = (False, True)
-GONE = "revoked the code of a Voucher that is gone"
+GONE = "revoked the code of a deleted Voucher"
 
 
 def row_state(ledger: LedgerReader, voucher: CustomObject) -> tuple[bool, bool]:

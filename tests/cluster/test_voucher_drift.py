@@ -38,7 +38,7 @@ def test_edited_row_is_corrected(sovereign: Sovereign, edit: LiteralString, fiel
     before = sovereign.operator.metrics()[METRIC]
     ledger.rows(edit, voucher.code)
     event = voucher.wait_event("DriftCorrected")
-    assert event["note"] == f"Edited outside Git and put back: {fields}."
+    assert event["note"] == f"Changed outside Git and restored: {fields}."
     assert (event["type"], event["action"]) == ("Warning", "Correct")
     assert ledger.promo(voucher.code) == ROW
     assert ledger.row("SELECT description, credit_omr FROM promo_codes WHERE code = %s", voucher.code) == ("", 10)

@@ -95,7 +95,7 @@ def test_older_voucher_of_another_namespace_does_not_take_an_issued_code(two: Tw
     note = attacker.wait_event("CodeConflict")["note"]
     says_nothing_of(two.owner, owner, code, note)
     note = owner.wait_event("CodeContested")["note"]
-    assert note == "A Voucher of another namespace has the same code, and was refused."
+    assert note == "A Voucher of another namespace has the same code and was refused."
     wait_for_full_passes(two.owner, two.ledger, 2)
     assert ready("Issued")(owner.body())
     assert two.owner.redeem(code, user="customer").result() == GRANTED

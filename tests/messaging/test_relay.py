@@ -193,13 +193,13 @@ async def test_backlog_is_reported_while_leading_only(database18: Database, ledg
     async with running_relay(relay):
         await until(lambda: "problem" in relay.details())
         details = relay.details()
-        assert details["waiting"] == 2
+        assert details["pending"] == 2
         assert 3600 <= int(str(details["oldest_seconds"])) < 3700
         assert str(details["problem"]).startswith("NATS is not configured")
-        assert _value("voucher_operator_outbox_waiting") == 2
+        assert _value("voucher_operator_outbox_pending") == 2
         assert _value("voucher_operator_outbox_oldest_seconds") >= 3600
         servers.append(streams.server.url)
-        await until(lambda: relay.details() == {"waiting": 0, "oldest_seconds": 0})
+        await until(lambda: relay.details() == {"pending": 0, "oldest_seconds": 0})
         assert _value("voucher_operator_nats_up") == 1
     assert relay.details() == {}
     assert _value("voucher_operator_nats_up") == 0

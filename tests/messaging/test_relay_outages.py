@@ -51,13 +51,13 @@ async def test_events_are_published_when_nats_comes_late(
             await wait_published(database18)
     assert by_tenant(await own.read()) == expected_by_tenant(MANY[:50])
     told = [record.getMessage() for record in caplog.records if record.name.startswith("voucher_operator.messaging")]
-    assert [message.partition(":")[0] for message in told] == ["events wait", "events are published again"]
+    assert [message.partition(":")[0] for message in told] == ["events are not published", "events are published again"]
 
 
 async def test_disconnect_is_noticed_without_an_event(ledger: Ledger, own: Streams) -> None:
     """It is noticed at once, not by the next event."""
     async with running_relay(own.relay(ledger)) as relay:
-        await until(lambda: relay.details() == {"waiting": 0, "oldest_seconds": 0})
+        await until(lambda: relay.details() == {"pending": 0, "oldest_seconds": 0})
         own.server.kill()
         await until(lambda: "problem" in relay.details())
 
@@ -80,7 +80,7 @@ async def test_events_are_published_after_a_frozen_connection_is_replaced(
     database18: Database, ledger: Ledger, own: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection without answers is closed and opened again."""
-    monkeypatch.setattr(bus, "_ANSWER", 0.5)
+    monkeypatch.setattr(bus, "_ACK_TIMEOUT", 0.5)
     async with running_relay(own.relay(ledger)) as relay:
         await write_events(database18, ["one"])
         await wait_published(database18)

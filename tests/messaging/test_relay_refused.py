@@ -59,7 +59,7 @@ async def test_refused_event_blocks_only_its_tenant(
             await until(lambda: "refuses an event" in str(relaying.details().get("problem")))
             await rows(database18, "UPDATE vouchers.outbox SET data = data - 'pad' WHERE published_at IS NULL")
             await wait_published(database18)
-            await until(lambda: relaying.details() == {"waiting": 0, "oldest_seconds": 0})
+            await until(lambda: relaying.details() == {"pending": 0, "oldest_seconds": 0})
         assert by_tenant(await streams.read()) == {"other": [2, 3], "third": [1], "large": [1, 1]}
     refused = [record for record in caplog.records if "refuses an event" in record.getMessage()]
     assert len(refused) == 1
@@ -69,21 +69,23 @@ async def test_subject_without_stream_is_reported_until_a_stream_takes_it(
     database18: Database, ledger: Ledger, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All others' events go out over one connection; it is named, and goes out when the stream takes it."""
-    made: list[bus.Bus] = []
-    ensure = bus.Bus.ensure_stream
+    made: list[bus.NatsConnection] = []
+    ensure = bus.NatsConnection.ensure_stream
 
-    async def counted(self: bus.Bus, name: str) -> None:
+    async def counted(self: bus.NatsConnection, name: str) -> None:
         if self not in made:
             made.append(self)
         await ensure(self, name)
 
-    monkeypatch.setattr(bus.Bus, "ensure_stream", counted)
+    monkeypatch.setattr(bus.NatsConnection, "ensure_stream", counted)
     await _add(streams, "order.>")
     await _issue(database18)
     await write_events(database18, MANY)
     async with running_relay(streams.relay(ledger)) as relaying:
         await wait_published(database18, left=1)
-        await until(lambda: f"takes {streams.prefix}.voucher.issued:" in str(relaying.details().get("problem")))
+        await until(
+            lambda: f"has the subject {streams.prefix}.voucher.issued:" in str(relaying.details().get("problem"))
+        )
         assert telemetry.REGISTRY.get_sample_value("voucher_operator_nats_up") == 1
         assert by_tenant(await streams.read()) == expected_by_tenant(MANY)
         async with streams.jetstream() as jetstream:

@@ -72,7 +72,7 @@ async def test_timeout_is_retried_with_the_same_session(
     purchase = await place(ledger, database18)
     stripe.fail(SESSIONS, Fault.SILENT_AFTER)
     async with open_checkout(ledger, settings(stripe.url, stripe_timeout=0.3)) as hasty:
-        with pytest.raises(PaymentProcessorUnavailableError, match="did not answer in time"):
+        with pytest.raises(PaymentProcessorUnavailableError, match="did not respond in time"):
             await hasty.advance(purchase)
         assert (await hasty.advance(purchase)).session_id == stripe.only_session()["id"]
 
@@ -263,17 +263,17 @@ async def test_abandoned_order_expires_its_session(
 ) -> None:
     purchase = await place(ledger, database18)
     await lose_session_answer(checkout, stripe, purchase)
-    ended = await checkout.abandon(purchase.key)
+    ended = await checkout.cancel_pending(purchase.key)
     assert ended is not None
     assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.ABANDONED)
     assert stripe.only_session()["status"] == "expired"
-    assert await checkout.abandon(purchase.key) == ended
+    assert await checkout.cancel_pending(purchase.key) == ended
 
 
 async def test_abandon_of_an_awaiting_or_unknown_order_changes_nothing(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     awaiting = await checkout.advance(await place(ledger, database18))
-    assert await checkout.abandon(awaiting.key) == awaiting
+    assert await checkout.cancel_pending(awaiting.key) == awaiting
     assert stripe.only_session()["status"] == "open"
-    assert await checkout.abandon(Key("billing/nobody")) is None
+    assert await checkout.cancel_pending(Key("billing/nobody")) is None

@@ -183,7 +183,7 @@ async def test_lookup_reports_a_mismatched_payment(
     assert await checkout.look_up(awaiting) is Received.MISMATCH
     assert mismatches() == before + 1
     (said,) = caplog.records
-    assert "does not fit" in said.message
+    assert "does not match" in said.message
     assert vars(said)["key"] == awaiting.key
     stripe.refund(session_of(awaiting))
     assert await checkout.look_up(awaiting) is Received.APPLIED

@@ -135,7 +135,7 @@ async def test_refund_that_fails_lowers_what_was_refunded(
     assert await receive_event(checkout, stripe.refund_fails(session_of(awaiting), 2_000)) is Received.NO_CHANGE
     assert await payments(database18) == [(session_of(awaiting), DUE, 0, False)]
     assert [one.message for one in caplog.records if one.levelname == "WARNING"] == [
-        "a refund failed: give the money back in another way"
+        "a refund failed: refund the money in another way"
     ]
     await receive_event(checkout, stripe.refund(session_of(awaiting)))
     await receive_event(checkout, stripe.refund_fails(session_of(awaiting), DUE))
@@ -181,7 +181,7 @@ async def test_refund_of_a_manual_subscription_changes_nothing(
     del stripe.sessions[second]
     assert await receive_event(checkout, refund) is Received.NO_CHANGE
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
-    assert "money of an order is of no checkout: look at it at Stripe" in caplog.messages
+    assert "a refund or dispute belongs to no checkout of its order: check it at Stripe" in caplog.messages
 
 
 async def test_refund_of_another_sovereign_causes_no_request(
@@ -215,7 +215,7 @@ async def test_dispute_is_recorded_and_counted_once(
     before, opened = counted(), stripe.dispute(session_of(awaiting))
     assert [await receive_event(checkout, opened) for _ in range(2)] == [Received.NO_CHANGE, Received.DUPLICATE]
     assert counted() == before + 1
-    assert "a payment of an order is disputed: answer it at Stripe" in caplog.messages
+    assert "a payment of an order is disputed: respond at Stripe" in caplog.messages
     charge = stripe.payment_of(session_of(awaiting))
     assert await rows(
         database18, "SELECT session_id, payment_intent, charge_id, amount_minor, status, reason FROM vouchers.dispute"

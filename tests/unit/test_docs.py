@@ -67,7 +67,7 @@ REASONS = {
         Reason.CATALOG_UNAVAILABLE,
         Reason.ORGANIZATION_CREATED,
         Reason.ORGANIZATION_NOT_READY,
-        Reason.HANDED_OVER,
+        Reason.DELEGATED,
         Reason.ORGANIZATION_REFUSED,
     },
 }

@@ -107,8 +107,8 @@ class Reason(StrEnum):
     """The Organization was made from the order, or was there and has been adopted."""
     ORGANIZATION_NOT_READY = "OrganizationNotReady"
     """The Organization exists and is not ready yet."""
-    HANDED_OVER = "HandedOver"
-    """This Sovereign has no Organization resource: the event order.placed is the hand-over."""
+    DELEGATED = "Delegated"
+    """The operator creates no Organizations here: the event order.placed delegates that to the platform."""
     ORGANIZATION_REFUSED = "OrganizationRefused"
     """The API server refused the Organization."""
 
