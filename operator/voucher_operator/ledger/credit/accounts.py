@@ -14,15 +14,15 @@ from voucher_operator.ledger.types import Entry, LedgerInfo, UndoResult
 from voucher_operator.resources.errors import CreditSpentError
 from voucher_operator.resources.keys import Key
 
-_INFO: Final = statement("info").encode()
-_BALANCE: Final = statement("balance").encode()
-_ENTRIES: Final = statement("entries").encode()
-_UNDO_READ: Final = statement("undo_read").encode()
-_UNDO_LOCK_PROMO: Final = statement("undo_lock_promo").encode()
-_UNDO_LOCK_CUSTOMER: Final = statement("undo_lock_customer").encode()
-_UNDO: Final = statement("undo").encode()
-_UNDO_UNREPORTED: Final = statement("undo_unreported").encode()
-_UNDO_REPORTED: Final = statement("undo_reported").encode()
+_INFO: Final = statement("ledger_info")
+_BALANCE: Final = statement("account_balance")
+_ENTRIES: Final = statement("account_entries")
+_UNDO_READ: Final = statement("undo_read")
+_UNDO_LOCK_PROMO: Final = statement("undo_lock_promo")
+_UNDO_LOCK_CUSTOMER: Final = statement("customer_lock")
+_UNDO: Final = statement("undo")
+_UNDO_UNREPORTED: Final = statement("undo_unreported")
+_UNDO_REPORTED: Final = statement("undo_reported")
 
 
 async def info(conn: Connection) -> LedgerInfo:
