@@ -118,7 +118,7 @@ async def session(database: Database) -> psycopg.AsyncConnection[Any]:
     """Open one as a replica does, with its limits; but it may be idle in a transaction for a moment only."""
     conninfo = make_conninfo(database.runtime_url, application_name="voucher-operator")
     conn = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
-    await conn.execute(statement("session").encode())
+    await conn.execute(statement("session"))
     await conn.execute("SET idle_in_transaction_session_timeout = '1ms'")
     return conn
 

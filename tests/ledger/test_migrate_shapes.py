@@ -71,8 +71,8 @@ def interrupted(database: Database, name: str) -> None:
 
 def balance_plan(database: Database) -> str:
     with psycopg.connect(database.runtime_url, autocommit=True) as connection:
-        connection.execute(statement("session").encode())
-        rows = connection.execute(b"EXPLAIN " + statement("balance").encode(), {"user": "somebody"}).fetchall()
+        connection.execute(statement("session"))
+        rows = connection.execute(b"EXPLAIN " + statement("account_balance"), {"user": "somebody"}).fetchall()
     return "\n".join(row[0] for row in rows)
 
 

@@ -25,6 +25,7 @@ Connection = psycopg.AsyncConnection[TupleRow]
 
 _log = logging.getLogger(__name__)
 
+_SESSION: Final = statement("session")
 ACQUIRE_SECONDS: Final = 1.5
 """How long a caller waits for a connection: the pool tries again after a second."""
 ANSWER_SECONDS: Final = 15.0
@@ -193,4 +194,4 @@ def _recording(note: Callable[[Exception | None], None]) -> type[Connection]:
 
 
 async def _configure(conn: Connection) -> None:
-    await conn.execute(statement("session").encode(), prepare=False)
+    await conn.execute(_SESSION, prepare=False)

@@ -25,6 +25,7 @@ What = Literal["vouchers", "redemptions", "entries", "purchases"]
 Format = Literal["jsonl", "csv"]
 
 _Value = str | int | bool | None
+_CURRENCY: Final = statement("read_currency")
 _AMOUNTS: Final = frozenset({"credit", "granted", "amount", "total", "held", "due"})
 """Columns of minor units: each becomes a decimal `x` and an integer `x_minor`."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -57,7 +58,7 @@ async def export(
 
 
 async def _currency(connection: AsyncConnection[Any]) -> str:
-    cursor = await connection.execute(statement("read_currency"))
+    cursor = await connection.execute(_CURRENCY)
     row = await cursor.fetchone()
     if row is None:
         raise LedgerUnavailableError("this ledger has no currency yet: run voucher-operator migrate")

@@ -21,6 +21,8 @@ from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.codes import normal_code
 from voucher_operator.resources.errors import LedgerUnavailableError
 
+_SESSION: Final = statement("command_session")
+_SECRET_CODES: Final = statement("read_secret_codes")
 CONNECT_SECONDS: Final = 10
 """How long a command waits for a connection, whichever command it is."""
 STATEMENT_LIMIT: Final = 8.0
@@ -56,7 +58,7 @@ async def command_session(
     }
     try:
         async with await _connect(database_url, name) as connection:
-            await connection.execute(statement("command_session"), {"settings": json.dumps(settings)})
+            await connection.execute(_SESSION, {"settings": json.dumps(settings)})
             yield connection
     except errors.QueryCanceled as error:
         raise (slow() if statement_limit is None else _too_slow(statement_limit)) from error
@@ -108,7 +110,7 @@ class CodeMask:
     @classmethod
     async def load(cls, connection: AsyncConnection[Any]) -> "CodeMask":
         """Read which codes are secret. Holds those alone in memory."""
-        cursor = await connection.execute(statement("read_secret_codes"))
+        cursor = await connection.execute(_SECRET_CODES)
         return cls({normal_code(code): f"<secret {owner}>" async for code, owner in cursor})
 
     def code(self, code: str) -> str:

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 STALE_SECONDS: Final = ANSWER_SECONDS + 15.0
 """Nobody waits for the answer of a transaction that is older: who gave up has cancelled it, which takes psycopg up to
 ten seconds, and has closed its connection."""
-_END: Final = statement("end_stale_sessions").encode()
+_END: Final = statement("end_stale_sessions")
 
 
 async def end_stale_sessions(conn: Connection, *, seconds: float = STALE_SECONDS) -> int:

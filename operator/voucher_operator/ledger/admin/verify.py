@@ -42,6 +42,7 @@ class Invariant(StrEnum):
     PAYMENTS = "payments"
 
 
+_KEYS: Final = statement("verify_keys")
 EXPLANATIONS: Final = MappingProxyType(
     {
         Invariant.COUNTER: "A code's counter is the number of its redemption rows.",
@@ -102,7 +103,7 @@ async def ungranted(
     `statement_limit` is in seconds. Raises LedgerUnavailableError.
     """
     async with read_only(database_url, "voucher-operator verify", statement_limit=statement_limit) as connection:
-        cursor = await connection.execute(statement("verify_keys"), {"keys": list(keys)})
+        cursor = await connection.execute(_KEYS, {"keys": list(keys)})
         return [
             Violation("resource", f"redemption {key}", "says Redeemed, and the ledger has no grant for it")
             async for (key,) in cursor

@@ -13,11 +13,11 @@ from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Entry, LedgerInfo
 from voucher_operator.resources.keys import Key
 
-_INFO: Final = statement("info").encode()
-_BALANCE: Final = statement("balance").encode()
-_ENTRIES: Final = statement("entries").encode()
-_UNDO_UNREPORTED: Final = statement("undo_unreported").encode()
-_UNDO_REPORTED: Final = statement("undo_reported").encode()
+_INFO: Final = statement("ledger_info")
+_BALANCE: Final = statement("account_balance")
+_ENTRIES: Final = statement("account_entries")
+_UNDO_UNREPORTED: Final = statement("undo_unreported")
+_UNDO_REPORTED: Final = statement("undo_reported")
 
 
 async def info(conn: Connection) -> LedgerInfo:

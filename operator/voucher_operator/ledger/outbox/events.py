@@ -18,10 +18,10 @@ from voucher_operator.ledger.pool import Connection, Pool
 from voucher_operator.ledger.purchase.types import OutboxBacklog, OutboxEvent
 from voucher_operator.ledger.statements import statement
 
-_PENDING: Final = statement("outbox_pending").encode()
-_PUBLISHED: Final = statement("outbox_published").encode()
-_BACKLOG: Final = statement("outbox_backlog").encode()
-_PURGE: Final = (statement("purge_outbox").encode(), statement("purge_webhook_events").encode())
+_PENDING: Final = statement("outbox_pending")
+_PUBLISHED: Final = statement("outbox_published")
+_BACKLOG: Final = statement("outbox_backlog")
+_PURGE: Final = (statement("outbox_purge"), statement("webhook_event_purge"))
 _AT_ONCE: Final = 2000
 """Rows that are taken out of one table in one transaction."""
 

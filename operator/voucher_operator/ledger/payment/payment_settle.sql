@@ -1,5 +1,5 @@
 -- Writes what a payment's event means for a purchase: state, order, credit, subscription and event in one statement.
--- Runs after the locks of undo_lock_customer.sql and payment_lock.sql. A release negates the exact amount of the entry that it
+-- Runs after the locks of customer_lock.sql and payment_lock.sql. A release negates the exact amount of the entry that it
 -- releases. A subscription has its order's id: that finds it again when the processor named none. One that somebody else
 -- has written stays. What is to be ended at the processor is looked at next, what was paid after a day.
 WITH target AS MATERIALIZED (

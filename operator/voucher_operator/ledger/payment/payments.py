@@ -33,16 +33,16 @@ from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
-_KEEP: Final = statement("payment_keep").encode()
-_KEPT: Final = statement("payment_kept").encode()
-_FIND: Final = statement("payment_find").encode()
-_LOCK_CUSTOMER: Final = statement("undo_lock_customer").encode()
-_LOCK: Final = statement("payment_lock").encode()
-_SETTLE: Final = statement("payment_settle").encode()
-_ANSWERED: Final = statement("payment_answered").encode()
-_OUTCOME: Final = statement("payment_outcome").encode()
-_STALE: Final = statement("payment_stale").encode()
-_ENDED: Final = statement("payment_ended").encode()
+_KEEP: Final = statement("payment_event_insert")
+_KEPT: Final = statement("payment_event_lock")
+_FIND: Final = statement("payment_find")
+_LOCK_CUSTOMER: Final = statement("customer_lock")
+_LOCK: Final = statement("payment_lock")
+_SETTLE: Final = statement("payment_settle")
+_ANSWERED: Final = statement("payment_event_refunded")
+_OUTCOME: Final = statement("payment_event_outcome")
+_STALE: Final = statement("payment_stale")
+_ENDED: Final = statement("payment_ended")
 _STATES: Final = frozenset(state.value for state in PurchaseState)
 _OUTCOMES: Final = frozenset(outcome.value for outcome in Received)
 

@@ -11,9 +11,9 @@ from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.purchase.types import Dispute, Payment, PaymentEffect, PaymentEvent
 from voucher_operator.ledger.statements import statement
 
-_RECORD: Final = statement("payment_record").encode()
-_DISPUTE: Final = statement("payment_dispute").encode()
-_SESSION: Final = statement("payment_session").encode()
+_RECORD: Final = statement("payment_record")
+_DISPUTE: Final = statement("payment_dispute")
+_SESSION: Final = statement("payment_session")
 _OF_MONEY: Final = frozenset(
     {PaymentEffect.PAID, PaymentEffect.REFUNDED, PaymentEffect.PARTLY_REFUNDED, PaymentEffect.DISPUTED}
 )

@@ -30,13 +30,13 @@ from voucher_operator.resources.reasons import Reason
 MAX_PURCHASES: Final = 100
 """Orders in one batch: the customers' rows are held meanwhile."""
 
-_LOCK_PROMO: Final = statement("lock_promo").encode()
-_REDEEM: Final = statement("redeem").encode()
-_CUSTOMERS: Final = statement("purchase_customers").encode()
-_LOCK_CUSTOMERS: Final = statement("purchase_lock").encode()
-_LOCK_ACCOUNTS: Final = statement("account_lock").encode()
-_PLACE: Final = statement("purchase_place").encode()
-_READ: Final = statement("purchase_read").encode()
+_LOCK_PROMO: Final = statement("lock_promo")
+_REDEEM: Final = statement("redeem")
+_CUSTOMERS: Final = statement("purchase_add_customers")
+_LOCK_CUSTOMERS: Final = statement("purchase_lock_customers")
+_LOCK_ACCOUNTS: Final = statement("account_lock")
+_PLACE: Final = statement("purchase_place")
+_READ: Final = statement("purchase_read")
 
 
 @dataclass(frozen=True, slots=True)

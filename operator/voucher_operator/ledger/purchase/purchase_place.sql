@@ -1,5 +1,5 @@
 -- Places a batch of orders; one row per request comes back: placed, known (bought before), refused, or none (its code was
--- refused, and redeem.sql has said why). Runs after purchase_lock.sql, account_lock.sql and redeem.sql in the same
+-- refused, and redeem.sql has said why). Runs after purchase_lock_customers.sql, account_lock.sql and redeem.sql in the same
 -- transaction, so that the balance is younger than the lock. No key and no customer occurs twice. What the credit does not
 -- cover and nobody could pay is 'impossible', as is a credit spent for another tenant than the customer's own, unless the
 -- request may do so: the caller rolls all of it back, and comes again with that refusal given (`refusal`, else '').

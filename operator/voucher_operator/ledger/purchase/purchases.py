@@ -16,20 +16,20 @@ from voucher_operator.resources.errors import RequestRejectedError
 from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
-_READ: Final = statement("purchase_read").encode()
-_OPEN: Final = statement("purchase_open").encode()
-_UNDELIVERED: Final = statement("purchase_undelivered").encode()
-_NEWER: Final = statement("purchase_newer").encode()
-_DELIVERED: Final = statement("purchase_delivered").encode()
-_NOTE_CUSTOMER: Final = statement("purchase_note_customer").encode()
-_NOTE_SESSION: Final = statement("purchase_note_session").encode()
-_COMPENSATE_READ: Final = statement("purchase_compensate_read").encode()
-_LOCK_PROMO: Final = statement("undo_lock_promo").encode()
-_LOCK_CUSTOMER: Final = statement("undo_lock_customer").encode()
-_LOCK_ROW: Final = statement("purchase_lock_row").encode()
-_RELEASE: Final = statement("purchase_release").encode()
-_UNDO: Final = statement("undo").encode()
-_ANNOUNCE: Final = statement("purchase_announce_rollback").encode()
+_READ: Final = statement("purchase_read")
+_OPEN: Final = statement("purchase_open")
+_UNDELIVERED: Final = statement("purchase_undelivered")
+_NEWER: Final = statement("purchase_newer")
+_DELIVERED: Final = statement("purchase_delivered")
+_NOTE_CUSTOMER: Final = statement("purchase_record_customer")
+_NOTE_SESSION: Final = statement("purchase_record_session")
+_COMPENSATE_READ: Final = statement("purchase_compensate_read")
+_LOCK_PROMO: Final = statement("undo_lock_promo")
+_LOCK_CUSTOMER: Final = statement("customer_lock")
+_LOCK_ROW: Final = statement("purchase_lock")
+_RELEASE: Final = statement("purchase_release")
+_UNDO: Final = statement("undo")
+_ANNOUNCE: Final = statement("purchase_announce_rollback")
 
 
 async def read(conn: Connection, keys: Sequence[str]) -> list[Purchase]:

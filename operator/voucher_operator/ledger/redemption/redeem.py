@@ -18,13 +18,13 @@ from voucher_operator.resources.errors import LedgerUnavailableError, OperatorEr
 from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
-_LOCK: Final = statement("lock_promo").encode()
-_REDEEM: Final = statement("redeem").encode()
-_READ: Final = statement("redemption_read").encode()
-_OPEN_ACCOUNTS: Final = statement("account_open").encode()
-_PROBE_PROMO: Final = statement("probe_promo").encode()
-_PROBE_CUSTOMERS: Final = statement("probe_customers").encode()
-_PROBE_BUYERS: Final = statement("probe_buyers").encode()
+_LOCK: Final = statement("lock_promo")
+_REDEEM: Final = statement("redeem")
+_READ: Final = statement("redemption_read")
+_OPEN_ACCOUNTS: Final = statement("account_open")
+_PROBE_PROMO: Final = statement("probe_promo")
+_PROBE_CUSTOMERS: Final = statement("probe_customers")
+_PROBE_BUYERS: Final = statement("probe_buyers")
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 REASONS: Final[dict[str | None, Reason | None]] = {None: None, **{reason.value: reason for reason in Reason}}
 

@@ -19,6 +19,8 @@ from voucher_operator.ledger.statements import statement
 
 log = logging.getLogger(__name__)
 
+_SESSION: Final = statement("backfill_session")
+_OPEN_BATCH: Final = statement("account_backfill")
 PORTION: Final = 1000
 """Customers whose accounts are opened in one transaction."""
 
@@ -28,7 +30,7 @@ def open_accounts(plan: Plan, *, portion: int = PORTION) -> None:
     size = portion
     with connect(plan) as connection:
         connection.prepare_threshold = None  # a plan for these very values, as in `backfill`
-        connection.execute(statement("backfill_session"))
+        connection.execute(_SESSION)
         while True:
             try:
                 attempt = partial(open_batch, connection, size)
@@ -42,5 +44,5 @@ def open_accounts(plan: Plan, *, portion: int = PORTION) -> None:
 
 def open_batch(connection: psycopg.Connection[Any], size: int) -> bool:
     """Open the next `size` accounts in one transaction; returns whether none is left. Raises psycopg's errors."""
-    row = connection.execute(statement("account_backfill"), {"size": size}).fetchone()
+    row = connection.execute(_OPEN_BATCH, {"size": size}).fetchone()
     return row is None or bool(row[0])

@@ -22,6 +22,11 @@ from voucher_operator.ledger.statements import statement
 
 log = logging.getLogger(__name__)
 
+_SESSION: Final = statement("backfill_session")
+_LOCK: Final = statement("backfill_lock")
+_BATCH: Final = statement("backfill_batch")
+_LEFT: Final = statement("backfill_left")
+_APPLY_TOTALS: Final = statement("backfill_apply_totals")
 PORTION: Final = 20_000
 """Entries summed in one transaction: a tenth of a second where they are in memory."""
 CODES: Final = 500
@@ -36,7 +41,7 @@ def backfill(plan: Plan, *, portion: int = PORTION, codes: int = CODES) -> None:
     """
     with connect(plan) as connection:
         connection.prepare_threshold = None  # a plan for these very values: a generic one does not know the first id
-        connection.execute(statement("backfill_session"))
+        connection.execute(_SESSION)
         _add_up(plan, connection, portion)
         while retry_on_lock(plan, "adding the sums of the ledger's entries", partial(_apply_totals, connection, codes)):
             pass
@@ -61,10 +66,10 @@ def _add_up(plan: Plan, connection: psycopg.Connection[Any], size: int) -> None:
 def add_batch(connection: psycopg.Connection[Any], size: int) -> bool:
     """Sum up the next `size` entries in one transaction; returns whether none is left. Raises psycopg's errors."""
     with connection.transaction():
-        row = connection.execute(statement("backfill_lock")).fetchone()
+        row = connection.execute(_LOCK).fetchone()
         if row is None:
             return True
-        cursor = connection.execute(statement("backfill_batch"), {"upto": row[0], "size": size})
+        cursor = connection.execute(_BATCH, {"upto": row[0], "size": size})
         return cursor.fetchone() == (True,)
 
 
@@ -72,11 +77,11 @@ def _apply_totals(connection: psycopg.Connection[Any], size: int) -> bool:
     """Return whether more may be left. Raises LockNotAvailable when somebody holds all the rows that are left."""
     if apply_totals(connection, size):
         return True
-    if connection.execute(statement("backfill_left")).fetchone() == (True,):
+    if connection.execute(_LEFT).fetchone() == (True,):
         raise errors.LockNotAvailable
     return False
 
 
 def apply_totals(connection: psycopg.Connection[Any], size: int) -> int:
     """Add the sums of up to `size` codes to their rows; returns how many. Raises psycopg's errors."""
-    return connection.execute(statement("backfill_apply_totals"), {"size": size}).rowcount
+    return connection.execute(_APPLY_TOTALS, {"size": size}).rowcount

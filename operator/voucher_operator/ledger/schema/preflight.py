@@ -26,6 +26,9 @@ from voucher_operator.resources.errors import CurrencyMismatchError
 
 log = logging.getLogger(__name__)
 
+_PREFLIGHT: Final = statement("migrate_preflight")
+_APPLIED: Final = statement("migrate_applied")
+_FOREIGN: Final = statement("migrate_foreign")
 _FORMER_TABLES: Final = frozenset({"vouchers.webhook_event", "vouchers.backfill_progress", "vouchers.backfill_total"})
 _FORMER_FUNCTIONS: Final = ("vouchers.promo_codes_in_step()",)
 """Names of before migration 0024, which only their owner can rename."""
@@ -42,7 +45,7 @@ def prepare(plan: Plan, known: Set[str]) -> Plan:
     """
     with connect(plan) as connection, connection.cursor(row_factory=dict_row) as cursor:
         connection.execute("RESET search_path")  # where the role's unqualified names lead is one of the facts
-        cursor.execute(statement("migrate_preflight"), {"runtime_role": plan.runtime_role})
+        cursor.execute(_PREFLIGHT, {"runtime_role": plan.runtime_role})
         facts = cast("Facts", cursor.fetchone())
         for problem in _problems(facts):
             raise MigrationError(problem)
@@ -71,7 +74,7 @@ def prepare(plan: Plan, known: Set[str]) -> Plan:
 def is_newer(plan: Plan, known: Set[str]) -> bool:
     """Whether a version with more migrations than `known` was here: what it has made is not for us to judge."""
     with connect(plan) as connection:
-        return any(name not in known for (name,) in connection.execute(statement("migrate_applied")))
+        return any(name not in known for (name,) in connection.execute(_APPLIED))
 
 
 def _problems(facts: Facts) -> Iterator[str]:
@@ -138,7 +141,7 @@ def _transfer_ownership(plan: Plan, connection: psycopg.Connection[Any], owner: 
     """Give the owner what somebody else's migration made: as a superuser, or as who made it and is a member."""
     tables, functions = sorted(own_tables() | _FORMER_TABLES), sorted({*names("function"), *_FORMER_FUNCTIONS})
     parameters = {"owner": owner, "tables": tables, "functions": functions}
-    foreign = connection.execute(statement("migrate_foreign"), parameters).fetchall()
+    foreign = connection.execute(_FOREIGN, parameters).fetchall()
     if not foreign:
         return
     whose = ", ".join(sorted({other for other, _ in foreign}))

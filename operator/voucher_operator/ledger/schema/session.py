@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_COMMAND_SESSION: Final = statement("command_session")
+_BLOCKERS: Final = statement("migrate_blockers")
 APPLICATION_NAME: Final = "voucher-operator migrate"
 STATEMENT_SECONDS: Final = 5
 """Longest time that a statement may take: half of what the Go service's start-up has."""
@@ -74,7 +76,7 @@ def connect(plan: Plan, session: Mapping[str, str] | None = None) -> psycopg.Con
         plan.database_url, autocommit=True, application_name=APPLICATION_NAME, connect_timeout=CONNECT_SECONDS
     )
     try:
-        connection.execute(statement("command_session"), {"settings": json.dumps({**_SESSION, **(session or {})})})
+        connection.execute(_COMMAND_SESSION, {"settings": json.dumps({**_SESSION, **(session or {})})})
         if plan.acting_as is not None:
             connection.execute("SELECT set_config('role', %s, false)", (plan.acting_as,))
     except BaseException:
@@ -109,7 +111,7 @@ def retry_on_lock(plan: Plan, what: str, attempt: Callable[[], T]) -> T:
 
 def _gave_up(plan: Plan, what: str, error: psycopg.Error) -> MigrationError:
     with connect(plan) as connection:
-        rows = connection.execute(statement("migrate_blockers")).fetchall()
+        rows = connection.execute(_BLOCKERS).fetchall()
     holders = "; ".join(f"pid {pid} ({state or 'unknown'}, {app}) on {tables}" for pid, app, state, tables in rows)
     return MigrationError(
         f"{what} gave up after {plan.patience:g} s: {error.diag.message_primary or 'rows are held by others'}. "

@@ -24,6 +24,8 @@ from voucher_operator.ledger.statements import statement
 
 log = logging.getLogger(__name__)
 
+_SHAPES: Final = statement("migrate_shapes")
+_UNFIT_TABLES: Final = statement("migrate_unfit")
 BILLING_TABLES: Final = ("credit_ledger", "customers", "orders", "promo_codes", "promo_redemptions", "subscriptions")
 
 Name = tuple[str, str]
@@ -73,7 +75,7 @@ def own_tables() -> set[str]:
 def read(connection: psycopg.Connection[Any]) -> dict[Name, Found]:
     """Read what there is. Raises psycopg's errors."""
     indexes = [name.removeprefix("public.") for name in names("index") if name.startswith("public.")]
-    rows = connection.execute(statement("migrate_shapes"), {"tables": list(BILLING_TABLES), "indexes": indexes})
+    rows = connection.execute(_SHAPES, {"tables": list(BILLING_TABLES), "indexes": indexes})
     found = {}
     for kind, name, shape, fault in rows:
         if ("billing", name) in expected():
@@ -126,7 +128,7 @@ def check_after(plan: Plan) -> None:
 
 def _look(connection: psycopg.Connection[Any]) -> tuple[dict[Name, Found], list[str]]:
     known = {"tables": list(BILLING_TABLES), "columns": names("billing", "column")}
-    rows = connection.execute(statement("migrate_unfit"), known)
+    rows = connection.execute(_UNFIT_TABLES, known)
     return read(connection), [_UNFIT[kind].format(table, what) for kind, table, what in rows.fetchall()]
 
 

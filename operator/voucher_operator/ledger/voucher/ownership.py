@@ -1,4 +1,4 @@
-"""Who owns a code, and what a put has to write: decided here, on what `put_read.sql` found under the locks. No I/O.
+"""Who owns a code, and what a put has to write: decided here, on what `voucher_put_read.sql` has found under locks.
 
 A code is the namespace's that issued it first on the ledger, whatever the age of the objects: a Voucher of another
 namespace gets it neither while it is issued nor when it is revoked, unless it was released to that namespace. Within a
@@ -65,7 +65,7 @@ class Found:
 
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> Self:
-        """Read the one row of `put_read.sql`."""
+        """Read the one row of `voucher_put_read.sql`."""
         promo = None if row[2] is None else PromoRow(row[2], (row[3], row[4], row[5], row[6]), row[7])
         holder = None if row[8] is None else Holder(VoucherOwner(row[8], row[9], row[10]), row[11])
         own = None if row[12] is None else OwnTerms(row[12], row[13], row[14], row[15:22], row[22], bool(row[23]))

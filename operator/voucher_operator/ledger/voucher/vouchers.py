@@ -21,18 +21,18 @@ from voucher_operator.ledger.types import (
 )
 from voucher_operator.ledger.voucher.ownership import Decision, Found, decide
 
-_PUT_LOCK: Final = statement("put_lock").encode()
-_LOCK_PROMO: Final = statement("lock_promo").encode()
-_PUT_READ: Final = statement("put_read").encode()
-_PUT_RETIRE: Final = statement("put_retire").encode()
-_PUT_TERMS: Final = statement("put_terms").encode()
-_PUT_PROMO: Final = statement("put_promo").encode()
-_PUT_ANNOUNCE: Final = statement("put_announce").encode()
-_REVOKE_LOCK: Final = statement("revoke_lock").encode()
-_REVOKE: Final = statement("revoke").encode()
-_RELEASE: Final = statement("release").encode()
-_COUNTERS: Final = statement("counters").encode()
-_OWNERS: Final = statement("owners").encode()
+_PUT_LOCK: Final = statement("voucher_put_lock")
+_LOCK_PROMO: Final = statement("lock_promo")
+_PUT_READ: Final = statement("voucher_put_read")
+_PUT_RETIRE: Final = statement("voucher_put_retire")
+_PUT_TERMS: Final = statement("voucher_put_terms")
+_PUT_PROMO: Final = statement("voucher_put_promo")
+_PUT_ANNOUNCE: Final = statement("voucher_put_announce")
+_REVOKE_LOCK: Final = statement("voucher_revoke_lock")
+_REVOKE: Final = statement("voucher_revoke")
+_RELEASE: Final = statement("voucher_release")
+_COUNTERS: Final = statement("voucher_counters")
+_OWNERS: Final = statement("voucher_owners")
 
 
 async def put(conn: Connection, terms: VoucherTerms) -> PutResult:

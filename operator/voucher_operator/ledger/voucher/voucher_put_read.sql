@@ -1,4 +1,4 @@
--- What a put decides by; runs after put_lock.sql and lock_promo.sql. One row: the currency; the row that the code means
+-- What a put decides by; runs after voucher_put_lock.sql and lock_promo.sql. One row: the currency; the row that the code means
 -- (redeem.sql has the same rule); the live terms that somebody else has on the code, another namespace first; the terms that
 -- the Voucher has itself; the namespace that may issue the code when nobody has it.
 SELECT s.currency, w.norm,
