@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     currency: str = Field(default="OMR", pattern=r"^[A-Z]{3}$")
     """The ledger's currency; the first migration fixes it."""
     pool_size: int = Field(default=4, ge=2, le=50)
+    """Connections to PostgreSQL; one more is reserved for health checks."""
 
     namespaces: Annotated[tuple[str, ...], NoDecode, Field(min_length=1)] = ("billing",)
     """Namespaces whose Vouchers and Redemptions are served, separated by commas."""

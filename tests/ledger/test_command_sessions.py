@@ -2,16 +2,15 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from testbed.postgres import Database
 from tests.ledger.helpers import redeem_request, rows, terms
+from tests.ledger.network import slow_network
 from voucher_operator.ledger.admin.commands import account, release
 from voucher_operator.ledger.admin.export import export
 from voucher_operator.ledger.admin.verify import verify
@@ -30,41 +29,8 @@ SLOW: Final = 3.0
 """Seconds until the server behind a slow network answers: more than the operator's pool waits, and its connections."""
 
 
-@asynccontextmanager
-async def slow_network(database: Database) -> AsyncIterator[Callable[[str], str]]:
-    """Yield how a URL is changed so that each of its connections takes SLOW seconds to come about."""
-    there = conninfo_to_dict(database.owner_url)
-
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
-
-    connections: set[asyncio.Task[None]] = set()
-
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connections.add(task)
-        await asyncio.sleep(SLOW)
-        back, forth = await asyncio.open_connection(str(there["host"]), int(str(there["port"])))
-        await asyncio.gather(forward(reader, forth), forward(back, writer))
-
-    server = await asyncio.start_server(connect, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    try:
-        yield lambda url: make_conninfo(url, host=host, port=port)
-    finally:
-        server.close()
-        await asyncio.gather(*connections)
-
-
 async def test_each_command_waits_for_a_slow_connection(database18: Database) -> None:
-    async with slow_network(database18) as slowed:
+    async with slow_network(database18, SLOW) as slowed:
         await asyncio.gather(*(run(slowed(database18.owner_url)) for run in COMMANDS.values()))
 
 

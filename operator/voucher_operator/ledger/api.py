@@ -13,7 +13,7 @@ from voucher_operator.ledger.batch import Batcher, Request
 from voucher_operator.ledger.credit import accounts
 from voucher_operator.ledger.outbox import events as outbox
 from voucher_operator.ledger.payment import payments
-from voucher_operator.ledger.pool import Pool
+from voucher_operator.ledger.pool import CHECK_SECONDS, Pool
 from voucher_operator.ledger.purchase import purchases
 from voucher_operator.ledger.purchase.batch import MAX_PURCHASES, purchase_batch
 from voucher_operator.ledger.purchase.types import (
@@ -46,9 +46,10 @@ class Ledger:
     """The Sovereign's billing ledger in PostgreSQL. Safe for concurrent use within one event loop.
 
     `conninfo` gives a libpq URL or keyword string and is called at each new connection. `pool_size` is the most
-    connections at once. `sovereign` is the name (FQDN) that our payments carry: one with another name is kept without
-    effect; "" takes all for ours. Every method raises LedgerUnavailableError for what may pass, and
-    RequestRejectedError for a value that PostgreSQL cannot store. Amounts are minor units of the ledger's currency.
+    connections at once, but for one that is reserved for `check` and `counters`. `sovereign` is the name (FQDN) that
+    our payments carry: one with another name is kept without effect; "" takes all for ours. Every method raises
+    LedgerUnavailableError for what may pass, and RequestRejectedError for a value that PostgreSQL cannot store. Amounts
+    are minor units of the ledger's currency.
     """
 
     def __init__(self, conninfo: Callable[[], str], *, pool_size: int = 4, sovereign: str = "") -> None:
@@ -74,6 +75,10 @@ class Ledger:
     async def info(self) -> LedgerInfo:
         """Read the ledger's currency and clock."""
         return await self._pool.run(accounts.info)
+
+    async def check(self) -> LedgerInfo:
+        """Read the same, and whether the ledger can be used, within CHECK_SECONDS and whoever uses the connections."""
+        return await self._pool.run(accounts.info, reserved=True, seconds=CHECK_SECONDS)
 
     async def redeem(self, request: RedeemRequest) -> RedeemResult:
         """Redeem a code, or read what became of this key before. A refusal is a result, not an error.
@@ -101,7 +106,7 @@ class Ledger:
 
     async def counters(self, uids: Sequence[str] | None = None) -> list[VoucherCounters]:
         """Count the live vouchers of these owners; None counts all that have an owner. Unknown uids are left out."""
-        return await self._pool.run(lambda conn: vouchers.counters(conn, uids))
+        return await self._pool.run(lambda conn: vouchers.counters(conn, uids), reserved=True)
 
     async def owners(self) -> list[VoucherOwner]:
         """List the Vouchers that own a live row."""

@@ -20,6 +20,10 @@ class NewerVersionError(LedgerUnavailableError):
     """A row says what only a newer version of the operator knows; every other row can be read."""
 
 
+class PoolFullError(LedgerUnavailableError):
+    """All connections of this process are in use; PostgreSQL itself answers."""
+
+
 _BUSY: Final = (
     "Another session holds a row of the ledger: end it if it sits idle in a transaction; this is tried again."
 )
@@ -31,6 +35,10 @@ _MIGRATE: Final = "The ledger's schema is missing or out of date: run `voucher-o
 _RIGHTS: Final = "The database role lacks rights on the ledger: run `voucher-operator migrate` for this runtime role."
 _READ_ONLY: Final = "PostgreSQL is read-only: point the database settings at the primary."
 _CROWDED: Final = "PostgreSQL has no connection left: raise its max_connections or lower the operator's pool size."
+_POOL_FULL: Final = (
+    "All of the operator's connections to PostgreSQL are in use: raise its pool size, or end a session that holds "
+    "locks; this is tried again."
+)
 _FULL: Final = "PostgreSQL is out of disk space or memory: give it more."
 _SLOW: Final = "PostgreSQL did not answer in time: check its load and its network."
 _CLOSED: Final = "The ledger is closed: the operator is stopping."
@@ -66,6 +74,16 @@ _BY_WORDS: Final = (
 def slow() -> LedgerUnavailableError:
     """PostgreSQL keeps silent."""
     return LedgerUnavailableError(_SLOW)
+
+
+def pool_full() -> PoolFullError:
+    """No connection became free in time."""
+    return PoolFullError(_POOL_FULL)
+
+
+def is_outage(error: LedgerUnavailableError) -> bool:
+    """Whether the whole ledger is unavailable; False when one row, or this process's own connections, are busy."""
+    return not isinstance(error, LedgerBusyError | NewerVersionError | PoolFullError)
 
 
 def closed() -> LedgerUnavailableError:

@@ -7,7 +7,8 @@ See also: `errors` words what went wrong.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, Final, Self, TypeVar
 
 import psycopg
@@ -27,7 +28,15 @@ _log = logging.getLogger(__name__)
 
 _SESSION: Final = statement("session")
 ACQUIRE_SECONDS: Final = 1.5
-"""How long a caller waits for a connection: the pool tries again after a second."""
+"""How long a caller waits for a new connection after one has failed: the pool tries again after a second."""
+CONNECT_SECONDS: Final = 3
+"""How long one connection may take to be made. A machine under load needs more than ACQUIRE_SECONDS for it."""
+_ACQUIRE_TRIES: Final = 3
+"""How often ACQUIRE_SECONDS are waited while none has failed: for longer than CONNECT_SECONDS."""
+TURN_SECONDS: Final = 5.0
+"""How long a caller waits until one of the connections is free."""
+CHECK_SECONDS: Final = 4.0
+"""How long a health check may take, all in all: less than the kubelet waits for the readiness probe."""
 ANSWER_SECONDS: Final = 15.0
 """How long a piece of work may take, tries and all; the server's own limits (session.sql) come first."""
 _TRIES: Final = 5
@@ -44,7 +53,7 @@ _STALE_PLAN: Final = frozenset({"0A000", "26000"})
 """A prepared statement that the server no longer knows, or whose tables a migration has changed."""
 _LINK: Final[dict[str, str | int]] = {
     "application_name": "voucher-operator",
-    "connect_timeout": 2,
+    "connect_timeout": CONNECT_SECONDS,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -56,7 +65,8 @@ class Pool:
     """A few connections that come back by themselves.
 
     `conninfo` is called at each new connection, so that a rotated password is picked up; whatever it raises counts as
-    missing settings. `size` is the most connections at once.
+    missing settings. `size` is the most connections at once; one more is reserved for what decides over health, so that
+    a full pool is not taken for an outage.
     """
 
     def __init__(self, conninfo: Callable[[], str], size: int) -> None:
@@ -66,12 +76,14 @@ class Pool:
         self._cause: Exception | None = None
         self._down = False
         self.size = size
+        self._slots = asyncio.Semaphore(size)
+        self._reserved = asyncio.Semaphore(1)
         self._pool = AsyncConnectionPool(
             self._conninfo,
             connection_class=_recording(self._failed),
             kwargs={"autocommit": True, "prepare_threshold": 0},
             min_size=min(2, size),
-            max_size=size,
+            max_size=size + 1,
             open=False,
             configure=_configure,
             timeout=ACQUIRE_SECONDS,
@@ -87,17 +99,24 @@ class Pool:
         """Close all connections. A pool that is left open keeps its event loop from ending."""
         await self._pool.close(timeout=5.0)
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def run(
+        self, work: Callable[[Connection], Awaitable[T]], *, reserved: bool = False, seconds: float = ANSWER_SECONDS
+    ) -> T:
         """Give `work` a connection in autocommit; repeat it when the connection, or a race, was lost.
 
+        `reserved` work may use the connection that is kept free for it. All of it takes `seconds` at most.
+
         Raises LedgerUnavailableError (LedgerBusyError: somebody holds a row; NewerVersionError: only a newer version
-        can read it) and RequestRejectedError.
+        can read it; PoolFullError: our connections are all in use) and RequestRejectedError.
         """
-        return await self._cancellable(self._noted(work))
+        return await self._cancellable(self._noted(work, reserved, seconds))
 
     async def run_unnoted(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """The same for work that needs nothing of ours in the database: how it ends says nothing about the ledger."""
-        return await self._cancellable(self._translated(work))
+        """The same for work that needs nothing of ours in the database: how it ends says nothing about the ledger.
+
+        It may use the reserved connection.
+        """
+        return await self._cancellable(self._translated(work, True, ANSWER_SECONDS))
 
     async def _cancellable(self, running: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
@@ -110,21 +129,21 @@ class Pool:
                 # cancels does it once, and waits for the end.
                 raise asyncio.CancelledError
 
-    async def _noted(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _noted(self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float) -> T:
         try:
-            result = await self._translated(work)
+            result = await self._translated(work, reserved, seconds)
         except LedgerUnavailableError as error:
             telemetry.LEDGER_ERRORS.inc()
-            if not isinstance(error, errors.LedgerBusyError | errors.NewerVersionError):
+            if errors.is_outage(error):
                 self._note(error)
             raise
         self._note(None)
         return result
 
-    async def _translated(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _translated(self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float) -> T:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await self._repeated(work)
+            async with asyncio.timeout(seconds):
+                return await self._repeated(work, reserved)
         except TimeoutError:
             raise errors.slow() from None
         except PoolTimeout:
@@ -136,16 +155,50 @@ class Pool:
         except UnicodeError:
             raise errors.translate(psycopg.DataError()) from None
 
-    async def _repeated(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _repeated(self, work: Callable[[Connection], Awaitable[T]], reserved: bool) -> T:
         tries = 0
         while True:
             tries += 1
-            async with self._pool.connection() as conn:
+            async with self._connection(reserved) as conn:
                 try:
                     return await work(conn)
                 except psycopg.Error as error:
                     if tries == _TRIES or not await self._worth_repeating(conn, error):
                         raise
+
+    @asynccontextmanager
+    async def _connection(self, reserved: bool) -> AsyncIterator[Connection]:
+        async with self._turn(reserved):
+            conn = await self._acquire()
+            try:
+                async with conn:
+                    yield conn
+            finally:
+                await self._pool.putconn(conn)
+
+    @asynccontextmanager
+    async def _turn(self, reserved: bool) -> AsyncIterator[None]:
+        """Wait until a connection is free, in arrival order. The pool itself cannot tell its queue from an outage."""
+        slots = self._reserved if reserved and self._slots.locked() else self._slots
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await slots.acquire()
+        except TimeoutError:
+            raise (errors.pool_full() if self._cause is None else errors.no_connection(self._cause)) from None
+        try:
+            yield
+        finally:
+            slots.release()
+
+    async def _acquire(self) -> Connection:
+        """Take a connection, or wait for one to be made; for longer while no try has failed. Raises PoolTimeout."""
+        for _ in range(_ACQUIRE_TRIES - 1):
+            try:
+                return await self._pool.getconn()
+            except PoolTimeout:
+                if self._cause is not None:
+                    raise
+        return await self._pool.getconn()
 
     async def _worth_repeating(self, conn: Connection, error: psycopg.Error) -> bool:
         if conn.closed:

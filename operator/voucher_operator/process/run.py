@@ -31,6 +31,7 @@ from voucher_operator.kube.leader_election import Leadership
 from voucher_operator.kube.periodic import every
 from voucher_operator.kube.work_queue import WorkQueue  # noqa: TC001
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.errors import is_outage
 from voucher_operator.messaging.outbox_relay import Relay
 from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.catalog_source import source
@@ -219,9 +220,10 @@ class Operator:
         """What keeps this replica from being ready: part -> one line."""
         found = {}
         try:
-            await self.ledger.info()
+            await self.ledger.check()
         except LedgerUnavailableError as error:
-            found["ledger"] = error.message
+            if is_outage(error):
+                found["ledger"] = error.message
         try:
             if (fault := await self.crd_check.fault()) is not None:
                 found["resources"] = fault

@@ -18,6 +18,7 @@ from voucher_operator.kube.cache import key_of
 from voucher_operator.kube.client import Body
 from voucher_operator.kube.periodic import every
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.errors import is_outage
 from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.ledger.types import VoucherCounters
 from voucher_operator.resources.errors import LedgerUnavailableError
@@ -62,8 +63,11 @@ class CounterSync:
     async def sync_all(self) -> None:
         """Compare all Vouchers with the ledger; requeue them when it becomes unavailable, or available again."""
         try:
+            await self.ledger.check()
             counters = await self.ledger.counters()
         except LedgerUnavailableError as error:
+            if not is_outage(error):
+                raise
             was_available = self.health.available
             self.health.set_unavailable(error)
             telemetry.LEDGER_UP.set(0)
