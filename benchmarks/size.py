@@ -18,6 +18,7 @@ from testbed.postgres import Database, PostgresServer, Version
 from voucher_operator.ledger.admin.verify import Invariant
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.rows import UNDERSTOOD
+from voucher_operator.ledger.session import OPERATOR, SESSION
 from voucher_operator.ledger.statements import statement
 
 _SMALLER: Final = 100
@@ -116,7 +117,7 @@ def _read(database: Database, name: str, values: Mapping[str, Any]) -> float:
     """Return the median time of a statement in a session of the operator, prepared, in milliseconds; nothing stays."""
     times: list[float] = []
     with psycopg.connect(database.runtime_url, autocommit=True, prepare_threshold=0) as conn:
-        conn.execute(statement("session"))
+        conn.execute(SESSION, OPERATOR)
         for _ in range(20):
             with conn.transaction(force_rollback=True):
                 began = time.perf_counter()

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from testbed.postgres import Database
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.redemption.redeem import redeem_batch
-from voucher_operator.ledger.statements import statement
+from voucher_operator.ledger.session import OPERATOR, SESSION
 from voucher_operator.ledger.types import RedeemRequest, RedeemResult, VoucherTerms
 from voucher_operator.resources.keys import Key
 
@@ -118,7 +118,7 @@ async def session(database: Database) -> psycopg.AsyncConnection[Any]:
     """Open one as a replica does, with its limits; but it may be idle in a transaction for a moment only."""
     conninfo = make_conninfo(database.runtime_url, application_name="voucher-operator")
     conn = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
-    await conn.execute(statement("session"))
+    await conn.execute(SESSION, OPERATOR)
     await conn.execute("SET idle_in_transaction_session_timeout = '1ms'")
     return conn
 

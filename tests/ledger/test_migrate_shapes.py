@@ -16,6 +16,7 @@ from voucher_operator.ledger.schema import session as migrate_session
 from voucher_operator.ledger.schema.migrate import migrate
 from voucher_operator.ledger.schema.session import MigrationError
 from voucher_operator.ledger.schema.shapes import Found, expected, read
+from voucher_operator.ledger.session import OPERATOR, SESSION
 from voucher_operator.ledger.statements import statement
 
 INDEXES = {
@@ -71,7 +72,7 @@ def interrupted(database: Database, name: str) -> None:
 
 def balance_plan(database: Database) -> str:
     with psycopg.connect(database.runtime_url, autocommit=True) as connection:
-        connection.execute(statement("session"))
+        connection.execute(SESSION, OPERATOR)
         rows = connection.execute(b"EXPLAIN " + statement("account_balance"), {"user": "somebody"}).fetchall()
     return "\n".join(row[0] for row in rows)
 

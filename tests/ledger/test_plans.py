@@ -19,6 +19,7 @@ from testbed.large_ledger import BUSY, SERVED, UNSERVED, Size, fill
 from testbed.postgres import Database
 from voucher_operator.ledger.admin.verify import Invariant, verify
 from voucher_operator.ledger.purchase.rows import UNDERSTOOD
+from voucher_operator.ledger.session import OPERATOR, SESSION
 from voucher_operator.ledger.statements import statement
 
 SIZE = Size.of(10_000)
@@ -54,7 +55,7 @@ def large(request: pytest.FixtureRequest) -> Iterator[Database]:
 def conn(large: Database) -> Iterator[psycopg.Connection[Any]]:
     """A session with the operator's settings, and rights to set the stage; what it does is rolled back."""
     with psycopg.connect(large.admin_url, autocommit=True) as admin:
-        admin.execute(statement("session"))
+        admin.execute(SESSION, OPERATOR)
         with admin.transaction(force_rollback=True):
             yield admin
 

@@ -94,18 +94,35 @@ async def test_only_the_three_paths_are_served_and_only_for_reading() -> None:
             assert (await caller.client.get(path)).status_code == 404, path
 
 
-async def test_a_fault_in_a_check_is_answered_500_and_logged_with_its_traceback(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("broken", ["problems", "details"])
+async def test_check_that_raises_is_answered_503_with_a_reason_and_logged_once(
+    broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken() -> dict[str, str]:
-        raise RuntimeError("broken check")
+    faults = [broken]
 
-    async with probing(broken) as caller:
-        answer = await caller.client.get("/readyz")
-        assert (answer.status_code, answer.json()) == (500, {"error": "internal error"})
+    async def problems() -> dict[str, str]:
+        if "problems" in faults:
+            raise NotImplementedError("can't parse timestamptz with DateStyle 'German'")
+        return {}
+
+    def details() -> dict[str, object]:
+        if "details" in faults:
+            raise RuntimeError("broken detail")
+        return {}
+
+    async with served(probes.application(problems, details, lambda: None), probes.PORT_LIMITS) as caller:
+        for _ in range(2):
+            answer = await caller.client.get("/readyz")
+            assert (answer.status_code, answer.json()["ready"]) == (503, False)
+            assert "look into the log" in answer.json()["problems"]["checks"]
         assert (await caller.client.get("/healthz")).status_code == 200
-    (record,) = [record for record in caplog.records if record.name == "uvicorn.error"]
-    assert record.exc_info is not None
+        (record,) = caplog.records
+        assert (record.levelname, record.exc_info is not None) == ("ERROR", True)
+        faults.clear()
+        assert (await caller.client.get("/readyz")).json() == {"ready": True, "problems": {}}
+        faults.append(broken)
+        await caller.client.get("/readyz")
+        assert len(caplog.records) == 2
 
 
 async def test_a_check_that_hangs_is_answered_503_at_the_stop_without_a_line_in_the_log(

@@ -18,7 +18,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from voucher_operator import telemetry
 from voucher_operator.ledger import errors
-from voucher_operator.ledger.statements import statement
+from voucher_operator.ledger.session import CLIENT_ENCODING, OPERATOR, SESSION
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 T = TypeVar("T")
@@ -26,7 +26,6 @@ Connection = psycopg.AsyncConnection[TupleRow]
 
 _log = logging.getLogger(__name__)
 
-_SESSION: Final = statement("session")
 ACQUIRE_SECONDS: Final = 1.5
 """How long a caller waits for a new connection after one has failed: the pool tries again after a second."""
 CONNECT_SECONDS: Final = 3
@@ -38,7 +37,7 @@ TURN_SECONDS: Final = 5.0
 CHECK_SECONDS: Final = 4.0
 """How long a health check may take, all in all: less than the kubelet waits for the readiness probe."""
 ANSWER_SECONDS: Final = 15.0
-"""How long a piece of work may take, tries and all; the server's own limits (session.sql) come first."""
+"""How long a piece of work may take, tries and all; the server's own limits (session.py) come first."""
 _TRIES: Final = 5
 _AGAIN: Final = frozenset(
     {
@@ -53,6 +52,7 @@ _STALE_PLAN: Final = frozenset({"0A000", "26000"})
 """A prepared statement that the server no longer knows, or whose tables a migration has changed."""
 _LINK: Final[dict[str, str | int]] = {
     "application_name": "voucher-operator",
+    "client_encoding": CLIENT_ENCODING,
     "connect_timeout": CONNECT_SECONDS,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -247,4 +247,4 @@ def _recording(note: Callable[[Exception | None], None]) -> type[Connection]:
 
 
 async def _configure(conn: Connection) -> None:
-    await conn.execute(_SESSION, prepare=False)
+    await conn.execute(SESSION, OPERATOR, prepare=False)

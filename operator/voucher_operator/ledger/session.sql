@@ -1,16 +1,28 @@
--- The limits of every session, and what keeps the prepared statements' plans the same whatever the tables' size:
--- read committed (a statement must see what was committed while the one before it waited for a lock), one generic plan,
--- by index.
-SELECT set_config('lock_timeout', '1s', false),
-       set_config('statement_timeout', '8s', false),
-       set_config('idle_in_transaction_session_timeout', '5s', false),
-       set_config('default_transaction_isolation', 'read committed', false),
-       set_config('search_path', 'public, pg_temp', false),
-       set_config('TimeZone', 'UTC', false),
-       set_config('plan_cache_mode', 'force_generic_plan', false),
-       set_config('enable_seqscan', 'off', false),
-       set_config('jit', 'off', false),
-       -- A grant that was answered must survive a crash, whatever the database's default is.
-       set_config('synchronous_commit',
-                  CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
-                       ELSE current_setting('synchronous_commit') END, false)
+-- What every session takes from nobody's defaults, the operator's and those of commands and migrations: a database or a role
+-- may have others, and the statements, and psycopg's reading of their answers, are written for these. The limits, and what
+-- only one kind of session needs, come as a parameter (`session.py`). The client's encoding is part of the connection.
+-- Read committed: a statement must see what was committed while the one before it waited for a lock.
+-- row_security 'off' does not switch policies off: rows that a policy would hide become an error instead of a wrong sum.
+-- synchronous_commit: a grant that was answered must survive a crash.
+-- Not every version has all of them.
+SELECT set_config(s.key, s.value, false)
+FROM jsonb_each_text(jsonb_build_object(
+    'default_transaction_isolation', 'read committed',
+    'default_transaction_deferrable', 'off',
+    'row_security', 'off',
+    'search_path', 'public, pg_temp',
+    'synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
+                               ELSE current_setting('synchronous_commit') END,
+    'standard_conforming_strings', 'on',
+    'client_min_messages', 'notice',
+    'DateStyle', 'ISO',
+    'IntervalStyle', 'postgres',
+    'TimeZone', 'UTC',
+    'bytea_output', 'hex',
+    'extra_float_digits', '1',
+    'array_nulls', 'on',
+    'transform_null_equals', 'off',
+    'idle_session_timeout', '0',
+    'transaction_timeout', '0'
+) || %(settings)s::jsonb) AS s
+WHERE current_setting(s.key, true) IS NOT NULL

@@ -219,18 +219,27 @@ class Operator:
     async def problems(self) -> dict[str, str]:
         """What keeps this replica from being ready: part -> one line."""
         found = {}
-        try:
-            await self.ledger.check()
-        except LedgerUnavailableError as error:
-            if is_outage(error):
-                found["ledger"] = error.message
+        if (fault := await self._ledger_fault()) is not None:
+            found["ledger"] = fault
         try:
             if (fault := await self.crd_check.fault()) is not None:
                 found["resources"] = fault
         except ApiError as error:
             found["api"] = str(error)
-        telemetry.LEDGER_UP.set(0 if "ledger" in found else 1)
         return found
+
+    async def _ledger_fault(self) -> str | None:
+        """Ask the ledger, and note in the metric what it said. Whatever a check raises, it is no sign of health."""
+        up = False
+        try:
+            await self.ledger.check()
+            up = True
+        except LedgerUnavailableError as error:
+            up = not is_outage(error)
+            return None if up else error.message
+        finally:
+            telemetry.LEDGER_UP.set(up)
+        return None
 
     def details(self) -> dict[str, object]:
         """Facts for people."""

@@ -1,11 +1,13 @@
 """/healthz, /readyz and /metrics: what is wrong, in words, without a credential or a code.
 
 Alive: the event loop answers, and the API server has answered within the last minutes. Ready: connected to what the
-work needs; a standby is ready as well, so that a rollout can go on. See also: `process.run`, which checks and
-serves; `telemetry`, which has the metrics.
+work needs; a standby is ready as well, so that a rollout can go on. A check that fails by itself counts as a problem:
+the kubelet, and people, are answered all the same. See also: `process.run`, which checks and serves; `telemetry`, which
+has the metrics.
 """
 
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
@@ -21,6 +23,8 @@ from voucher_operator import telemetry
 from voucher_operator.web.app import create_app
 from voucher_operator.web.uvicorn_internals import Limits
 
+_log = logging.getLogger(__name__)
+
 PORT_LIMITS: Final = Limits(connections=256, reading=5.0, stopping=2.0)
 """No request here has a body."""
 _MAX_RESPONSE_AGE: Final = 600.0
@@ -32,6 +36,7 @@ Check = Callable[[], Awaitable[dict[str, str]]]
 
 def application(problems: Check, details: Callable[[], dict[str, object]], refresh: Callable[[], None]) -> Starlette:
     """Build the three endpoints; `details` are facts for people, `refresh` brings gauges up to date."""
+    readiness = _Readiness(problems, details)
 
     async def healthz(_: Request) -> Response:
         if telemetry.API_LIVENESS.age() > _MAX_RESPONSE_AGE:
@@ -39,15 +44,37 @@ def application(problems: Check, details: Callable[[], dict[str, object]], refre
         return PlainTextResponse("ok")
 
     async def readyz(_: Request) -> Response:
-        wrong = await problems()
-        body = {"ready": not wrong, "problems": wrong, **details()}
-        status = HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK
+        body = await readiness.body()
+        status = HTTPStatus.OK if body["ready"] else HTTPStatus.SERVICE_UNAVAILABLE
         # Sorted, for people who compare two answers; JSONResponse does not sort.
         return Response(json.dumps(body, sort_keys=True), status, media_type="application/json")
 
     # A route and no mount, which answers /metrics itself with a redirect, or with 404.
     metrics = Route("/metrics", _Metrics(refresh), methods=["GET"])
     return create_app(Route("/healthz", healthz), Route("/readyz", readyz), metrics)
+
+
+class _Readiness:
+    """Asks the checks. One that raises makes the replica unready, and is logged once until it works again."""
+
+    def __init__(self, problems: Check, details: Callable[[], dict[str, object]]) -> None:
+        self._problems = problems
+        self._details = details
+        self._failed = False
+
+    async def body(self) -> dict[str, object]:
+        """Return the answer of /readyz."""
+        try:
+            wrong = await self._problems()
+            details = self._details()
+        except Exception as error:
+            if not self._failed:
+                _log.exception("a health check failed", extra={"resource": "process", "reason": "InternalError"})
+            self._failed = True
+            fault = f"A health check failed with {type(error).__name__}: look into the log of this replica."
+            return {"ready": False, "problems": {"checks": fault}}
+        self._failed = False
+        return {"ready": not wrong, "problems": wrong, **details}
 
 
 class _Metrics:

@@ -8,7 +8,6 @@ See also: `verify`, `export` and `commands`; `errors`, which words what goes wro
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -17,11 +16,11 @@ import psycopg
 from psycopg import AsyncConnection, errors
 
 from voucher_operator.ledger.errors import no_connection, slow, translate
+from voucher_operator.ledger.session import CLIENT_ENCODING, SESSION, parameters
 from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.codes import normal_code
 from voucher_operator.resources.errors import LedgerUnavailableError
 
-_SESSION: Final = statement("command_session")
 _SECRET_CODES: Final = statement("read_secret_codes")
 CONNECT_SECONDS: Final = 10
 """How long a command waits for a connection, whichever command it is."""
@@ -58,7 +57,7 @@ async def command_session(
     }
     try:
         async with await _connect(database_url, name) as connection:
-            await connection.execute(_SESSION, {"settings": json.dumps(settings)})
+            await connection.execute(SESSION, parameters(settings))
             yield connection
     except errors.QueryCanceled as error:
         raise (slow() if statement_limit is None else _too_slow(statement_limit)) from error
@@ -71,7 +70,11 @@ async def command_session(
 async def _connect(database_url: str, name: str) -> AsyncConnection[Any]:
     try:
         return await AsyncConnection.connect(
-            database_url, autocommit=True, application_name=name, connect_timeout=CONNECT_SECONDS
+            database_url,
+            autocommit=True,
+            application_name=name,
+            connect_timeout=CONNECT_SECONDS,
+            client_encoding=CLIENT_ENCODING,
         )
     except psycopg.Error as error:
         raise (translate(error) if error.sqlstate else no_connection(error)) from error

@@ -44,5 +44,6 @@ SELECT me.rolname::text AS role,
        EXISTS (SELECT FROM ours AS o JOIN pg_class AS c ON c.relnamespace = o.oid WHERE c.relname = '_yoyo_migration')
            AS has_marks,
        current_setting('session_replication_role') AS replication_role,
+       current_setting('server_encoding') AS encoding,
        pg_is_in_recovery() AS read_only
 FROM me CROSS JOIN owner

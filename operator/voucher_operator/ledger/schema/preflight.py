@@ -81,6 +81,11 @@ def _problems(facts: Facts) -> Iterator[str]:
     role, owner = facts["role"], facts["owner"]
     if facts["read_only"]:
         yield "this server is a read-only standby: give the address of the primary"
+    if facts["encoding"] == "SQL_ASCII":
+        yield (
+            f"the encoding of database {facts['database']} is SQL_ASCII, in which PostgreSQL takes any bytes for text: "
+            "restore a dump of it into a database that is created with TEMPLATE template0 ENCODING 'UTF8'"
+        )
     if facts["replication_role"] != "origin":
         yield (
             f"session_replication_role is {facts['replication_role']} for role {role} or its database, so that no "

@@ -8,7 +8,6 @@ See also: `migrate` applies the files and `backfill` sums up, both on these sess
 may meet.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from psycopg import errors
 
 from voucher_operator.ledger.admin.reader import CONNECT_SECONDS
 from voucher_operator.ledger.errors import no_connection, translate
+from voucher_operator.ledger.session import CLIENT_ENCODING, SESSION, parameters
 from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.errors import OperatorError, TerminalError
 from voucher_operator.resources.reasons import Reason
@@ -29,13 +29,13 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_COMMAND_SESSION: Final = statement("command_session")
 _BLOCKERS: Final = statement("migrate_blockers")
 APPLICATION_NAME: Final = "voucher-operator migrate"
 STATEMENT_SECONDS: Final = 5
 """Longest time that a statement may take: half of what the Go service's start-up has."""
 
 _SESSION = {
+    "default_transaction_read_only": "off",
     "lock_timeout": "1s",
     "statement_timeout": f"{STATEMENT_SECONDS}s",
     "idle_in_transaction_session_timeout": "10s",
@@ -73,10 +73,14 @@ class Plan:
 def connect(plan: Plan, session: Mapping[str, str] | None = None) -> psycopg.Connection[Any]:
     """Open a session in autocommit mode, with its usual settings and those of `session`. Raises psycopg's errors."""
     connection = psycopg.connect(
-        plan.database_url, autocommit=True, application_name=APPLICATION_NAME, connect_timeout=CONNECT_SECONDS
+        plan.database_url,
+        autocommit=True,
+        application_name=APPLICATION_NAME,
+        connect_timeout=CONNECT_SECONDS,
+        client_encoding=CLIENT_ENCODING,
     )
     try:
-        connection.execute(_COMMAND_SESSION, {"settings": json.dumps({**_SESSION, **(session or {})})})
+        connection.execute(SESSION, parameters({**_SESSION, **(session or {})}))
         if plan.acting_as is not None:
             connection.execute("SELECT set_config('role', %s, false)", (plan.acting_as,))
     except BaseException:
