@@ -40,7 +40,9 @@ LEDGER_ERRORS = Counter(
     "voucher_operator_ledger_errors_total", "Calls to the ledger that failed and may pass.", registry=REGISTRY
 )
 LEDGER_UP = Gauge(
-    "voucher_operator_ledger_up", "1 when the ledger answered the last time it was asked.", registry=REGISTRY
+    "voucher_operator_ledger_up",
+    "1 when the ledger answered, and took writes, the last time it was asked.",
+    registry=REGISTRY,
 )
 QUEUE_LENGTH = Gauge(
     "voucher_operator_queue_length", "Resources queued, under way or backing off.", ["resource"], registry=REGISTRY

@@ -22,6 +22,7 @@ import psycopg
 
 from testbed.postgres import Database
 from voucher_operator.ledger import pool
+from voucher_operator.ledger.session import OPERATOR, SESSION
 
 Operation = Callable[["SteppedConnection"], Awaitable[Any]]
 TRIES = 5
@@ -189,7 +190,7 @@ async def open_sessions(database: Database, *, lock_timeout: str = "100ms") -> A
         async def session(url: str, *, ours: bool) -> SteppedConnection:
             conn = await stack.enter_async_context(await psycopg.AsyncConnection.connect(url, autocommit=True))
             if ours:
-                await pool._configure(conn)
+                await conn.execute(SESSION, OPERATOR)
                 await conn.execute(f"SET lock_timeout = '{lock_timeout}'".encode())
             return SteppedConnection(conn, ours=ours)
 

@@ -77,8 +77,8 @@ class Ledger:
         return await self._pool.run(accounts.info)
 
     async def check(self) -> LedgerInfo:
-        """Read the same, and whether the ledger can be used, within CHECK_SECONDS and whoever uses the connections."""
-        return await self._pool.run(accounts.info, reserved=True, seconds=CHECK_SECONDS)
+        """Read the same, and whether writes are taken, within CHECK_SECONDS and whoever uses the connections."""
+        return await self._pool.run(accounts.check, reserved=True, seconds=CHECK_SECONDS)
 
     async def redeem(self, request: RedeemRequest) -> RedeemResult:
         """Redeem a code, or read what became of this key before. A refusal is a result, not an error.

@@ -44,12 +44,14 @@ _SLOW: Final = "PostgreSQL did not answer in time: check its load and its networ
 _CLOSED: Final = "The ledger is closed: the operator is stopping."
 _NEWER: Final = "A newer version of the operator has settled this purchase: upgrade this one."
 
+READ_ONLY: Final = "25006"
+"""SQLSTATE of a write in a session that may not write."""
 _CONTENDED: Final = frozenset({"55P03", "57014", "40001", "40P01", "23503", "23505"})
 """Lock or statement time-out, and races that were lost several times in a row."""
 _BY_STATE: Final = {
     "3D000": _NO_DATABASE,
     "3F000": _MIGRATE,
-    "25006": _READ_ONLY,
+    READ_ONLY: _READ_ONLY,
     "42501": _RIGHTS,
     "42703": _MIGRATE,
     "42883": _MIGRATE,
@@ -105,6 +107,8 @@ def no_connection(cause: Exception | None) -> LedgerUnavailableError:
     """Why the pool has no connection: `cause` is what the last try to connect failed with, None if none failed."""
     if cause is None:
         return LedgerUnavailableError(_SLOW)
+    if isinstance(cause, psycopg.Error) and (line := _BY_STATE.get(cause.sqlstate or "")):
+        return LedgerUnavailableError(line)
     if not isinstance(cause, psycopg.OperationalError):
         return LedgerUnavailableError(_SETTINGS)
     text = str(cause)

@@ -1,1 +1,2 @@
-SELECT s.currency, s.minor_digits, clock_timestamp() FROM vouchers.sovereign AS s
+SELECT s.currency, s.minor_digits, clock_timestamp(), current_setting('transaction_read_only')::boolean AS read_only
+FROM vouchers.sovereign AS s

@@ -75,6 +75,8 @@ class Pool:
         self._source = conninfo
         self._cause: Exception | None = None
         self._down = False
+        self._refusals = 0
+        """How often a session turned out to be read-only."""
         self.size = size
         self._slots = asyncio.Semaphore(size)
         self._reserved = asyncio.Semaphore(1)
@@ -85,7 +87,7 @@ class Pool:
             min_size=min(2, size),
             max_size=size + 1,
             open=False,
-            configure=_configure,
+            configure=self._configure,
             timeout=ACQUIRE_SECONDS,
             reconnect_timeout=ACQUIRE_SECONDS,
             name="ledger",
@@ -130,6 +132,7 @@ class Pool:
                 raise asyncio.CancelledError
 
     async def _noted(self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float) -> T:
+        refusals = self._refusals
         try:
             result = await self._translated(work, reserved, seconds)
         except LedgerUnavailableError as error:
@@ -137,7 +140,9 @@ class Pool:
             if errors.is_outage(error):
                 self._note(error)
             raise
-        self._note(None)
+        if refusals == self._refusals:
+            # Otherwise it may have read on a session of before a server became read-only.
+            self._note(None)
         return result
 
     async def _translated(self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float) -> T:
@@ -205,6 +210,12 @@ class Pool:
             # A restart killed the others too: have the pool weed them out before the next try.
             await self._pool.check()
             return True
+        if error.sqlstate == errors.READ_ONLY:
+            # The others began on the same server. New ones reach its successor, or are refused by `_configure`.
+            self._refusals += 1
+            await conn.close()
+            await self._pool.drain()
+            return True
         if error.sqlstate in _STALE_PLAN:
             await conn.close()
             return True
@@ -220,6 +231,19 @@ class Pool:
     def _failed(self, error: Exception | None) -> None:
         self._cause = error
 
+    async def _configure(self, conn: Connection) -> None:
+        """Set what the session needs, and refuse one that may not write: it would stay so for as long as it lives."""
+        try:
+            row = await (await conn.execute(SESSION, OPERATOR, prepare=False)).fetchone()
+            if row is None or row[1]:
+                self._refusals += 1
+                raise psycopg.errors.ReadOnlySqlTransaction("the session is read-only")
+        except Exception as error:
+            self._failed(error)
+            await conn.close()
+            raise
+        self._failed(None)
+
     def _note(self, error: LedgerUnavailableError | None) -> None:
         """Log each change between up and down, once."""
         if error is not None and not self._down:
@@ -229,22 +253,16 @@ class Pool:
         self._down = error is not None
 
 
-def _recording(note: Callable[[Exception | None], None]) -> type[Connection]:
+def _recording(note: Callable[[Exception], None]) -> type[Connection]:
     """Make a connection class that tells why it could not connect; the pool itself only logs it."""
 
     class Recording(psycopg.AsyncConnection[TupleRow]):
         @classmethod
         async def connect(cls, *args: Any, **kwargs: Any) -> Self:
             try:
-                conn = await super().connect(*args, **kwargs)
+                return await super().connect(*args, **kwargs)
             except Exception as error:
                 note(error)
                 raise
-            note(None)
-            return conn
 
     return Recording
-
-
-async def _configure(conn: Connection) -> None:
-    await conn.execute(SESSION, OPERATOR, prepare=False)

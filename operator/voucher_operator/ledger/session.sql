@@ -4,8 +4,9 @@
 -- Read committed: a statement must see what was committed while the one before it waited for a lock.
 -- row_security 'off' does not switch policies off: rows that a policy would hide become an error instead of a wrong sum.
 -- synchronous_commit: a grant that was answered must survive a crash.
--- Not every version has all of them.
-SELECT set_config(s.key, s.value, false)
+-- Not every version has all of them. The second column says whether the session may write: not on a standby, and not where
+-- somebody has made read only the default.
+SELECT set_config(s.key, s.value, false), current_setting('transaction_read_only')::boolean AS read_only
 FROM jsonb_each_text(jsonb_build_object(
     'default_transaction_isolation', 'read committed',
     'default_transaction_deferrable', 'off',

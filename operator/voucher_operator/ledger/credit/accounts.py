@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+import psycopg
+
 from voucher_operator.ledger.errors import schema_missing
 from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.statements import statement
@@ -22,10 +24,31 @@ _UNDO_REPORTED: Final = statement("undo_reported")
 
 async def info(conn: Connection) -> LedgerInfo:
     """Read the ledger's identity. Raises psycopg's errors and LedgerUnavailableError."""
+    found, _ = await _info(conn)
+    return found
+
+
+async def check(conn: Connection) -> LedgerInfo:
+    """Read the same from a session that may write.
+
+    It asks, and writes nothing: the answer is that of any write, on a standby and under a read-only default, needs no
+    right and no table, and leaves no dead row behind, however many replicas are probed. A server that takes no write
+    for another reason (a full disk) says so at the write.
+
+    Raises psycopg's errors (ReadOnlySqlTransaction: the session may not write) and LedgerUnavailableError.
+    """
+    found, read_only = await _info(conn)
+    if read_only:
+        raise psycopg.errors.ReadOnlySqlTransaction("the session is read-only")
+    return found
+
+
+async def _info(conn: Connection) -> tuple[LedgerInfo, bool]:
     row = await (await conn.execute(_INFO)).fetchone()
     if row is None:
         raise schema_missing()
-    return LedgerInfo(*row)
+    *found, read_only = row
+    return LedgerInfo(*found), read_only
 
 
 async def balance(conn: Connection, user_id: str) -> int:
