@@ -1,6 +1,7 @@
-"""A cancelled call of the election ends, also when its answer comes in the same moment."""
+"""A cancelled call of the election ends at once; a leader whose Lease has passed may not write."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,8 +10,9 @@ from kubernetes.aio.client import ApiClient
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
-from voucher_operator.kube.leader_election import TimedLeaseLock
+from voucher_operator.kube.leader_election import Leadership, TimedLeaseLock
 from voucher_operator.process.run import _end
+from voucher_operator.resources.errors import LeaseExpiredError
 
 if TYPE_CHECKING:
     from voucher_operator.settings import Settings
@@ -52,3 +54,35 @@ async def test_task_that_ignores_a_cancellation_is_cancelled_again() -> None:
     await asyncio.sleep(0)
     await _end(task, patience=0.01)
     assert task.cancelled()
+
+
+async def test_write_is_refused_once_the_lease_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted from when the renewal was sent; a renewal that failed does not count."""
+    received, answers = 0.0, True
+
+    async def answer(*_: Any) -> bool:
+        nonlocal received
+        received = time.monotonic()
+        return answers
+
+    async def work() -> None: ...
+
+    monkeypatch.setattr(LeaseLock, "update", answer)
+    settings = cast("Settings", SimpleNamespace(**vars(SETTINGS), lease_duration=60))
+    leadership = Leadership(settings, ApiClient(), work)
+    lock = leadership._lock
+    with pytest.raises(LeaseExpiredError):
+        leadership.check()  # it never had the Lease
+    assert await lock.update("l", "n", RECORD)
+    assert lock.held_since <= received
+    leadership.check()
+    lock.held_since -= 60
+    with pytest.raises(LeaseExpiredError):
+        leadership.check()
+    answers = False
+    assert not await lock.update("l", "n", RECORD)
+    with pytest.raises(LeaseExpiredError):
+        leadership.check()
+    answers = True
+    assert await lock.update("l", "n", RECORD)
+    leadership.check()

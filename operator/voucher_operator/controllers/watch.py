@@ -16,7 +16,7 @@ import kopf
 from voucher_operator.controllers.feed import Feed
 from voucher_operator.controllers.kinds import GROUP, REDEMPTION, UNFINISHED, VERSION, VOUCHER
 from voucher_operator.controllers.voucher.controller import FINALIZER, VoucherController
-from voucher_operator.resources.errors import TransientError
+from voucher_operator.resources.errors import LeaseExpiredError, TransientError
 
 _REVOKE_RETRY = 3.0
 
@@ -71,6 +71,8 @@ def build(feed: Feed, controller: VoucherController, release_after: float) -> ko
             if runtime.total_seconds() >= release_after:
                 controller.release_finalizer(dict(body), error)
                 return
+            raise kopf.TemporaryError(error.message, delay=_REVOKE_RETRY) from None
+        except LeaseExpiredError as error:
             raise kopf.TemporaryError(error.message, delay=_REVOKE_RETRY) from None
 
     @kopf.on.login(registry=registry)

@@ -8,7 +8,7 @@ by kopf; `leader_election` has the Lease.
 
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -43,8 +43,14 @@ class KubeApi:
 
     client: client.ApiClient
 
-    def __init__(self, *, timeout: float = 10.0, connections: int = 32) -> None:
-        """`timeout` is the limit of one call in seconds; `connections` is the maximum number of connections."""
+    def __init__(
+        self, *, timeout: float = 10.0, connections: int = 32, fence: Callable[[], None] = lambda: None
+    ) -> None:
+        """`timeout` is the limit of one call in seconds; `connections` is the maximum number of connections.
+
+        `fence` is called before each call that writes, and raises when this process may not write any more.
+        """
+        self._fence = fence
         self._timeout = timeout
         self._connections = connections
         self._down = False
@@ -160,6 +166,8 @@ class KubeApi:
         parse: bool = True,
     ) -> Body:
         """Make one call; raises ApiUnavailableError and the ResponseErrors of `errors`."""
+        if method != "GET":
+            self._fence()
         headers = {"Accept": _JSON, "Content-Type": _MERGE_PATCH if method == "PATCH" else _JSON}
         try:
             call = await self.client.param_serialize(

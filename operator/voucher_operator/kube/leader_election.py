@@ -3,11 +3,14 @@
 The `kubernetes` client does the election. Two things are added: a failed call of any kind counts as "not renewed"
 instead of ending the election, and a leader that stops releases the Lease, so that a standby takes over at once.
 The Lease only avoids duplicate work: with two leaders at once the result is still correct, because the ledger
-decides. See also: `process.run` supplies the work of the leader.
+decides. A process that was stopped for longer than its Lease learns of it late: its leader's work calls
+`Leadership.check` before each write. See also: `process.run` supplies the work of the leader.
 """
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,6 +23,7 @@ from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRec
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from voucher_operator import telemetry
+from voucher_operator.resources.errors import LeaseExpiredError
 from voucher_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -36,6 +40,8 @@ class TimedLeaseLock(LeaseLock):
     def __init__(self, settings: Settings, client: ApiClient) -> None:
         super().__init__(settings.lease_name, settings.pod_namespace, settings.pod_name, client)
         self._timeout = settings.renew_deadline / 2
+        self.held_since = -math.inf
+        """When the last call that took or renewed the Lease was sent, by the monotonic clock, in seconds."""
 
     async def get(self, name: str, namespace: str) -> Any:
         """Read the Lease; a network failure is returned like a failure of the API."""
@@ -75,11 +81,15 @@ class TimedLeaseLock(LeaseLock):
             log.info("Lease not released, it will expire", extra={"key": self.name, "reason": type(error).__name__})
 
     async def _try(self, call: Awaitable[bool]) -> bool:
+        sent = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
-                return await call
+                done = await call
         except _FAILURES:
             return False
+        if done:
+            self.held_since = sent
+        return done
 
 
 class Leadership:
@@ -97,6 +107,15 @@ class Leadership:
     def leads(self) -> bool:
         """Whether this replica is the leader now."""
         return self._leading is not None
+
+    def check(self) -> None:
+        """Raise LeaseExpiredError when the Lease has passed by this process's monotonic clock.
+
+        That clock goes on while the process is stopped. No standby takes the Lease earlier: it counts from when it saw
+        the renewal, which is later than when that was sent.
+        """
+        if time.monotonic() >= self._lock.held_since + self._settings.lease_duration:
+            raise LeaseExpiredError
 
     async def run(self) -> None:
         """Take part in the election until cancelled; then stop the work first, and release the Lease afterwards."""

@@ -4,8 +4,9 @@ See also: `batch` gathers redemptions, `vouchers` and `accounts` do the rest, `p
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from voucher_operator import telemetry
 from voucher_operator.ledger.admin import stale_sessions as stuck
@@ -13,7 +14,7 @@ from voucher_operator.ledger.batch import Batcher, Request
 from voucher_operator.ledger.credit import accounts
 from voucher_operator.ledger.outbox import events as outbox
 from voucher_operator.ledger.payment import payments
-from voucher_operator.ledger.pool import CHECK_SECONDS, Pool
+from voucher_operator.ledger.pool import CHECK_SECONDS, Connection, Pool
 from voucher_operator.ledger.purchase import purchases
 from voucher_operator.ledger.purchase.batch import MAX_PURCHASES, purchase_batch
 from voucher_operator.ledger.purchase.types import (
@@ -41,6 +42,8 @@ from voucher_operator.resources.errors import OperatorError
 from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
+T = TypeVar("T")
+
 
 class Ledger:
     """The Sovereign's billing ledger in PostgreSQL. Safe for concurrent use within one event loop.
@@ -50,10 +53,21 @@ class Ledger:
     our payments carry: one with another name is kept without effect; "" takes all for ours. Every method raises
     LedgerUnavailableError for what may pass, and RequestRejectedError for a value that PostgreSQL cannot store. Amounts
     are minor units of the ledger's currency.
+
+    `fence` is called before each write of the leader's work, at each try of it, on a connection that is ready; it
+    raises when this process leads no more. What Stripe says may be received by any replica, without it.
     """
 
-    def __init__(self, conninfo: Callable[[], str], *, pool_size: int = 4, sovereign: str = "") -> None:
+    def __init__(
+        self,
+        conninfo: Callable[[], str],
+        *,
+        pool_size: int = 4,
+        sovereign: str = "",
+        fence: Callable[[], None] = lambda: None,
+    ) -> None:
         self._sovereign = sovereign
+        self._fence = fence
         self._pool = Pool(conninfo, pool_size)
         self._batcher = Batcher(self._redeem, self._held, isolated_connections=pool_size - 2)
         self._purchaser = Batcher(
@@ -98,11 +112,11 @@ class Ledger:
         Raises CurrencyMismatchError, CodeChangedError (the uid owns another code), CodeConflictError (another Voucher
         owns the code) and CodeReservedError (a deleted one of another namespace did); their messages hold no code.
         """
-        return await self._pool.run(lambda conn: vouchers.put(conn, terms))
+        return await self._write(lambda conn: vouchers.put(conn, terms))
 
     async def revoke(self, owner: VoucherOwner) -> bool:
         """Revoke the code that `owner` owns, by uid. True if a live row was revoked. Idempotent."""
-        return await self._pool.run(lambda conn: vouchers.revoke(conn, owner))
+        return await self._write(lambda conn: vouchers.revoke(conn, owner))
 
     async def counters(self, uids: Sequence[str] | None = None) -> list[VoucherCounters]:
         """Count the live vouchers of these owners; None counts all that have an owner. Unknown uids are left out."""
@@ -119,11 +133,11 @@ class Ledger:
 
         Each is given at once, and again when nobody has looked at it for so long.
         """
-        return await self._pool.run(lambda conn: accounts.undone_elsewhere(conn, namespaces, older_than_seconds, limit))
+        return await self._write(lambda conn: accounts.undone_elsewhere(conn, namespaces, older_than_seconds, limit))
 
     async def note_undo_reported(self, keys: Sequence[Key]) -> None:
         """Note that the Redemptions of these keys say that they are undone, or are gone. Idempotent."""
-        await self._pool.run(lambda conn: accounts.note_undo_reported(conn, keys))
+        await self._write(lambda conn: accounts.note_undo_reported(conn, keys))
 
     async def balance(self, user_id: str) -> int:
         """Sum a customer's entries, in minor units; 0 for an unknown user."""
@@ -157,7 +171,7 @@ class Ledger:
 
         Each is given at once when it has ended, and again when nobody has looked at it for so long.
         """
-        return await self._pool.run(lambda conn: purchases.undelivered(conn, namespaces, older_than_seconds, limit))
+        return await self._write(lambda conn: purchases.undelivered(conn, namespaces, older_than_seconds, limit))
 
     async def newer_purchases(self, limit: int) -> list[Key]:
         """List the keys of up to `limit` purchases that no pass takes: only a newer version understands them."""
@@ -165,18 +179,18 @@ class Ledger:
 
     async def note_delivered(self, ends: Mapping[Key, datetime]) -> None:
         """Note that everybody has been told how these purchases ended: key and `settled_at` of that end. Idempotent."""
-        await self._pool.run(lambda conn: purchases.note_delivered(conn, ends))
+        await self._write(lambda conn: purchases.note_delivered(conn, ends))
 
     async def note_customer(self, key: Key, stripe_customer_id: str) -> None:
         """Remember the customer that the payment processor made for a purchase. Idempotent."""
-        await self._pool.run(lambda conn: purchases.note_customer(conn, key, stripe_customer_id))
+        await self._write(lambda conn: purchases.note_customer(conn, key, stripe_customer_id))
 
     async def note_session(self, key: Key, session_id: str, url: str, expires_at: datetime) -> Purchase:
         """Remember the checkout of a PENDING purchase and return it, AWAITING_PAYMENT; any other as it is. Idempotent.
 
         Raises RequestRejectedError for a key that bought nothing.
         """
-        return await self._pool.run(lambda conn: purchases.note_session(conn, key, session_id, url, expires_at))
+        return await self._write(lambda conn: purchases.note_session(conn, key, session_id, url, expires_at))
 
     async def compensate(self, key: Key, reason: Reason) -> Purchase | None:
         """Take a PENDING purchase back and return it, ROLLED_BACK; any other as it is; None when there is none.
@@ -184,7 +198,7 @@ class Ledger:
         The hold is released, the redemption undone and the order failed. Credit that was spent elsewhere meanwhile
         cannot be taken back: that redemption stays. Idempotent.
         """
-        return await self._pool.run(lambda conn: purchases.compensate(conn, key, reason))
+        return await self._write(lambda conn: purchases.compensate(conn, key, reason))
 
     async def receive(self, event: PaymentEvent) -> Received:
         """Keep what the payment processor says and do what follows, in one transaction; say what became of it.
@@ -204,11 +218,11 @@ class Ledger:
         And, up to `limit` too, ended ones that are due for a look: what was paid may have been refunded since, seldom
         asked; the subscription of what was cancelled or refunded is to be ended, until `note_ended` says so.
         """
-        return await self._pool.run(lambda conn: payments.stale(conn, older_than_seconds, limit))
+        return await self._write(lambda conn: payments.stale(conn, older_than_seconds, limit))
 
     async def note_ended(self, key: Key) -> None:
         """Note that nothing of a cancelled or refunded purchase goes on at the payment processor. Idempotent."""
-        await self._pool.run(lambda conn: payments.ended(conn, key))
+        await self._write(lambda conn: payments.ended(conn, key))
 
     async def outbox_pending(self, limit: int, without: Sequence[str] = ()) -> list[OutboxEvent]:
         """List the first `limit` events that wait to be published, in order, but none of the tenants `without`."""
@@ -216,7 +230,7 @@ class Ledger:
 
     async def outbox_published(self, ids: Sequence[str]) -> None:
         """Note that the events with these ids have been published. Idempotent."""
-        await self._pool.run(lambda conn: outbox.published(conn, ids))
+        await self._write(lambda conn: outbox.published(conn, ids))
 
     async def outbox_backlog(self) -> OutboxBacklog:
         """Count the events that wait to be published, up to 100,000."""
@@ -227,6 +241,7 @@ class Ledger:
 
         Until nothing old is left, or for so many seconds: the next call goes on. Finding nothing costs two look-ups.
         """
+        self._fence()
         await outbox.purge(self._pool, seconds)
 
     async def end_stale_sessions(self) -> None:
@@ -234,15 +249,23 @@ class Ledger:
 
         Raises LedgerUnavailableError.
         """
+        self._fence()
         await self._pool.run_unnoted(stuck.end_stale_sessions)
+
+    async def _write(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        async def fenced(conn: Connection) -> T:
+            self._fence()
+            return await work(conn)
+
+        return await self._pool.run(fenced)
 
     async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         telemetry.BATCH_SIZE.observe(len(requests))
         with telemetry.BATCH_SECONDS.time():
-            return await self._pool.run(lambda conn: redeem.redeem_batch(conn, requests))
+            return await self._write(lambda conn: redeem.redeem_batch(conn, requests))
 
     async def _purchase(self, requests: Sequence[PurchaseRequest]) -> list[PurchaseResult | OperatorError]:
-        return await self._pool.run(lambda conn: purchase_batch(conn, requests))
+        return await self._write(lambda conn: purchase_batch(conn, requests))
 
     async def _held(self, requests: Sequence[Request]) -> tuple[set[str], set[str]]:
         return await self._pool.run(lambda conn: redeem.held(conn, requests))

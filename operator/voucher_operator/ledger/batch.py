@@ -16,7 +16,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from voucher_operator.ledger.errors import LedgerBusyError, closed
 from voucher_operator.resources.codes import normal_code
-from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError
+from voucher_operator.resources.errors import LeaseExpiredError, LedgerUnavailableError, OperatorError
 
 MAX_BATCH: Final = 500
 
@@ -56,7 +56,9 @@ class _Job(Generic[Q, A]):
     def fail(self, error: BaseException) -> None:
         # One instance a caller: a shared one would gather everybody's traceback.
         if not self.answer.done():
-            self.answer.set_exception(type(error)(*error.args) if isinstance(error, OperatorError) else error)
+            self.answer.set_exception(
+                type(error)(*error.args) if isinstance(error, OperatorError | LeaseExpiredError) else error
+            )
 
 
 @dataclass(slots=True)
@@ -164,7 +166,7 @@ class Batcher(Generic[Q, A]):
         except LedgerBusyError as error:
             await busy(jobs, error)
             return False
-        except LedgerUnavailableError as error:
+        except (LedgerUnavailableError, LeaseExpiredError) as error:
             for job in jobs:
                 job.fail(error)
         except asyncio.CancelledError:

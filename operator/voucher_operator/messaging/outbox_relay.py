@@ -22,7 +22,7 @@ from voucher_operator.messaging.nats_connection import (
     NatsNotConfiguredError,
     connected,
 )
-from voucher_operator.resources.errors import OperatorError
+from voucher_operator.resources.errors import LeaseExpiredError, OperatorError
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Relay:
                 self._log_change(
                     str(error), logging.INFO if isinstance(error, NatsNotConfiguredError) else logging.WARNING
                 )
-            except OperatorError as error:
+            except (OperatorError, LeaseExpiredError) as error:
                 self._log_change(error.message, logging.INFO)  # `ledger.pool` logs it as a warning
             except Exception:
                 # A bug here must not stop the controllers.

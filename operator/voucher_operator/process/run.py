@@ -63,13 +63,15 @@ class Operator:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.ledger = Ledger(settings.conninfo, pool_size=settings.pool_size, sovereign=settings.sovereign)
+        self.ledger = Ledger(
+            settings.conninfo, pool_size=settings.pool_size, sovereign=settings.sovereign, fence=self._fence
+        )
         self.catalog = Catalog(source(settings))
         self.checkout = Checkout(self.ledger, settings)
         self.relay = Relay(
             self.ledger, settings.nats_servers, stream=settings.nats_stream, prefix=settings.nats_subject_prefix
         )
-        self.kube = KubeApi()
+        self.kube = KubeApi(fence=self._fence)
         self.crd_check = CRDCheck(self.kube, EXPECTED_CRDS)
         self.recorder = EventRecorder(self.kube, _CONTROLLER, settings.pod_name)
         self.stopping = asyncio.Event()
@@ -210,6 +212,11 @@ class Operator:
             return await self.crd_check.fault()
         except ApiError:
             return unknown
+
+    def _fence(self) -> None:
+        """Raise LeaseExpiredError when another replica may lead. Whatever the leader writes asks it first."""
+        if self.leadership is not None:
+            self.leadership.check()
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -21,7 +21,8 @@
 
     ProcessError                  a line of the log, or of the command
     ├── ApiError                  a call of the API server failed; what it answered: `kube.errors`
-    │   └── ApiUnavailableError   the API server is away, retry
+    │   ├── ApiUnavailableError   the API server is away, retry
+    │   └── LeaseExpiredError     this replica leads no more: nothing is written
     └── AddressTakenError         whoever starts the process must act
 
 Refusals of a redemption are results, not exceptions: see `voucher_operator.ledger.types.RedeemResult`.
@@ -58,6 +59,15 @@ class ApiError(ProcessError):
 
 class ApiUnavailableError(ApiError):
     """The API server could not be reached or failed; retry."""
+
+
+class LeaseExpiredError(ApiError):
+    """The Lease has passed, and another replica may lead: a write of the leader's work is not done."""
+
+    def __init__(
+        self, message: str = "this replica's Lease has passed: nothing is written until it leads again"
+    ) -> None:
+        super().__init__(message)
 
 
 class AddressTakenError(ProcessError):
