@@ -41,6 +41,8 @@ class StripeObjects:
         self.subscriptions: dict[str, dict[str, Any]] = {}
         self.prices: dict[str, int] = {}
         """Amounts of prices that were made in the dashboard."""
+        self.clock_offset = 0.0
+        """Stripe's clock minus this machine's, in seconds."""
         self.shows_charges = True
         """Whether the key may read charges; a restricted one need not."""
         self.invalid_requests: list[str] = []
@@ -126,7 +128,8 @@ class StripeObjects:
         self._expect("allow_promotion_codes" not in params, "other promotion codes can be stacked")
         self._known(self.customers, params["customer"])
         expires = int(params["expires_at"])
-        if not time.time() + 1800 <= expires <= time.time() + _DAY:
+        now = time.time() + self.clock_offset
+        if not now + 1800 <= expires <= now + _DAY:
             raise Refusal(400, "invalid_request_error", "parameter_invalid")
         total = sum(self._price(item) for item in _list(params["line_items"]))
         off = sum(self._known(self.coupons, one["coupon"])["amount_off"] for one in _list(params.get("discounts", {})))

@@ -44,6 +44,11 @@ LEDGER_UP = Gauge(
     "1 when the ledger answered, and took writes, the last time it was asked.",
     registry=REGISTRY,
 )
+CLOCK_OFFSET = Gauge(
+    "voucher_operator_clock_offset_seconds",
+    "PostgreSQL's clock minus this machine's, in seconds, when the ledger answered last.",
+    registry=REGISTRY,
+)
 QUEUE_LENGTH = Gauge(
     "voucher_operator_queue_length", "Resources queued, under way or backing off.", ["resource"], registry=REGISTRY
 )

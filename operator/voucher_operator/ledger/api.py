@@ -5,7 +5,7 @@ See also: `batch` gathers redemptions, `vouchers` and `accounts` do the rest, `p
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from voucher_operator import telemetry
@@ -68,6 +68,8 @@ class Ledger:
     ) -> None:
         self._sovereign = sovereign
         self._fence = fence
+        self.clock_offset = timedelta()
+        """PostgreSQL's clock minus this machine's, at the last `check`."""
         self._pool = Pool(conninfo, pool_size)
         self._batcher = Batcher(self._redeem, self._held, isolated_connections=pool_size - 2)
         self._purchaser = Batcher(
@@ -92,7 +94,10 @@ class Ledger:
 
     async def check(self) -> LedgerInfo:
         """Read the same, and whether writes are taken, within CHECK_SECONDS and whoever uses the connections."""
-        return await self._pool.run(accounts.check, reserved=True, seconds=CHECK_SECONDS)
+        info = await self._pool.run(accounts.check, reserved=True, seconds=CHECK_SECONDS)
+        self.clock_offset = info.clock_offset
+        telemetry.CLOCK_OFFSET.set(info.clock_offset.total_seconds())
+        return info
 
     async def redeem(self, request: RedeemRequest) -> RedeemResult:
         """Redeem a code, or read what became of this key before. A refusal is a result, not an error.

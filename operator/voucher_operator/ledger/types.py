@@ -5,7 +5,7 @@ See also: `voucher_operator.ledger.api` takes and returns them, the controllers 
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from voucher_operator.resources.keys import Key
@@ -136,6 +136,8 @@ class LedgerInfo:
     currency: str
     minor_digits: int
     now: datetime
+    clock_offset: timedelta = timedelta()
+    """PostgreSQL's clock minus this machine's."""
 
 
 @dataclass(frozen=True, slots=True)

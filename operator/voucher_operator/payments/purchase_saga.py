@@ -160,8 +160,9 @@ class Checkout:
         customer_id = purchase.stripe_customer_id or await self._customer(purchase)
         async with failpoint(Step.STRIPE_COUPON):
             coupon_id = await self._stripe.coupon(purchase, currency)
+        offset = (await self._ledger.info()).clock_offset
         async with failpoint(Step.STRIPE_SESSION):
-            session = await self._stripe.session(purchase, customer_id, coupon_id, currency)
+            session = await self._stripe.session(purchase, customer_id, coupon_id, currency, offset)
         async with failpoint(Step.NOTE_SESSION):
             noted = await self._ledger.note_session(purchase.key, session.id, session.url, session.expires_at)
         if noted.session_id != session.id:

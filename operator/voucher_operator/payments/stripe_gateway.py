@@ -1,9 +1,9 @@
 """All calls of Stripe. Each request is idempotent: a repeated one creates nothing new.
 
 The idempotency keys are derived from the purchase and the step, and the content only depends on the purchase and the
-settings: Stripe refuses a key that is used with another content. Stripe stores a key for a day; a purchase is rolled
-back long before. See also: `stripe_requests` builds the requests; `stripe_errors` translates the errors;
-`purchase_saga` has the order of the steps.
+settings (and, in steps, on how far two clocks differ): Stripe refuses a key that is used with another content. Stripe
+stores a key for a day; a purchase is rolled back long before. See also: `stripe_requests` builds the requests;
+`stripe_errors` translates the errors; `purchase_saga` has the order of the steps.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import stripe
@@ -87,13 +87,20 @@ class StripeGateway:
         return params["id"]
 
     async def session(
-        self, purchase: Purchase, customer_id: str, coupon_id: str | None, rules: CurrencyRules
+        self,
+        purchase: Purchase,
+        customer_id: str,
+        coupon_id: str | None,
+        rules: CurrencyRules,
+        clock_offset: timedelta = timedelta(),
     ) -> StripeSession:
         """Create the checkout session of a purchase; `coupon_id` as `coupon` returned it.
 
+        `clock_offset` is PostgreSQL's clock minus this machine's.
+
         Raises PaymentRejectedError also for a session that would charge another amount than is due.
         """
-        params = stripe_requests.session(purchase, customer_id, coupon_id, self._settings, rules)
+        params = stripe_requests.session(purchase, customer_id, coupon_id, self._settings, rules, clock_offset)
         try:
             async with self._call() as client:
                 options = stripe_requests.once(purchase, "session")

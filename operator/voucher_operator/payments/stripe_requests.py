@@ -8,8 +8,10 @@ months. `allow_promotion_codes` is never set: no other promotion can be combined
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from voucher_operator.ledger.clock import TOLERATED
 from voucher_operator.ledger.purchase.types import Line, Purchase
 from voucher_operator.payments.currency import CurrencyRules
 from voucher_operator.settings import Settings
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 SESSION_SECONDS: Final = 23 * 3600
 """Lifetime of a checkout, from the order. Stripe accepts 30 minutes to 24 hours from the request; the latest request
 is sent at the purchase's deadline, and Stripe's clock may differ from ours."""
+_OFFSET_STEP: Final = timedelta(minutes=15)
+"""A difference of the clocks counts in steps, so that a repeated request has the same content."""
+_LARGEST_OFFSET: Final = timedelta(hours=6)
+"""If PostgreSQL's clock is behind by more, it is not believed: a checkout would end too early."""
 _COUPON_NAME: Final = "Voucher credit"
 _FAILED: Final = ("requires_payment_method", "canceled")
 """States of a payment intent that has failed, and is not retried by Stripe."""
@@ -55,9 +61,14 @@ def coupon(purchase: Purchase, sovereign: str, rules: CurrencyRules) -> "CouponC
 
 
 def session(
-    purchase: Purchase, customer_id: str, coupon_id: str | None, settings: Settings, rules: CurrencyRules
+    purchase: Purchase,
+    customer_id: str,
+    coupon_id: str | None,
+    settings: Settings,
+    rules: CurrencyRules,
+    clock_offset: timedelta = timedelta(),
 ) -> "SessionCreateParams":
-    """Build the checkout session: the lines, and the coupon."""
+    """Build the checkout session: the lines, and the coupon. `clock_offset` as in `expires_at`."""
     labels = metadata(purchase, settings.sovereign)
     params: SessionCreateParams = {
         "mode": "subscription",
@@ -65,7 +76,7 @@ def session(
         "client_reference_id": purchase.order_id,
         "line_items": [_line_item(line, rules) for line in purchase.lines if line.price_minor > 0],
         "success_url": settings.checkout_success_url,
-        "expires_at": int(purchase.placed_at.timestamp()) + SESSION_SECONDS,
+        "expires_at": expires_at(purchase.placed_at, clock_offset),
         "metadata": labels,
         "subscription_data": {"metadata": labels},
     }
@@ -74,6 +85,20 @@ def session(
     if settings.checkout_cancel_url:
         params["cancel_url"] = settings.checkout_cancel_url
     return params
+
+
+def expires_at(placed_at: datetime, clock_offset: timedelta) -> int:
+    """Return when the checkout of an order ends, in seconds of Unix time.
+
+    `placed_at` is PostgreSQL's time, `clock_offset` PostgreSQL's clock minus this machine's. Where the two differ, one
+    of them is wrong, and Stripe refuses an end that is over 24 hours from the request: the earlier one of the two
+    times of the order is taken, with which the end is right or early by the difference. Where PostgreSQL's is earlier
+    by hours, this machine's is taken.
+    """
+    offset = _OFFSET_STEP * round(clock_offset / _OFFSET_STEP) if abs(clock_offset) > TOLERATED else timedelta()
+    by_machine = placed_at - offset
+    began = by_machine if -offset > _LARGEST_OFFSET else min(placed_at, by_machine)
+    return int(began.timestamp()) + SESSION_SECONDS
 
 
 def metadata(purchase: Purchase, sovereign: str) -> dict[str, str]:

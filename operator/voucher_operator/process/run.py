@@ -31,6 +31,7 @@ from voucher_operator.kube.leader_election import Leadership
 from voucher_operator.kube.periodic import every
 from voucher_operator.kube.work_queue import WorkQueue  # noqa: TC001
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.clock import difference
 from voucher_operator.ledger.errors import is_outage
 from voucher_operator.messaging.outbox_relay import Relay
 from voucher_operator.payments.catalog import Catalog
@@ -252,6 +253,8 @@ class Operator:
         """Facts for people."""
         leads = self.leadership is not None and self.leadership.leads
         found: dict[str, object] = {"leader": leads, "queues": {queue.name: len(queue) for queue in self.queues}}
+        if (clock := difference(self.ledger.clock_offset)) is not None:
+            found["clock"] = clock
         return found | ({"outbox": outbox} if (outbox := self.relay.details()) else {})
 
     def refresh(self) -> None:

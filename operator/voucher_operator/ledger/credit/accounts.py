@@ -4,7 +4,7 @@ See also: `redeem` puts the credit there; `purchases` undoes a redemption when i
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import psycopg
@@ -44,11 +44,14 @@ async def check(conn: Connection) -> LedgerInfo:
 
 
 async def _info(conn: Connection) -> tuple[LedgerInfo, bool]:
+    asked = datetime.now(UTC)
     row = await (await conn.execute(_INFO)).fetchone()
+    answered = datetime.now(UTC)
     if row is None:
         raise schema_missing()
-    *found, read_only = row
-    return LedgerInfo(*found), read_only
+    currency, minor_digits, now, read_only = row
+    offset = now - (asked + (answered - asked) / 2)
+    return LedgerInfo(currency, minor_digits, now, offset), read_only
 
 
 async def balance(conn: Connection, user_id: str) -> int:
