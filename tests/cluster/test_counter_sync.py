@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
-from tests.cluster.controller_harness import ControllerHarness
+from tests.cluster.controller_harness import ControllerHarness, reason
+from tests.cluster.test_status_events import issue, voucher
 from tests.ledger.test_pool_full import full_pool
 from voucher_operator import telemetry
 from voucher_operator.ledger.errors import LedgerBusyError, PoolFullError
+from voucher_operator.ledger.types import VoucherTerms
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 
@@ -32,3 +34,21 @@ async def test_busy_connections_or_rows_do_not_make_the_ledger_unavailable(
     with pytest.raises(type(error)):
         await sync.sync_all()
     assert sync.health.available
+
+
+@pytest.mark.parametrize("error", [PoolFullError("full"), LedgerBusyError("a row is held")])
+async def test_issued_voucher_keeps_its_status_while_the_ledger_is_busy(
+    harness: ControllerHarness, error: LedgerUnavailableError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: VoucherTerms) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    voucher(harness, "muscat", "MUSCAT-1")
+    before = await issue(harness, "muscat")
+    assert reason(before) == ("True", "Issued")
+    monkeypatch.setattr(harness.ledger, "put", fail)
+    with pytest.raises(type(error)):
+        await issue(harness, "muscat")
+    (body,) = [one for path, one in harness.server.objects.items() if path.endswith("/vouchers/muscat")]
+    assert body["status"] == before

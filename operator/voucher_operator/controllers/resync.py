@@ -21,7 +21,7 @@ from voucher_operator.kube.errors import ConflictError, ForbiddenError, NotFound
 from voucher_operator.kube.kinds import ResourceKind
 from voucher_operator.kube.periodic import every
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.errors import LedgerBusyError
+from voucher_operator.ledger.errors import LedgerBusyError, PoolFullError
 from voucher_operator.ledger.types import VoucherOwner
 from voucher_operator.resources.errors import ApiError, LedgerUnavailableError
 from voucher_operator.settings import Settings
@@ -76,8 +76,8 @@ class Resync:
     async def _revoke_orphan(self, owner: VoucherOwner) -> None:
         try:
             await self.vouchers.revoke_orphan(owner)
-        except LedgerBusyError as error:
-            # Another session has locked this row: the other orphans are revoked all the same.
+        except (LedgerBusyError, PoolFullError) as error:
+            # Another session has locked this row, or no connection was free: the others are revoked all the same.
             extra = {"resource": "Voucher", "key": f"{owner.namespace}/{owner.name}", "reason": str(error)}
             log.info("will be retried", extra=extra)
 

@@ -18,7 +18,7 @@ from voucher_operator.kube.cache import Cache, key_of
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.status_writer import StatusWriter, is_news
 from voucher_operator.kube.work_queue import Result
-from voucher_operator.ledger.errors import LedgerBusyError
+from voucher_operator.ledger.errors import LedgerBusyError, PoolFullError
 from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.ledger.types import PutResult, VoucherCounters, VoucherOwner, VoucherTerms
 from voucher_operator.resources import conditions
@@ -79,8 +79,8 @@ class VoucherController:
                 if self._issuing.is_revoked(voucher.metadata.uid):
                     return Result.DONE
                 counters = self._known(voucher) or await self._issue(body, voucher)
-        except LedgerBusyError as error:
-            # Another session has locked the row: the status of an issued Voucher stays correct.
+        except (LedgerBusyError, PoolFullError) as error:
+            # The row is locked, or no connection was free: the status of an issued Voucher stays correct.
             if _is_settled(voucher):
                 raise
             return await self._fail(key, body, voucher, error)
