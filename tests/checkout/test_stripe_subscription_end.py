@@ -42,12 +42,12 @@ async def test_refunded_order_cancels_its_subscription(
     assert other.session_id is not None
     await tell(checkout, stripe.pay(other.session_id))
     await refunded(checkout, stripe, awaiting)
-    (found,) = await ledger.stale_sessions(300, 10)
+    (found,) = await ledger.purchases_to_check(300, 10)
     assert (found.key, found.state) == (awaiting.key, PurchaseState.REFUNDED)
     assert statuses(stripe) == ["active", "active"]
     await checkout.look_up(found)
     assert statuses(stripe) == ["active", "canceled"]
-    assert await ledger.stale_sessions(-1, 10) == []
+    assert await ledger.purchases_to_check(-1, 10) == []
     assert await reload_purchase(ledger, awaiting) == found
 
 
@@ -58,7 +58,7 @@ async def test_refund_before_its_payment_event_cancels_the_subscription(
     assert awaiting.session_id is not None
     stripe.pay(awaiting.session_id)
     await tell(checkout, stripe.refund(awaiting.session_id))
-    (found,) = await ledger.stale_sessions(300, 10)
+    (found,) = await ledger.purchases_to_check(300, 10)
     await checkout.look_up(found)
     assert statuses(stripe) == ["canceled"]
 
@@ -69,10 +69,10 @@ async def test_failed_payment_cancels_the_subscription(
     assert awaiting.session_id is not None
     stripe.pay(awaiting.session_id, later=True)
     await tell(checkout, stripe.payment_fails(awaiting.session_id))
-    (found,) = await ledger.stale_sessions(300, 10)
+    (found,) = await ledger.purchases_to_check(300, 10)
     await checkout.look_up(found)
     assert statuses(stripe) == ["canceled"]
-    assert await ledger.stale_sessions(-1, 10) == []
+    assert await ledger.purchases_to_check(-1, 10) == []
 
 
 async def test_expired_checkout_needs_no_cancellation(
@@ -80,7 +80,7 @@ async def test_expired_checkout_needs_no_cancellation(
 ) -> None:
     assert awaiting.session_id is not None
     await tell(checkout, stripe.expire(awaiting.session_id))
-    assert await ledger.stale_sessions(-1, 10) == []
+    assert await ledger.purchases_to_check(-1, 10) == []
 
 
 async def test_cancellation_is_retried_until_it_succeeds(
@@ -91,13 +91,13 @@ async def test_cancellation_is_retried_until_it_succeeds(
     (name,) = stripe.subscriptions
     stripe.fail(f"{SUBSCRIPTIONS}/{name}", Fault.CUT_AFTER)
     for error in (PaymentProcessorUnavailableError, PaymentRejectedError, PaymentProcessorUnavailableError):
-        (found,) = await ledger.stale_sessions(0, 10)
+        (found,) = await ledger.purchases_to_check(0, 10)
         with pytest.raises(error):
             await checkout.look_up(found)
-    assert await ledger.stale_sessions(300, 10) != []
-    assert await ledger.stale_sessions(300, 10) == []
+    assert await ledger.purchases_to_check(300, 10) != []
+    assert await ledger.purchases_to_check(300, 10) == []
     await checkout.look_up(found)
-    assert await ledger.stale_sessions(-1, 10) == []
+    assert await ledger.purchases_to_check(-1, 10) == []
     assert stripe.count(f"DELETE {SUBSCRIPTIONS}/{name}") == 1
 
 
@@ -109,5 +109,5 @@ async def test_late_payment_keeps_the_subscription(
     stripe.pay(awaiting.session_id, later=True)
     await tell(checkout, stripe.payment_fails(awaiting.session_id))
     assert await tell(checkout, stripe.payment_succeeds(awaiting.session_id)) is Received.APPLIED
-    await ledger.note_ended(awaiting.key)
+    await ledger.record_ended(awaiting.key)
     assert await rows(database18, "SELECT look_at - settled_at FROM vouchers.purchase") == [(timedelta(days=1),)]

@@ -137,7 +137,7 @@ async def _pay(world: World, purchase: Purchase) -> None:
         await world.door.compensate(purchase.key, Reason.PAYMENT_REJECTED)
         return
     session = f"cs_{purchase.order_id}"
-    await world.door.note_session(purchase.key, session, "https://pay", datetime.now(UTC) + timedelta(hours=1))
+    await world.door.record_session(purchase.key, session, "https://pay", datetime.now(UTC) + timedelta(hours=1))
     paid = _event(world, purchase, PaymentEffect.PAID)
     second = replace(
         paid, event_id=f"evt_{next(world.events)}", session_id=f"{session}_b", payment=Payment(f"pi_{session}_b")

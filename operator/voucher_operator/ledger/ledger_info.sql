@@ -1,1 +1,1 @@
-SELECT s.currency, s.minor_digits, clock_timestamp() FROM vouchers.sovereign AS s
+SELECT s.currency, s.minor_digits, clock_timestamp() AS now FROM vouchers.sovereign AS s

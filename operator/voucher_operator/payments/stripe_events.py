@@ -53,7 +53,7 @@ def looked_up(session: Mapping[str, Any], raw: bytes, currency: str) -> PaymentE
     elif status == "expired":
         effect = PaymentEffect.EXPIRED
     event_id = f"lookup:{session_id}:{status}:{payment}"
-    return replace(session_event(session, effect, event_id, "lookup", raw, currency), sovereign=None, looked=True)
+    return replace(session_event(session, effect, event_id, "lookup", raw, currency), sovereign=None, lookup=True)
 
 
 def looked_closer(found: PaymentEvent, money: InvoiceMoney, seen_at: datetime, currency: str) -> PaymentEvent:
@@ -65,7 +65,7 @@ def looked_closer(found: PaymentEvent, money: InvoiceMoney, seen_at: datetime, c
         became = PaymentEffect.FAILED
     else:
         return found
-    event_id = f"lookup:{found.session_id}:{became}" if found.looked else found.event_id
+    event_id = f"lookup:{found.session_id}:{became}" if found.lookup else found.event_id
     return replace(found, event_id=event_id, effect=became, amount_minor=None)
 
 

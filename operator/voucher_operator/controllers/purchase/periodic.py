@@ -81,10 +81,10 @@ class PurchaseTasks:
         """Bring each end of a purchase to its Redemption and its Organization, and have the ledger know that."""
         if not self.health.available:
             return
-        await self._note_delivered()
+        await self._record_delivered()
         pause, namespaces = self.settings.backoff_max, self.settings.namespaces
         await self._each(self._deliver, await self.ledger.undelivered_purchases(namespaces, pause, _ENDED), _TIME)
-        await self._note_delivered()
+        await self._record_delivered()
 
     async def sweep(self) -> None:
         """Go on with every purchase whose customer has no checkout yet, or take it back."""
@@ -95,7 +95,7 @@ class PurchaseTasks:
         """Ask the payment processor for checkouts of which no webhook has told for long."""
         if not self.health.available or self.checkout.fault is not None:
             return
-        stale = await self.ledger.stale_sessions(self.settings.session_lookup_interval, _STALE)
+        stale = await self.ledger.purchases_to_check(self.settings.session_lookup_interval, _STALE)
         await self._each(self._look_up, stale, None)
 
     async def count_newer(self) -> None:
@@ -135,10 +135,10 @@ class PurchaseTasks:
     async def _look_up(self, purchase: Purchase) -> None:
         await self.checkout.look_up(purchase)
 
-    async def _note_delivered(self) -> None:
+    async def _record_delivered(self) -> None:
         """Have the ledger remember it before it is forgotten here."""
         if ends := dict(self.purchases.delivered):
-            await self.ledger.note_delivered(ends)
+            await self.ledger.record_delivered(ends)
             for key, end in ends.items():
                 if self.purchases.delivered.get(key) == end:
                     del self.purchases.delivered[key]
