@@ -41,12 +41,12 @@ UPDATE promo_codes SET granted_minor = 0, last_redeemed_at = NULL;
 """
 
 
-def plan(database: Database, patience: float = 60.0) -> Plan:
-    return Plan(database.owner_url, "OMR", 3, RUNTIME, patience)
+def plan(database: Database, retry_seconds: float = 60.0) -> Plan:
+    return Plan(database.owner_url, "OMR", 3, RUNTIME, retry_seconds)
 
 
-async def up(database: Database, patience: float = 60.0) -> list[str]:
-    return await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, patience=patience)
+async def up(database: Database, retry_seconds: float = 60.0) -> list[str]:
+    return await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, retry_seconds=retry_seconds)
 
 
 @contextmanager
@@ -90,12 +90,12 @@ async def wrong(database: Database) -> list[str]:
     return [
         f"{v.invariant} {v.subject} {v.detail}"
         for v in found
-        if v.invariant != "spelling" and "'GONE'" not in v.subject and "not summed up yet" not in v.detail
+        if v.invariant != "spelling" and "'GONE'" not in v.subject and "not added up yet" not in v.detail
     ]
 
 
 async def complete(database: Database) -> bool:
-    return not any("not summed up yet" in violation.detail for violation in await verify(database.runtime_url))
+    return not any("not added up yet" in violation.detail for violation in await verify(database.runtime_url))
 
 
 def waiting(database: Database, application: str) -> bool:
@@ -251,7 +251,7 @@ async def test_backfill_killed_while_waiting_for_a_row_continues(empty_database:
             "SELECT code FROM vouchers.backfill_total WHERE code = 'lower'",
         )
         with pytest.raises(MigrationError, match=rf"pid {holder.info.backend_pid} .* on .*promo_codes"):
-            await up(empty_database, patience=0.1)
+            await up(empty_database, retry_seconds=0.1)
         holder.execute("ROLLBACK")
     assert await up(empty_database) == []
     assert await complete(empty_database)
@@ -418,7 +418,7 @@ async def test_own_statement_limit_is_reported_without_lock_holder(
     await old_ledger(empty_database, customers=1)
     with owner(empty_database) as connection:
         connection.execute(SLOW.format(most=0).encode())
-    with pytest.raises(MigrationError, match=r"^summing up 100 of the ledger's entries took longer than the 5 s"):
+    with pytest.raises(MigrationError, match=r"^adding up 100 of the ledger's entries took longer than the 5 s"):
         await up(empty_database)
 
 
