@@ -1,4 +1,4 @@
-"""What was granted before the migration is summed up beside everybody's work: exactly, in steps, after any kill."""
+"""Credit from before the migration is added up while others write: exactly, in portions, after any kill."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ from voucher_operator.ledger.schema.backfill import backfill
 from voucher_operator.ledger.schema.session import Plan
 backfill(Plan(sys.argv[1], "OMR", 3, "nobody", 60.0), portion=1, codes=1)
 """
-# What a ledger looks like right after the last file was applied: nothing that was there before is summed up.
+# What a ledger looks like right after the last file was applied: no older entry is added up.
 AFRESH = """
 UPDATE vouchers.backfill_progress SET upto = '00000000-0000-0000-0000-000000000000', finished = false;
 UPDATE promo_codes SET granted_minor = 0, last_redeemed_at = NULL;
@@ -57,7 +57,7 @@ def owner(database: Database) -> Iterator[psycopg.Connection[Any]]:
 
 
 async def old_ledger(database: Database, customers: int) -> list[UUID]:
-    """A ledger of the Go service, migrated, but nothing summed up. Each customer has redeemed all CODES."""
+    """A ledger of the Go service, migrated, but nothing is added up. Each customer has redeemed all CODES."""
     async with GoService.connect(database.owner_url) as go:
         await go.start()
         for code in CODES:
