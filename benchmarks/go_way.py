@@ -1,4 +1,4 @@
-"""The Go service's way to redeem, by a client that costs nothing: pgbench with the five statements.
+"""The Go service's way to redeem, by a client with little cost: pgbench with the five statements.
 
 See also: `tests.ledger.go_service` has the same statements for tests; `ledger` compares.
 """
@@ -81,7 +81,7 @@ class GoWay:
 
 
 def fill(conn: psycopg.Connection, customers: int) -> None:
-    """Make customers `user-1` … with ids that tell their number."""
+    """Make customers `user-1` … with ids that contain their number."""
     conn.execute(
         "INSERT INTO customers (id, user_id, tenant_id, email) "
         f"SELECT {CUSTOMER.replace(':n:', 'n:')}, 'user-' || n, 'tenant', 'someone@example.com' "

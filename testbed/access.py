@@ -1,4 +1,4 @@
-"""Access to a cluster, whoever runs it: by kubectl as people have it, and by a client for what is done often.
+"""Access to any cluster: by kubectl, and by a client for frequent calls.
 
 See also: `control_plane` is a cluster of ours; `cluster` needs no more than this of either kind.
 """
@@ -49,7 +49,7 @@ class ClusterAccess(ABC):
         """Where kubectl's cache and more kubeconfigs go."""
 
     def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> str:
-        """Run kubectl as the administrator and return what it printed (without `check` also what it complained of).
+        """Run kubectl as the administrator and return what it printed (without `check` also its standard error).
 
         Raises TestbedError when it fails, unless `check` is false.
         """
@@ -59,7 +59,7 @@ class ClusterAccess(ABC):
         return str(done.stdout) if check else f"{done.stdout}{done.stderr}"
 
     def command(self, *args: str) -> list[str]:
-        """Return the whole command line of a kubectl as the administrator, for whoever runs it himself."""
+        """Return the whole command line of a kubectl as the administrator."""
         return [str(self._kubectl), f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self._folder}/cache", *args]
 
     @contextmanager

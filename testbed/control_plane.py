@@ -52,7 +52,7 @@ class ControlPlane(ClusterAccess):
         self.stop()
 
     def connection_details(self) -> dict[str, str]:
-        """Return what another process needs to use this cluster while it runs: see `joined`. Needs `prepare` alone."""
+        """Return what another process needs for `attached`, while the cluster runs. Works after `prepare`."""
         return {"folder": str(self._folder), "binaries": str(self._binaries), "port": str(self._port)}
 
     @classmethod

@@ -71,7 +71,7 @@ def open_stripe_demo(folder: Path) -> Iterator[StripeDemo]:
 
 
 def buy(stack: Stack, operator: OperatorProcess, stripe_demo: StripeDemo) -> None:
-    """Show the orders. On a ledger that has seen the last of them before, that one's answer stands and is not shown."""
+    """Show the orders. The last one is left out on a ledger that has it from an earlier run."""
     _by_credit(stack)
     if _seen(stack):
         say("This ledger has an order huda-buys from before: an order is bound to its name for ever, so it is left out")

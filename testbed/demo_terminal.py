@@ -1,4 +1,4 @@
-"""How the demo talks: headings, commands as one would type them, and what they print.
+"""Output of the demo: headings, commands as one would type them, and what they print.
 
 See also: `demo` and `demo_orders` say what happens.
 """

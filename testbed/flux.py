@@ -105,7 +105,7 @@ class Source:
         cluster.kubectl("apply", "--server-side", "--filename=-", input=json.dumps(body))
 
     def commit(self, files: Mapping[str, str | None], message: str = "Change vouchers") -> str:
-        """Commit, publish, and return the revision in Flux's words: `main@sha1:…`."""
+        """Commit, publish, and return the revision as Flux writes it: `main@sha1:…`."""
         self.repository.commit(files, message)
         return self.publish()
 

@@ -36,7 +36,7 @@ class ForkServer:
         """Prepare; nothing runs yet."""
         self._resources = contextlib.ExitStack()
         self.address = Path()
-        """What another process needs to use it while it runs: see `joined`."""
+        """What another process needs to use it while it runs: see `attached`."""
         self._daemon: Daemon | None = None
 
     @classmethod
@@ -219,7 +219,7 @@ def _run(request: Mapping[str, Any]) -> NoReturn:
     from voucher_operator import cli, telemetry
 
     # Otherwise it has the time at which the fork server started.
-    telemetry.API_LIVENESS.now()
+    telemetry.API_LIVENESS.record_response()
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     for stream, log in zip((sys.stdout, sys.stderr), request["logs"], strict=True):

@@ -1,4 +1,4 @@
-"""Finds a Go that is new enough and builds with it, saying how far it is.
+"""Finds a Go that is new enough and builds with it, with progress on standard error.
 
 See also: `tools`, which knows what to build and where to keep it.
 """
@@ -33,7 +33,7 @@ class Go:
 
 
 class Progress:
-    """Says how far a build is: on a terminal in one line that is rewritten, elsewhere in a line every ten seconds."""
+    """Prints the progress of a build: on a terminal in one line, elsewhere in a line every ten seconds."""
 
     def __init__(self, module: str) -> None:
         self._module = module

@@ -43,7 +43,7 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """The way in, with the credentials."""
+        """The URL with the credentials."""
         login = f"operator:{self._password}@" if self._password else ""
         return f"nats://{login}127.0.0.1:{self.port}"
 
@@ -60,7 +60,7 @@ class NatsServer:
         wait_until(self._answers, "answer of nats-server", alive=self._server)
 
     def stop(self) -> None:
-        """End it in good order."""
+        """Stop it by its stop signal."""
         self._started().stop()
 
     def kill(self) -> None:
@@ -87,7 +87,7 @@ class NatsServer:
         return Daemon("nats-server", [_binary(), "--config", config], folder / "nats.log")
 
     def _answers(self) -> bool:
-        """Whether it greets, which it does when JetStream is ready too."""
+        """Whether it sends its INFO line, which it does when JetStream is ready too."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=2.0) as link:
             return link.recv(4096).startswith(b"INFO ")
         return False

@@ -40,7 +40,7 @@ _SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.
 
 @dataclass(frozen=True)
 class Database:
-    """One database and the ways into it: as superuser, as owner of its schema, as the operator."""
+    """One database and its URLs: as superuser, as owner of its schema, as the operator."""
 
     name: str
     admin_url: str
@@ -66,7 +66,7 @@ _TEST_SETTINGS = {
     "full_page_writes": "off",
     "max_logical_replication_workers": "0",
 }
-"""For servers that nobody measures: logging in is most of a short session, and a dropped database is looked for in
+"""For servers that are not measured: logging in is most of a short session, and a dropped database is searched in
 every buffer."""
 
 
@@ -105,7 +105,7 @@ class PostgresServer:
 
     @property
     def admin_url(self) -> str:
-        """The superuser's way into the database `postgres`."""
+        """The superuser's URL of the database `postgres`."""
         return self._url("postgres", "postgres")
 
     def start(self) -> None:
@@ -147,7 +147,7 @@ class PostgresServer:
         return Database(name, self._url("postgres", name), self._url(OWNER, name), self._url(RUNTIME, name))
 
     def drop(self, database: Database) -> None:
-        """Drop a database, ending whoever is connected to it."""
+        """Drop a database and end its sessions."""
         with psycopg.connect(self.admin_url, autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database.name)))
 

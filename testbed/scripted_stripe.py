@@ -1,8 +1,8 @@
-"""A Stripe with a memory that fails on order, over HTTP on loopback, for operators in this and in other processes.
+"""A Stripe with state that fails when a test says so, over HTTP on loopback, for operators in this and other processes.
 
-It answers as Stripe documents: an idempotency key that comes back gets the first answer, with other words it is
+It answers as Stripe documents: a repeated idempotency key gets the first answer, with other parameters it is
 refused, and while the first is under way it conflicts. `fail` orders faults, `pause` holds a request. See also:
-`stripe_objects` is the memory; `stripe` is Stripe's own mock, which knows more words and remembers nothing.
+`stripe_objects` keeps the state; `stripe` is Stripe's own mock, which knows more parameters and has no state.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ class Fault(StrEnum):
     DECLINED = "declined"
     INVALID = "invalid"
     BUSY = "busy"
-    """429, nothing done or remembered."""
+    """429, nothing is done or kept."""
     BROKEN = "broken"
-    """500 that the idempotency key remembers."""
+    """500 that is kept for the idempotency key."""
     UNAVAILABLE = "unavailable"
-    """503, nothing done or remembered."""
+    """503, nothing is done or kept."""
     IN_USE = "in_use"
     """409: the key is in use by a request under way."""
     CUT = "cut"
@@ -66,7 +66,7 @@ _REFUSALS: Final[Mapping[Fault, tuple[int, str, str | None]]] = {
     Fault.IN_USE: (409, "idempotency_error", "idempotency_key_in_use"),
 }
 _KEPT: Final = (Fault.BROKEN, Fault.DECLINED)
-"""What the idempotency key remembers: the work had begun."""
+"""Kept for the idempotency key: the work had begun."""
 
 
 @dataclass
@@ -110,7 +110,7 @@ class ScriptedStripe(StripeCustomers):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop, and let go of what is held."""
+        """Stop, and release the held requests."""
         for pause in self._pauses.values():
             pause.released.set()
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
@@ -124,7 +124,7 @@ class ScriptedStripe(StripeCustomers):
             self._faults.setdefault(path, []).extend(faults)
 
     def clear_faults(self) -> None:
-        """Forget the faults that have not come yet."""
+        """Remove the faults that have not happened yet."""
         with self.lock:
             self._faults.clear()
 

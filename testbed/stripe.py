@@ -1,6 +1,6 @@
 """Stripe for the tests: its own mock server, which holds each request against the published description of the API.
 
-stripe-mock remembers nothing and answers with fixtures. What needs a memory, faults or payments plays on
+stripe-mock has no state and answers with fixtures. What needs state, faults or payments runs on
 `scripted_stripe`. See also: `tools` builds the mock, `processes` runs it.
 """
 

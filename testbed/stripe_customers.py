@@ -15,10 +15,10 @@ from testbed.stripe_objects import StripeObjects
 
 
 class StripeCustomers(StripeObjects):
-    """The memory, with those who change it at Stripe's own pages. Safe for use from several threads."""
+    """The state, with the actions at Stripe's own pages. Safe for use from several threads."""
 
     def pay(self, session_id: str, *, later: bool = False) -> dict[str, Any]:
-        """Have the customer pay; `later`: the money is on its way. Return the event."""
+        """Have the customer pay; `later`: by a delayed payment method. Return the event."""
         with self.lock:
             session = self._open(session_id)
             number = next(self._numbers)
@@ -37,7 +37,7 @@ class StripeCustomers(StripeObjects):
             return self.event("checkout.session.completed", session)
 
     def payment_succeeds(self, session_id: str) -> dict[str, Any]:
-        """Have the money of a `later` payment arrive. Return the event."""
+        """Have a `later` payment succeed. Return the event."""
         with self.lock:
             session = self.sessions[session_id]
             session["payment_status"] = "paid"
@@ -46,14 +46,14 @@ class StripeCustomers(StripeObjects):
             return self.event("checkout.session.async_payment_succeeded", session)
 
     def payment_fails(self, session_id: str) -> dict[str, Any]:
-        """Have the money of a `later` payment never arrive. Return the event."""
+        """Have a `later` payment fail. Return the event."""
         with self.lock:
             session = self.sessions[session_id]
             self.pending_payments[self._attempted(session)]["status"] = "requires_payment_method"
             return self.event("checkout.session.async_payment_failed", session)
 
     def expire(self, session_id: str) -> dict[str, Any]:
-        """Have the time of a session run out. Return the event."""
+        """Have a session expire. Return the event."""
         with self.lock:
             return self.event("checkout.session.expired", self._expire(session_id))
 

@@ -1,8 +1,8 @@
-"""What a scripted Stripe remembers: customers, coupons, checkout sessions, payments.
+"""The state of a scripted Stripe: customers, coupons, checkout sessions, payments.
 
-stripe-mock holds the words of requests against Stripe's description, this one their sense: what a request should not
-have said is in `complaints`. See also: `stripe_customers`, who pay; `scripted_stripe`, which serves it;
-`stripe_payloads`, which has the forms.
+stripe-mock checks the syntax of requests against Stripe's description, this one their meaning: what is wrong with a
+request is in `invalid_requests`. See also: `stripe_customers` pay; `scripted_stripe` serves it; `stripe_payloads` makes
+the bodies.
 """
 
 import itertools
@@ -17,7 +17,7 @@ LABELS: Final = ("order_id", "tenant_id", "sovereign")
 _DAY: Final = 24 * 3600
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer
+class Refusal(Exception):  # noqa: N818 - it is a response
     """An error in Stripe's shape, with a message such as ours must never pass on."""
 
     def __init__(self, status: int, kind: str, code: str | None) -> None:
@@ -27,7 +27,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer
 
 
 class StripeObjects:
-    """The memory. Safe for use from several threads."""
+    """The state. Safe for use from several threads."""
 
     def __init__(self, currency: str) -> None:
         self.currency = currency

@@ -1,4 +1,4 @@
-"""The things of a scripted Stripe as Stripe shows them: pure functions. See also: `stripe_objects` remembers them."""
+"""The objects of a scripted Stripe as Stripe shows them: pure functions. See also: `stripe_objects` keeps them."""
 
 import json
 import time

@@ -1,8 +1,8 @@
 """Real parts for all tests, each started when the first test asks for it; one that cannot start fails the test.
 
 Servers live for the session; databases and namespaces belong to one test. Tests that run in several processes share
-one cluster, which the process that hands out the tests runs: it is the dearest part. A test that stops a server or
-changes what all of it has starts its own PostgreSQL, or takes `own_cluster`: the others would notice.
+one cluster, which the xdist controller process runs: it is the most expensive part. A test that stops a server or
+changes what others see starts its own PostgreSQL, or takes `own_cluster`.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from testbed.processes import TestbedError, temporary_folder, wait_until
 from voucher_operator.ledger.schema.migrate import migrate
 
 _CLUSTER, _OUTCOME, _FORK_SERVER = "cluster", "outcome", "fork-server"
-# For etcd and the API server, whom nobody measures here: processors are scarcer than memory.
+# For etcd and the API server, which are not measured here: processors are scarcer than memory.
 os.environ.setdefault("GOGC", "400")
 
 
 class Shared:
-    """Runs the cluster and the fork server of all worker processes, in the one that hands out the tests.
+    """Runs the cluster and the fork server of all worker processes, in the xdist controller process.
 
-    They start while those collect their tests; then a file appears that says what went wrong, if anything did.
+    They start while those collect their tests; then a file appears with the error, if there was one.
     """
 
     def __init__(self) -> None:
@@ -91,6 +91,12 @@ def _shared(config: pytest.Config, part: str) -> Any:
 def pytest_configure(config: pytest.Config) -> None:
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Shared(), "shared")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: they wait while the other processes work. The order of the others is random."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session")
@@ -161,7 +167,7 @@ def own_cluster(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     Those tests are marked `xdist_group("own-cluster")`, so that one process runs them all.
     """
     if hasattr(request.config, "workerinput"):
-        # There were versions that forgot the groups, and every process had such a cluster.
+        # Some versions ignored the groups, and every process started such a cluster.
         current = os.environ["PYTEST_CURRENT_TEST"]
         assert "own-cluster" in current.rpartition("@")[2], f"run with --dist=loadgroup, as `make test` does: {current}"
     with ControlPlane() as cluster:
@@ -227,7 +233,7 @@ class Operators:
 def operators(
     installation: Installation, database18: Database, tmp_path: Path, fork_server: ForkServer
 ) -> Iterator[Operators]:
-    """Ends all replicas in good order after the test, and fails it for an unexpected line in a log."""
+    """Stops all replicas after the test, and fails it for an unexpected line in a log."""
     started = Operators(installation, database18, tmp_path, fork_server)
     yield started
     for operator in started.started:

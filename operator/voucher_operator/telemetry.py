@@ -55,8 +55,8 @@ DRIFT_CORRECTED = Counter(
     "Ledger rows that were edited outside Git and put back.",
     registry=REGISTRY,
 )
-OUTBOX_WAITING = Gauge(
-    "voucher_operator_outbox_waiting", "Events that wait to be published, counted up to 100000.", registry=REGISTRY
+OUTBOX_PENDING = Gauge(
+    "voucher_operator_outbox_pending", "Events that wait to be published, counted up to 100000.", registry=REGISTRY
 )
 OUTBOX_AGE = Gauge(
     "voucher_operator_outbox_oldest_seconds", "Age of the oldest event that waits to be published.", registry=REGISTRY
@@ -160,22 +160,24 @@ def configure_logging(level: str) -> None:
 
 
 class _ApiLiveness:
-    """When the API server last answered anybody, for liveness."""
+    """Time since the last response of the API server, for the liveness probe."""
 
     def __init__(self) -> None:
         self.at = time.monotonic()
 
-    def now(self) -> None:
-        """The API server has just answered."""
+    def record_response(self) -> None:
+        """Record that the API server has just responded."""
         self.at = time.monotonic()
 
-    def silence(self) -> float:
-        """Seconds since the API server last answered, or since the process began."""
+    def age(self) -> float:
+        """Seconds since the last response of the API server, or since the process started."""
         return time.monotonic() - self.at
 
 
 API_LIVENESS = _ApiLiveness()
-SILENCE = Gauge(
-    "voucher_operator_api_silence_seconds", "Seconds since the API server last answered.", registry=REGISTRY
+API_RESPONSE_AGE = Gauge(
+    "voucher_operator_api_last_response_age_seconds",
+    "Seconds since the last response of the API server.",
+    registry=REGISTRY,
 )
-SILENCE.set_function(API_LIVENESS.silence)
+API_RESPONSE_AGE.set_function(API_LIVENESS.age)

@@ -1,126 +1,33 @@
-"""What the chaos tests share: many clients at once, waiting, and the comparison of resources and ledger.
+"""Shared by the chaos tests: one namespace with its ledger, and the comparison of both.
 
 `ChaosContext.assert_statuses_match_ledger` compares: after any fault, every Redemption is finished, its status is that
 of the ledger, and the ledger holds nothing else. See also: `test_chaos_*.py`.
 """
 
 import asyncio
-import base64
-import json
-import ssl
-import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import aiohttp
 import psycopg
 
 from testbed.access import ClusterAccess
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
-from testbed.processes import Daemon, free_port, wait_until
-from testbed.tools import ensure
+from tests.cluster.chaos_client import Admin, Body, until
 from voucher_operator.ledger.admin.verify import verify
 
-Body = dict[str, Any]
-
 GROUP = "/apis/billing.openova.io/v1alpha1"
+
+
 CODE = "CHAOS-10"
-SLOW_PROCESS_LOG = r"(did not answer in time|the API server cannot be used.*Timeout)"
-"""What an operator logs that hardly gets any processor time, as under these loads on a busy machine."""
-_CLIENTS = 20
-_OK, _CREATED, _NOT_FOUND, _CONFLICT, _BUSY, _BROKEN = 200, 201, 404, 409, 429, 500
 
 
-class ApiError(Exception):
-    """The API server refused: `status` and its words."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"{status} {text[:300]}")
-        self.status = status
-
-
-async def until(condition: Callable[[], Awaitable[object]], what: object, within: float = 60.0) -> None:
-    """Wait for a condition. Raises AssertionError after a deadline that is generous: nothing is measured by it."""
-    deadline = time.monotonic() + within
-    pause = 0.02
-    while not await condition():
-        assert time.monotonic() < deadline, f"no {what} within {within:g} s"
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.5, 0.25)
-
-
-class Admin:
-    """What Git, shops and people do on the API server, with an administrator's rights."""
-
-    def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
-        self._session = session
-        self._server = server
-        self._gate = asyncio.Semaphore(_CLIENTS)
-
-    @classmethod
-    @asynccontextmanager
-    async def connect(cls, cluster: ClusterAccess) -> AsyncIterator["Admin"]:
-        """Open connections by the cluster's own kubeconfig."""
-        config = json.loads(cluster.kubeconfig.read_text())
-        target = config["clusters"][0]["cluster"]
-        authority = base64.b64decode(target["certificate-authority-data"]).decode()
-        tls = ssl.create_default_context(cadata=authority)
-        headers = {"Authorization": f"Bearer {config['users'][0]['user']['token']}"}
-        connector = aiohttp.TCPConnector(ssl=tls, limit=_CLIENTS)
-        timeout = aiohttp.ClientTimeout(total=30)
-        async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
-            yield cls(session, target["server"])
-
-    async def call(self, method: str, path: str, body: object = None, **query: str) -> Body:
-        """Make one call, repeated while the API server is absent, starting or busy.
-
-        Raises ApiError for any other refusal.
-        """
-        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        data = None if body is None else json.dumps(body)
-        while True:
-            try:
-                async with (
-                    self._gate,
-                    self._session.request(
-                        method, self._server + path, data=data, params=query, headers={"Content-Type": kind}
-                    ) as answer,
-                ):
-                    status, text = answer.status, await answer.text()
-            except (aiohttp.ClientError, TimeoutError, OSError):
-                status, text = _BROKEN, ""
-            if status in (_OK, _CREATED, 202):
-                return dict(json.loads(text))
-            if status != _BUSY and status < _BROKEN:
-                raise ApiError(status, text)
-            await asyncio.sleep(0.1)
-
-    async def create(self, path: str, body: Body) -> None:
-        """Create an object, or find it created by the try before."""
-        try:
-            await self.call("POST", path, body)
-        except ApiError as error:
-            if error.status != _CONFLICT:
-                raise
-
-    async def find(self, path: str) -> Body | None:
-        """Read an object, or None."""
-        try:
-            return await self.call("GET", path)
-        except ApiError as error:
-            if error.status != _NOT_FOUND:
-                raise
-            return None
-
-    async def list(self, path: str, **query: str) -> list[Body]:
-        """List objects."""
-        return list((await self.call("GET", path, **query))["items"])
+SLOW_PROCESS_LOG = r"(did not (answer|respond) in time|the API server cannot be used.*Timeout)"
+"""What an operator logs that gets little processor time, as under these loads on a busy machine."""
 
 
 @dataclass
@@ -218,7 +125,7 @@ class ChaosContext:
             return await cursor.fetchall() if cursor.description else []
 
     async def granted(self) -> int:
-        """How many grants stand on the ledger."""
+        """How many grants the ledger has."""
         return int((await self.sql("SELECT count(*) FROM promo_redemptions"))[0][0])
 
     async def assert_statuses_match_ledger(self) -> dict[str, Body]:
@@ -250,9 +157,20 @@ async def open_context(cluster: ClusterAccess, namespace: str, database: Databas
 
 
 def healthy(operator: OperatorProcess) -> bool:
-    """Whether /healthz says that the process is alive."""
+    """Whether /healthz answers 200."""
     with urllib.request.urlopen(f"http://127.0.0.1:{operator.port}/healthz", timeout=30) as answer:
-        return bool(answer.status == _OK)
+        return bool(answer.status == 200)
+
+
+async def wait_for_problem(operator: OperatorProcess, part: str, words: str) -> None:
+    """Wait until /readyz says why it is not ready; /healthz stays good."""
+
+    async def reason_is_set() -> bool:
+        answer = await asyncio.to_thread(operator.ready)
+        return not answer.get("ready", True) and words in answer["problems"].get(part, "")
+
+    await until(reason_is_set, f"{words!r} in /readyz")
+    assert await asyncio.to_thread(healthy, operator)
 
 
 def reasons(body: Body) -> dict[str, str]:
@@ -291,58 +209,3 @@ def _from_status(body: Body) -> tuple[str, str, str, int, datetime]:
         credit,
         datetime.fromisoformat(status["finishedAt"]),
     )
-
-
-class Proxy:
-    """A way to a server that can be cut: toxiproxy on a port of its own. A context manager."""
-
-    def __init__(self, upstream: str, folder: Path) -> None:
-        """Lead to `upstream` (host:port); `folder` takes the log and kubeconfigs."""
-        self.address = f"127.0.0.1:{free_port()}"
-        self._upstream = upstream
-        self._folder = folder
-        self._api = f"http://127.0.0.1:{free_port()}"
-        server = ensure("toxiproxy") / "toxiproxy-server"
-        command: list[str | Path] = [server, "-host", "127.0.0.1", "-port", self._api.rpartition(":")[2]]
-        self._daemon = Daemon("toxiproxy", command, folder / "toxiproxy.log")
-
-    def __enter__(self) -> Self:
-        self._daemon.start()
-        wait_until(lambda: self._ask("GET", "/version"), "answer of toxiproxy", alive=self._daemon)
-        assert self._ask("POST", "/proxies", {"name": "way", "listen": self.address, "upstream": self._upstream})
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._daemon.kill()
-
-    def cut(self) -> None:
-        """Close all connections and take no new ones."""
-        assert self._ask("POST", "/proxies/way", {"enabled": False})
-
-    def restore(self) -> None:
-        """Accept connections again."""
-        assert self._ask("POST", "/proxies/way", {"enabled": True})
-
-    def add_latency(self, milliseconds: int) -> None:
-        """Let everything take so long, there and back again, so that a cut finds something under way."""
-        for stream in ("upstream", "downstream"):
-            toxic = {"type": "latency", "stream": stream, "attributes": {"latency": milliseconds}}
-            assert self._ask("POST", "/proxies/way/toxics", toxic)
-
-    def kubeconfig(self, direct: Path) -> Path:
-        """Write a copy of a kubeconfig that leads this way."""
-        config = json.loads(direct.read_text())
-        config["clusters"][0]["cluster"]["server"] = f"https://{self.address}"
-        path = self._folder / "through-the-proxy.kubeconfig"
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(config))
-        return path
-
-    def _ask(self, method: str, path: str, body: object = None) -> bool:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._api + path, data, {"Content-Type": "application/json"}, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                return bool(answer.status < _BROKEN)
-        except OSError:
-            return False

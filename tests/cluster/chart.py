@@ -46,7 +46,7 @@ Values = Mapping[str, Any]
 
 
 def helm(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run helm and return what it said, whether it failed or not."""
+    """Run helm and return its result, whether it failed or not."""
     command = [str(ensure("helm") / "helm"), *map(str, arguments)]
     return subprocess.run(command, input=stdin, capture_output=True, text=True)
 
@@ -56,9 +56,9 @@ def template(
 ) -> str:
     """Return the chart's objects with these values, without the CRDs, as YAML.
 
-    `options` are helm's, for example API. Raises AssertionError with helm's words.
+    `options` are helm's, for example API. Raises AssertionError with helm's message.
     """
-    # JSON is YAML that no reader takes for another type.
+    # JSON is YAML with unambiguous types.
     return _template(json.dumps(dict(values or {})), namespace, release, options)
 
 
@@ -69,12 +69,17 @@ def _template(values: str, namespace: str, release: str, options: tuple[str, ...
     return rendered.stdout
 
 
+def load_all(text: str) -> list[Document]:
+    """Return the documents of a YAML text; by libyaml, which takes a tenth of the time."""
+    return [document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document]
+
+
 def render(
     values: Values | None = None, *, namespace: str = "billing", release: str = RELEASE, options: tuple[str, ...] = ()
 ) -> list[Document]:
     """Return the chart's objects with these values, without the CRDs."""
     text = template(values, namespace=namespace, release=release, options=options)
-    return [document for document in yaml.safe_load_all(text) if document]
+    return load_all(text)
 
 
 def refusal(values: Values) -> str:

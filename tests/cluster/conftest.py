@@ -4,6 +4,7 @@ See also: tests/conftest.py has the servers, resources.py the API client and the
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import secrets
@@ -21,9 +22,11 @@ from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database, PostgresServer
 from testbed.scripted_stripe import ScriptedStripe
+from tests.cluster.chaos import ChaosContext, open_context
 from tests.cluster.controller_harness import ControllerHarness
 from tests.cluster.controller_harness import opened as open_harness
-from tests.cluster.resources import CLOSED_SECRET, FAST, LedgerReader, ResourceClient
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.resources import CLOSED_SECRET, FAST, ResourceClient
 from tests.cluster.stripe_fixture import StripeFixture
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.types import Violation
@@ -45,6 +48,14 @@ def violations(database: Database) -> list[Violation]:
     """Check a ledger's invariants, whether or not an event loop is running."""
     with ThreadPoolExecutor(1) as other:
         return other.submit(lambda: asyncio.run(verify(database.admin_url))).result()
+
+
+@contextmanager
+def sound_ledger(database: Database) -> Iterator[LedgerReader]:
+    """Open a ledger; every invariant holds at the end."""
+    with contextlib.closing(LedgerReader(database)) as opened:
+        yield opened
+    assert violations(database) == []
 
 
 @pytest.fixture(scope="session")
@@ -153,12 +164,17 @@ def api(admin: ApiClient, namespace: str) -> ResourceClient:
 
 
 @pytest.fixture
+async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
+    """A namespace and a ledger of the test's own, with a client for many calls at once."""
+    async with open_context(control_plane, namespace, database18) as opened:
+        yield opened
+
+
+@pytest.fixture
 def ledger(database18: Database) -> Iterator[LedgerReader]:
     """The ledger of the operators that `operators` starts; sound after the test."""
-    opened = LedgerReader(database18)
-    yield opened
-    opened.close()
-    assert violations(database18) == []
+    with sound_ledger(database18) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the tests of the CRDs share: cases of one rule each, and an API server that judges specs.
+"""Shared by the tests of the CRDs: cases of one rule each, and an API server that validates specs.
 
 See also: test_crd_voucher.py and test_crd_redemption.py hold the cases, test_crd_display.py what people see.
 """
@@ -59,13 +59,18 @@ def _merge(target: Mapping[str, Any], patch: Mapping[str, Any]) -> Object:
 
 
 class CrdValidator:
-    """Asks the API server about specs of one kind, in a namespace of its own."""
+    """Validates specs of one kind at the API server, in a namespace of its own."""
 
     def __init__(self, client: ApiClient, kind: str, namespace: str, spec: Object) -> None:
         """`spec` is the good one that the cases change."""
         self.kind, self.namespace, self.spec = kind, namespace, spec
         self._api = CustomObjectsApi(client)
         self._where = (GROUP, VERSION, namespace, f"{kind.lower()}s")
+
+    def check(self, case: Case) -> None:
+        """See that the good spec of a case is accepted and the bad one refused with what to write."""
+        assert self.refusal(case, case.good) == ""
+        assert case.says in self.refusal(case, case.bad)
 
     def refusal(self, case: Case, patch: str) -> str:
         """Return why the API server refuses the good spec with this patch; nothing when it accepts it."""
@@ -79,7 +84,7 @@ class CrdValidator:
         )
 
     def discovery(self) -> Object:
-        """Return what the API server tells clients of the kind: names, categories; nothing until it serves the kind."""
+        """Return the discovery data of the kind: names, categories; empty until it is served."""
         try:
             found = self._api.get_api_resources(GROUP, VERSION).to_dict()
         except ApiException as error:
@@ -140,16 +145,16 @@ def _refused() -> Iterator[list[str]]:
 
 
 @contextmanager
-def judge(control_plane: ControlPlane, kind: str, namespace: str, spec: str) -> Iterator[CrdValidator]:
-    """Judge objects of `kind`, with `spec` (YAML) as the good one, in a new namespace.
+def crd_validator(control_plane: ControlPlane, kind: str, namespace: str, spec: str) -> Iterator[CrdValidator]:
+    """Validate objects of `kind`, with `spec` (YAML) as the good one, in a new namespace.
 
     `namespace` is how its name begins: tests of one module may run in several processes.
     """
     namespace = control_plane.namespace(f"{namespace}-{secrets.token_hex(4)}")
     with control_plane.client() as client:
-        judged = CrdValidator(client, kind, namespace, yaml.safe_load(spec))
-        wait_until(lambda: bool(judged.discovery()), f"discovery of {kind}")
-        yield judged
+        validator = CrdValidator(client, kind, namespace, yaml.safe_load(spec))
+        wait_until(lambda: bool(validator.discovery()), f"discovery of {kind}")
+        yield validator
         CoreV1Api(client).delete_namespace(namespace)
 
 
@@ -167,3 +172,8 @@ def rules(node: Object) -> Iterator[str]:
         yield from rules(child)
     if "items" in node:
         yield from rules(node["items"])
+
+
+def rules_without_case(kind: str, *listed: Case) -> list[str]:
+    """Return the messages of a CRD's CEL rules that no case expects."""
+    return [message for message in rules(schema(kind)) if not any(case.says in message for case in listed)]

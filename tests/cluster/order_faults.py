@@ -12,13 +12,15 @@ from typing import Final
 
 from testbed.operator_process import OperatorProcess
 from testbed.scripted_stripe import Fault, ScriptedStripe
-from tests.cluster.chaos import ChaosContext, Proxy, until
+from tests.cluster.chaos import ChaosContext
+from tests.cluster.chaos_client import until
 from tests.cluster.order_load import OrderLoad, Progress
+from tests.cluster.proxy import Proxy
 
 _KILLS: Final = 3
 _CUTS: Final = 6
 _STEPS: Final = 500
-"""Of the some 560 steps that all purchases take: what is to be disturbed is disturbed before."""
+"""Faults happen before this step, of about 560 that all purchases take."""
 _PASSING: Final = (
     Fault.BUSY,
     Fault.UNAVAILABLE,
@@ -61,7 +63,7 @@ class FaultInjector:
         self.stripe.clear_faults()
 
     async def _moments(self, number: int) -> AsyncIterator[int]:
-        """Wait for that many moments in the course of all orders, or until nothing is left to be disturbed."""
+        """Wait for that many moments in the course of all orders, or until all orders are settled."""
         for moment in sorted(self.rng.sample(range(1, _STEPS), number)):
 
             async def has_come(moment: int = moment) -> bool:

@@ -25,7 +25,7 @@ from tests.cluster.stripe_fixture import SECRET, order
 CAPPED: Final = "CHAOS-CAPPED"
 CAP: Final = 6
 _BALANCE: Final = 7000
-"""What some had before, in minor units: enough for the smaller of their two orders, and for a part of the other."""
+"""The balance of some customers, in minor units: enough for one of their two orders, and a part of the other."""
 
 
 class CheckoutAction(StrEnum):
@@ -72,7 +72,7 @@ class Order:
     action: CheckoutAction
     sold: bool = True
     deleted: bool = False
-    """While the operator is dead, wherever it stands then."""
+    """Deleted while the operator is not running."""
 
 
 def make_orders(rng: random.Random) -> list[Order]:
@@ -105,7 +105,7 @@ def make_orders(rng: random.Random) -> list[Order]:
 
 
 async def add_balances(context: ChaosContext, orders: list[Order]) -> None:
-    """Give the rich the balance that they have from elsewhere."""
+    """Give some customers a balance before the orders."""
     await context.sql(
         "WITH c AS (INSERT INTO customers (user_id, tenant_id, email) SELECT u, u, 'rich@example.com' "
         "FROM unnest(%s::text[]) AS u RETURNING id) INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, "
@@ -118,7 +118,7 @@ async def add_balances(context: ChaosContext, orders: list[Order]) -> None:
 
 @dataclass
 class Progress:
-    """How far the ledger is, asked over one connection of its own, which nobody cuts."""
+    """Reads the progress of the ledger over a connection of its own, which is never cut."""
 
     connection: psycopg.AsyncConnection[Any]
 

@@ -1,8 +1,8 @@
-"""Vouchers, Redemptions and Secrets on a real API server, and the ledger behind them: shared by the tests.
+"""Vouchers, Redemptions and Secrets on a real API server: shared by the tests.
 
-`ResourceClient` creates resources in one namespace and removes them after the test, `CustomObject` is one of them,
-`LedgerReader` is the ledger in SQL. Everything waits for conditions with a deadline. See also: conftest.py starts the
-operators; test_voucher_*, test_redemption_* and test_secret_* use them.
+`ResourceClient` creates resources in one namespace and removes them after the test, `CustomObject` is one of them.
+Everything waits for conditions with a deadline. See also: conftest.py starts the operators; ledger_reader.py reads the
+ledger; test_voucher_*, test_redemption_* and test_secret_* use them.
 """
 
 import base64
@@ -10,9 +10,8 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, LiteralString, cast
+from typing import Any, Literal, cast
 
-import psycopg
 from kubernetes.client import (
     ApiClient,
     ApiException,
@@ -21,13 +20,13 @@ from kubernetes.client import (
     V1ObjectMeta,
     V1Secret,
 )
-from psycopg.rows import tuple_row
-
-from testbed.postgres import Database
 
 GROUP, VERSION = "billing.openova.io", "v1alpha1"
+
+
 DEADLINE = 60.0
-"""Seconds after which what was waited for counts as not happening."""
+"""Seconds after which a wait fails."""
+
 
 FAST = {
     "VOUCHER_OPERATOR_COUNTER_SYNC_INTERVAL": "0.3",
@@ -37,17 +36,25 @@ FAST = {
 }
 """Shorter pauses than in production: the same passes, more often."""
 
+
 CLOSED_SECRET = "ledger-login"
-"""A Secret that the session's operator takes for the database's."""
+"""The name of the database Secret in the settings of the session's operator."""
+
 
 Object = dict[str, Any]
+
+
 Predicate = Callable[[Object], bool]
+
+
 Plural = Literal["vouchers", "redemptions"]
+
+
 _KINDS = {"vouchers": "Voucher", "redemptions": "Redemption"}
 
 
 def unique(prefix: str) -> str:
-    """Return a name that nobody else has."""
+    """Return a unique name."""
     return f"{prefix}-{secrets.token_hex(4)}"
 
 
@@ -58,12 +65,12 @@ def condition(body: Object, kind: str) -> Object:
 
 
 def observed(body: Object) -> bool:
-    """Whether the status speaks of the present spec."""
+    """Whether the status is of the present spec."""
     return bool(body.get("status", {}).get("observedGeneration") == body["metadata"]["generation"])
 
 
 def ready(reason: str, status: str = "True") -> Predicate:
-    """Tell whether Ready has this reason and status, for the present spec."""
+    """Return a predicate: Ready has this reason and status, for the present spec."""
     return lambda body: (
         observed(body)
         and ((condition(body, "Ready").get("reason"), condition(body, "Ready").get("status")) == (reason, status))
@@ -71,22 +78,22 @@ def ready(reason: str, status: str = "True") -> Predicate:
 
 
 def stalled(reason: str) -> Predicate:
-    """Tell whether it is Stalled for this reason, and not Ready."""
+    """Return a predicate: it is Stalled for this reason, and not Ready."""
     return lambda body: ready(reason, "False")(body) and condition(body, "Stalled").get("reason") == reason
 
 
 def waiting(reason: str) -> Predicate:
-    """Tell whether it is Reconciling for this reason, and not Ready."""
+    """Return a predicate: it is Reconciling for this reason, and not Ready."""
     return lambda body: ready(reason, "False")(body) and condition(body, "Reconciling").get("reason") == reason
 
 
 def state(word: str) -> Predicate:
-    """Tell whether the status has this state, for the present spec."""
+    """Return a predicate: the status has this state, for the present spec."""
     return lambda body: observed(body) and body["status"].get("state") == word
 
 
 def status(**fields: Any) -> Predicate:
-    """Tell whether the status has these fields, for the present spec; None stands for an absent one."""
+    """Return a predicate: the status has these fields, for the present spec; None means an absent one."""
     return lambda body: observed(body) and all(body["status"].get(name) == value for name, value in fields.items())
 
 
@@ -100,7 +107,7 @@ def until(holds: Callable[[], bool], what: str, timeout: float = DEADLINE) -> No
 
 
 class CustomObject:
-    """One Voucher or Redemption."""
+    """One Voucher or Redemption on the API server."""
 
     def __init__(self, api: CustomObjectsApi, namespace: str, plural: Plural, body: Object) -> None:
         """`body` is the object as the API server took it."""
@@ -194,7 +201,7 @@ class CustomObject:
 
 
 class ResourceClient:
-    """Makes and finds resources in one namespace; remembers what it made."""
+    """Creates and finds resources in one namespace, and deletes at the end what it created."""
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
         """`client` is an administrator's."""
@@ -260,68 +267,3 @@ class ResourceClient:
             made.delete()
         for name in list(self._secrets):
             self.delete_secret(name)
-
-
-class LedgerReader:
-    """A ledger, as its owner sees it in SQL."""
-
-    def __init__(self, database: Database) -> None:
-        """Connect."""
-        self.database = database
-        self._connection = psycopg.connect(database.admin_url, autocommit=True, row_factory=tuple_row)
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._connection.close()
-
-    def rows(self, query: LiteralString, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement; return its rows, none when it returns none."""
-        cursor = self._connection.execute(query, values)
-        return cursor.fetchall() if cursor.description else []
-
-    def row(self, query: LiteralString, *values: Any) -> tuple[Any, ...]:
-        """Run a statement that returns one row."""
-        (only,) = self.rows(query, *values)
-        return only
-
-    def promo(self, code: str) -> tuple[Any, ...]:
-        """Return a code's credit in minor units, active, cap, counter and whether it is deleted; empty if unknown."""
-        found = self.rows(
-            "SELECT credit_minor, active, max_redemptions, times_redeemed, deleted_at IS NOT NULL "
-            "FROM promo_codes WHERE code = %s",
-            code,
-        )
-        return found[0] if found else ()
-
-    def balance(self, user: str) -> int:
-        """Sum a user's entries, in minor units."""
-        (total,) = self.row(
-            "SELECT coalesce(sum(amount_minor), 0)::bigint FROM credit_ledger "
-            "WHERE customer_id = (SELECT id FROM customers WHERE user_id = %s)",
-            user,
-        )
-        return int(total)
-
-    def entries(self, user: str) -> int:
-        """Count a user's entries."""
-        (number,) = self.row(
-            "SELECT count(*) FROM credit_ledger WHERE customer_id = (SELECT id FROM customers WHERE user_id = %s)", user
-        )
-        return int(number)
-
-
-def wait_for_full_passes(
-    api: ResourceClient, ledger: LedgerReader, number: int = 3, probe: CustomObject | None = None
-) -> None:
-    """Wait until the operator has looked at the whole ledger so many times, by a row that it puts back each time.
-
-    The row is that of `probe`, a Voucher without a description, or of a new one.
-    """
-    probe = probe or api.voucher()
-    probe.wait(state("Active"))
-    for turn in range(number):
-        ledger.rows("UPDATE promo_codes SET description = %s WHERE code = %s", f"turn {turn}", probe.code)
-        until(
-            lambda: ledger.row("SELECT description FROM promo_codes WHERE code = %s", probe.code) == ("",),
-            "pass over the ledger",
-        )

@@ -11,7 +11,8 @@ from typing import Any, Final
 from testbed.operator_process import OperatorProcess
 from testbed.scripted_stripe import KEY, ScriptedStripe
 from testbed.stripe_customers import signed
-from tests.cluster.resources import CustomObject, LedgerReader, Object, Predicate, condition, status
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.resources import CustomObject, Object, Predicate, condition, status
 
 SECRET: Final = "whsec_everyday"
 SOVEREIGN: Final = "everyday.example.com"
@@ -53,7 +54,7 @@ class StripeFixture:
         return found
 
     def deliver(self, operator: OperatorProcess, event: dict[str, Any]) -> str:
-        """Call the webhook as Stripe does; return what became of the event."""
+        """Call the webhook as Stripe does; return the result."""
         body, headers = signed(event, SECRET)
         url = f"http://127.0.0.1:{operator.webhook_port}/billing/webhook"
         with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10) as answer:
@@ -66,7 +67,7 @@ def order(plan: str = "m", *addons: str, **more: Any) -> Object:
 
 
 def awaiting() -> Predicate:
-    """Tell whether the customer can pay."""
+    """Return a predicate: the customer can pay."""
     return lambda body: status(state="AwaitingPayment")(body) and "checkoutURL" in body["status"]
 
 

@@ -1,7 +1,7 @@
-"""The API server goes away and comes back, or does not know the CRDs yet: the operator stays, and finishes the work."""
+"""The API server restarts, or does not serve the CRDs yet: the operator keeps running, and finishes the work."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,7 +9,8 @@ from testbed.cluster import CRDS, install_crds
 from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
-from tests.cluster.chaos import SLOW_PROCESS_LOG, ChaosContext, healthy, open_context, until
+from tests.cluster.chaos import SLOW_PROCESS_LOG, ChaosContext, open_context, wait_for_problem
+from tests.cluster.chaos_client import until
 from tests.conftest import Operators
 
 API_DOWN = r"the API server cannot be used"
@@ -24,30 +25,13 @@ BRISK = {
 }
 
 
-pytestmark = pytest.mark.xdist_group("own-cluster")
+pytestmark = [pytest.mark.xdist_group("own-cluster"), pytest.mark.long]
 
 
 @pytest.fixture
 def control_plane(own_cluster: ControlPlane) -> ControlPlane:
     """A cluster whose API server these tests stop."""
     return own_cluster
-
-
-@pytest.fixture
-async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
-    async with open_context(control_plane, namespace, database18) as opened:
-        yield opened
-
-
-async def complains(operator: OperatorProcess, part: str, words: str) -> None:
-    """Wait until /readyz says why it is not ready; it is alive all the same."""
-
-    async def reason_is_set() -> bool:
-        answer = await asyncio.to_thread(operator.ready)
-        return not answer.get("ready", True) and words in answer["problems"].get(part, "")
-
-    await until(reason_is_set, f"{words!r} in /readyz")
-    assert await asyncio.to_thread(healthy, operator)
 
 
 async def leads(operator: OperatorProcess, wanted: bool) -> None:
@@ -72,7 +56,7 @@ async def test_api_server_restart_and_long_outage_under_load_lose_nothing(
     await until(any_granted, "first grant")
     await asyncio.to_thread(control_plane.restart_apiserver, kill=True)
     await asyncio.to_thread(control_plane.stop_apiserver, kill=True)
-    await complains(operator, "api", "cannot be reached")
+    await wait_for_problem(operator, "api", "cannot be reached")
     await leads(operator, False)
     await asyncio.to_thread(control_plane.start_apiserver)
     await leads(operator, True)
@@ -87,7 +71,7 @@ async def test_api_server_restart_and_long_outage_under_load_lose_nothing(
 
 
 def remove_crds(cluster: ControlPlane) -> None:
-    """Take them away, with whatever operators that are no more have left of Vouchers."""
+    """Delete the CRDs, with the Vouchers that earlier operators have left."""
     for kept in cluster.kubectl("get", "vouchers", "--all-namespaces", f"--output=jsonpath={WHERE}").splitlines():
         cluster.kubectl("patch", "voucher", *kept.split(), "--type=merge", '--patch={"metadata":{"finalizers":null}}')
     cluster.kubectl("delete", f"--filename={CRDS}", "--timeout=60s")
@@ -104,9 +88,9 @@ def without_crds(control_plane: ControlPlane) -> Iterator[None]:
 async def test_operator_without_crds_waits_until_they_are_installed(
     control_plane: ControlPlane, namespace: str, database18: Database, operators: Operators
 ) -> None:
-    """No CRDs at the start: not ready, and says why; installed later, it begins to work without help."""
+    """No CRDs at the start: not ready, and says why; installed later, it starts to work without a restart."""
     operator = operators.start()
-    await complains(operator, "resources", "not installed")
+    await wait_for_problem(operator, "resources", "not installed")
     await asyncio.to_thread(install_crds, control_plane)
     async with open_context(control_plane, namespace, database18) as context:
         await context.voucher()

@@ -9,9 +9,12 @@ import pytest
 from testbed.cluster import Installation, command, install_rights
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
-from tests.cluster.chaos import CODE, open_context, until
+from tests.cluster.chaos import CODE, open_context
+from tests.cluster.chaos_client import until
 from tests.conftest import Operators
-from tests.ledger.go_service import GoService, Refused
+from tests.ledger.go_service import GoService, RedemptionRefused
+
+pytestmark = pytest.mark.long
 
 CAP = 100
 REQUESTS = 1000
@@ -28,7 +31,7 @@ async def _go_on(go: GoService, customers: list[UUID]) -> int:
     for number, customer in enumerate(customers):
         try:
             await go.redeem(customer, CODE)
-        except Refused:
+        except RedemptionRefused:
             return number
     return len(customers)
 
@@ -41,7 +44,7 @@ async def test_cap_of_100_is_exact_with_1000_requests(
     database18: Database,
     tmp_path: Path,
 ) -> None:
-    """Two operators and a client with the Go service's own transaction: exactly the cap, and all are told right."""
+    """Two operators and a client with the Go service's own transaction: exactly the cap, and right statuses."""
     others = Operators(second, database18, tmp_path)
     both = [operators.start("first"), others.start("second")]
     operators.started.extend(others.started)

@@ -1,4 +1,4 @@
-"""The operator dies at whichever line: nothing is lost, nothing is granted twice, everybody is told in the end."""
+"""The operator is killed at any line: nothing is lost, nothing is granted twice, every status is written."""
 
 import asyncio
 import random
@@ -11,36 +11,40 @@ import pytest
 from testbed.cluster import Installation
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
-from tests.cluster.chaos import CODE, ChaosContext, Proxy, open_context, until
+from tests.cluster.chaos import CODE, ChaosContext, open_context
+from tests.cluster.chaos_client import until
+from tests.cluster.proxy import Proxy
 from tests.conftest import Operators
 from tests.ledger.helpers import holding
 
-LIVES = 7
+pytestmark = pytest.mark.long
+
+RUNS = 7
 EACH = 28
 API_DOWN = r"the API server cannot be used"
 
 
-async def _torn(context: ChaosContext) -> int:
-    """How many were granted and have not been told."""
-    told = [body for body in (await context.redemptions()).values() if body["status"].get("finished")]
-    return await context.granted() - len(told)
+async def _granted_without_status(context: ChaosContext) -> int:
+    """How many were granted and have no final status yet."""
+    finished = [body for body in (await context.redemptions()).values() if body["status"].get("finished")]
+    return await context.granted() - len(finished)
 
 
 async def test_operator_killed_at_random_moments_grants_each_request_once(
     control_plane: ControlPlane, namespace: str, operators: Operators, database18: Database
 ) -> None:
-    """SIGKILL seven times, soon after the first commit of each life, where most of the patches are still to come."""
+    """SIGKILL seven times, soon after the first commit of each run, when most status patches are still to come."""
     seed = random.getrandbits(32)
     print(f"seed {seed}")
-    dice = random.Random(seed)
-    torn = []
+    rng = random.Random(seed)
+    unreported = []
     async with open_context(control_plane, namespace, database18) as context:
         await context.voucher()
         operator = operators.start("reborn")
         await context.voucher_is(Ready="Issued")
         operator.kill()
-        for life in range(LIVES):
-            await context.redeem(f"r{life}-{n}" for n in range(EACH))
+        for run in range(RUNS):
+            await context.redeem(f"r{run}-{n}" for n in range(EACH))
             before = await context.granted()
 
             async def has_begun(before: int = before) -> bool:
@@ -48,17 +52,17 @@ async def test_operator_killed_at_random_moments_grants_each_request_once(
 
             operator.start()
             await until(has_begun, "grant in this life")
-            await asyncio.sleep(dice.uniform(0, 0.12))
+            await asyncio.sleep(rng.uniform(0, 0.12))
             operator.kill()
-            torn.append(await _torn(context))
+            unreported.append(await _granted_without_status(context))
         operator.start()
         await context.finished()
 
-        assert any(torn), f"no death between commit and status: {torn}"
-        print(f"granted and not told at each death: {torn}")
+        assert any(unreported), f"no death between commit and status: {unreported}"
+        print(f"granted and not told at each death: {unreported}")
         found = await context.assert_statuses_match_ledger()
         assert {body["status"]["state"] for body in found.values()} == {"Redeemed"}
-        assert await context.granted() == LIVES * EACH
+        assert await context.granted() == RUNS * EACH
         await context.counters_agree()
         await asyncio.to_thread(operator.wait_ready)
 
@@ -78,7 +82,7 @@ def installation(installation: Installation, proxy: Proxy) -> Installation:
 async def test_operator_killed_between_commit_and_status_reports_the_grant(
     control_plane: ControlPlane, namespace: str, operators: Operators, database18: Database, proxy: Proxy
 ) -> None:
-    """The commit happens while no patch can arrive, then the operator dies: the next one tells what was granted."""
+    """The commit happens while no patch can arrive, then the operator is killed: the next one writes the status."""
     names = [f"r{n}" for n in range(40)]
     async with open_context(control_plane, namespace, database18) as context:
         await context.voucher(maxRedemptions=30)

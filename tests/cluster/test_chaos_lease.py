@@ -1,17 +1,17 @@
-"""Who leads, when a leader leaves, dies, freezes or is robbed: one works at a time, and two at once do no harm."""
+"""Leader election when a leader stops, is killed, freezes or loses its Lease: two leaders at once do no harm."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
-from testbed.postgres import Database
-from tests.cluster.chaos import SLOW_PROCESS_LOG, ChaosContext, open_context, until
+from tests.cluster.chaos import SLOW_PROCESS_LOG, ChaosContext
+from tests.cluster.chaos_client import until
 from tests.conftest import Operators
+
+pytestmark = pytest.mark.long
 
 BRISK = {
     "VOUCHER_OPERATOR_LEASE_DURATION": "4",
@@ -22,12 +22,6 @@ NEVER_EXPIRES = {"VOUCHER_OPERATOR_LEASE_DURATION": "3600"}
 TAKEOVER = 15.0
 """Seconds within which a standby must have taken over, with the default settings."""
 REQUESTS = 120
-
-
-@pytest.fixture
-async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
-    async with open_context(control_plane, namespace, database18) as opened:
-        yield opened
 
 
 def _path(context: ChaosContext) -> str:
@@ -106,7 +100,7 @@ async def test_standby_takes_over_from_a_killed_leader(context: ChaosContext, op
 
 
 async def test_frozen_leader_changes_nothing_after_it_continues(context: ChaosContext, operators: Operators) -> None:
-    """SIGSTOP in the middle of work for longer than the Lease: the standby finishes all, the sleeper steps down."""
+    """SIGSTOP in the middle of work for longer than the Lease: the standby finishes all, the frozen one steps down."""
     leader, standby = await pair(context, operators, BRISK)
     feeding = asyncio.create_task(context.redeem(f"r{n}" for n in range(REQUESTS)))
     await some_granted(context)

@@ -1,7 +1,7 @@
-"""PostgreSQL goes away and comes back, refuses, is not there yet: the resources say so, and heal without help."""
+"""PostgreSQL is absent, restarted or refuses: the resources report it, and the operator recovers without help."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,15 +14,18 @@ from testbed.cluster import install_rights, migrate
 from testbed.control_plane import ControlPlane
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import RUNTIME, Database, PostgresServer
-from tests.cluster.chaos import ChaosContext, healthy, open_context, until
+from tests.cluster.chaos import ChaosContext, open_context, wait_for_problem
+from tests.cluster.chaos_client import until
 from tests.conftest import Operators
 from voucher_operator.resources.conditions import kstatus
+
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("chaos-ledger")]
 
 QUICK = {"VOUCHER_OPERATOR_COUNTER_SYNC_INTERVAL": "0.5", "VOUCHER_OPERATOR_BACKOFF_MAX": "2"}
 LEDGER_DOWN = r"the ledger cannot be used"
 ROLE_GONE = r"(403 Forbidden|APIForbiddenError)"
-"""A namespace that is gone took the rights in it along; it is still in the list of those to be served."""
-CROWD = 600
+"""A deleted namespace takes its Roles along; it is still in the list of served namespaces."""
+MANY = 600
 MEMORY = 120 * 1024 * 1024
 
 
@@ -41,23 +44,6 @@ def template18(postgres18: PostgresServer) -> str:
     return template.name
 
 
-@pytest.fixture
-async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
-    async with open_context(control_plane, namespace, database18) as opened:
-        yield opened
-
-
-async def complains(operator: OperatorProcess, words: str) -> None:
-    """Wait until /readyz says why it is not ready; it is alive all the same."""
-
-    async def reason_is_set() -> bool:
-        answer = await asyncio.to_thread(operator.ready)
-        return not answer.get("ready", True) and words in answer["problems"].get("ledger", "")
-
-    await until(reason_is_set, f"{words!r} in /readyz")
-    assert await asyncio.to_thread(healthy, operator)
-
-
 async def ready(operator: OperatorProcess) -> None:
     await asyncio.to_thread(operator.wait_ready, leader=True)
 
@@ -73,12 +59,12 @@ async def wait_for_ledger(context: ChaosContext, *redemptions: str) -> None:
 async def test_operator_recovers_when_postgresql_is_absent_and_restarted(
     context: ChaosContext, postgres18: PostgresServer, operators: Operators
 ) -> None:
-    """No PostgreSQL at the start, then one, then none again: told each time, healed each time, by one process."""
+    """No PostgreSQL at the start, then one, then none again: each time reported and recovered from, by one process."""
     postgres18.stop()
     operator = operators.start(env=QUICK)
     await context.voucher(maxRedemptions=3)
     await context.redeem(["early", "second"])
-    await complains(operator, "cannot be reached")
+    await wait_for_problem(operator, "ledger", "cannot be reached")
     await wait_for_ledger(context, "early", "second")
 
     postgres18.start()
@@ -87,11 +73,11 @@ async def test_operator_recovers_when_postgresql_is_absent_and_restarted(
     await context.voucher_is(Ready="Issued", Redeemable="Active", timesRedeemed=2)
 
     postgres18.stop("immediate")
-    await complains(operator, "cannot be reached")
+    await wait_for_problem(operator, "ledger", "cannot be reached")
     await context.redeem(["third", "fourth"])
     await wait_for_ledger(context, "third", "fourth")
-    told = await context.get("vouchers", "chaos")
-    assert told["status"]["timesRedeemed"] == 2, "what the ledger said last is forgotten"
+    body_before = await context.get("vouchers", "chaos")
+    assert body_before["status"]["timesRedeemed"] == 2, "what the ledger said last is forgotten"
 
     postgres18.start()
     await context.finished()
@@ -159,10 +145,10 @@ async def test_database_secret_may_come_late_be_wrong_and_rotate(
     operator = operators.start(env=QUICK | own)
     await context.voucher()
     await context.redeem(["first"])
-    await complains(operator, "Secret")
+    await wait_for_problem(operator, "ledger", "Secret")
     await wait_for_ledger(context, "first")
     _write_secret(folder, database18.runtime_url, "wrong")
-    await complains(operator, "refuses the login")
+    await wait_for_problem(operator, "ledger", "refuses the login")
     _write_secret(folder, database18.runtime_url)
     await context.finished()
     await ready(operator)
@@ -170,7 +156,7 @@ async def test_database_secret_may_come_late_be_wrong_and_rotate(
     right = urlsplit(database18.runtime_url).password
     await asyncio.to_thread(_change_password, postgres18, "rotated")
     try:
-        await complains(operator, "refuses the login")
+        await wait_for_problem(operator, "ledger", "refuses the login")
         await context.redeem(["second"])
         await wait_for_ledger(context, "second")
         _write_secret(folder, database18.runtime_url, "rotated")
@@ -196,12 +182,12 @@ def unmigrated(postgres18: PostgresServer, namespace: str) -> Iterator[Database]
 async def test_operator_waits_for_the_migration(
     control_plane: ControlPlane, namespace: str, operators: Operators, unmigrated: Database
 ) -> None:
-    """An empty database asks for the migration; after it everything goes its way."""
+    """An empty database is reported as not migrated; after the migration the operator works."""
     async with open_context(control_plane, namespace, unmigrated) as context:
         operator = operators.start(env=QUICK | {"DATABASE_URL": unmigrated.runtime_url})
         await context.voucher()
         await context.redeem(["first"])
-        await complains(operator, "voucher-operator migrate")
+        await wait_for_problem(operator, "ledger", "voucher-operator migrate")
         await wait_for_ledger(context, "first")
         await asyncio.to_thread(migrate, unmigrated)
         await context.finished()
@@ -219,14 +205,14 @@ async def test_waiting_redemptions_use_at_most_120_megabytes(
     await context.voucher()
     await context.voucher_is(Ready="Issued")
     postgres18.stop()
-    await context.redeem(f"r{n}" for n in range(CROWD))
+    await context.redeem(f"r{n}" for n in range(MANY))
 
     await until(lambda: context.none("status.state!=Pending"), "word to all that they wait", 90)
     postgres18.start()
     await context.finished()
     assert operator.peak_memory() < MEMORY
     await context.assert_statuses_match_ledger()
-    assert await context.granted() == CROWD
+    assert await context.granted() == MANY
     await context.counters_agree()
     operators.allow.append(LEDGER_DOWN)
 
@@ -239,14 +225,14 @@ async def test_namespace_is_deleted_while_postgresql_is_down(
     tmp_path: Path,
     operators: Operators,
 ) -> None:
-    """It goes, with its Role, after the time that Vouchers wait for a ledger; their codes are revoked afterwards."""
-    doomed = control_plane.namespace(f"{namespace}-doomed")
-    both = Operators(install_rights(control_plane, [namespace, doomed]), database18, tmp_path)
+    """It is deleted, with its Role, after the time limit of its Vouchers; their codes are revoked afterwards."""
+    deleted = control_plane.namespace(f"{namespace}-doomed")
+    both = Operators(install_rights(control_plane, [namespace, deleted]), database18, tmp_path)
     operator = both.start(env=QUICK | {"VOUCHER_OPERATOR_RELEASE_AFTER": "2"})
     operators.started.append(operator)
     async with (
         open_context(control_plane, namespace, database18) as context,
-        open_context(control_plane, doomed, database18) as there,
+        open_context(control_plane, deleted, database18) as there,
     ):
         await context.voucher(code="STAYS")
         await there.voucher("one", "GOES-1")
@@ -254,14 +240,14 @@ async def test_namespace_is_deleted_while_postgresql_is_down(
         for voucher in (there.voucher_is("one", Ready="Issued"), there.voucher_is("two", Ready="Issued")):
             await voucher
         postgres18.stop()
-        await complains(operator, "cannot be reached")
-        await there.admin.call("DELETE", f"/api/v1/namespaces/{doomed}")
+        await wait_for_problem(operator, "ledger", "cannot be reached")
+        await there.admin.call("DELETE", f"/api/v1/namespaces/{deleted}")
 
         async def has_gone() -> bool:
-            return await there.admin.find(f"/api/v1/namespaces/{doomed}") is None
+            return await there.admin.find(f"/api/v1/namespaces/{deleted}") is None
 
         await until(has_gone, "end of the namespace")
-        # What it remembers of the two would be enough: it must not be needed.
+        # The operator's cache of the two would be enough: it must not be needed.
         operator.kill()
         postgres18.start()
         operator.start()
@@ -279,4 +265,4 @@ async def test_namespace_is_deleted_while_postgresql_is_down(
             "stays": "Redeemed",
             "goes": "Rejected",
         }
-    operators.allow += [LEDGER_DOWN, ROLE_GONE, r"revoked the code of a Voucher that is gone"]
+    operators.allow += [LEDGER_DOWN, ROLE_GONE, r"revoked the code of a deleted Voucher"]

@@ -1,11 +1,16 @@
-"""What waits for something holds up nobody else, however many wait."""
+"""Objects that wait do not block others, however many wait."""
 
 import asyncio
 
+import pytest
+
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
-from tests.cluster.chaos import SLOW_PROCESS_LOG, open_context, until
+from tests.cluster.chaos import SLOW_PROCESS_LOG, open_context
+from tests.cluster.chaos_client import until
 from tests.conftest import Operators
+
+pytestmark = pytest.mark.long
 
 MANY = 70
 """More than kopf has workers for one kind, and more than the queues have."""
@@ -15,7 +20,7 @@ QUICK = {"VOUCHER_OPERATOR_SECRET_INTERVAL": "1", "VOUCHER_OPERATOR_BACKOFF_MAX"
 async def test_objects_that_wait_for_a_secret_do_not_block_others(
     control_plane: ControlPlane, namespace: str, operators: Operators, database18: Database
 ) -> None:
-    """Seventy Vouchers and seventy Redemptions lack their Secret: others pass them by, and it comes at last."""
+    """Seventy Vouchers and seventy Redemptions lack their Secret: others are served, and then it comes."""
     operators.start(env=QUICK)
     async with open_context(control_plane, namespace, database18) as context:
         waiting = [f"waits{n}" for n in range(MANY)]

@@ -1,11 +1,16 @@
-"""A code is revoked while customers redeem it: whoever came before has it, whoever came after has not."""
+"""A code is revoked while customers redeem it: earlier requests are granted, later ones refused."""
 
 import asyncio
 
+import pytest
+
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
-from tests.cluster.chaos import SLOW_PROCESS_LOG, open_context, until
+from tests.cluster.chaos import SLOW_PROCESS_LOG, open_context
+from tests.cluster.chaos_client import until
 from tests.conftest import Operators
+
+pytestmark = pytest.mark.long
 
 REQUESTS = 300
 LATE = 30

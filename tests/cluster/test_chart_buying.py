@@ -72,7 +72,7 @@ def _notes(**values: str) -> str:
 
 
 def test_notes_list_what_orders_wait_for() -> None:
-    """And, when nothing is missing any more, where webhooks are to be led."""
+    """And, when nothing is missing, the target of webhooks."""
     notes = _notes()
     assert "Orders wait for prices: set catalog.url" in notes
     assert "only credit can: set sovereign, checkout.successUrl." in notes
@@ -87,6 +87,6 @@ def test_notes_list_what_orders_wait_for() -> None:
 
 @pytest.mark.parametrize(("scope", "made"), [("Cluster", "true"), ("Namespaced", "true"), ("None", "false")])
 def test_organizations_setting_follows_the_scope(scope: str, made: str) -> None:
-    """An order would otherwise wait for ever for a right that nobody means to give."""
+    """An order would otherwise wait without end for a missing right."""
     environment = container(the(render({"organizations": {"scope": scope}}), "Deployment"))["env"]
     assert {"name": "VOUCHER_OPERATOR_ORGANIZATIONS", "value": made} in environment

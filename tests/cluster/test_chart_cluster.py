@@ -99,7 +99,7 @@ class Release:
         self.namespace = control_plane.namespace(f"chart-{self.name}")
 
     def helm(self, verb: str, *arguments: str | Path, check: bool = True) -> str:
-        """Run helm on the release and return what it complained of; with `check` it must succeed."""
+        """Run helm on the release and return its standard error; with `check` it must succeed."""
         place = ("-n", self.namespace, "--kubeconfig", self._control_plane.kubeconfig)
         done = helm(verb, self.name, *arguments, *place)
         assert done.returncode == 0 or not check, done.stderr
@@ -150,7 +150,7 @@ def test_uninstall_removes_every_object(release: Release) -> None:
 
 
 def test_second_release_for_a_namespace_is_refused(control_plane: ControlPlane, release: Release) -> None:
-    """A second release that would serve the same is refused by helm, in words; one that serves another is not."""
+    """A second release that would serve the same is refused by helm with a message; one that serves another is not."""
     second = Release(control_plane)
     other = ("--set", f"watchNamespaces={{{second.namespace}}}")
     both = ("--set", f"watchNamespaces={{{second.namespace},{release.namespace}}}")

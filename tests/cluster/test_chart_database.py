@@ -39,7 +39,7 @@ def test_secret_is_mounted_and_may_come_late(kind: str, secret: str) -> None:
 )
 @pytest.mark.parametrize("kind", WORKLOADS)
 def test_values_win_over_the_secret(kind: str, database: Document, environment: Document, keys: list[str]) -> None:
-    """What the values say is not mounted, so the Secret cannot contradict it; a uri would."""
+    """What the values set is not mounted, so that the Secret cannot contradict it."""
     runs = workload(render({"database": database}), kind)
     found = {entry["name"]: entry.get("value") for entry in container(runs)["env"] if entry["name"].startswith("PG")}
     assert found == environment

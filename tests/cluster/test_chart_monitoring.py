@@ -141,11 +141,11 @@ def test_expressions_are_of_series_that_exist() -> None:
     ],
 )
 def test_wrong_expression_is_reported(expression: str) -> None:
-    """The check above is worth something."""
+    """The check above can fail."""
     assert list(_faults(expression))
 
 
-def test_every_required_alert_exists() -> None:
+def test_required_alerts_have_severity_and_runbook() -> None:
     """Each says what is wrong, what it means and what to do, and how urgent it is."""
     rules = {rule["alert"]: rule for rule in _rules()}
     assert {rule["labels"]["severity"] for rule in rules.values()} == {"critical", "warning"}
@@ -159,7 +159,7 @@ def test_every_required_alert_exists() -> None:
 
 
 def test_alerts_select_this_release() -> None:
-    """Two releases in one cluster wake for themselves; the job is the Service's name."""
+    """The alerts of two releases in one cluster are separate; the job is the Service's name."""
     documents = render(EVERYTHING, options=MONITORED, release="x", namespace="ops")
     service = the(documents, "Service")["metadata"]["name"]
     text = json.dumps(the(documents, "PrometheusRule")["spec"])
@@ -168,7 +168,7 @@ def test_alerts_select_this_release() -> None:
 
 
 def test_queue_alert_uses_its_threshold() -> None:
-    """What counts as a queue is the Sovereign's to say."""
+    """The Sovereign sets the length of the queue."""
     monitoring = {"prometheusRule": {"enabled": True, "queueLength": 7}}
     (rule,) = [r for r in _rules({"monitoring": monitoring}) if r["alert"] == "VoucherOperatorQueueNotDraining"]
     assert rule["expr"].endswith("> 7")
@@ -184,7 +184,7 @@ def test_dashboard_configmap_equals_the_file() -> None:
     assert json.loads(text) == DASHBOARD
 
 
-def test_dashboard_has_all_panels() -> None:
+def test_dashboard_shows_every_metric_without_overlap() -> None:
     """Panels do not overlap, ask the chosen data source, and show every metric there is."""
     cells = [
         (x, y)

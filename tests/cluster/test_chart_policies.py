@@ -80,7 +80,7 @@ def resources(document: Document) -> Iterator[str]:
 
 
 def probes(document: Document) -> Iterator[str]:
-    """Liveness and readiness of what runs for ever."""
+    """Liveness and readiness probes of every Deployment."""
     for container in _containers(document) if document["kind"] == "Deployment" else ():
         yield from (f"{probe} is missing" for probe in ("livenessProbe", "readinessProbe") if not container.get(probe))
 
@@ -120,7 +120,7 @@ def volumes(document: Document) -> Iterator[str]:
 
 
 def replicas(document: Document) -> Iterator[str]:
-    """Two of everything that runs for ever."""
+    """Two replicas of every Deployment."""
     if document["kind"] == "Deployment" and document["spec"].get("replicas", 1) < 2:
         yield "fewer than two replicas"
 
@@ -237,7 +237,7 @@ CONTAINER = (*POD, "containers", 0)
     ],
 )
 def test_policy_reports_a_breach(policy: Policy, kind: str, change: Callable[[Document], None]) -> None:
-    """The policies above are worth something: each finds the fault that is put into the chart's own object."""
+    """Each policy reports the fault that is put into the chart's own object."""
     document = copy.deepcopy(the(render(), kind))
     change(document)
     assert list(policy(document))

@@ -93,7 +93,7 @@ def test_watched_namespaces_get_roles_and_the_release_gets_the_lease() -> None:
     ],
 )
 def test_cluster_wide_bindings_follow_the_values(create: bool, scope: str, given: list[set[Right]]) -> None:
-    """Vouchers, which outlive a namespace's Roles; Organizations, unless told otherwise; or nothing at all."""
+    """Vouchers, which outlive a namespace's Roles; Organizations, unless disabled; or nothing at all."""
     documents = render({"rbac": {"create": create}, "organizations": {"scope": scope}})
     kinds = {document["kind"] for document in documents}
     rules = {role["metadata"]["name"]: role["rules"] for role in of_kind(documents, "ClusterRole")}

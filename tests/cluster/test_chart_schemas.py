@@ -74,7 +74,7 @@ def test_kubeconform_reports_faults(schemas: Path) -> None:
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
 def test_helm_lint_has_no_warnings(tmp_path: Path, values: Document) -> None:
-    """helm finds nothing to complain of, warnings included."""
+    """helm reports nothing, warnings included."""
     file = tmp_path / "values.yaml"
     file.write_text(json.dumps(values))
     done = helm("lint", "--strict", "--values", file, CHART)

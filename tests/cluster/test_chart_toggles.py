@@ -171,7 +171,7 @@ def test_stripe_and_nats_secrets_come_from_the_store() -> None:
     ids=lambda value: value[:40] if isinstance(value, str) else None,
 )
 def test_missing_values_are_named(values: Document, said: str) -> None:
-    """In words, before anything is installed."""
+    """With a message, before anything is installed."""
     assert said in refusal(values)
 
 

@@ -1,4 +1,4 @@
-"""An operator on older CRDs: it says so and waits, instead of failing at each watch and losing what it writes."""
+"""An operator on older CRDs: it reports them and waits, instead of failing at each watch and losing its writes."""
 
 import copy
 import json
@@ -22,7 +22,7 @@ Document = dict[str, Any]
 
 @pytest.fixture
 def cluster(own_cluster: ControlPlane) -> Iterator[ControlPlane]:
-    """CRDs are the whole cluster's: others would notice."""
+    """CRDs belong to the whole cluster: other tests would fail."""
     yield own_cluster
     install_crds(own_cluster)
 
@@ -75,7 +75,7 @@ def test_operator_names_older_crds_and_waits_for_new_ones(
 
 
 def test_missing_fields_of_a_crd_are_listed(control_plane: ControlPlane) -> None:
-    """And each field that is taken away is missed."""
+    """And a removed field is reported."""
     path = "/openapi/v3/apis/billing.openova.io/v1alpha1"
     schemas = json.loads(control_plane.kubectl("get", f"--raw={path}"))["components"]["schemas"]
     assert list(missing_fields(EXPECTED_CRDS, schemas)) == []

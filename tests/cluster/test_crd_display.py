@@ -8,7 +8,7 @@ import pytest
 
 from testbed.control_plane import ControlPlane
 from testbed.processes import wait_until
-from tests.cluster.crd_rules import CrdValidator, Object, judge, schema
+from tests.cluster.crd_rules import CrdValidator, Object, crd_validator, schema
 
 VOUCHER = """
 code: OMANTEL-MUSCAT-200
@@ -29,14 +29,14 @@ def ready(status: str, reason: str, message: str) -> Object:
 
 @pytest.fixture(scope="module")
 def vouchers(control_plane: ControlPlane) -> Iterator[CrdValidator]:
-    with judge(control_plane, "Voucher", "crd-voucher-display", VOUCHER) as judged:
-        yield judged
+    with crd_validator(control_plane, "Voucher", "crd-voucher-display", VOUCHER) as validator:
+        yield validator
 
 
 @pytest.fixture(scope="module")
 def redemptions(control_plane: ControlPlane) -> Iterator[CrdValidator]:
-    with judge(control_plane, "Redemption", "crd-redemption-display", REDEMPTION) as judged:
-        yield judged
+    with crd_validator(control_plane, "Redemption", "crd-redemption-display", REDEMPTION) as validator:
+        yield validator
 
 
 @pytest.fixture(params=["Voucher", "Redemption"])
@@ -44,10 +44,10 @@ def either(request: pytest.FixtureRequest, vouchers: CrdValidator, redemptions: 
     return vouchers if request.param == "Voucher" else redemptions
 
 
-def table(control_plane: ControlPlane, judged: CrdValidator, made: Object, *options: str) -> dict[str, str]:
+def table(control_plane: ControlPlane, validator: CrdValidator, made: Object, *options: str) -> dict[str, str]:
     """Return what `kubectl get` prints of one object, by column."""
-    kind, name = judged.kind.lower(), made["metadata"]["name"]
-    head, row = control_plane.kubectl("get", kind, name, "-n", judged.namespace, *options).splitlines()
+    kind, name = validator.kind.lower(), made["metadata"]["name"]
+    head, row = control_plane.kubectl("get", kind, name, "-n", validator.namespace, *options).splitlines()
     starts = [title.start() for title in re.finditer(r"\S+", head)]
     ends = [*starts[1:], len(row)]
     return {title: row[start:end].strip() for title, start, end in zip(head.split(), starts, ends, strict=True)}

@@ -1,4 +1,4 @@
-"""What people are told to apply is what the API server accepts: the YAML in the pages and in examples/."""
+"""The API server accepts the YAML in the pages and in examples/."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from testbed.control_plane import ControlPlane
-from tests.cluster.crd_rules import CRDS, CrdValidator, judge
+from tests.cluster.crd_rules import CRDS, CrdValidator, crd_validator
 
 ROOT = CRDS.parent
 PAGES = sorted((ROOT / "docs").glob("*.md")) + sorted(ROOT.glob("README.md"))
@@ -17,8 +17,8 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 @pytest.fixture(scope="module")
 def redemptions(control_plane: ControlPlane) -> Iterator[CrdValidator]:
-    with judge(control_plane, "Redemption", "crd-documents", "{}") as judged:
-        yield judged
+    with crd_validator(control_plane, "Redemption", "crd-documents", "{}") as validator:
+        yield validator
 
 
 def documents(path: Path) -> str:

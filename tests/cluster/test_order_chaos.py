@@ -5,25 +5,28 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from testbed.control_plane import ControlPlane
 from testbed.nats import NatsServer
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
-from tests.cluster.chaos import CODE, SLOW_PROCESS_LOG, Body, ChaosContext, Proxy, open_context, reasons, until
+from tests.cluster.chaos import CODE, SLOW_PROCESS_LOG, ChaosContext, reasons
+from tests.cluster.chaos_client import Body, until
 from tests.cluster.order_faults import FaultInjector
 from tests.cluster.order_load import CAP, CAPPED, Order, OrderLoad, Progress, add_balances, make_orders
+from tests.cluster.proxy import Proxy
 from tests.cluster.resources import FAST
 from tests.cluster.stripe_fixture import ADDONS, PLANS, StripeFixture, order
 from tests.conftest import Operators
-from tests.events.helpers import Streams
+from tests.messaging.helpers import Streams
 from voucher_operator.ledger.admin.verify import verify
+
+pytestmark = pytest.mark.long
 
 SEED = "CHAOS_SEED"
 """The environment variable that repeats a run's random choices; the timing still differs."""
@@ -31,7 +34,7 @@ LONG = 150.0
 ALLOWED = (
     SLOW_PROCESS_LOG,
     r"the ledger cannot be used",
-    r"events wait",
+    r"events are not published",
     r"rolling back",
     r"a checkout (may stay|stays) open",
     r"an event is to be sent again",
@@ -55,7 +58,7 @@ def nats() -> Iterator[NatsServer]:
 def proxies(
     stripe: ScriptedStripe, nats: NatsServer, database18: Database, tmp_path: Path
 ) -> Iterator[dict[str, Proxy]]:
-    """The operator's ways to what it needs."""
+    """Proxies between the operator and its servers."""
     postgres = urlsplit(database18.runtime_url)
     targets = {
         "postgres": f"{postgres.hostname}:{postgres.port}",
@@ -80,7 +83,7 @@ def proxies(
 def env(
     stripe: ScriptedStripe, proxies: dict[str, Proxy], streams: Streams, database18: Database, tmp_path: Path
 ) -> dict[str, str]:
-    """What the operator is told: every way leads through its proxy."""
+    """The operator's environment: every connection leads through a proxy."""
     catalog = tmp_path / "with-flexi.json"
     catalog.write_text(json.dumps({"plans": [*PLANS, FLEXI], "addons": ADDONS}))
     postgres = urlsplit(database18.runtime_url)
@@ -104,12 +107,6 @@ def streams(nats: NatsServer) -> Streams:
     return Streams(nats, "chaos")
 
 
-@pytest.fixture
-async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
-    async with open_context(control_plane, namespace, database18) as opened:
-        yield opened
-
-
 async def test_ledger_and_statuses_agree_after_two_hundred_orders_under_faults(
     context: ChaosContext,
     operators: Operators,
@@ -118,7 +115,7 @@ async def test_ledger_and_statuses_agree_after_two_hundred_orders_under_faults(
     proxies: dict[str, Proxy],
     env: dict[str, str],
 ) -> None:
-    """PostgreSQL, NATS and Stripe are cut, Stripe fails, the operator is killed; then everything heals."""
+    """PostgreSQL, NATS and Stripe are cut, Stripe fails, the operator is killed; then all faults are cleared."""
     seed = os.environ.get(SEED) or str(random.getrandbits(32))
     print(f"{SEED}={seed}")
     operators.allow += ALLOWED
@@ -136,14 +133,14 @@ async def test_ledger_and_statuses_agree_after_two_hundred_orders_under_faults(
         paying = group.create_task(load.pay())
         await faults.run_until_settled()
         await buying
-        await settled(load)
+        await wait_until_settled(load)
         paying.cancel()
     print(f"open at each kill: {faults.kills}; cuts: {Counter(faults.cuts)}; faults: {Counter(faults.stripe_faults)}")
     print(f"webhooks sent again: {load.sent_again}")
     assert any(faults.kills), "the operator was never killed in the middle of a purchase"
 
-    await told(context, orders)
-    await published(context, streams)
+    await statuses_match(context, orders)
+    await wait_published(context, streams)
     assert await verify(context.database.runtime_url) == []
     assert stripe.invalid_requests == []
     await money_agrees(context, stripe)
@@ -153,7 +150,7 @@ async def test_ledger_and_statuses_agree_after_two_hundred_orders_under_faults(
     await context.counters_agree("capped")
 
 
-async def settled(load: OrderLoad) -> None:
+async def wait_until_settled(load: OrderLoad) -> None:
     """Wait until every purchase is where its customer has left it."""
     left: dict[str, str] = {}
 
@@ -165,15 +162,19 @@ async def settled(load: OrderLoad) -> None:
     await until(all_are, left, LONG)
 
 
-async def told(context: ChaosContext, orders: list[Order]) -> None:
-    """Wait until every Redemption says what the ledger says."""
+async def statuses_match(context: ChaosContext, orders: list[Order]) -> None:
+    """Wait until every status agrees with the ledger."""
     wrong: dict[str, Any] = {}
 
     async def all_are() -> bool:
         wrong.clear()
-        bodies, ledger = await context.redemptions(), await answers(context, orders)
+        bodies, ledger = await context.redemptions(), await from_ledger(context, orders)
         wrong.update(
-            {name: (said(bodies[name]), ledger[name]) for name in bodies if said(bodies[name]) != ledger[name]}
+            {
+                name: (from_status(bodies[name]), ledger[name])
+                for name in bodies
+                if from_status(bodies[name]) != ledger[name]
+            }
         )
         return not wrong
 
@@ -181,7 +182,7 @@ async def told(context: ChaosContext, orders: list[Order]) -> None:
     assert set(await context.redemptions()) == {one.name for one in orders if not one.deleted}
 
 
-def said(body: Body) -> tuple[Any, ...]:
+def from_status(body: Body) -> tuple[Any, ...]:
     """Return state, whether it is finished, the reason of Ready, the order and the URL."""
     status = body.get("status", {})
     names = ("orderID", "checkoutURL")
@@ -189,8 +190,8 @@ def said(body: Body) -> tuple[Any, ...]:
     return status.get("state"), bool(status.get("finished")), ready, *(status.get(name) for name in names)
 
 
-async def answers(context: ChaosContext, orders: list[Order]) -> dict[str, tuple[Any, ...]]:
-    """Return what the Redemptions have to say, in the shape of `said`."""
+async def from_ledger(context: ChaosContext, orders: list[Order]) -> dict[str, tuple[Any, ...]]:
+    """Return what the statuses must be by the ledger, in the shape of `from_status`."""
     rows = await context.sql(
         "SELECT split_part(key, '/', 2), state, reason, order_id::text, checkout_url FROM vouchers.purchase"
     )
@@ -220,7 +221,7 @@ def _of_purchase(one: Order, state: str, reason: str | None, order_id: str, url:
             return "Redeemed" if one.code else "RolledBack", True, reason, order_id, None
 
 
-async def published(context: ChaosContext, streams: Streams) -> None:
+async def wait_published(context: ChaosContext, streams: Streams) -> None:
     """Every event is marked, and the stream has it exactly once; each tenant's in the order of the ledger."""
 
     async def all_are() -> bool:
@@ -231,8 +232,8 @@ async def published(context: ChaosContext, streams: Streams) -> None:
     messages = [message.body for message in await streams.read()]
     assert Counter(one["id"] for one in messages) == Counter(event_id for event_id, _ in rows)
     redeemed = await context.sql("SELECT key FROM vouchers.redemption WHERE outcome IN ('redeemed', 'undone')")
-    told_of = Counter(one["data"]["key"] for one in messages if one["type"] == "voucher.redeemed")
-    assert told_of == Counter(key for (key,) in redeemed)
+    events_of = Counter(one["data"]["key"] for one in messages if one["type"] == "voucher.redeemed")
+    assert events_of == Counter(key for (key,) in redeemed)
     tenants = {tenant for _, tenant in rows if tenant}
     assert {tenant: [one["id"] for one in messages if one["tenant_id"] == tenant] for tenant in tenants} == {
         tenant: [event_id for event_id, of in rows if of == tenant] for tenant in tenants
@@ -240,7 +241,7 @@ async def published(context: ChaosContext, streams: Streams) -> None:
 
 
 async def money_agrees(context: ChaosContext, stripe: ScriptedStripe) -> None:
-    """Cards were charged what the credit does not cover, of the orders that stand, and of no other."""
+    """Cards were charged what the credit does not cover, for completed orders only."""
     rows = await context.sql(
         "SELECT order_id::text, total_minor - held_minor FROM vouchers.purchase "
         "WHERE state = 'completed' AND total_minor > held_minor"
@@ -278,9 +279,9 @@ async def nothing_twice(context: ChaosContext, stripe: ScriptedStripe) -> None:
 
 
 async def outcomes(context: ChaosContext, orders: list[Order]) -> None:
-    """The ends that had to be reached were reached."""
+    """Each kind of order reached its end."""
     kept = [one for one in orders if not one.deleted]
-    ledger = await answers(context, kept)
+    ledger = await from_ledger(context, kept)
     ends = {one.name: ledger[one.name][0] for one in kept}
     covered = [one for one in kept if one.code == CODE and one.order == order("m", "waf")]
     assert {ends[one.name] for one in covered} == {"Completed"}

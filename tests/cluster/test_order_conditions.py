@@ -1,4 +1,4 @@
-"""What the status of an order says when something else is amiss: it never says less than the ledger knows."""
+"""The conditions of an order while something else fails: they never lose what the ledger knows."""
 
 import pytest
 
@@ -17,7 +17,7 @@ async def awaiting(harness: ControllerHarness, name: str = "kestrel") -> None:
 
 
 async def test_ledger_outage_keeps_the_known_conditions(harness: ControllerHarness) -> None:
-    """While the ledger is away, order, URL and credit stay told, and so does what is said of each."""
+    """While the ledger is unavailable, order, URL, credit and their conditions stay in the status."""
     await awaiting(harness)
     before = dict(harness.watch("kestrel"))
     harness.parts.purchases.health.set_unavailable(LedgerUnavailableError("PostgreSQL is away."))
@@ -32,7 +32,7 @@ async def test_ledger_outage_keeps_the_known_conditions(harness: ControllerHarne
 
 
 async def test_paid_order_shows_its_payment_while_the_organization_fails(harness: ControllerHarness) -> None:
-    """Who has paid reads so, also while the API server fails for Organizations alone, and why it is not finished."""
+    """The status shows the payment, and why it is not finished, while the API server fails for Organizations."""
     harness.server.organizations = True
     harness.server.faults["POST /apis/catalyst.openova.io"] = (500, "failed calling webhook")
     harness.apply("kestrel", spec(await harness.issue()))
@@ -45,7 +45,7 @@ async def test_paid_order_shows_its_payment_while_the_organization_fails(harness
 
 @pytest.mark.parametrize("overdue", [True, False])
 async def test_overdue_order_is_rolled_back_without_its_secret(harness: ControllerHarness, overdue: bool) -> None:
-    """Placed, its status lost, its Secret deleted: at its deadline all is as it was before; and it says so."""
+    """Placed, its status lost, its Secret deleted: it is rolled back at its deadline, and the status shows it."""
     harness.stripe_fixture.stripe.fail("/v1/customers", *[Fault.UNAVAILABLE] * 9)
     harness.apply("kestrel", spec(**harness.secret("code", await harness.issue()), order=order("xl")))
     assert reason(await harness.reconcile("kestrel")) == ("False", "PaymentProcessorUnavailable")
@@ -61,7 +61,7 @@ async def test_overdue_order_is_rolled_back_without_its_secret(harness: Controll
 
 
 async def test_paid_order_completes_without_its_secret(harness: ControllerHarness) -> None:
-    """The customer pays when status and Secret are gone: it is told, and has what was bought."""
+    """The customer pays when status and Secret are gone: the order is completed."""
     harness.server.organizations = True
     harness.apply("kestrel", spec(**harness.secret("code", await harness.issue()), order=order("xl")))
     await harness.reconcile("kestrel")
@@ -75,7 +75,7 @@ async def test_paid_order_completes_without_its_secret(harness: ControllerHarnes
 
 
 async def test_newer_spec_keeps_order_conditions_and_url(harness: ControllerHarness) -> None:
-    """It was placed, and the operator is an older one by now: what was said stays; its deadline is kept, too."""
+    """It was placed, and then an older operator runs: conditions and URL stay."""
     await awaiting(harness)
     before = dict(harness.watch("kestrel"))
     harness.watch("kestrel")
@@ -89,7 +89,7 @@ async def test_newer_spec_keeps_order_conditions_and_url(harness: ControllerHarn
 
 
 async def test_rollback_after_spent_credit_stays_redeemed(harness: ControllerHarness) -> None:
-    """The Go service spent the credit before the order was taken back: the status does not promise the code anew."""
+    """The Go service spent the credit before the rollback: the status does not say that the code can be redeemed."""
     harness.stripe_fixture.stripe.fail("/v1/customers", *[Fault.UNAVAILABLE] * 9)
     harness.apply("kestrel", spec(await harness.issue(), order=order("xl")))
     status = await harness.reconcile("kestrel")
@@ -103,12 +103,12 @@ async def test_rollback_after_spent_credit_stays_redeemed(harness: ControllerHar
     assert (status["state"], status["credit"]) == ("Redeemed", "10.000 OMR")
     assert reason(status, "Redeemed") == ("True", "Redeemed")
     assert reason(status) == ("False", "PaymentProcessorUnavailable")
-    assert "as it was before" not in str(status)
+    assert "nothing was charged" not in str(status)
     assert "the code stays redeemed" in status["conditions"][0]["message"]
 
 
 async def test_denial_that_differs_only_in_numbers_writes_no_status(harness: ControllerHarness) -> None:
-    """Each try has another id in what the API server says: the status is written once, until the words change."""
+    """The API server's message has another id at each try: the status is written once, until the message changes."""
     harness.server.organizations = True
     refuse = "POST /apis/catalyst.openova.io"
     harness.server.faults[refuse] = (403, "denied, request 5f1c-01 at 12:00:01")
@@ -125,7 +125,7 @@ async def test_denial_that_differs_only_in_numbers_writes_no_status(harness: Con
 @pytest.mark.parametrize("harness", [{"not_found_grace": 60}], indirect=True)
 @pytest.mark.parametrize("secret", ["redemption", "voucher", "both"])
 async def test_secret_code_of_another_currency_is_rejected(harness: ControllerHarness, secret: str) -> None:
-    """The Redemption's, the Voucher's, or both: it never comes into the ledger, and is not waited for."""
+    """The Redemption's, the Voucher's, or both: it is never in the ledger, and the Redemption does not wait."""
     reference, plain = harness.secret("dollars", "DOLLARS-1"), {"code": "DOLLARS-1"}
     metadata = {"name": "dollars", "namespace": "billing", "uid": "voucher-1", "generation": 1, "resourceVersion": "1"}
     ready = {"type": "Ready", "status": "False", "reason": "CurrencyMismatch"}

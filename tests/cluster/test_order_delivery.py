@@ -1,6 +1,6 @@
-"""What is owed to a customer who has paid: the Organization, and the news, whoever fails and whoever is gone meanwhile.
+"""Delivery after a payment: the Organization and the status, also after failures and deletions meanwhile.
 
-Only the ledger remembers it: the Redemption may be deleted, the leader another one, and the API server may have failed.
+Only the ledger has it: the Redemption may be deleted, the leader replaced, and the API server may have failed.
 """
 
 from typing import Any
@@ -59,7 +59,7 @@ async def test_delivered_orders_cause_no_api_calls(harness: ControllerHarness) -
     "path", ["/apis/catalyst.openova.io", "/apis/billing.openova.io/v1alpha1/namespaces/billing/redemptions/kestrel"]
 )
 async def test_failed_delivery_does_not_block_other_orders(harness: ControllerHarness, path: str) -> None:
-    """Organization or Redemption of one cannot be asked for; the other customer's hears of the payment all the same."""
+    """Organization or Redemption of one cannot be read; the payment of the other customer is delivered."""
     harness.server.organizations = True
     await paid_by_card(harness, "kestrel")
     harness.remove("kestrel")
@@ -83,7 +83,7 @@ async def test_refund_without_leader_is_delivered_later(harness: ControllerHarne
 
 
 async def test_organization_is_created_without_rights_in_the_namespace(harness: ControllerHarness) -> None:
-    """Whether there is a Redemption cannot be seen; the Organization, which is in no namespace, is owed."""
+    """The Redemption cannot be read; the Organization, which is in no namespace, is still created."""
     harness.server.organizations = True
     await paid_by_card(harness, "kestrel")
     harness.remove("kestrel")

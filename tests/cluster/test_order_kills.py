@@ -1,21 +1,19 @@
-"""The operator is killed before and after every effect of buying: each order ends as if nobody had died.
+"""The operator is killed before and after every step of a purchase: each order ends as without a kill.
 
-Each life is ordered to kill itself at one boundary, and one more order than before waits for it; the next life, which
-dies at the next boundary, finds all that the earlier ones left behind. The last life dies of nothing, finishes all,
-and then fills orders that met no death: every other must look like them, at the API server, in the ledger, at Stripe,
-in NATS and among the Organizations.
+Each run is killed at one failpoint, and one more order than before waits for it; the next run, which is killed at the
+next failpoint, finds all that the earlier ones left. The last run is not killed: it finishes all, and then some
+undisturbed orders. Every other order must equal those, at the API server, in the ledger, at Stripe, in NATS and among
+the Organizations.
 """
 
 import asyncio
 import json
 import signal
-import urllib.error
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,24 +27,17 @@ from testbed.nats import NatsServer
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
-from tests.cluster.resources import FAST, CustomObject, LedgerReader, Object, ResourceClient, ready, status, until
-from tests.cluster.stripe_fixture import ADDONS, PLANS, StripeFixture, awaiting, conditions_of, order
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.order_scenario import COVERED, LOOKED_UP, ORDERS, PAID, PLAN_L, REFUNDED, REFUSED, OrderScenario
+from tests.cluster.resources import FAST, ResourceClient, ready, until
+from tests.cluster.stripe_fixture import ADDONS, PLANS, StripeFixture, conditions_of
 from tests.cluster.test_order_organization import GROUP, Registry
-from tests.events.helpers import Message, Streams
+from tests.messaging.helpers import Message, Streams
 from voucher_operator.failpoints import VARIABLE, Step
 
-pytestmark = pytest.mark.xdist_group("own-cluster")
+pytestmark = [pytest.mark.xdist_group("own-cluster"), pytest.mark.long]
 
-PAID, LOOKED_UP, COVERED, REFUSED, REFUNDED = "paid", "looked-up", "covered", "refused", "back"
-"""Credit and a card, whose webhook comes; the same, and it never comes; credit alone; a checkout that must not be; a
-card whose money was given back before anybody was told of it."""
-ORDERS: Final[Mapping[str, Object]] = {
-    PAID: order("xl", "daily-backup"),
-    LOOKED_UP: order("xl", "daily-backup"),
-    COVERED: order("m", "waf"),
-    REFUSED: order("l"),
-    REFUNDED: order("xl", "daily-backup"),
-}
+
 REACHED: Final[Mapping[Step, tuple[str, ...]]] = {
     Step.PLACE: (PAID, COVERED),
     Step.STRIPE_CUSTOMER: (PAID,),
@@ -64,15 +55,15 @@ REACHED: Final[Mapping[Step, tuple[str, ...]]] = {
     Step.PUBLISH: (PAID,),
     Step.MARK_PUBLISHED: (PAID,),
 }
-"""The orders that meet an effect."""
+"""The kinds of order that reach a failpoint."""
+
+
 LOOK_UP: Final = "VOUCHER_OPERATOR_SESSION_LOOKUP_INTERVAL"
-DEAR: Final = {"id": "l", "slug": "large", "name": "Large", "stripe_price_id": "price_l", "price_omr": 16}
-"""A plan that costs more at Stripe than in the catalog: its checkout is made, and must not be paid."""
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """Where a life ends, and the order that is there for it."""
+    """The failpoint at which a run is killed, and the order that reaches it."""
 
     moment: str
     effect: Step
@@ -85,9 +76,9 @@ class Boundary:
 
     @property
     def env(self) -> dict[str, str]:
-        """What the life is told. It does not look up where it is to die of a webhook.
+        """The run's own environment. Sessions are not looked up in a run that a webhook's failpoint kills.
 
-        Nobody who is to be looked up is there yet then: who dies having begun to look up leaves the next time behind.
+        A run that is killed after a lookup began leaves the time of the next one.
         """
         interval = "1" if self.kind in (LOOKED_UP, REFUNDED) else "300" if self.effect is Step.RECEIVE else "5"
         return {VARIABLE: f"{self.moment}:{self.effect}", LOOK_UP: interval}
@@ -103,73 +94,6 @@ BOUNDARIES: Final = [
 
 def test_every_failpoint_is_covered() -> None:
     assert set(REACHED) == set(Step)
-
-
-@dataclass
-class OrderScenario:
-    """Everybody but the operator: who orders, who pays, Stripe's webhooks, and the controller of Organizations."""
-
-    api: ResourceClient
-    ledger: LedgerReader
-    stripe_fixture: StripeFixture
-    operator: OperatorProcess
-    registry: Registry
-    streams: Streams
-    code: str = ""
-    made: dict[str, CustomObject] = field(default_factory=dict)
-    kinds: dict[str, str] = field(default_factory=dict)
-    _post: list[Object] = field(default_factory=list)
-
-    def place(self, name: str, kind: str) -> None:
-        """Have somebody order."""
-        customer = {"userID": name, "tenantID": name, "email": "ahmed@example.com"}
-        wanted = ORDERS[kind] | {"subdomain": name}
-        self.made[name] = self.api.redeem(self.code, name=name, customer=customer, order=wanted)
-        self.kinds[name] = kind
-
-    def turn(self, *, post: bool = True) -> None:
-        """Do what there is to do for others than the operator; `post`: webhooks are delivered, until they are taken."""
-        for body in filter(awaiting(), self.api.listed("redemptions")):
-            name = body["metadata"]["name"]
-            session = self.stripe_fixture.session(self.made[name])
-            if session["status"] == "open":
-                event = self._pay(session["id"], give_back=self.kinds[name] == REFUNDED)
-                self._post += [event] if self.kinds[name] == PAID else []
-        for one in self.api.listed("organizations", group=GROUP):
-            if "status" not in one:
-                self.registry.set_ready(one["metadata"]["name"], "True")
-        if post:
-            self._post = [event for event in self._post if not self._taken(event)]
-
-    def _pay(self, session: str, *, give_back: bool) -> Object:
-        stripe = self.stripe_fixture.stripe
-        with stripe.lock:
-            event = stripe.pay(session)
-            if give_back:
-                stripe.refund(session)
-        return event
-
-    def finished(self) -> bool:
-        """Whether all orders are, and nothing waits for NATS or to be ended at Stripe; a turn brings that about."""
-        self.turn()
-        everybody = self.api.listed("redemptions")
-        waiting = self.ledger.row(
-            "SELECT (SELECT count(*) FROM vouchers.outbox WHERE published_at IS NULL), "
-            "(SELECT count(*) FROM vouchers.purchase WHERE state = 'refunded' AND look_at IS NOT NULL)"
-        )
-        return not self._post and waiting == (0, 0) and all(map(status(finished=True), everybody))
-
-    def _taken(self, event: Object) -> bool:
-        try:
-            result = self.stripe_fixture.deliver(self.operator, event)
-        except urllib.error.HTTPError as error:
-            error.close()
-            return False
-        except (OSError, HTTPException):
-            return False
-        # no_change: it was looked up before.
-        assert result in ("applied", "duplicate", "no_change")
-        return True
 
 
 @pytest.fixture
@@ -210,10 +134,10 @@ def scenario(
     fork_server: ForkServer,
     tmp_path: Path,
 ) -> Iterator[OrderScenario]:
-    """Have it all, with an operator that has not begun to live."""
+    """All actors, with an operator that is not started yet."""
     with ExitStack() as stack:
         stripe_fixture = StripeFixture(stack.enter_context(ScriptedStripe()), tmp_path)
-        (tmp_path / "catalog.json").write_text(json.dumps({"plans": [*PLANS, DEAR], "addons": ADDONS}))
+        (tmp_path / "catalog.json").write_text(json.dumps({"plans": [*PLANS, PLAN_L], "addons": ADDONS}))
         stripe_fixture.stripe.prices["price_l"] = 17000
         streams = Streams(stack.enter_context(NatsServer()), "kills")
         bus = {"URL": streams.server.url, "STREAM": streams.name, "SUBJECT_PREFIX": streams.prefix}
@@ -235,19 +159,19 @@ def scenario(
 
 
 def test_order_ends_the_same_when_killed_at_any_failpoint(scenario: OrderScenario) -> None:
-    """As many deaths as boundaries, each by the SIGKILL that was ordered, and every order ends as it should."""
+    """One run and one SIGKILL for each boundary, and every order ends as it should."""
     voucher = scenario.api.voucher(maxRedemptions=len(BOUNDARIES) + len(ORDERS))
     scenario.code = voucher.code
     for boundary in BOUNDARIES:
         scenario.place(boundary.name, boundary.kind)
         scenario.operator.start(boundary.env)
-        until(partial(over, scenario, boundary), f"death at {boundary.name}")
+        until(partial(over, scenario, boundary), f"kill at {boundary.name}")
         assert scenario.operator.returncode == -signal.SIGKILL
     scenario.operator.start({LOOK_UP: "1"})
     until(scenario.finished, "end of what was begun")
     for kind in ORDERS:
-        scenario.place(f"unharmed-{kind}", kind)
-    until(scenario.finished, "end of what met no death")
+        scenario.place(f"undisturbed-{kind}", kind)
+    until(scenario.finished, "end of the undisturbed orders")
     assert_all_alike(scenario)
     assert voucher.wait(ready("Issued"))
     scenario.operator.stop()
@@ -260,21 +184,21 @@ def _end(operator: OperatorProcess) -> None:
 
 
 def over(scenario: OrderScenario, boundary: Boundary) -> bool:
-    """Whether this life has ended; a turn is taken to bring that about."""
+    """Whether this run has ended; the customers' next step is taken first."""
     scenario.turn(post=boundary.kind not in (LOOKED_UP, REFUNDED))
     return not scenario.operator.running
 
 
 def assert_all_alike(scenario: OrderScenario) -> None:
-    """Compare every order with its kind's that met no death, and the sums with what they are sums of."""
+    """Compare every order with the undisturbed one of its kind, and the sums with their parts."""
     messages = bus(scenario)
-    accounts = {name: account(scenario, name, messages) for name in scenario.made}
+    accounts = {name: collect_order(scenario, name, messages) for name in scenario.made}
     for name, kind in scenario.kinds.items():
-        assert accounts[name] == accounts[f"unharmed-{kind}"], name
-    states = {kind: accounts[f"unharmed-{kind}"]["status"]["state"] for kind in ORDERS}
+        assert accounts[name] == accounts[f"undisturbed-{kind}"], name
+    states = {kind: accounts[f"undisturbed-{kind}"]["status"]["state"] for kind in ORDERS}
     ends = {PAID: "Completed", LOOKED_UP: "Completed", COVERED: "Completed", REFUSED: "RolledBack"}
     assert states == ends | {REFUNDED: "Redeemed"}
-    assert scenario.stripe_fixture.session(scenario.made[f"unharmed-{REFUSED}"])["status"] == "expired"
+    assert scenario.stripe_fixture.session(scenario.made[f"undisturbed-{REFUSED}"])["status"] == "expired"
     paid = sum(kind in (PAID, LOOKED_UP) for kind in scenario.kinds.values())
     kept = sum(kind != REFUSED for kind in scenario.kinds.values())
     assert scenario.stripe_fixture.stripe.charged == paid * 23000
@@ -286,8 +210,8 @@ def assert_all_alike(scenario: OrderScenario) -> None:
     assert sorted(published) == sorted(str(id_) for (id_,) in scenario.ledger.rows("SELECT id FROM vouchers.outbox"))
 
 
-def account(scenario: OrderScenario, name: str, messages: list[Message]) -> dict[str, Any]:
-    """Tell everything about an order wherever it left something, without what differs between two of a kind."""
+def collect_order(scenario: OrderScenario, name: str, messages: list[Message]) -> dict[str, Any]:
+    """Collect what an order wrote everywhere, without what differs between two of a kind."""
     body = scenario.made[name].body()
     order_id = body["status"]["orderID"]
     rows = partial(by_name, scenario.ledger, name)
@@ -325,9 +249,9 @@ def account(scenario: OrderScenario, name: str, messages: list[Message]) -> dict
 
 
 def at_stripe(scenario: OrderScenario, order_id: str) -> dict[str, Any]:
-    """Tell what Stripe has of an order, and what the card was charged.
+    """Return what Stripe has of an order, and what the card was charged.
 
-    Whether a checkout that nobody was told of is still open does not count: the kill may have come before its end.
+    Whether a checkout without a noted URL is still open does not count: the kill may have come before its end.
     """
     stripe = scenario.stripe_fixture.stripe
     things = (stripe.customers, stripe.coupons, stripe.sessions, stripe.subscriptions)
@@ -345,7 +269,7 @@ def at_stripe(scenario: OrderScenario, order_id: str) -> dict[str, Any]:
 
 
 def by_name(ledger: LedgerReader, name: str, query: Any) -> list[tuple[Any, ...]]:
-    """Ask the ledger for the rows of a user or a tenant."""
+    """Read the rows of a user or a tenant in the ledger."""
     return ledger.rows(query, name)
 
 

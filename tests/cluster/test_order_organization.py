@@ -21,14 +21,14 @@ from tests.cluster.resources import CustomObject, Object, Predicate, condition, 
 from tests.cluster.stripe_fixture import StripeFixture, conditions_of, order, purchase
 from tests.cluster.test_order_paid import issued
 
-pytestmark = pytest.mark.xdist_group("own-cluster")
+pytestmark = [pytest.mark.xdist_group("own-cluster"), pytest.mark.long]
 
 GROUP = "catalyst.openova.io"
 ANY: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
 def definition(scope: str, *required: str) -> Object:
-    """Make a CRD as the platform may have it: its own fields, on some of which it insists."""
+    """Make a CRD as the platform may have it: its own fields, some of which are required."""
     schema = {"type": "object", "properties": {"spec": ANY | {"required": ["slug", *required]}, "status": ANY}}
     version = {"name": "v1alpha1", "served": True, "storage": True, "subresources": {"status": {}}}
     names = {"kind": "Organization", "plural": "organizations", "singular": "organization"}
@@ -56,7 +56,7 @@ class Registry:
         self._namespace = namespace if scope == "Namespaced" else None
 
     def define(self, *required: str) -> None:
-        """Install the CRD, or change it, so that it insists on these fields; wait until that is so."""
+        """Install or change the CRD so that these fields are required; wait until the API server enforces it."""
         text = yaml.safe_dump(definition(self._scope, *required))
         self._control_plane.kubectl("apply", "--server-side", "--filename=-", input=text)
         wait = ("wait", "--for=condition=Established", f"crd/organizations.{GROUP}", "--timeout=60s")
@@ -81,7 +81,7 @@ class Registry:
         return dict(self._call("get", name=name))
 
     def set_ready(self, name: str, status: str) -> None:
-        """Say how one stands, as its controller does."""
+        """Write the status of one, as its controller does."""
         said = {"type": "Ready", "status": status, "reason": "Provisioning"}
         self._call("patch", "_status", name=name, body={"status": {"conditions": [said]}})
 
@@ -109,7 +109,7 @@ def lend(
     template18: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[], AbstractContextManager[Sovereign]]]:
-    """Run an operator for these tests; called, it is lent to one of them."""
+    """Run an operator for these tests; called, it is given to one of them."""
     folder = tmp_path_factory.mktemp("organizations")
     database = postgres18.database(f"organizations{secrets.token_hex(4)}", template18)
     with ScriptedStripe() as stripe:
@@ -152,7 +152,7 @@ def bought(sovereign: Sovereign, slug: str, tenant: str = "kestrel-pharmacy") ->
 
 
 def test_organization_is_created_from_the_order(sovereign: Sovereign, registry: Registry) -> None:
-    """Refused while the CRD wants more, said so and tried again; then made, and followed until it is ready."""
+    """Refused while the CRD requires more, reported and retried; then created, and followed until it is ready."""
     registry.define("tier")
     slug = unique("org")
     made = bought(sovereign, slug)
@@ -183,7 +183,7 @@ def test_organization_is_created_from_the_order(sovereign: Sovereign, registry: 
 
 
 def test_existing_organization_of_the_tenant_is_adopted(sovereign: Sovereign, registry: Registry) -> None:
-    """Whoever made it; but never another tenant's, and then nothing is bought."""
+    """Also when others created it; but never another tenant's, and then nothing is bought."""
     registry.define()
     ours, theirs = unique("org"), unique("org")
     registry.create(ours, {"tenantID": "kestrel-pharmacy"})

@@ -1,4 +1,4 @@
-"""Whose Organization it is: an order takes its own tenant's and makes a new one, and never another's."""
+"""Owner of an Organization: an order adopts its own tenant's or creates a new one, and never takes another's."""
 
 import pytest
 
@@ -24,7 +24,7 @@ NOTED = "billing.openova.io/tenant-id"
 async def test_organization_is_adopted_only_for_its_tenant(
     harness: ControllerHarness, tenant: str | None, annotations: dict[str, str], adopted: bool
 ) -> None:
-    """As noted, as its spec says, or as it is called; one that says nothing is nobody's to take."""
+    """By annotation, spec or name; one without any of these is not adopted."""
     harness.server.organizations = True
     harness.found("books", tenant=tenant, annotations=annotations)
     code = await harness.issue()
@@ -46,7 +46,7 @@ async def test_organization_named_as_the_tenant_is_adopted(harness: ControllerHa
 
 
 async def test_organization_of_another_tenant_stalls_a_paid_order(harness: ControllerHarness) -> None:
-    """The order is paid and stands; only people can go on, it says who, and then it does."""
+    """The order stays paid; the message says who can resolve it, and then it is finished."""
     harness.server.organizations = True
     harness.apply("kestrel", spec(await harness.issue(), order=order("xl")))
     await harness.reconcile("kestrel")
@@ -64,24 +64,24 @@ async def test_organization_of_another_tenant_stalls_a_paid_order(harness: Contr
 
 @pytest.mark.parametrize("status", [403, 500])
 async def test_unreadable_organizations_do_not_stop_the_order(harness: ControllerHarness, status: int) -> None:
-    """It is placed and paid; what the API server says is told afterwards."""
+    """It is placed and paid; the error of the API server is shown afterwards."""
     harness.server.organizations = True
     harness.server.faults["GET /apis/catalyst.openova.io/v1alpha1/organizations"] = (status, "forbidden")
     harness.apply("kestrel", spec(await harness.issue()))
-    told = await harness.reconcile("kestrel")
-    assert (told["state"], reason(told, "PaymentSettled")) == ("Completed", ("True", "Completed"))
+    status_read = await harness.reconcile("kestrel")
+    assert (status_read["state"], reason(status_read, "PaymentSettled")) == ("Completed", ("True", "Completed"))
     refused = ("False", "OrganizationRefused") if status == 403 else ("Unknown", "OrganizationNotReady")
-    assert reason(told, "OrganizationReady") == refused
+    assert reason(status_read, "OrganizationReady") == refused
 
 
 @pytest.mark.parametrize("harness", [{"organizations": False}], indirect=True)
 async def test_disabled_organizations_cause_no_api_calls(harness: ControllerHarness) -> None:
-    """The operator has no right to them and shall make none: every order is handed over, whatever the cluster has."""
+    """The operator has no right to them and creates none: every order ends as Delegated."""
     harness.server.organizations = True
     harness.found("kestrel", tenant="falcon")
     harness.apply("kestrel", spec(await harness.issue()))
     status = await harness.reconcile("kestrel")
-    assert (status["finished"], reason(status, "OrganizationReady")) == (True, ("Unknown", "HandedOver"))
+    assert (status["finished"], reason(status, "OrganizationReady")) == (True, ("Unknown", "Delegated"))
     assert not [call for call in harness.server.calls if "catalyst" in call]
 
 

@@ -5,7 +5,7 @@ from tests.cluster.resources import CustomObject, condition, ready, state, statu
 from tests.cluster.stripe_fixture import awaiting, conditions_of, order, purchase
 from voucher_operator.resources.conditions import kstatus
 
-HANDED_OVER = ("Unknown", "HandedOver")
+DELEGATED = ("Unknown", "Delegated")
 
 
 def issued(sovereign: Sovereign) -> CustomObject:
@@ -26,7 +26,7 @@ def test_order_covered_by_credit_is_completed_without_checkout(sovereign: Sovere
         "Redeemed": ("True", "Redeemed"),
         "OrderPlaced": ("True", "Placed"),
         "PaymentSettled": ("True", "Completed"),
-        "OrganizationReady": HANDED_OVER,
+        "OrganizationReady": DELEGATED,
     }
     assert (body["status"]["credit"], "checkoutURL" in body["status"]) == ("10.000 OMR", False)
     shares = "Of 9.000 OMR, 9.000 OMR are paid by credit and 0.000 OMR by card."
@@ -92,7 +92,7 @@ def test_card_payment_completes_and_refund_releases_the_credit(sovereign: Sovere
 
 def test_refunded_second_payment_leaves_the_order_completed(sovereign: Sovereign) -> None:
     """As `verify` asks for it: the order, its credit and its first payment stay as they are."""
-    sovereign.allow.append("does not fit its order")
+    sovereign.allow.append("does not match its order")
     voucher, user = issued(sovereign), unique("user")
     made = sovereign.api.redeem(voucher.code, user=user, order=order("xl"))
     made.wait(awaiting())

@@ -1,4 +1,4 @@
-"""A Redemption that is created anew, from Git or a backup: the same request has the same order, by whatever uid."""
+"""A Redemption that is created again, from Git or a backup: the same request has the same order, with any uid."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def change_catalog(harness: ControllerHarness, text: str | None) -> None:
 
 @pytest.mark.parametrize("text", [json.dumps({"plans": PLANS[:1], "addons": ADDONS}), None])
 async def test_recreated_order_needs_no_catalog(harness: ControllerHarness, text: str | None) -> None:
-    """Its plan is sold no more, or nobody can say: it has been bought, and is told so, or where it can be paid."""
+    """Its plan is no longer sold, or the catalog is unavailable: the status shows the placed order and its URL."""
     asked = {
         name: spec(await harness.issue(), tenant=name, order=order(plan))
         for name, plan in (("all", "m"), ("part", "xl"))
@@ -82,7 +82,7 @@ async def test_status_shows_the_last_reason(harness: ControllerHarness) -> None:
 
 
 async def test_late_deletion_event_of_the_old_object_keeps_the_new_one(harness: ControllerHarness) -> None:
-    """The watch tells of two objects in any order, and a write to the old one may fail after the new one has come."""
+    """Watch events of two objects come in any order, and a write to the old one may fail after the new one has come."""
     asked = spec(await harness.issue())
     before = harness.apply("kestrel", asked)
     after = harness.apply("kestrel", asked)

@@ -1,4 +1,4 @@
-"""Orders that come to nothing: whatever goes wrong before the customer can pay, everything is as it was before."""
+"""Orders that are rolled back: whatever fails before the customer can pay, credit and code are as before."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from voucher_operator.resources.conditions import kstatus
 CUSTOMERS = "/v1/customers"
 
 
-def nothing_happened(sovereign: Sovereign, voucher: CustomObject, user: str) -> bool:
+def nothing_was_used(sovereign: Sovereign, voucher: CustomObject, user: str) -> bool:
     """Whether the voucher can be redeemed as before, and the customer has what the customer had."""
     return sovereign.ledger.promo(voucher.code)[3] == 0 and sovereign.ledger.balance(user) == 0
 
@@ -26,7 +26,7 @@ def test_order_without_stripe_uses_nothing_and_succeeds_later(sovereign: Soverei
         assert made.result() == ("RolledBack", "PaymentProcessorNotConfigured")
     finally:
         sovereign.stripe_fixture.key.write_text(key)
-    assert nothing_happened(sovereign, voucher, user)
+    assert nothing_was_used(sovereign, voucher, user)
     assert purchase(sovereign.ledger, made) == ()
     assert kstatus(made.body()) == "Failed"
     assert conditions_of(made.body()) == {
@@ -50,7 +50,7 @@ def test_failed_checkout_rolls_the_order_back(sovereign: Sovereign, fault: Fault
     sovereign.stripe_fixture.stripe.fail(CUSTOMERS, *[fault] * 500)
     made = sovereign.api.redeem(voucher.code, user=user, order=order("xl", paymentDeadlineSeconds=2))
     assert made.result() == ("RolledBack", reason)
-    assert nothing_happened(sovereign, voucher, user)
+    assert nothing_was_used(sovereign, voucher, user)
     assert purchase(sovereign.ledger, made)[0] == "rolled_back"
     body = made.body()
     assert conditions_of(body)["Redeemed"] == ("False", "RolledBack")
@@ -65,7 +65,7 @@ def test_failed_checkout_rolls_the_order_back(sovereign: Sovereign, fault: Fault
 
 
 def test_deleted_order_is_rolled_back(sovereign: Sovereign) -> None:
-    """It is rolled back though nobody asks any more; applied again, it reads so."""
+    """It is rolled back without its Redemption; applied again, the status shows it."""
     voucher, user = issued(sovereign), unique("user")
     sovereign.stripe_fixture.stripe.fail(CUSTOMERS, *[Fault.UNAVAILABLE] * 500)
     made = sovereign.api.redeem(voucher.code, user=user, order=order("xl"))
@@ -74,7 +74,7 @@ def test_deleted_order_is_rolled_back(sovereign: Sovereign) -> None:
     assert sovereign.ledger.promo(voucher.code)[3] == 1
     made.delete()
     until(lambda: purchase(sovereign.ledger, made)[0] == "rolled_back", "end of what nobody asks for")
-    assert nothing_happened(sovereign, voucher, user)
+    assert nothing_was_used(sovereign, voucher, user)
     made.wait_gone()
     sovereign.stripe_fixture.stripe.clear_faults()
     again = sovereign.api.create("redemptions", made.name, made.spec)
@@ -94,11 +94,11 @@ def test_invalid_order_is_rejected_and_uses_nothing(sovereign: Sovereign) -> Non
     for source in ({"code": foreign.code}, {"voucherRef": {"name": foreign.name}}):
         made = sovereign.api.redeem(user=user, order=order("m"), **source)
         assert made.result() == ("Rejected", "CurrencyMismatch")
-    assert nothing_happened(sovereign, voucher, user)
+    assert nothing_was_used(sovereign, voucher, user)
 
 
 def test_refused_code_rejects_the_order(sovereign: Sovereign) -> None:
-    """Not from the balance either, though that would do."""
+    """Not from the balance either, although it would suffice."""
     voucher, user = issued(sovereign), unique("user")
     assert sovereign.api.redeem(voucher.code, user=user).result() == ("Redeemed", "Redeemed")
     made = sovereign.api.redeem(voucher.code, user=user, order=order("m"))

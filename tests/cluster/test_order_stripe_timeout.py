@@ -1,4 +1,4 @@
-"""A payment processor that does not answer: who needs it waits, and nobody else."""
+"""A payment processor that does not answer: only orders that need it wait."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ CUSTOMERS, SESSIONS = "/v1/customers", "/v1/checkout/sessions"
 
 @pytest.mark.parametrize("harness", [{"workers": 2, "stripe_timeout": 60.0}], indirect=True)
 async def test_order_covered_by_credit_completes_while_stripe_hangs(harness: ControllerHarness) -> None:
-    """One checkout hangs, and there are two workers: the next that needs one is put off, and credit pays as ever."""
+    """One checkout hangs, and there are two workers: the next that needs one waits, and credit still pays."""
     harness.apply("hangs", spec(await harness.issue(), order=order("xl")))
     harness.apply("waits", spec(await harness.issue(), order=order("xl")))
     harness.apply("covered", spec(await harness.issue()))

@@ -1,12 +1,15 @@
-"""Windows are judged by PostgreSQL's clock: an operator whose own is minutes off answers, shows and deletes alike."""
+"""Windows follow PostgreSQL's clock: an operator whose own clock is wrong by minutes behaves in the same way."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.resources import FAST, CustomObject, LedgerReader, ResourceClient, condition, ready, state, waiting
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.resources import FAST, CustomObject, ResourceClient, condition, ready, state, waiting
 from tests.conftest import Operators
+
+pytestmark = pytest.mark.long
 
 GRANTED = ("Redeemed", "Redeemed")
 OFF = 300
@@ -105,7 +108,7 @@ def test_windows_and_ttl_follow_the_ledger_clock(
     short, long = (api.redeem(began.code, ttlSecondsAfterFinished=ttl) for ttl in (1, 120))
     short.wait_gone()
     assert long.result() == GRANTED
-    # A window that closes while everybody watches.
+    # A window that closes while the operator runs.
     closing = voucher("Active", validUntil=time(ledger, 4))
     assert api.redeem(closing.code).result() == GRANTED
     closing.wait(state("Expired"))

@@ -5,7 +5,8 @@ import pytest
 from testbed.scripted_stripe import Fault
 from tests.cluster.conftest import Sovereign
 from tests.cluster.controller_harness import ControllerHarness, reason, settle, spec
-from tests.cluster.resources import unique, wait_for_full_passes, waiting
+from tests.cluster.ledger_reader import wait_for_full_passes
+from tests.cluster.resources import unique, waiting
 from tests.cluster.stripe_fixture import order
 from tests.cluster.test_redemption_results import issued
 from tests.cluster.test_status_events import customer, fail_once, redeem, voucher

@@ -1,10 +1,10 @@
-"""A Redemption gives once, whatever is deleted, created again or wiped."""
+"""A Redemption is granted once, also when it is deleted, created again or its status wiped."""
 
 from tests.cluster.conftest import Sovereign
+from tests.cluster.ledger_reader import LedgerReader
 from tests.cluster.resources import (
     FAST,
     CustomObject,
-    LedgerReader,
     Object,
     ResourceClient,
     condition,
@@ -69,7 +69,7 @@ def test_recreated_redemption_after_refusal_is_decided_anew(sovereign: Sovereign
 
 
 def test_refusal_is_kept_for_the_same_object(sovereign: Sovereign) -> None:
-    """Opened later, the voucher does not open what was answered already, even when the answer is wiped off."""
+    """A voucher that is activated later does not change an earlier refusal, even when its status is wiped."""
     voucher = issued(sovereign)
     voucher.edit(active=False)
     voucher.wait(state("Inactive"))
@@ -83,7 +83,7 @@ def test_refusal_is_kept_for_the_same_object(sovereign: Sovereign) -> None:
 
 
 def test_wiped_status_is_restored_from_the_ledger(sovereign: Sovereign) -> None:
-    """Wiped whole, or only told not to be finished, or told another result: the ledger's answer returns."""
+    """Wiped, marked unfinished, or changed to another result: the ledger's result is written again."""
     voucher, user = issued(sovereign), unique("user")
     redemption = sovereign.api.redeem(voucher.code, user=user)
     assert redemption.result() == GRANTED
@@ -108,7 +108,7 @@ def test_wiped_status_of_a_waiting_redemption_is_continued(sovereign: Sovereign)
 
 
 def test_redemption_marked_finished_by_a_user_grants_nothing(sovereign: Sovereign) -> None:
-    """Whoever may write a status can stop a Redemption, but not get anything by it."""
+    """Who may write a status can stop a Redemption, but gets no credit by it."""
     user = unique("user")
     redemption = sovereign.api.redeem(codeFrom={"secretKeyRef": {"name": unique("no"), "key": "code"}}, user=user)
     redemption.wait(waiting("SecretNotFound"))

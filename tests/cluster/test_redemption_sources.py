@@ -1,17 +1,8 @@
 """Where a Redemption's code comes from: typed, from a Secret, through a Voucher; and what it waits for meanwhile."""
 
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import (
-    FAST,
-    LedgerReader,
-    ResourceClient,
-    condition,
-    ready,
-    stalled,
-    state,
-    unique,
-    waiting,
-)
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.resources import FAST, ResourceClient, condition, ready, stalled, state, unique, waiting
 from tests.conftest import Operators
 from tests.ledger.go_service import GoService
 
@@ -29,7 +20,7 @@ def test_voucher_reference_is_redeemed(sovereign: Sovereign) -> None:
 
 
 def test_redemption_waits_for_a_voucher_without_ledger_row(sovereign: Sovereign) -> None:
-    """However long: the Voucher exists, and people are told to look at it."""
+    """It waits without a limit: the Voucher exists, and the message names it."""
     api, secret = sovereign.api, unique("late")
     voucher = api.voucher(codeFrom={"secretKeyRef": {"name": secret, "key": "code"}})
     voucher.wait(waiting("SecretNotFound"))
@@ -64,7 +55,7 @@ def test_reference_to_an_absent_voucher_is_refused_after_the_grace_period(sovere
 def test_redemptions_wait_for_vouchers_applied_later(
     api: ResourceClient, ledger: LedgerReader, operators: Operators
 ) -> None:
-    """In one breath, as Flux applies a folder in the order of the names; by code and by reference."""
+    """Applied together, as Flux applies a folder in the order of the names; by code and by reference."""
     operators.start(env=PATIENT)
     by_code = api.redeem("same-breath", user="by-code")
     by_name = api.redeem(voucherRef={"name": "comes-later"}, user="by-name")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.cluster.resources import FAST, CustomObject, LedgerReader, ResourceClient, ready, state, until, waiting
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.resources import FAST, CustomObject, ResourceClient, ready, state, until, waiting
 from tests.conftest import Operators
 
 OFTEN = FAST | {"VOUCHER_OPERATOR_RESYNC_INTERVAL": "0.5"}

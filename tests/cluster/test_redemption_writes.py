@@ -6,8 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from testbed.operator_process import OperatorProcess
-from tests.cluster.resources import FAST, CustomObject, LedgerReader, ResourceClient, condition, ready, until
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.resources import FAST, CustomObject, ResourceClient, condition, ready, until
 from tests.conftest import Operators
+
+pytestmark = pytest.mark.long
 
 WRITES = 'voucher_operator_status_writes_total{resource="Redemption"}'
 DECIDED = 'voucher_operator_redemptions_total{outcome="redeemed",reason="Redeemed"}'
@@ -15,12 +18,12 @@ MANY = 500
 
 
 def mentioned(operator: OperatorProcess) -> str:
-    """Return the log as text: at DEBUG it names each object that the watch hands over."""
+    """Return the log as text: at DEBUG it names each object that the watch delivers."""
     return operator.log.read_text()
 
 
 @pytest.fixture
-def crowd(
+def many_finished(
     api: ResourceClient, ledger: LedgerReader, operators: Operators
 ) -> tuple[OperatorProcess, list[CustomObject]]:
     """Many Redemptions, finished by an operator that is still running."""
@@ -35,10 +38,10 @@ def crowd(
 
 
 def test_redemption_costs_one_status_write_and_none_after_restart(
-    crowd: tuple[OperatorProcess, list[CustomObject]], api: ResourceClient, operators: Operators
+    many_finished: tuple[OperatorProcess, list[CustomObject]], api: ResourceClient, operators: Operators
 ) -> None:
-    """No finalizer, no annotation, one writer once; a new operator does not even hear of the finished ones."""
-    operator, made = crowd
+    """No finalizer, no annotation, one status write; a new operator gets no watch event of the finished ones."""
+    operator, made = many_finished
     bodies = {body["metadata"]["name"]: body for body in api.listed("redemptions")}
     assert len(bodies) == len(made) == MANY
     for body in bodies.values():
@@ -53,8 +56,8 @@ def test_redemption_costs_one_status_write_and_none_after_restart(
     marker = api.redeem("no-such-code", name="marker")
     assert marker.result() == ("Rejected", "VoucherNotFound")
     until(lambda: "marker" in mentioned(later), "mention of the new Redemption")
-    heard = {name for name in bodies if name in mentioned(later)}
-    assert heard == set()
+    mentioned_names = {name for name in bodies if name in mentioned(later)}
+    assert mentioned_names == set()
     assert later.metrics()[WRITES] == 2
     assert DECIDED not in later.metrics()
     after = {body["metadata"]["name"]: body for body in api.listed("redemptions")}

@@ -9,12 +9,12 @@ from testbed.nats import NatsServer
 from testbed.postgres import Database
 from testbed.processes import wait_until
 from tests.conftest import Operators
-from tests.events.helpers import Streams, wait_published, write_events
 from tests.ledger.helpers import rows
+from tests.messaging.helpers import Streams, wait_published, write_events
 from tests.web.helpers import PATH, SECRET, session_event, sign
 
 
-def _told(port: int) -> str:
+def _send_webhook(port: int) -> str:
     body = session_event()
     answer = httpx.post(
         f"http://127.0.0.1:{port}{PATH}", content=body, headers={"Stripe-Signature": sign(body)}, trust_env=False
@@ -26,7 +26,7 @@ def _told(port: int) -> str:
 async def test_every_replica_takes_webhooks_and_the_leader_publishes(
     database18: Database, operators: Operators
 ) -> None:
-    operators.allow += ["events wait: "]
+    operators.allow += ["events are not published: "]
     with NatsServer() as server:
         streams = Streams(server, secrets.token_hex(4))
         server.stop()
@@ -45,16 +45,16 @@ async def test_every_replica_takes_webhooks_and_the_leader_publishes(
         async with asyncio.timeout(40):  # what was published long ago is taken out
             while await rows(database18, "SELECT 1 FROM vouchers.outbox"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        assert [_told(replica.webhook_port) for replica in (leader, standby)] == ["unknown", "unknown"]
+        assert [_send_webhook(replica.webhook_port) for replica in (leader, standby)] == ["unknown", "unknown"]
         assert standby.metrics()['voucher_operator_webhooks_total{result="unknown"}'] == 1
         await write_events(database18, ["one"])
-        wait_until(lambda: leader.ready().get("outbox", {}).get("waiting") == 1, "an event that waits")
+        wait_until(lambda: leader.ready().get("outbox", {}).get("pending") == 1, "an event that waits")
         shown = leader.ready()
         assert shown["ready"]
         assert shown["outbox"]["problem"].startswith("NATS cannot be reached")
-        assert leader.metrics()["voucher_operator_outbox_waiting"] == 1
+        assert leader.metrics()["voucher_operator_outbox_pending"] == 1
         assert "outbox" not in standby.ready()
         server.start()
         await wait_published(database18)
         assert await streams.count() == 1
-        wait_until(lambda: leader.ready().get("outbox") == {"waiting": 0, "oldest_seconds": 0}, "nothing that waits")
+        wait_until(lambda: leader.ready().get("outbox") == {"pending": 0, "oldest_seconds": 0}, "nothing that waits")

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.cluster.conftest import Sovereign
+from tests.cluster.ledger_reader import wait_for_full_passes
 from tests.cluster.resources import (
     CLOSED_SECRET,
     CustomObject,
@@ -13,7 +14,6 @@ from tests.cluster.resources import (
     stalled,
     state,
     unique,
-    wait_for_full_passes,
     waiting,
 )
 from voucher_operator.resources.conditions import kstatus
@@ -90,7 +90,7 @@ def test_blanks_and_case_of_the_secret_are_ignored(sovereign: Sovereign) -> None
 
 
 def test_changed_secret_stalls_and_keeps_the_issued_code(sovereign: Sovereign) -> None:
-    """The issued code stays valid, the other one never was; put back, all is well again."""
+    """The issued code stays valid, the other one is never issued; with the Secret restored the Voucher is Ready."""
     api = sovereign.api
     voucher, secret, code = issued(api)
     other = unique("OTHER").upper()
@@ -108,7 +108,7 @@ def test_changed_secret_stalls_and_keeps_the_issued_code(sovereign: Sovereign) -
 
 
 def test_deleted_secret_keeps_the_issued_code(sovereign: Sovereign) -> None:
-    """The code stays valid; the Voucher says that nobody can see to it now."""
+    """The code stays valid; the Voucher says that its Secret is missing."""
     api = sovereign.api
     voucher, secret, code = issued(api)
     api.delete_secret(secret)
@@ -156,7 +156,7 @@ def test_redemption_waits_for_its_secret(sovereign: Sovereign) -> None:
 
 
 def test_voucher_reference_redeems_a_secret_code(sovereign: Sovereign) -> None:
-    """Whoever redeems need not know the code."""
+    """The creator of the Redemption need not know the code."""
     voucher, _, code = issued(sovereign.api)
     assert sovereign.api.redeem(voucherRef={"name": voucher.name}).result() == GRANTED
     voucher.wait(lambda body: body["status"]["timesRedeemed"] == 1)

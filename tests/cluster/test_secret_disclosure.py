@@ -6,10 +6,15 @@ import io
 import json
 from collections.abc import Iterator
 
+import pytest
+
 from testbed.fork_server import ForkServer
 from testbed.interpreter import environment
-from tests.cluster.resources import FAST, LedgerReader, Object, ResourceClient, ready, stalled, state, waiting
+from tests.cluster.ledger_reader import LedgerReader
+from tests.cluster.resources import FAST, Object, ResourceClient, ready, stalled, state, waiting
 from tests.conftest import Operators
+
+pytestmark = pytest.mark.long
 
 CODE = "QUIET-7Q4X-PARTNER"
 OTHER = "HUSHED-9Z2W-OTHER"
@@ -31,7 +36,7 @@ def heard(text: str) -> list[str]:
 
 
 def live(api: ResourceClient, ledger: LedgerReader) -> None:
-    """Let everything happen to a Voucher whose code is in a Secret that can."""
+    """Take a Voucher with a code in a Secret through every change."""
     voucher = api.voucher("a-partners", codeFrom=SECRET, maxRedemptions=4)
     early = api.redeem(codeFrom=SECRET, user="early")
     voucher.wait(waiting("SecretNotFound"))

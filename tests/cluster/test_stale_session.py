@@ -1,21 +1,16 @@
-"""A replica freezes while it holds a voucher's row: the one that leads ends its session, and serves everybody."""
+"""A replica freezes while it holds a voucher's row lock: the leader ends its session and redeems the code."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
-from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
-from tests.cluster.chaos import CODE, ChaosContext, open_context, until
+from tests.cluster.chaos import CODE, ChaosContext
+from tests.cluster.chaos_client import until
 from tests.conftest import Operators
 from tests.ledger.helpers import frozen_session, session_exists
 
-
-@pytest.fixture
-async def context(control_plane: ControlPlane, namespace: str, database18: Database) -> AsyncIterator[ChaosContext]:
-    async with open_context(control_plane, namespace, database18) as opened:
-        yield opened
+pytestmark = pytest.mark.long
 
 
 async def test_leader_ends_the_session_of_a_frozen_replica(

@@ -1,4 +1,4 @@
-"""What nobody but whoever starts the operator can mend ends it at once with one line, also when the ledger is there."""
+"""Start errors that only a new start can fix end the process with one line."""
 
 import socket
 from pathlib import Path
@@ -10,7 +10,7 @@ from testbed.processes import wait_until
 from tests.conftest import Operators
 
 
-def last_words(operator: OperatorProcess, code: int = 1) -> str:
+def last_line(operator: OperatorProcess, code: int = 1) -> str:
     """Wait for its end, which is a failure, and return the one line for people."""
     wait_until(lambda: operator.returncode is not None, "end of the operator")
     assert operator.returncode == code
@@ -20,15 +20,15 @@ def last_words(operator: OperatorProcess, code: int = 1) -> str:
 
 def test_start_without_cluster_ends_with_one_line(operators: Operators, tmp_path: Path) -> None:
     operator = operators.start(env={"KUBECONFIG": str(tmp_path / "absent")}, interpreter=True)
-    assert last_words(operator) == (
+    assert last_line(operator) == (
         "voucher-operator: no cluster is configured: run in a pod, or set KUBECONFIG to a file"
     )
     operators.allow += ["Config not found", "no cluster is configured"]
 
 
-def test_with_a_lease_that_nobody_could_hold(operators: Operators) -> None:
+def test_start_with_contradictory_lease_times_ends_with_one_line(operators: Operators) -> None:
     operator = operators.start(env={"VOUCHER_OPERATOR_LEASE_DURATION": "5", "VOUCHER_OPERATOR_RENEW_DEADLINE": "6"})
-    assert last_words(operator, code=2) == (
+    assert last_line(operator, code=2) == (
         "voucher-operator: VOUCHER_OPERATOR_RENEW_DEADLINE (6) must be less than VOUCHER_OPERATOR_LEASE_DURATION (5)"
     )
     operators.allow.append("must be less than")
@@ -43,7 +43,7 @@ def test_start_with_a_port_in_use_ends_with_one_line(operators: Operators, tmp_p
             f"VOUCHER_OPERATOR_{part}_PORT": str(port),
             "VOUCHER_OPERATOR_STRIPE_WEBHOOK_SECRET_FILE": str(tmp_path / "webhook-secret"),
         }
-        words = last_words(operators.start(env=env))
+        words = last_line(operators.start(env=env))
     assert words == (
         f"voucher-operator: cannot listen at 127.0.0.1 port {port} (Address already in use): "
         f"end what listens there, or set VOUCHER_OPERATOR_{part}_PORT"

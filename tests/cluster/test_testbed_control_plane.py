@@ -1,4 +1,4 @@
-"""The control plane survives what the tests do to it."""
+"""The control plane keeps its data and enforces rights."""
 
 import json
 
@@ -18,8 +18,8 @@ def test_control_plane_keeps_data_address_and_tokens_after_a_stop(own_cluster: C
     with pytest.raises(TestbedError, match="kubectl get namespaces: "):
         own_cluster.kubectl("get", "namespaces")
     own_cluster.start_apiserver()
-    told = json.loads(own_cluster.kubectl(f"--kubeconfig={credentials}", "auth", "whoami", "--output=json"))
-    assert told["status"]["userInfo"]["username"] == "system:serviceaccount:kept:somebody"
+    identity = json.loads(own_cluster.kubectl(f"--kubeconfig={credentials}", "auth", "whoami", "--output=json"))
+    assert identity["status"]["userInfo"]["username"] == "system:serviceaccount:kept:somebody"
 
 
 def test_rights_are_enforced(control_plane: ControlPlane, namespace: str) -> None:

@@ -4,7 +4,8 @@ See also: test_voucher_namespaces.py for two namespaces.
 """
 
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import condition, ready, stalled, state, status, unique, wait_for_full_passes, waiting
+from tests.cluster.ledger_reader import wait_for_full_passes
+from tests.cluster.resources import condition, ready, stalled, state, status, unique, waiting
 from voucher_operator.resources.conditions import kstatus
 
 
@@ -23,7 +24,7 @@ def test_older_voucher_keeps_the_code(sovereign: Sovereign) -> None:
     assert (condition(body, "Redeemable")["status"], condition(body, "Redeemable")["reason"]) == ("False", "NotIssued")
     assert kstatus(body) == "Failed"
     newer.wait_event("CodeConflict")
-    contested = f"Voucher {newer.name} has the same code, and was refused."
+    contested = f"Voucher {newer.name} has the same code and was refused."
     assert older.wait_event("CodeContested")["note"] == contested
     wait_for_full_passes(api, sovereign.ledger, 2)
     assert sovereign.ledger.promo(older.code) == (10000, True, 5, 0, False)
@@ -72,9 +73,7 @@ def test_older_voucher_that_is_seen_later_takes_the_code(sovereign: Sovereign) -
     newer.wait(stalled("CodeConflict"))
     assert older.name in newer.wait_event("CodeConflict")["note"]
     taken = older.wait_event("Issued")["note"]
-    assert (
-        taken == f"The code can be redeemed on the ledger. It was taken over from Voucher {newer.name}, which is newer."
-    )
+    assert taken == f"The code can be redeemed on the ledger. It was taken from Voucher {newer.name}, which is newer."
     older.delete()
     older.wait_gone()
     newer.wait(state("Active"))

@@ -1,4 +1,4 @@
-"""A Voucher is deleted: its code is revoked, whoever was asleep meanwhile, and what was redeemed stays."""
+"""A Voucher is deleted: its code is revoked, also after an outage of the operator, and redemptions stay."""
 
 from pathlib import Path
 
@@ -9,31 +9,23 @@ from testbed.cluster import Installation, install_rights
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import (
-    FAST,
-    CustomObject,
-    LedgerReader,
-    ResourceClient,
-    ready,
-    state,
-    status,
-    unique,
-    until,
-    wait_for_full_passes,
-)
+from tests.cluster.ledger_reader import LedgerReader, wait_for_full_passes
+from tests.cluster.resources import FAST, CustomObject, ResourceClient, ready, state, status, unique, until
 from tests.conftest import Operators
 
+pytestmark = pytest.mark.long
+
 REVOKED = (False, True)
-GONE = "revoked the code of a Voucher that is gone"
+GONE = "revoked the code of a deleted Voucher"
 
 
-def standing(ledger: LedgerReader, voucher: CustomObject) -> tuple[bool, bool]:
+def row_state(ledger: LedgerReader, voucher: CustomObject) -> tuple[bool, bool]:
     """Return whether the code's row is active, and whether it is deleted."""
     _, active, _, _, deleted = ledger.promo(voucher.code)
     return active, deleted
 
 
-def forget(voucher: CustomObject) -> None:
+def remove_finalizer(voucher: CustomObject) -> None:
     """Delete it while no operator looks, without the operator's finalizer."""
     voucher.patch({"metadata": {"finalizers": None}})
     voucher.delete()
@@ -47,7 +39,7 @@ def test_deleting_revokes_the_code_and_keeps_redemptions(sovereign: Sovereign) -
     assert api.redeem(voucher.code, user="kept").result() == ("Redeemed", "Redeemed")
     voucher.delete()
     voucher.wait_gone()
-    assert standing(ledger, voucher) == REVOKED
+    assert row_state(ledger, voucher) == REVOKED
     assert ledger.promo(voucher.code)[3] == 1
     assert ledger.balance("kept") == 10000
     assert ledger.row("SELECT count(*) FROM promo_redemptions WHERE code = %s", voucher.code) == (1,)
@@ -112,11 +104,11 @@ def test_voucher_deleted_while_the_operator_is_down_is_revoked_later(
         made.wait(ready("Issued"))
     operator.stop()
     voucher.delete()
-    assert standing(ledger, voucher) == (True, False)
+    assert row_state(ledger, voucher) == (True, False)
     operators.start(env=FAST)
     voucher.wait_gone()
-    assert standing(ledger, voucher) == REVOKED
-    assert standing(ledger, other) == (True, False)
+    assert row_state(ledger, voucher) == REVOKED
+    assert row_state(ledger, other) == (True, False)
 
 
 def test_orphan_from_an_outage_is_revoked_at_start(
@@ -130,12 +122,12 @@ def test_orphan_from_an_outage_is_revoked_at_start(
         made.wait(ready("Issued"))
     operator.stop()
     for made in (orphan, replaced):
-        forget(made)
+        remove_finalizer(made)
     successor = api.voucher("replaced", code=replaced.code)
     operators.start(env=FAST)
-    until(lambda: standing(ledger, orphan) == REVOKED, "revocation of the orphan")
+    until(lambda: row_state(ledger, orphan) == REVOKED, "revocation of the orphan")
     successor.wait(ready("Issued"))
-    assert standing(ledger, successor) == (True, False)
+    assert row_state(ledger, successor) == (True, False)
 
 
 def test_orphan_is_revoked_by_the_next_resync(api: ResourceClient, ledger: LedgerReader, operators: Operators) -> None:
@@ -145,9 +137,9 @@ def test_orphan_is_revoked_by_the_next_resync(api: ResourceClient, ledger: Ledge
     voucher = api.voucher()
     voucher.wait(ready("Issued"))
     operator.sigstop()
-    forget(voucher)
+    remove_finalizer(voucher)
     operator.sigcont()
-    until(lambda: standing(ledger, voucher) == REVOKED, "revocation of the orphan")
+    until(lambda: row_state(ledger, voucher) == REVOKED, "revocation of the orphan")
 
 
 @pytest.fixture
@@ -180,12 +172,12 @@ def test_namespace_with_vouchers_can_be_deleted(
         voucher.wait(ready("Issued"))
     assert tenant[0].redeem(vouchers[0].code).result() == ("Redeemed", "Redeemed")
     control_plane.kubectl("delete", "namespace", tenant[0].namespace, "--timeout=60s")
-    assert [standing(ledger, voucher) for voucher in vouchers] == [REVOKED] * 5
+    assert [row_state(ledger, voucher) for voucher in vouchers] == [REVOKED] * 5
     other = api.voucher()
     other.wait(ready("Issued"))
     operator.sigstop()
-    forget(other)
+    remove_finalizer(other)
     operator.sigcont()
-    until(lambda: standing(ledger, other) == REVOKED, "revocation of the orphan")
+    until(lambda: row_state(ledger, other) == REVOKED, "revocation of the orphan")
     operator.stop()
     assert operator.unexpected(["403 Forbidden", GONE]) == []

@@ -1,4 +1,4 @@
-"""A Voucher's row is edited outside Git: what Git decides is put back and told; what the ledger decides shows up."""
+"""A Voucher's row is edited outside Git: Git's fields are corrected with an event; the ledger's are shown."""
 
 from typing import LiteralString
 
@@ -38,7 +38,7 @@ def test_edited_row_is_corrected(sovereign: Sovereign, edit: LiteralString, fiel
     before = sovereign.operator.metrics()[METRIC]
     ledger.rows(edit, voucher.code)
     event = voucher.wait_event("DriftCorrected")
-    assert event["note"] == f"Edited outside Git and put back: {fields}."
+    assert event["note"] == f"Changed outside Git and restored: {fields}."
     assert (event["type"], event["action"]) == ("Warning", "Correct")
     assert ledger.promo(voucher.code) == ROW
     assert ledger.row("SELECT description, credit_omr FROM promo_codes WHERE code = %s", voucher.code) == ("", 10)
@@ -47,7 +47,7 @@ def test_edited_row_is_corrected(sovereign: Sovereign, edit: LiteralString, fiel
 
 
 async def test_go_service_cannot_revoke_or_change_a_voucher(sovereign: Sovereign) -> None:
-    """Its admin page edits and revokes by the same statements as before; Git has the last word."""
+    """Its admin page edits and revokes by the same statements as before; the operator restores what Git says."""
     voucher, ledger = issued(sovereign.api), sovereign.ledger
     async with GoService.connect(ledger.database.owner_url) as go:
         await go.revoke(voucher.code)

@@ -1,20 +1,11 @@
-"""A Voucher is issued: what ledger, status, kubectl, Flux and events say of it, and that it then keeps quiet."""
+"""A Voucher is issued: ledger, status, kubectl, Flux and events show it, and then nothing more is written."""
 
 import re
 
 from testbed.control_plane import ControlPlane
 from tests.cluster.conftest import Sovereign
-from tests.cluster.resources import (
-    FAST,
-    LedgerReader,
-    ResourceClient,
-    condition,
-    ready,
-    stalled,
-    state,
-    status,
-    wait_for_full_passes,
-)
+from tests.cluster.ledger_reader import LedgerReader, wait_for_full_passes
+from tests.cluster.resources import FAST, ResourceClient, condition, ready, stalled, state, status
 from tests.conftest import Operators
 from tests.ledger.go_service import GoService
 from voucher_operator.resources.conditions import kstatus
@@ -106,7 +97,7 @@ def test_issued_event_is_written_once(sovereign: Sovereign) -> None:
 def test_status_that_does_not_change_is_not_written(
     api: ResourceClient, ledger: LedgerReader, operators: Operators
 ) -> None:
-    """Not by passes over ledger and resources, nor by echoes of the operator's own writes; nor is it sent in vain.
+    """Not by resyncs of ledger and resources, nor by watch events of the operator's own writes.
 
     The API server does not count a patch that changes nothing as a change, so the calls are counted, too.
     """

@@ -1,4 +1,4 @@
-"""kopf's end: what it forgets when it is cancelled must not go on.
+"""Cancelling kopf: tasks that it leaves behind must end, too.
 
 Seen as an operator that was told to stop while kopf was still asking what the cluster serves: the questions that were
 under way opened a new session, which nobody closed.

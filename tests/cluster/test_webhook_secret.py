@@ -1,4 +1,4 @@
-"""Webhooks are taken from the time that there is a secret to know Stripe by, without a restart."""
+"""The webhook port opens once there is a signing secret, without a restart."""
 
 import socket
 import urllib.error
@@ -12,7 +12,7 @@ from tests.conftest import Operators
 
 
 def listens(port: int) -> bool:
-    """Whether anybody takes connections."""
+    """Whether a server listens."""
     with socket.socket() as caller:
         return caller.connect_ex(("127.0.0.1", port)) == 0
 

@@ -74,7 +74,7 @@ class Kind(ClusterAccess):
         self.kubectl("wait", what, f"--for={condition}", f"--namespace={namespace}", f"--timeout={timeout}s")
 
     def scene(self) -> str:
-        """Return all pods and the last events, for whoever looks at a failure."""
+        """Return all pods and the last events, for the report of a failure."""
         pods = self.kubectl("get", "pods", "--all-namespaces", "--output=wide", check=False)
         events = self.kubectl("get", "events", "--all-namespaces", "--sort-by=.metadata.creationTimestamp", check=False)
         return pods + "\n".join(events.splitlines()[-40:])

@@ -47,7 +47,7 @@ def remove_node(cluster: str) -> None:
 
 
 def build_operator(tag: str, base: str | None, source: Path = ROOT) -> None:
-    """Build the operator from the checkout `source`; `base` is the image to stand on, None for the recipe's own."""
+    """Build the operator from the checkout `source`; `base` is the base image, None for the recipe's own."""
     _build(tag, base, source / "Containerfile", source, VERSION=version(source), REVISION=REVISION)
 
 

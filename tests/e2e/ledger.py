@@ -89,7 +89,7 @@ class Server:
         return self._kind.kubectl("exec", "-i", place, POD, "--", *psql, input=statement).strip()
 
     def login(self, role: str, database: str, *, create: bool = True) -> Login:
-        """Return a login with a new password, and make the role unless told otherwise."""
+        """Return a login with a new password, and create its role if `create` is true."""
         login = Login(database, role, secrets.token_hex(8), self._host)
         if create:
             self.create(login)

@@ -1,6 +1,6 @@
-"""Load that goes on while something happens: customers who redeem, one after the other, in a few threads.
+"""Load in the background: customers who redeem, one after the other, in a few threads.
 
-See also: `shop` does it; the tests of faults and of the upgrade break things meanwhile.
+See also: `shop` does it; the tests of faults and of the upgrade use it.
 """
 
 import base64

@@ -1,6 +1,6 @@
 """The chart, installed by the real helm; and what can be seen of the operator from outside.
 
-See also: `cluster`, `ledger`; docs/operations.md tells people the same commands.
+See also: `cluster`, `ledger`; docs/operations.md has the same commands.
 """
 
 import json

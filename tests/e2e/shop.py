@@ -37,7 +37,7 @@ class Api:
         request = urllib.request.Request(self._server + path, data, headers)
         return urllib.request.urlopen(request, timeout=timeout, context=self._context)
 
-    def patient(self, path: str, body: Mapping[str, Any] | None = None, timeout: float = 30.0) -> Any:
+    def call_with_retries(self, path: str, body: Mapping[str, Any] | None = None, timeout: float = 30.0) -> Any:
         """Do as `open`; a server that is busy, or takes in a new CRD, is asked again after the time that it names."""
         for _ in range(_TRIES):
             try:
@@ -51,11 +51,11 @@ class Api:
 
     def create(self, path: str, body: Mapping[str, Any]) -> None:
         """Create an object."""
-        self.patient(path, body).close()
+        self.call_with_retries(path, body).close()
 
     def watch(self, path: str, timeout: float) -> Iterator[dict[str, Any]]:
         """Yield an object now and whenever it changes, until the server ends the watch."""
-        with self.patient(f"{path}&watch=true&timeoutSeconds={int(timeout)}", timeout=timeout + 10) as lines:
+        with self.call_with_retries(f"{path}&watch=true&timeoutSeconds={int(timeout)}", timeout=timeout + 10) as lines:
             for line in lines:
                 yield json.loads(line)["object"]
 

@@ -1,4 +1,4 @@
-"""What is wrong is said where one looks first, nothing crashes, and all heals when it is mended."""
+"""Wrong input is reported in status, pod or Helm, nothing crashes, and the operator recovers when it is fixed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -33,41 +33,41 @@ def _matches(release: Release, text: str) -> None:
     kind, namespace = release.kind, release.namespace
     release.recheck()
     (pod,) = (one["metadata"]["name"] for one in release.pods())
-    _hear(lambda: _ready(release, "voucher", "hopeful").get("message", ""), text)
-    _hear(lambda: str(release.problems(pod)), text)
+    _wait_for_text(lambda: _ready(release, "voucher", "hopeful").get("message", ""), text)
+    _wait_for_text(lambda: str(release.problems(pod)), text)
     kind.wait(f"pod/{pod}", "condition=Ready=False", namespace)
 
 
-def _hear(told: Callable[[], str], text: str) -> None:
-    heard = ""
+def _wait_for_text(read: Callable[[], str], text: str) -> None:
+    text_read = ""
 
     def said() -> bool:
-        nonlocal heard
-        heard = told()
-        return text in heard
+        nonlocal text_read
+        text_read = read()
+        return text in text_read
 
     try:
         wait_until(said, text, timeout=90)
     except TestbedError:
-        raise AssertionError(f"not {text!r}, but: {heard[-2000:]}") from None
+        raise AssertionError(f"not {text!r}, but: {text_read[-2000:]}") from None
 
 
 def _migration_says(release: Release, text: str) -> None:
     migration = "app.kubernetes.io/component=migration"
-    _hear(lambda: release.logs(migration), text)
+    _wait_for_text(lambda: release.logs(migration), text)
 
 
 def test_installation_succeeds_when_ledger_parts_come_one_by_one(
     prepare: Prepare, server: Server, runtime: Login
 ) -> None:
-    """No Secret, then a wrong password, then no runtime role: one installation that is mended step by step."""
+    """No Secret, then a wrong password, then no runtime role: one installation that is fixed step by step."""
     release = prepare("piecemeal")
     kind, namespace = release.kind, release.namespace
     kind.kubectl("delete", "secret", RUNTIME_SECRET, OWNER_SECRET, f"--namespace={namespace}")
     role = f"late_{release.database}"
     late = server.login(role, release.database, create=False)
-    impatient = {"migration": {"hookPatience": 1}, "intervals": {"backoffMax": 5}}
-    release.install({"replicas": 1, "runtimeRole": role, **impatient})
+    short_waits = {"migration": {"hookPatience": 1}, "intervals": {"backoffMax": 5}}
+    release.install({"replicas": 1, "runtimeRole": role, **short_waits})
     kind.apply(voucher("hopeful", "HOPEFUL"), redemption("hopeful", "hopeful", code="HOPEFUL"), namespace=namespace)
     kind.wait("voucher/hopeful", "condition=Reconciling", namespace)
     _matches(release, "check the Secret that they are mounted from")
@@ -92,9 +92,7 @@ def test_installation_succeeds_when_ledger_parts_come_one_by_one(
     release.uninstall()
 
 
-def test_second_release_is_refused_until_its_roles_are_disabled(
-    billing: Release, prepare: Prepare, runtime: Login
-) -> None:
+def test_second_release_serves_only_its_own_namespace(billing: Release, prepare: Prepare, runtime: Login) -> None:
     """Helm says whose the cluster's roles are; without them a second one serves its namespace beside the first."""
     kind = billing.kind
     second = replace(prepare("second"), name=NAME)
@@ -147,7 +145,7 @@ def test_older_crds_are_reported_until_replaced(prepare: Prepare) -> None:
     wait_until(lambda: len(release.pods()) == 1, "pod")
     pod = release.pods()[0]["metadata"]["name"]
     kind.wait(f"pod/{pod}", "jsonpath={.status.containerStatuses[0].started}=true", namespace)
-    _hear(release.logs, "waiting for the CRDs: The CRDs are older than the operator: Redemption.status.state")
+    _wait_for_text(release.logs, "waiting for the CRDs: The CRDs are older than the operator: Redemption.status.state")
     assert "older than the operator" in release.problems(pod)["resources"]
     kind.wait(f"pod/{pod}", "condition=Ready=False", namespace)
 

@@ -1,4 +1,4 @@
-"""What dies comes back, and nothing is lost or given twice meanwhile."""
+"""Killed pods and processes are replaced, and nothing is lost or granted twice."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from tests.e2e.release import Release
 TAKEOVER = 15.0
 """Seconds without a leader that are too many: the Lease lasts 9, and a standby looks every 1.5."""
 
-# The process, not the pod: nothing in it gets a chance to say good-bye. Its name is in its own environment alone.
+# The process, not the pod, so that it cannot shut down. Its name is in its own environment alone.
 KILL = """
 for process in /proc/[0-9]*; do
     if tr '\\0' '\\n' <"$process/environ" 2>/dev/null | grep -qxF "VOUCHER_OPERATOR_POD_NAME=$1"; then
@@ -70,7 +70,7 @@ def test_deleted_database_pod_loses_nothing(billing: Release, server: Server, lo
 
 
 def test_resources_report_an_absent_database_and_recover(billing: Release, server: Server) -> None:
-    """For longer than a moment: the resources say so, the pods are not ready and not restarted, and all heals."""
+    """The resources report it, the pods are not ready and not restarted, and the operator recovers."""
     kind, namespace = billing.kind, billing.namespace
     before = billing.restarts()
     server.stop()

@@ -1,4 +1,4 @@
-"""The chart's migration on the ledger that the Go service has been using, whose rows nobody has tidied up."""
+"""The chart's migration on a ledger with rows of the Go service."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.ledger import Server
 from tests.e2e.objects import condition, redemption, voucher
 from tests.e2e.release import Release
-from tests.ledger.go_service import GoService, Refused
+from tests.ledger.go_service import GoService, RedemptionRefused
 
 
 async def test_ledger_of_the_go_service_is_migrated_and_adopted(
@@ -38,7 +38,7 @@ async def test_ledger_of_the_go_service_is_migrated_and_adopted(
             assert (shown.times_redeemed, shown.max_redemptions) == (2, 3)
             await go.redeem(omar, "summer-10")
             kind.wait("voucher/summer", "jsonpath={.status.state}=Exhausted", namespace)
-            with pytest.raises(Refused):
+            with pytest.raises(RedemptionRefused):
                 await go.redeem(await go.customer("late"), "summer-10")
             assert await go.balance(ali) == 18
     assert release.verify() == "the ledger is consistent"

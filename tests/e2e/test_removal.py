@@ -46,7 +46,7 @@ def test_uninstall_and_reinstall_keep_the_ledger(
 
 
 def _leave(release: Release) -> None:
-    """Nobody is left who would take the finalizers off: the way out is the one of docs/operations.md."""
+    """No operator runs that would remove the finalizers: the commands of docs/operations.md do it."""
     kind, namespace = release.kind, release.namespace
     kind.kubectl("delete", "namespace", namespace, "--wait=false")
     held = 'jsonpath={.status.conditions[?(@.type=="NamespaceFinalizersRemaining")].status}=True'

@@ -1,4 +1,4 @@
-"""From the previous version to this one while customers redeem: nobody is turned away, nothing is given twice."""
+"""From the previous version to this one while customers redeem: no request fails, nothing is granted twice."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -8,8 +8,8 @@ from kubernetes.client import ApiClient
 from testbed.control_plane import ControlPlane
 from testbed.flux import Flux
 from testbed.postgres import Database
-from tests.cluster.conftest import violations
-from tests.cluster.resources import LedgerReader
+from tests.cluster.conftest import sound_ledger
+from tests.cluster.ledger_reader import LedgerReader
 from tests.conftest import Operators
 from tests.gitops.sovereign import Sovereign
 
@@ -31,10 +31,8 @@ def flux(control_plane: ControlPlane) -> Iterator[Flux]:
 @pytest.fixture
 def ledger(database18: Database) -> Iterator[LedgerReader]:
     """The ledger; sound after the test."""
-    opened = LedgerReader(database18)
-    yield opened
-    opened.close()
-    assert violations(database18) == []
+    with sound_ledger(database18) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
 from testbed.control_plane import ControlPlane
 from testbed.flux import Flux
 from testbed.interpreter import ROOT
+from tests.cluster.ledger_reader import LedgerReader
 from tests.cluster.resources import (
     FAST,
     GROUP,
     VERSION,
     CustomObject,
-    LedgerReader,
     Object,
     Predicate,
     ResourceClient,
@@ -30,7 +30,7 @@ from tests.conftest import Operators
 TEMPLATE = ROOT / "clusters" / "_template"
 FOLDER = "clusters/_template/vouchers"
 LONG = "30m"
-"""A timeout for Flux's health checks that no test can reach: what is told sooner was not told by a timeout."""
+"""A timeout for Flux's health checks that no test reaches: an earlier result is not a timeout."""
 _KUSTOMIZATIONS = ("kustomize.toolkit.fluxcd.io", "v1")
 
 
@@ -191,5 +191,5 @@ class Sovereign:
         assert {one.result() for one in made} == {("Redeemed", "Redeemed")}
 
     def end(self) -> None:
-        """Let Flux forget the namespace, so that it does not go on with it beside other tests."""
+        """Remove the namespace from Flux, so that it does not work on it during other tests."""
         self.cluster.kubectl("delete", "kustomizations", "--all", f"--namespace={self.namespace}", "--timeout=60s")

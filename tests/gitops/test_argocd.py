@@ -56,9 +56,9 @@ def body(observed: int, **conditions: str | None) -> dict[str, Any]:
 def test_health_script_equals_kstatus(tmp_path: Path, kind: str) -> None:
     states = product((-1, 1, 2), ("True", "False", "Unknown"), (None, "True", "False"), (None, "True", "False"))
     bodies = [body(seen, Ready=one, Reconciling=two, Stalled=three) for seen, one, two, three in states]
-    told = health(tmp_path, kind, bodies)
-    assert [status for status, _ in told] == [HEALTH[kstatus(one)] for one in bodies]
-    assert {status for status, _ in told} == set(HEALTH.values())
+    results = health(tmp_path, kind, bodies)
+    assert [status for status, _ in results] == [HEALTH[kstatus(one)] for one in bodies]
+    assert {status for status, _ in results} == set(HEALTH.values())
 
 
 def test_health_message_is_of_the_deciding_condition(tmp_path: Path) -> None:

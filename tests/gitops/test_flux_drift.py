@@ -80,8 +80,8 @@ def test_flux_recovers_after_a_health_check_timeout(sovereign: Sovereign) -> Non
     sovereign.follow(timeout="30s", retryInterval="1s")
     sovereign.operator.stop()
     revision = sovereign.add("late", voucher("late", "LATE"))
-    told = condition(sovereign.wait(failed(revision, "HealthCheckFailed")), "Ready")["message"]
-    assert f"timeout waiting for: [Voucher/{sovereign.namespace}/late status: 'InProgress']" in told
+    message = condition(sovereign.wait(failed(revision, "HealthCheckFailed")), "Ready")["message"]
+    assert f"timeout waiting for: [Voucher/{sovereign.namespace}/late status: 'InProgress']" in message
     sovereign.operator.start()
     sovereign.wait(applied(revision))
     assert sovereign.ledger.promo("LATE") != ()

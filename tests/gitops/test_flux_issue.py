@@ -1,4 +1,4 @@
-"""A commit issues vouchers; a bad one fails the Kustomization at once, and a good one mends it."""
+"""A commit issues vouchers; a bad one fails the Kustomization at once, and a good one repairs it."""
 
 from tests.cluster.resources import Object, condition, ready, stalled, state
 from tests.gitops.sovereign import Sovereign, applied, failed, voucher
@@ -16,10 +16,10 @@ def test_commit_is_ready_when_the_ledger_holds_the_vouchers(sovereign: Sovereign
 def test_conflicting_code_fails_at_once_until_a_commit_fixes_it(sovereign: Sovereign) -> None:
     sovereign.issue()
     bad = sovereign.add("copy", voucher("copy", "OMANTEL-MUSCAT-200"))
-    told = condition(sovereign.wait(failed(bad, "HealthCheckFailed")), "Ready")["message"]
-    assert "failed early due to stalled resources" in told
-    assert f"Voucher/{sovereign.namespace}/copy status: 'Failed'" in told
-    assert "muscat-200" not in told
+    message = condition(sovereign.wait(failed(bad, "HealthCheckFailed")), "Ready")["message"]
+    assert "failed early due to stalled resources" in message
+    assert f"Voucher/{sovereign.namespace}/copy status: 'Failed'" in message
+    assert "muscat-200" not in message
     assert stalled("CodeConflict")(sovereign.voucher("copy").body())
     sovereign.remove("copy")
     good = sovereign.add("other", voucher("other", "OMANTEL-MUSCAT-201"))
@@ -44,8 +44,8 @@ def test_yaml_that_the_api_server_refuses_changes_nothing(sovereign: Sovereign) 
         spec.update(code="OMANTEL-MUSCAT-300", maxRedemptions=1)
 
     bad = sovereign.change("muscat-200", edit)
-    told = condition(sovereign.wait(failed(bad, "ReconciliationFailed")), "Ready")["message"]
-    assert "code is immutable: put the old value back and create another Voucher" in told
+    message = condition(sovereign.wait(failed(bad, "ReconciliationFailed")), "Ready")["message"]
+    assert "code is immutable: put the old value back and create another Voucher" in message
     assert sovereign.ledger.promo("OMANTEL-MUSCAT-200")[2] == 50
     sovereign.wait(applied(sovereign.source.revert()))
 
@@ -53,8 +53,8 @@ def test_yaml_that_the_api_server_refuses_changes_nothing(sovereign: Sovereign) 
 def test_voucher_in_another_currency_fails_at_once(sovereign: Sovereign) -> None:
     sovereign.issue()
     bad = sovereign.add("dollars", voucher("dollars", "DOLLARS", credit={"amount": 5, "currency": "USD"}))
-    told = condition(sovereign.wait(failed(bad, "HealthCheckFailed")), "Ready")["message"]
-    assert f"Voucher/{sovereign.namespace}/dollars status: 'Failed'" in told
+    message = condition(sovereign.wait(failed(bad, "HealthCheckFailed")), "Ready")["message"]
+    assert f"Voucher/{sovereign.namespace}/dollars status: 'Failed'" in message
     assert stalled("CurrencyMismatch")(sovereign.voucher("dollars").body())
     sovereign.wait(applied(sovereign.source.revert()))
     assert state("Active")(sovereign.voucher("muscat-200").body())

@@ -26,11 +26,11 @@ def _read(control_plane: ControlPlane, *what: str) -> Object:
 
 
 def _installed(control_plane: ControlPlane, namespace: str) -> None:
-    """Say what the controllers of Helm say when all is well: of an OCI repository, nothing."""
+    """Write the status that Helm's controllers write after a successful installation; an OCI repository has none."""
     now = {"lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1}
-    told = {"type": "Ready", "status": "True", "reason": "InstallSucceeded", "message": "Helm install succeeded"}
+    installed = {"type": "Ready", "status": "True", "reason": "InstallSucceeded", "message": "Helm install succeeded"}
     for kind, status in (
-        ("helmrelease", {"observedGeneration": 1, "conditions": [told | now]}),
+        ("helmrelease", {"observedGeneration": 1, "conditions": [installed | now]}),
         ("helmrepository", {"observedGeneration": None}),
     ):
         where = (kind, "bp-voucher-operator", f"--namespace={namespace}", "--subresource=status", "--type=merge")

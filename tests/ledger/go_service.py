@@ -61,7 +61,7 @@ STARTUP = (
 )
 
 
-class Refused(Exception):  # noqa: N818 - a refusal is an answer
+class RedemptionRefused(Exception):  # noqa: N818 - a refusal is an answer
     """Its answer to a code that it does not take: not found, inactive, limit reached, already redeemed."""
 
 
@@ -140,7 +140,7 @@ class GoService:
             )
             row = await cursor.fetchone()
             if row is None or row[0] > 0:
-                raise Refused("promo code already redeemed")
+                raise RedemptionRefused("promo code already redeemed")
             await self._conn.execute(
                 "INSERT INTO promo_redemptions (customer_id, code) VALUES (%s, %s)", (customer_id, code)
             )
@@ -161,12 +161,12 @@ class GoService:
         )
         row = await cursor.fetchone()
         if row is None or row[4] is not None:
-            raise Refused("promo code not found")
+            raise RedemptionRefused("promo code not found")
         credit, active, cap, used, _ = row
         if not active:
-            raise Refused("promo code is inactive")
+            raise RedemptionRefused("promo code is inactive")
         if cap > 0 and used >= cap:
-            raise Refused("promo code redemption limit reached")
+            raise RedemptionRefused("promo code redemption limit reached")
         return int(credit)
 
     async def undo(self, customer_id: UUID, code: str) -> bool:

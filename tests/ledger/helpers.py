@@ -1,4 +1,4 @@
-"""Short ways to ask the ledger, and to look behind it, for its tests. Fixtures are in `conftest`."""
+"""Helpers to call the ledger and to read its rows. Fixtures are in `conftest`."""
 
 import asyncio
 import itertools
@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.conninfo import make_conninfo
 
 from testbed.postgres import Database
@@ -19,6 +20,9 @@ from voucher_operator.ledger.types import RedeemRequest, RedeemResult, VoucherTe
 from voucher_operator.resources.keys import Key
 
 _numbers = itertools.count(1)
+
+ON_POSTGRESQL_16 = pytest.mark.parametrize("postgres", [16], ids=["pg16"], indirect=True)
+"""For what both versions do alike: other tests run the same statements on both. The Go service's version is 16."""
 
 
 def redeem_request(code: str = "CODE", user: str | None = None, **changes: Any) -> RedeemRequest:
@@ -58,7 +62,7 @@ def terms(code: str = "CODE", **changes: Any) -> VoucherTerms:
 
 
 def redeem_outcome(result: RedeemResult) -> str:
-    """Name what became of a request: the refusal, or the outcome."""
+    """Return the refusal of a request, or its outcome."""
     return str(result.refusal or result.outcome)
 
 
@@ -78,7 +82,7 @@ async def issue(database: Database, code: str = "CODE", credit_omr: int = 10, **
 
 
 async def in_one_batch(ledger: Ledger, requests: Sequence[RedeemRequest]) -> list[RedeemResult]:
-    """Redeem requests that surely travel in one statement, and that this version answers."""
+    """Redeem requests in one statement; returns the results that this version knows."""
     results = await ledger._pool.run(lambda conn: redeem_batch(conn, requests))
     return [result for result in results if isinstance(result, RedeemResult)]
 
@@ -104,7 +108,7 @@ async def holding(database: Database, query: str, *values: Any) -> AsyncIterator
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something in this process that tells nobody. Raises TimeoutError after 20 seconds."""
+    """Poll a condition in this process. Raises TimeoutError after 20 seconds."""
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)

@@ -41,7 +41,7 @@ class SteppedConnection:
         self._depth = 0
 
     async def step(self) -> None:
-        """Stop until the scheduler lets this session on."""
+        """Wait until the scheduler continues this session."""
         self.arrived.set()
         await self._go.wait()
         self._go.clear()
@@ -115,7 +115,7 @@ class Run:
 
 
 class Scheduler:
-    """Runs operations, each on a session of its own, in the order that a schedule says. `watcher` looks at locks."""
+    """Runs operations, each on a session of its own, in the order of a schedule. `watcher` reads the locks."""
 
     def __init__(self, watcher: psycopg.AsyncConnection[Any]) -> None:
         self._watcher = watcher
@@ -144,7 +144,7 @@ class Scheduler:
     async def _ready(
         self, sessions: Sequence[SteppedConnection], tasks: Sequence["asyncio.Task[Any]"]
     ) -> tuple[int, ...]:
-        """Wait until every session stands before a statement, has ended, or waits for a lock; who stands there."""
+        """Wait until every session is before a statement, has ended, or waits for a lock; return the ready ones."""
         ready: list[int] = []
         for n, (session, task) in enumerate(zip(sessions, tasks, strict=True)):
             if await self._stops(session, task) and not task.done():
@@ -212,7 +212,7 @@ def _choose(run: Run, ready: tuple[int, ...], schedule: Sequence[int]) -> int:
 
 
 async def _repeated(operation: Operation, session: SteppedConnection) -> Any:
-    """Do as `pool.Pool` does with a lost race, and as `batch.Batcher` does with a row that is held for too long."""
+    """Repeat as `pool.Pool` does after a lost race, and as `batch.Batcher` does after a lock timeout."""
     for _ in range(TRIES - 1):
         try:
             return await operation(session)

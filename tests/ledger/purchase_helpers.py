@@ -1,4 +1,4 @@
-"""Short ways to buy, and to look at what buying left behind, for the ledger's tests."""
+"""Helpers to place purchases and to read what they wrote."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,6 +8,7 @@ from tests.ledger.helpers import redeem_request, rows
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Line, Purchase, PurchaseRequest, PurchaseResult
 from voucher_operator.ledger.types import RedeemRequest
+from voucher_operator.resources.reasons import Reason
 
 
 def purchase_request(
@@ -32,7 +33,7 @@ def purchase_request(
 
 
 def with_redeem_changes(request: PurchaseRequest, **changes: Any) -> PurchaseRequest:
-    """Ask the same with another key, uid or hash."""
+    """Return the same request with another key, uid or hash."""
     return replace(request, redeem=replace(request.redeem, **changes))
 
 
@@ -43,8 +44,17 @@ async def place_purchase(ledger: Ledger, request: PurchaseRequest) -> Purchase:
     return result.purchase
 
 
+async def undone(ledger: Ledger, redeem: RedeemRequest) -> Purchase:
+    """Redeem a code with an order that a card has to pay the rest of, and take both back before there is a checkout."""
+    placed = await place_purchase(ledger, purchase_request(50_000_000, redeem=redeem))
+    assert placed.redeemed
+    taken = await ledger.compensate(placed.key, Reason.ABANDONED)
+    assert taken is not None
+    return taken
+
+
 def purchase_outcome(result: PurchaseResult) -> str:
-    """Name what became of a request: the refusal, or the purchase's state."""
+    """Return the refusal of a request, or the purchase's state."""
     return str(result.refusal or (result.purchase and result.purchase.state))
 
 

@@ -62,7 +62,7 @@ SELECT 'redemption.rolled_back', '{tenant}', '{{"key": "{key}"}}' WHERE '{state}
 
 @dataclass(frozen=True)
 class PlacedPurchase:
-    """One purchase, and how to tell the ledger of its payment. `session` is None while no checkout is noted."""
+    """One purchase, and how to make its payment events. `session` is None while no checkout is noted."""
 
     key: str
     order: str
@@ -138,7 +138,7 @@ async def order_state(database: Database, placed: PlacedPurchase) -> tuple[str, 
 
 
 async def event_outcomes(database: Database) -> list[str]:
-    """What became of each event, in the order in which they came."""
+    """Return the outcome of each event, in the order in which they came."""
     return [
         row[0]
         for row in await rows(database, "SELECT outcome FROM vouchers.webhook_event ORDER BY received_at, event_id")
@@ -151,7 +151,7 @@ async def violated(database: Database) -> list[tuple[str, str]]:
 
 
 async def mark_mismatches_settled(database: Database) -> None:
-    """What a human does who has looked at a payment that does not fit."""
+    """Do what a person does to settle a mismatched payment."""
     await rows(database, "UPDATE vouchers.webhook_event SET outcome = 'no_change' WHERE outcome = 'mismatch'")
 
 

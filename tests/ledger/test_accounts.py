@@ -1,4 +1,4 @@
-"""Accounts under every way in which somebody may write entries: imports, corrections, restores, hostile readers.
+"""Accounts under every way to write entries: imports, corrections, restores, hostile readers.
 
 See also: `test_fractions` for what the Go service writes; migrations/0012.entries-in-balance.sql.
 """
@@ -13,9 +13,9 @@ import pytest
 from psycopg import errors
 
 from testbed.postgres import OWNER, RUNTIME, Database
+from tests.ledger.backfill_helpers import SLOW_INDEX
 from tests.ledger.go_service import GoService
 from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows
-from tests.ledger.test_migrate_backfill import SLOW_INDEX
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.schema import session as migrate_session

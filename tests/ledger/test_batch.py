@@ -1,4 +1,4 @@
-"""The batcher on a real ledger: who travels with whom, and who suffers for whom. And, apart, its bookkeeping."""
+"""The batcher on a real ledger: which requests form a batch, and which requests a lock or an error affects."""
 
 import asyncio
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ def postgres(postgres18: PostgresServer) -> PostgresServer:
     return postgres18
 
 
-class Gate:
-    """Stands before a real ledger: counts batches and lets the test decide when one goes through."""
+class GatedBatcher:
+    """Wraps a real ledger: records batches and holds them until the test opens the gate."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.batches: list[list[str]] = []
@@ -44,7 +44,7 @@ class Gate:
 
 async def test_single_request_is_sent_at_once(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    gate = Gate(ledger)
+    gate = GatedBatcher(ledger)
     asked = redeem_request()
     assert redeem_outcome(await gate.batcher.submit(asked)) == "redeemed"
     assert gate.batches == [[asked.key]]
@@ -52,7 +52,7 @@ async def test_single_request_is_sent_at_once(ledger: Ledger, database: Database
 
 async def test_requests_during_a_commit_form_the_next_batch(ledger: Ledger, database: Database) -> None:
     await issue(database, max_redemptions=3)
-    gate = Gate(ledger)
+    gate = GatedBatcher(ledger)
     gate.open.clear()
     requests = [redeem_request() for _ in range(5)]
     first = gate.batcher.submit(requests[0])
@@ -67,7 +67,7 @@ async def test_requests_during_a_commit_form_the_next_batch(ledger: Ledger, data
 
 async def test_callers_that_ask_again_share_the_next_batch(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    gate = Gate(ledger)
+    gate = GatedBatcher(ledger)
     gate.open.clear()
 
     async def caller() -> None:
@@ -84,7 +84,7 @@ async def test_callers_that_ask_again_share_the_next_batch(ledger: Ledger, datab
 
 async def test_batch_size_is_limited(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    gate = Gate(ledger)
+    gate = GatedBatcher(ledger)
     await asyncio.gather(*(gate.batcher.submit(redeem_request()) for _ in range(MAX_BATCH + 1)))
     assert [len(batch) for batch in gate.batches] == [MAX_BATCH, 1]
 
@@ -124,7 +124,7 @@ async def test_bad_request_fails_without_failing_its_batch(
 
 async def test_cancelled_request_does_not_affect_others_in_its_batch(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    gate = Gate(ledger)
+    gate = GatedBatcher(ledger)
     gate.open.clear()
     under_way, waiting, last = redeem_request(user="under-way"), redeem_request(user="waiting"), redeem_request()
     first = gate.batcher.submit(under_way)
@@ -150,7 +150,7 @@ async def test_locked_code_does_not_block_other_codes(ledger: Ledger, database: 
         answers = await asyncio.gather(*(ledger.redeem(r) for r in mixed), return_exceptions=True)
         assert [isinstance(a, LedgerBusyError) for a in answers] == [False, True, False, True, False]
         assert {redeem_outcome(a) for a in answers if isinstance(a, RedeemResult)} == {"redeemed"}
-        # The code keeps a lane of its own: while somebody waits there, its neighbours run.
+        # The code has a side lane: while a request waits there, other codes are redeemed.
         stuck = asyncio.ensure_future(ledger.redeem(redeem_request("STUCK")))
         assert redeem_outcome(await ledger.redeem(redeem_request("FREE"))) == "redeemed"
         assert not stuck.done()

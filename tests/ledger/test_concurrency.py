@@ -1,4 +1,4 @@
-"""Many at once: several operators and the Go service on the same rows, and nothing is granted twice or beyond a cap."""
+"""Concurrency: several operators and the Go service on the same rows; nothing is granted twice or beyond a cap."""
 
 import asyncio
 import itertools
@@ -10,10 +10,11 @@ import psycopg
 import pytest
 
 from testbed.postgres import Database
-from tests.ledger.go_service import GoService, Refused
+from tests.ledger.go_service import GoService, RedemptionRefused
 from tests.ledger.helpers import holding, issue, open_ledger, redeem_outcome, redeem_request, rows, terms
+from tests.ledger.purchase_helpers import purchase_request
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.resources.errors import CreditSpentError
+from voucher_operator.resources.reasons import Reason
 
 
 async def go_redeems(database: Database, code: str, users: list[str]) -> int:
@@ -23,7 +24,7 @@ async def go_redeems(database: Database, code: str, users: list[str]) -> int:
         for user in users:
             try:
                 await go.redeem(await go.customer(user), code)
-            except Refused:
+            except RedemptionRefused:
                 continue
             granted += 1
     return granted
@@ -32,10 +33,10 @@ async def go_redeems(database: Database, code: str, users: list[str]) -> int:
 async def test_cap_is_exact_with_two_operators_and_the_go_service(ledger: Ledger, database: Database) -> None:
     await ledger.put(terms(max_redemptions=100))
     async with open_ledger(database.runtime_url) as other:
-        doors = itertools.cycle((ledger, other))
+        ledgers = itertools.cycle((ledger, other))
         users = [[f"go-{n}-{m}" for m in range(50)] for n in range(4)]
         ours, theirs = await asyncio.gather(
-            asyncio.gather(*(next(doors).redeem(redeem_request()) for _ in range(800))),
+            asyncio.gather(*(next(ledgers).redeem(redeem_request()) for _ in range(800))),
             asyncio.gather(*(go_redeems(database, "CODE", some) for some in users)),
         )
     answers = Counter(redeem_outcome(answer) for answer in ours)
@@ -47,7 +48,7 @@ async def test_cap_is_exact_with_two_operators_and_the_go_service(ledger: Ledger
 
 @pytest.mark.usefixtures("ledger")
 async def test_cap_is_exact_under_other_database_defaults(database: Database) -> None:
-    """A stricter isolation would read with a snapshot from before the lock, and lose every race."""
+    """A stricter isolation would read a snapshot from before the lock."""
     for setting in (
         "default_transaction_isolation = 'repeatable read'",
         "synchronous_commit = off",
@@ -56,8 +57,8 @@ async def test_cap_is_exact_under_other_database_defaults(database: Database) ->
         await rows(database, f"ALTER DATABASE {database.name} SET {setting}")
     await issue(database, max_redemptions=50)
     async with open_ledger(database.runtime_url) as one, open_ledger(database.runtime_url) as two:
-        doors = itertools.cycle((one, two))
-        answers = await asyncio.gather(*(next(doors).redeem(redeem_request()) for _ in range(200)))
+        ledgers = itertools.cycle((one, two))
+        answers = await asyncio.gather(*(next(ledgers).redeem(redeem_request()) for _ in range(200)))
         assert Counter(redeem_outcome(answer) for answer in answers)["redeemed"] == 50
         assert await one._pool.run(settings) == ["read committed", "on", "1s"]
 
@@ -71,10 +72,10 @@ async def test_each_customer_redeems_once_across_spellings_and_operators(ledger:
     await issue(database, "summer")
     async with open_ledger(database.runtime_url) as other:
         spellings = itertools.cycle(("SUMMER", "summer", " Summer "))
-        doors = itertools.cycle((ledger, other))
+        ledgers = itertools.cycle((ledger, other))
         users = [f"user-{n}" for n in range(20)]
         ours, theirs = await asyncio.gather(
-            asyncio.gather(*(next(doors).redeem(redeem_request(next(spellings), user)) for user in users * 10)),
+            asyncio.gather(*(next(ledgers).redeem(redeem_request(next(spellings), user)) for user in users * 10)),
             go_redeems(database, "summer", users),
         )
     answers = Counter(redeem_outcome(answer) for answer in ours)
@@ -88,7 +89,7 @@ async def test_same_key_at_two_operators_is_granted_once(ledger: Ledger, databas
     async with open_ledger(database.runtime_url) as other:
         for n in range(20):
             asked = redeem_request(user=f"user-{n}")
-            answers = await asyncio.gather(*(door.redeem(asked) for door in (ledger, other, ledger, other)))
+            answers = await asyncio.gather(*(one_ledger.redeem(asked) for one_ledger in (ledger, other, ledger, other)))
             assert [redeem_outcome(answer) for answer in answers] == ["redeemed"] * 4
             assert sorted(answer.replayed for answer in answers) == [False, True, True, True]
             assert await ledger.balance(f"user-{n}") == 10_000
@@ -109,7 +110,7 @@ async def test_same_key_with_two_codes_is_granted_once(ledger: Ledger, database:
 
 
 async def test_concurrent_new_decisions_overwrite_a_refusal_once(ledger: Ledger, database: Database) -> None:
-    """Both have judged the request anew before either writes: the second one sees that it came too late."""
+    """Both decide the request again before either writes: the second one sees the result of the first."""
     codes = ["CODE-0", "CODE-1"]
     for code in codes:
         await issue(database, code)
@@ -159,30 +160,33 @@ async def test_concurrent_first_redemptions_create_each_customer_once(ledger: Le
 
 
 async def test_mixed_load_causes_no_deadlock(ledger: Ledger, database: Database) -> None:
-    """Redeem, undo, put and the Go service's statements on a few codes and a few customers."""
+    """Redeem, order and compensate, put and the Go service's statements on a few codes and a few customers."""
     codes = [f"CODE-{n}" for n in range(4)]
     users = [f"user-{n}" for n in range(8)]
     vouchers = [terms(code, uid=code, name=code.lower()) for code in codes]
     for voucher in vouchers:
         await ledger.put(voucher)
 
-    async def redeem_and_undo(door: Ledger, n: int) -> None:
+    async def redeem_or_compensate(one_ledger: Ledger, n: int) -> None:
         for m in range(25):
             asked = redeem_request(codes[(n + m) % 4], users[(n * 3 + m) % 8])
-            if redeem_outcome(await door.redeem(asked)) == "redeemed" and m % 2:
-                try:
-                    await door.undo(asked.key)
-                except CreditSpentError:
-                    continue
+            if m % 2 == 0:
+                await one_ledger.redeem(asked)
+            elif (
+                placed := (
+                    await one_ledger.purchase(purchase_request(50_000_000, redeem=asked, any_tenant=True))
+                ).purchase
+            ) is not None:
+                await one_ledger.compensate(placed.key, Reason.ABANDONED)
 
-    async def edit(door: Ledger) -> None:
+    async def edit(one_ledger: Ledger) -> None:
         for n in range(20):
-            await door.put(replace(vouchers[n % 4], generation=n + 2, max_redemptions=1000 + n))
+            await one_ledger.put(replace(vouchers[n % 4], generation=n + 2, max_redemptions=1000 + n))
 
     async with open_ledger(database.runtime_url) as other:
-        doors = itertools.cycle((ledger, other))
+        ledgers = itertools.cycle((ledger, other))
         await asyncio.gather(
-            *(redeem_and_undo(next(doors), n) for n in range(12)),
+            *(redeem_or_compensate(next(ledgers), n) for n in range(12)),
             edit(ledger),
             edit(other),
             *(go_redeems(database, code, users * 3) for code in codes),

@@ -185,7 +185,7 @@ async def test_export_of_an_unmigrated_ledger_is_an_error(empty_database: Databa
 
 
 async def test_slow_reader_holds_no_table_lock(database: Database) -> None:
-    """Whoever takes the lines may take hours over them: the Go service still gets each table to itself."""
+    """The reader of the lines may be slow: the Go service still gets its table locks."""
     await fill(database)
 
     class Reader(io.StringIO):

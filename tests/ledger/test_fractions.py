@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testbed.postgres import RUNTIME, Database
-from tests.ledger.go_service import STARTUP, GoService, Refused
+from tests.ledger.go_service import STARTUP, GoService, RedemptionRefused
 from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
 from tests.ledger.purchase_helpers import place_purchase, purchase_request
 from voucher_operator.ledger.admin.verify import verify
@@ -142,17 +142,17 @@ async def test_concurrent_writers_keep_both_sums_equal(ledger: Ledger, database:
                 customer = await go.customer(user)
                 try:
                     await go.redeem(customer, code)
-                except Refused:
+                except RedemptionRefused:
                     await go.undo(customer, code)
 
     async with open_ledger(database.runtime_url) as other:
-        doors = itertools.cycle((ledger, other))
+        ledgers = itertools.cycle((ledger, other))
         pairs = [(user, code) for user in users for code in codes]
         await asyncio.gather(
             go_works(pairs),
             go_works(pairs[::-1]),
-            *(next(doors).redeem(redeem_request(code, user)) for user, code in pairs * 2),
-            *(next(doors).purchase(purchase_request(400, user=user, payable=False)) for user in users * 3),
+            *(next(ledgers).redeem(redeem_request(code, user)) for user, code in pairs * 2),
+            *(next(ledgers).purchase(purchase_request(400, user=user, payable=False)) for user in users * 3),
         )
     async with GoService.connect(database.owner_url) as go:
         for user in users:

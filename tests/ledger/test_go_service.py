@@ -10,7 +10,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from testbed.postgres import Database
-from tests.ledger.go_service import GoService, PromoCode, Refused
+from tests.ledger.go_service import GoService, PromoCode, RedemptionRefused
 from voucher_operator.ledger.admin.verify import verify
 
 
@@ -63,7 +63,7 @@ async def life_of_a_code(go: GoService) -> list[object]:
 
 
 async def refusal(go: GoService, customer: UUID, code: str) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RedemptionRefused) as caught:
         await go.redeem(customer, code)
     return str(caught.value)
 
@@ -87,7 +87,7 @@ async def test_go_service_starts_while_operator_sessions_are_idle(database: Data
 
 
 async def test_go_service_starts_while_operator_sessions_redeem(database: Database, go: GoService) -> None:
-    """Our transactions are short: its ALTERs get their turn, again and again."""
+    """Our transactions are short: its ALTERs get their locks."""
     stop = asyncio.Event()
 
     async def ours() -> None:

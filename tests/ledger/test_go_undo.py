@@ -10,7 +10,8 @@ import pytest
 
 from testbed.postgres import OWNER, Database
 from tests.ledger.go_service import GoService
-from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
+from tests.ledger.helpers import issue, redeem_outcome, redeem_request, rows, terms
+from tests.ledger.purchase_helpers import undone as taken_back
 from voucher_operator.controllers.undo_reporter import UndoReporter
 from voucher_operator.kube.kinds import ResourceKind
 from voucher_operator.ledger.api import Ledger
@@ -79,19 +80,9 @@ async def test_undone_requests_are_listed_until_they_are_reported(ledger: Ledger
 async def test_operator_undo_is_not_listed_for_report(ledger: Ledger, database: Database) -> None:
     await issue(database)
     request = redeem_request(user="u")
-    await ledger.redeem(request)
-    assert (await ledger.undo(request.key)).undone
+    await taken_back(ledger, request)
     assert not await ledger.undone_elsewhere(["billing"], 0.0, 10)
     assert (await rows(database, REQUEST, request.key))[0][:2] == ("undone", True)
-
-
-async def test_undo_by_both_services_reverses_once(ledger: Ledger, database: Database) -> None:
-    await issue(database, max_redemptions=1)
-    request = redeem_request(user="u")
-    await undone(ledger, database, request)
-    async with open_ledger(database.runtime_url) as other:
-        assert not (await other.undo(request.key)).undone
-    assert await rows(database, "SELECT times_redeemed, granted_minor FROM promo_codes") == [(0, 0)]
 
 
 class OneRedemption:

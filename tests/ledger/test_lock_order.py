@@ -1,4 +1,4 @@
-"""The use cases lock what `ledger.locks` lists, in its order: product code on a session that records its statements."""
+"""The use cases lock what `ledger.locks` lists, in its order: run on a session that records statements."""
 
 import asyncio
 from typing import Any

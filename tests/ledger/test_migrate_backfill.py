@@ -1,114 +1,22 @@
-"""Credit from before the migration is added up while others write: exactly, in portions, after any kill."""
+"""Backfill of the sums of old grants: exact after each step, beside concurrent writers."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from testbed.postgres import RUNTIME, Database
-from testbed.processes import wait_until
+from testbed.postgres import Database
+from tests.ledger.backfill_helpers import CODES, complete, old_ledger, owner, plan, until_waiting, up, wrong
 from tests.ledger.go_service import STARTUP, GoService
-from tests.ledger.helpers import open_ledger, redeem_outcome, redeem_request
-from tests.ledger.test_migrate import ALL
+from tests.ledger.helpers import ON_POSTGRESQL_16, open_ledger, redeem_outcome, redeem_request
 from voucher_operator.ledger.admin.verify import verify
-from voucher_operator.ledger.schema import session as migrate_session
 from voucher_operator.ledger.schema.backfill import add_batch, apply_totals, backfill
-from voucher_operator.ledger.schema.migrate import migrate
-from voucher_operator.ledger.schema.session import APPLICATION_NAME, MigrationError, Plan
+from voucher_operator.ledger.schema.session import APPLICATION_NAME
 
-ROOT = Path(__file__).parents[2]
-CODES = ("SPRING", "lower", "  padded ")
-SCRIPT = """
-import sys
-from voucher_operator.ledger.schema.backfill import backfill
-from voucher_operator.ledger.schema.session import Plan
-backfill(Plan(sys.argv[1], "OMR", 3, "nobody", 60.0), portion=1, codes=1)
-"""
-# What a ledger looks like right after the last file was applied: no older entry is added up.
-AFRESH = """
-UPDATE vouchers.backfill_progress SET upto = '00000000-0000-0000-0000-000000000000', finished = false;
-UPDATE promo_codes SET granted_minor = 0, last_redeemed_at = NULL;
-"""
-
-
-def plan(database: Database, retry_seconds: float = 60.0) -> Plan:
-    return Plan(database.owner_url, "OMR", 3, RUNTIME, retry_seconds)
-
-
-async def up(database: Database, retry_seconds: float = 60.0) -> list[str]:
-    return await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, retry_seconds=retry_seconds)
-
-
-@contextmanager
-def owner(database: Database) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(database.owner_url, autocommit=True) as connection:
-        connection.execute("SET lock_timeout = '0.2s'")
-        yield connection
-
-
-async def old_ledger(database: Database, customers: int) -> list[UUID]:
-    """A ledger of the Go service, migrated, but nothing is added up. Each customer has redeemed all CODES."""
-    async with GoService.connect(database.owner_url) as go:
-        await go.start()
-        for code in CODES:
-            await go.issue(code, 5)
-        users = [await go.customer(f"old-{n}") for n in range(customers)]
-        for user in users:
-            for code in CODES:
-                await go.redeem(user, code)
-    with owner(database) as connection:
-        # An entry with the least id there is, one that belongs to an order, and one of a code that nobody knows.
-        connection.execute(
-            "INSERT INTO customers (user_id, tenant_id, email) VALUES ('raw', 't', 'e'); "
-            "INSERT INTO credit_ledger (id, customer_id, amount_omr, reason, order_id) "
-            "SELECT i, c.id, 3, r, o FROM customers AS c, (VALUES "
-            "('00000000-0000-0000-0000-000000000000'::uuid, 'promo:SPRING', NULL), "
-            "(gen_random_uuid(), 'promo:SPRING', 'order'), (gen_random_uuid(), 'promo:GONE', NULL)"
-            ") AS v (i, r, o) WHERE c.user_id = 'raw'; "
-            "INSERT INTO promo_redemptions SELECT id, 'SPRING' FROM customers WHERE user_id = 'raw'; "
-            "UPDATE promo_codes SET times_redeemed = times_redeemed + 1 WHERE code = 'SPRING'"
-        )
-    await up(database)
-    with owner(database) as connection:
-        connection.execute(AFRESH)
-    return users
-
-
-async def wrong(database: Database) -> list[str]:
-    """What `verify` finds, but for sums that are not complete, and the grant of a code that nobody knows."""
-    found = await verify(database.runtime_url)
-    return [
-        f"{v.invariant} {v.subject} {v.detail}"
-        for v in found
-        if v.invariant != "spelling" and "'GONE'" not in v.subject and "not added up yet" not in v.detail
-    ]
-
-
-async def complete(database: Database) -> bool:
-    return not any("not added up yet" in violation.detail for violation in await verify(database.runtime_url))
-
-
-def waiting(database: Database, application: str) -> bool:
-    with psycopg.connect(database.admin_url, autocommit=True) as admin:
-        query = (
-            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s "
-            "AND wait_event_type = 'Lock' AND wait_event <> 'advisory'"
-        )
-        return admin.execute(query, (application,)).fetchone() is not None
-
-
-async def until_waiting(database: Database, application: str) -> None:
-    await asyncio.to_thread(wait_until, lambda: waiting(database, application), f"{application} waiting for a lock")
+pytestmark = ON_POSTGRESQL_16
 
 
 def first_uncounted(connection: psycopg.Connection[Any]) -> tuple[UUID, str] | None:
@@ -195,69 +103,6 @@ async def test_entry_of_a_writer_without_row_lock_is_counted_after_commit(empty_
     assert [one for one in await wrong(empty_database) if one.startswith("granted")] == []
 
 
-def killed(database: Database, moment: str, block: str) -> None:
-    """Run the summing in a process, get in its way at the `moment` given (a query with a row), and kill it there."""
-    with owner(database) as blocker:
-        blocker.execute("SET lock_timeout = '30s'")
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, database.owner_url], env={**os.environ, "PYTHONPATH": str(ROOT / "operator")}
-        )
-        with process:
-            wait_until(lambda: blocker.execute(moment.encode()).fetchone() is not None, moment)
-            blocker.execute("BEGIN")
-            assert blocker.execute(block.encode()).fetchone() is not None, "it was over too early"
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        blocker.execute("ROLLBACK")
-
-
-def many_entries(database: Database) -> None:
-    with owner(database) as connection:
-        connection.execute(
-            "ALTER TABLE credit_ledger DISABLE TRIGGER vouchers_before_insert; "
-            "INSERT INTO credit_ledger (customer_id, amount_omr, reason) SELECT c.id, 1, 'promo:SPRING' "
-            "FROM customers AS c, generate_series(1, 20000) WHERE c.user_id = 'raw'; "
-            "ALTER TABLE credit_ledger ENABLE TRIGGER vouchers_before_insert"
-        )
-
-
-async def test_backfill_killed_between_portions_continues(empty_database: Database) -> None:
-    await old_ledger(empty_database, customers=2)
-    many_entries(empty_database)
-    await asyncio.to_thread(
-        killed,
-        empty_database,
-        "SELECT FROM vouchers.backfill_total WHERE granted_minor > 20000",
-        "SELECT upto FROM vouchers.backfill_progress WHERE NOT finished FOR UPDATE",
-    )
-    assert not await complete(empty_database)
-    assert [one for one in await wrong(empty_database) if one.startswith("granted")] == []
-    assert await up(empty_database) == []
-    assert await complete(empty_database)
-    with owner(empty_database) as connection:
-        query = "SELECT granted_minor FROM promo_codes WHERE code = 'SPRING'"
-        assert connection.execute(query).fetchone() == (20_013_000,)
-
-
-async def test_backfill_killed_while_waiting_for_a_row_continues(empty_database: Database) -> None:
-    await old_ledger(empty_database, customers=2)
-    with owner(empty_database) as holder:
-        holder.execute("BEGIN")
-        holder.execute("SELECT FROM promo_codes WHERE code = 'lower' FOR UPDATE")
-        await asyncio.to_thread(
-            killed,
-            empty_database,
-            "SELECT FROM vouchers.backfill_total AS s JOIN promo_codes AS p USING (code) HAVING count(*) = 1",
-            "SELECT code FROM vouchers.backfill_total WHERE code = 'lower'",
-        )
-        with pytest.raises(MigrationError, match=rf"pid {holder.info.backend_pid} .* on .*promo_codes"):
-            await up(empty_database, retry_seconds=0.1)
-        holder.execute("ROLLBACK")
-    assert await up(empty_database) == []
-    assert await complete(empty_database)
-    assert await wrong(empty_database) == []
-
-
 async def test_go_service_starts_and_redeems_while_sums_are_missing(empty_database: Database) -> None:
     users = await old_ledger(empty_database, customers=2)
     with owner(empty_database) as holder:
@@ -276,7 +121,7 @@ async def test_go_service_starts_and_redeems_while_sums_are_missing(empty_databa
     assert await wrong(empty_database) == []
 
 
-class Leavers:
+class UndoLoad:
     """Customers who take back, on threads of their own, what they redeemed long ago, and others who come."""
 
     def __init__(self, url: str, users: list[UUID], threads: int) -> None:
@@ -286,7 +131,7 @@ class Leavers:
         self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(threads)]
         self.begun = threading.Event()
 
-    def __enter__(self) -> "Leavers":
+    def __enter__(self) -> "UndoLoad":
         for thread in self._threads:
             thread.start()
         return self
@@ -315,8 +160,8 @@ class Leavers:
 
 async def test_concurrent_undos_during_backfill_keep_sums_right(empty_database: Database) -> None:
     users = await old_ledger(empty_database, customers=60)
-    with Leavers(empty_database.owner_url, users, threads=4) as leavers:
-        await asyncio.to_thread(leavers.begun.wait)
+    with UndoLoad(empty_database.owner_url, users, threads=4) as undo_load:
+        await asyncio.to_thread(undo_load.begun.wait)
         await asyncio.to_thread(lambda: backfill(plan(empty_database), portion=1, codes=1))
     assert await complete(empty_database)
     assert await wrong(empty_database) == []
@@ -324,6 +169,7 @@ async def test_concurrent_undos_during_backfill_keep_sums_right(empty_database: 
 
 # Random text of 6 kB does not fit into an index, repeated text of 20 kB does: PostgreSQL compresses it.
 LONG = "string_agg(md5(n::text), '')"
+
 REPEATED = "repeat('x', 20000)"
 
 
@@ -378,72 +224,3 @@ async def test_sum_of_a_code_whose_row_comes_later_is_applied(empty_database: Da
         connection.execute("INSERT INTO promo_codes (code, credit_omr) VALUES ('GONE', 3)")
     assert await up(empty_database) == []
     assert [one for one in await wrong(empty_database) if one.startswith("granted")] == []
-
-
-SLOW = """
-CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF (SELECT count(*) FROM new_rows) > {most} THEN PERFORM pg_sleep(600); END IF;
-    RETURN NULL;
-END $$;
-CREATE TRIGGER slow AFTER INSERT ON vouchers.backfill_total REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION public.slow();
-"""
-MANY_CODES = """
-ALTER TABLE credit_ledger DISABLE TRIGGER vouchers_before_insert;
-INSERT INTO promo_codes (code, credit_omr) SELECT 'many-' || n, 1 FROM generate_series(1, 1000) AS n;
-INSERT INTO credit_ledger (customer_id, amount_omr, reason)
-SELECT c.id, 1, 'promo:many-' || n FROM customers AS c, generate_series(1, 1000) AS n WHERE c.user_id = 'raw';
-ALTER TABLE credit_ledger ENABLE TRIGGER vouchers_before_insert;
-"""
-
-
-async def test_portions_shrink_until_they_meet_the_statement_limit(
-    empty_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")
-    await old_ledger(empty_database, customers=1)
-    with owner(empty_database) as connection:
-        connection.execute(MANY_CODES)
-        connection.execute(SLOW.format(most=101).encode())
-    await up(empty_database)
-    assert await complete(empty_database)
-    assert [one for one in await wrong(empty_database) if one.startswith("granted")] == []
-
-
-async def test_own_statement_limit_is_reported_without_lock_holder(
-    empty_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")
-    await old_ledger(empty_database, customers=1)
-    with owner(empty_database) as connection:
-        connection.execute(SLOW.format(most=0).encode())
-    with pytest.raises(MigrationError, match=r"^adding up 100 of the ledger's entries took longer than the 5 s"):
-        await up(empty_database)
-
-
-SLOW_INDEX = """
-CREATE FUNCTION public.slow_index() RETURNS event_trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF current_query() NOT LIKE '%CONCURRENTLY%' THEN PERFORM pg_sleep(600); END IF;
-END $$;
-CREATE EVENT TRIGGER slow_index ON ddl_command_start WHEN TAG IN ('CREATE INDEX')
-    EXECUTE FUNCTION public.slow_index();
-"""
-
-
-async def test_slow_index_is_reported_with_the_command_to_build_it(
-    empty_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(migrate_session._SESSION, "statement_timeout", "1s")
-    with psycopg.connect(empty_database.admin_url, autocommit=True) as admin:
-        admin.execute(SLOW_INDEX)
-        with pytest.raises(MigrationError, match=r"migration 0006\.promo-codes-index took longer") as raised:
-            await up(empty_database)
-        assert "Sessions that hold locks" not in str(raised.value)
-        command = str(raised.value).partition("start, ")[2].partition(";")[0]
-        assert command.startswith("CREATE INDEX CONCURRENTLY")
-        with owner(empty_database) as connection:
-            connection.execute(command.encode())
-        admin.execute("DROP EVENT TRIGGER slow_index")
-    assert await up(empty_database) == ALL[5:]

@@ -1,4 +1,4 @@
-"""A migration among others: it gives way to whoever holds a lock, and leaves nothing behind when it is killed."""
+"""A migration beside other sessions: it retries when a lock is held, and continues after it was killed."""
 
 import asyncio
 import os
@@ -16,11 +16,14 @@ from psycopg import sql
 
 from testbed.postgres import RUNTIME, Database
 from testbed.processes import wait_until
-from tests.ledger.go_service import STARTUP_LIMIT, GoService, Refused
+from tests.ledger.go_service import STARTUP_LIMIT, GoService, RedemptionRefused
+from tests.ledger.helpers import ON_POSTGRESQL_16
 from tests.ledger.test_migrate import ALL
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.schema.migrate import ADVISORY_LOCK, migrate
 from voucher_operator.ledger.schema.session import APPLICATION_NAME, MigrationError
+
+pytestmark = ON_POSTGRESQL_16
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -105,7 +108,7 @@ async def test_migration_retries_while_another_session_holds_a_lock(empty_databa
     with reader_that_idles(empty_database, "credit_ledger"):
         migration = asyncio.create_task(migrate(empty_database.owner_url, currency="OMR", runtime_role=RUNTIME))
         await until_migrator_waits(empty_database)
-        # Its request stands in front of these statements in the queue, for a second at most.
+        # Its lock request is before these statements in the queue, for a second at most.
         async with asyncio.timeout(STARTUP_LIMIT), GoService.connect(empty_database.owner_url) as go:
             customer = await go.customer("second")
             assert await go.redeem(customer, "lower") == 5
@@ -153,7 +156,7 @@ class GoLoad:
         if self._errors:
             raise self._errors[0]
 
-    def everyone_went_round(self, times: int) -> bool:
+    def all_threads_reached(self, times: int) -> bool:
         """Whether each thread has gone round at least so often, or failed."""
         return bool(self._errors) or min(self._rounds) >= times
 
@@ -178,7 +181,7 @@ class GoLoad:
         customer = await go.customer(user)
         assert await go.redeem(customer, "shared") == 10
         await go.redeem(customer, own)
-        with pytest.raises(Refused):
+        with pytest.raises(RedemptionRefused):
             await go.redeem(customer, own)
         await go.spend(customer, 4)
         assert await go.balance(customer) == 13
@@ -188,7 +191,7 @@ class GoLoad:
         assert await go.preview("shared") is not None
         assert {code.code for code in await go.codes()} >= {"shared"}
         await go.revoke(own)
-        with pytest.raises(Refused):
+        with pytest.raises(RedemptionRefused):
             await go.redeem(customer, own)
 
 
@@ -197,9 +200,9 @@ async def test_go_service_under_load_succeeds_before_during_and_after_migration(
         await go.start()
         await go.issue("shared", 10)
         with GoLoad(empty_database.owner_url, threads=4) as load:
-            await asyncio.to_thread(wait_until, lambda: load.everyone_went_round(3), "rounds before the migration")
+            await asyncio.to_thread(wait_until, lambda: load.all_threads_reached(3), "rounds before the migration")
             assert await migrate(empty_database.owner_url, currency="OMR", runtime_role=RUNTIME)
             await go.start()
             after = load.rounds + 3
-            await asyncio.to_thread(wait_until, lambda: load.everyone_went_round(after), "rounds after the migration")
+            await asyncio.to_thread(wait_until, lambda: load.all_threads_reached(after), "rounds after the migration")
     assert await verify(empty_database.runtime_url) == []

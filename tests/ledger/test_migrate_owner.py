@@ -1,4 +1,4 @@
-"""Whose the ledger is after a migration by a superuser, by a member of the owner, or on tables of several owners."""
+"""Owner of the ledger after a migration by a superuser, by a member of the owner, or on tables of several owners."""
 
 import re
 import secrets
@@ -10,9 +10,12 @@ import pytest
 
 from testbed.postgres import OWNER, RUNTIME, Database
 from tests.ledger.go_service import STARTUP, GoService
+from tests.ledger.helpers import ON_POSTGRESQL_16
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.schema.migrate import migrate
 from voucher_operator.ledger.schema.session import MigrationError
+
+pytestmark = ON_POSTGRESQL_16
 
 OWNERS = """
 SELECT DISTINCT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'vouchers'

@@ -9,9 +9,10 @@ from psycopg import AsyncConnection
 
 from testbed.postgres import OWNER, RUNTIME, Database
 from tests.ledger.helpers import issue, open_ledger, redeem_request
+from tests.ledger.purchase_helpers import place_purchase, purchase_request
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.schema.migrate import migrate
-from voucher_operator.resources.keys import Key
+from voucher_operator.resources.reasons import Reason
 
 CUSTOMER = "00000000-0000-4000-8000-000000000001"
 
@@ -257,14 +258,16 @@ async def test_redemption_row_is_deleted_only_with_a_reversal_in_the_same_transa
     await issue(database, "CODE", credit_minor=5_500)
     async with open_ledger(database.runtime_url) as ledger:
         key = "shop/first"
-        await ledger.redeem(redeem_request("CODE", "one", key=key))
+        placed = await place_purchase(ledger, purchase_request(50_000, redeem=redeem_request("CODE", "one", key=key)))
         async with await AsyncConnection.connect(database.runtime_url, autocommit=True) as runtime:
             for way in UNDO_WITHOUT_REVERSAL:
                 await runtime.execute(f"BEGIN; {way}".encode())
                 with pytest.raises(psycopg.errors.InsufficientPrivilege, match="has not reversed"):
                     await runtime.execute("SELECT vouchers.take_back_redemption(%s)", (key,))
                 await runtime.execute("ROLLBACK")
-            assert (await ledger.undo(Key(key))).undone
+            taken = await ledger.compensate(placed.key, Reason.ABANDONED)
+            assert taken is not None
+            assert not taken.redeemed
             # A second call would delete what the customer has redeemed since.
             again = redeem_request("CODE", "one", key="shop/again")
             await ledger.redeem(again)

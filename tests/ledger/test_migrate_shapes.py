@@ -1,4 +1,4 @@
-"""What bears a name of ours is compared with what the migrations make, and repaired or refused with the way out."""
+"""Objects with our names are compared with what the migrations create, and repaired or refused with advice."""
 
 import re
 import time
@@ -51,7 +51,7 @@ def lines(shapes: dict[tuple[str, str], str]) -> set[str]:
 
 
 async def test_migrated_schema_equals_shapes_txt(database: Database) -> None:
-    """A line that differs belongs into, or out of, ledger/schema/shapes.txt, in these very words."""
+    """A line that differs has to be added to, or removed from, ledger/schema/shapes.txt."""
     made = shapes(database)
     assert sorted(lines({name: found.shape for name, found in made.items()})) == sorted(lines(dict(expected())))
     assert all(found.working for found in made.values())

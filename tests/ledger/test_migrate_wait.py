@@ -38,7 +38,7 @@ def _migration(env: dict[str, str], *options: str) -> Iterator[subprocess.Popen[
 
 
 def _line(process: subprocess.Popen[str], containing: str) -> str:
-    """Return the next line of the log with these words; fails when the process ends without one."""
+    """Return the next line of the log that contains a text; fails when the process ends without one."""
     assert process.stderr is not None
     found = next((line for line in process.stderr if containing in line), None)
     assert found is not None, containing

@@ -1,4 +1,4 @@
-"""Rows of a newer version beside this one, after a rollback: every pass goes on with all the others."""
+"""Rows of a newer version, after a rollback of the operator: every periodic task continues with all others."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

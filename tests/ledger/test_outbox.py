@@ -1,4 +1,4 @@
-"""Events that wait to be published: in order, until somebody says that they were; then never again."""
+"""The outbox: events are pending in order until they are marked as published."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whose a code is: the namespace's that issued it first on the ledger, whatever the age of the objects.
+"""Ownership of a code: it belongs to the namespace that issued it first on the ledger.
 
 See also: test_put.py for what a put writes, and for Vouchers of one namespace.
 """
@@ -14,13 +14,15 @@ import pytest
 
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService
-from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
+from tests.ledger.helpers import ON_POSTGRESQL_16, issue, open_ledger, redeem_outcome, redeem_request, rows, terms
 from tests.ledger.interleaving import Operation, Run, explore, open_sessions
 from voucher_operator.ledger.admin.commands import release
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutOutcome, VoucherOwner, VoucherTerms
 from voucher_operator.ledger.voucher import vouchers
 from voucher_operator.resources.errors import CodeConflictError, CodeReservedError
+
+pytestmark = ON_POSTGRESQL_16
 
 FIRST = VoucherOwner("voucher-1", "billing", "first")
 CREATED = terms().created_at
@@ -44,8 +46,8 @@ async def test_issued_code_is_not_taken_over_from_another_namespace(
     with pytest.raises(CodeConflictError) as error:
         await ledger.put(foreign(created_at))
     assert error.value.holder_uid == "voucher-1"
-    for told in ("billing", "first", "CODE"):
-        assert told not in error.value.message
+    for secret_text in ("billing", "first", "CODE"):
+        assert secret_text not in error.value.message
     assert await rows(database, PROMO) == before
     assert await ledger.owners() == [FIRST]
     assert (await ledger.put(terms())).outcome is PutOutcome.UNCHANGED
@@ -69,8 +71,8 @@ async def test_revoked_code_is_not_issued_to_another_namespace(
     before = await rows(database, PROMO)
     with pytest.raises(CodeReservedError) as error:
         await ledger.put(foreign(created_at))
-    for told in ("billing", "first", "CODE"):
-        assert told not in error.value.message
+    for secret_text in ("billing", "first", "CODE"):
+        assert secret_text not in error.value.message
     assert await rows(database, PROMO) == before
     assert redeem_outcome(await ledger.redeem(redeem_request())) == "VoucherNotFound"
 
@@ -156,7 +158,7 @@ async def test_released_code_is_issued_only_in_the_target_namespace(ledger: Ledg
     assert redeem_outcome(await ledger.redeem(redeem_request(user="ahmed"))) == "AlreadyRedeemed"
     with pytest.raises(CodeConflictError):
         await ledger.put(terms(uid="voucher-9"))
-    # From now on it is that namespace's: what was released once is not free for ever.
+    # From now on it belongs to that namespace.
     await ledger.revoke(VoucherOwner(moved.uid, moved.namespace, moved.name))
     with pytest.raises(CodeReservedError):
         await ledger.put(terms(uid="voucher-9"))

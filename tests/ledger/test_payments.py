@@ -67,9 +67,9 @@ async def test_paid_event_completes_the_order_and_writes_its_event(ledger18: Led
     assert await rows(database18, "SELECT type, raw, session_id, order_id, outcome FROM vouchers.webhook_event") == [
         ("test.paid", b'{"id": "evt"}', placed.session, placed.order, "applied")
     ]
-    (told,) = await ledger18.outbox_pending(10)
-    assert (told.type, told.tenant_id, told.metadata) == ("order.placed", "kestrel-pharmacy", {})
-    assert told.data == {
+    (sent,) = await ledger18.outbox_pending(10)
+    assert (sent.type, sent.tenant_id, sent.metadata) == ("order.placed", "kestrel-pharmacy", {})
+    assert sent.data == {
         "id": placed.order,
         "customer_id": placed.customer,
         "tenant_id": "kestrel-pharmacy",
@@ -179,16 +179,16 @@ async def test_same_event_again_is_a_duplicate(ledger18: Ledger, database18: Dat
 
 
 async def test_lookup_result_is_decided_anew_each_time(database18: Database) -> None:
-    """What stood in its way may be gone: it is no copy of an event."""
+    """A lookup result is no copy of an event: the reason to refuse it may have gone."""
     placed = await place(database18)
     looked = placed.event(lookup=True)
-    async with open_ledger(database18.runtime_url, sovereign="muscat.example.org") as door:
+    async with open_ledger(database18.runtime_url, sovereign="muscat.example.org") as ledger:
         for again in (Received.FOREIGN, Received.DUPLICATE):
-            assert await door.receive(replace(looked, sovereign="salalah.example.org")) is again
-        assert await door.receive(replace(looked, amount_minor=1)) is Received.MISMATCH
-        assert await door.receive(replace(looked, amount_minor=1)) is Received.DUPLICATE
-        assert await door.receive(looked) is Received.APPLIED
-        assert await door.receive(looked) is Received.DUPLICATE
+            assert await ledger.receive(replace(looked, sovereign="salalah.example.org")) is again
+        assert await ledger.receive(replace(looked, amount_minor=1)) is Received.MISMATCH
+        assert await ledger.receive(replace(looked, amount_minor=1)) is Received.DUPLICATE
+        assert await ledger.receive(looked) is Received.APPLIED
+        assert await ledger.receive(looked) is Received.DUPLICATE
     assert await order_state(database18, placed) == ("completed", "completed", 0)
     assert await event_outcomes(database18) == ["applied"]
 
@@ -216,12 +216,12 @@ async def test_events_without_purchase_are_kept_as_unknown(
 
 async def test_events_of_another_sovereign_are_kept_without_effect(database18: Database) -> None:
     placed = await place(database18)
-    async with open_ledger(database18.runtime_url, sovereign="muscat.example.org") as door:
-        assert await door.receive(placed.event(sovereign="salalah.example.org")) is Received.FOREIGN
+    async with open_ledger(database18.runtime_url, sovereign="muscat.example.org") as ledger:
+        assert await ledger.receive(placed.event(sovereign="salalah.example.org")) is Received.FOREIGN
         assert await order_state(database18, placed) == ("awaiting_payment", "pending", 0)
         # A charge carries no name: what it names must be ours, then.
-        assert await door.receive(placed.event(sovereign="muscat.example.org")) is Received.APPLIED
-        assert await door.receive(placed.event(GIVEN_BACK, sovereign=None)) is Received.APPLIED
+        assert await ledger.receive(placed.event(sovereign="muscat.example.org")) is Received.APPLIED
+        assert await ledger.receive(placed.event(GIVEN_BACK, sovereign=None)) is Received.APPLIED
     assert await event_outcomes(database18) == ["foreign", "applied", "applied"]
     assert await verify(database18.runtime_url) == []
 

@@ -1,4 +1,4 @@
-"""Payments' events side by side, and processes that die in the middle of one: kept and applied once, or not at all."""
+"""Concurrent payment events, and sessions that end in the middle of one: kept and applied once, or not at all."""
 
 import asyncio
 from collections import Counter
@@ -20,16 +20,16 @@ FAILS = """
 CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
 CREATE TRIGGER fails BEFORE INSERT ON vouchers.outbox FOR EACH ROW EXECUTE FUNCTION fails();
 """
-DIES_ONCE = """
-CREATE SEQUENCE deaths;
-CREATE FUNCTION dies() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+ENDS_SESSION_ONCE = """
+CREATE SEQUENCE attempts;
+CREATE FUNCTION ends_session() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-    IF nextval('public.deaths') = 1 THEN
+    IF nextval('public.attempts') = 1 THEN
         PERFORM pg_terminate_backend(pg_backend_pid());
     END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER dies BEFORE INSERT ON vouchers.outbox FOR EACH ROW EXECUTE FUNCTION dies();
+CREATE TRIGGER ends_session BEFORE INSERT ON vouchers.outbox FOR EACH ROW EXECUTE FUNCTION ends_session();
 """
 
 
@@ -137,10 +137,10 @@ async def test_event_is_not_kept_when_its_effect_fails(database18: Database) -> 
 
 async def test_event_is_applied_once_when_the_session_ends_in_between(database18: Database) -> None:
     placed = await place(database18)
-    await rows(database18, DIES_ONCE)
+    await rows(database18, ENDS_SESSION_ONCE)
     async with open_ledger(database18.runtime_url) as ledger:
         assert await ledger.receive(placed.event()) is Received.APPLIED
-    assert await rows(database18, "SELECT last_value FROM deaths") == [(2,)]
+    assert await rows(database18, "SELECT last_value FROM attempts") == [(2,)]
     assert await event_outcomes(database18) == ["applied"]
     assert await order_state(database18, placed) == ("completed", "completed", 0)
     assert await verify(database18.runtime_url) == []

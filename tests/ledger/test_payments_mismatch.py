@@ -1,4 +1,4 @@
-"""Money that does not fit: another amount, a second checkout, a purchase that has ended. Kept, named, and settled."""
+"""Mismatched payments: another amount, a second checkout, a purchase that has ended. Kept, reported and settled."""
 
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService

@@ -60,14 +60,14 @@ def conn(large: Database) -> Iterator[psycopg.Connection[Any]]:
 
 
 @dataclass(frozen=True)
-class Ran:
+class StatementRun:
     """What a statement returned and read."""
 
     returned: int
     read: int
 
 
-def run(conn: psycopg.Connection[Any], name: str, **values: Any) -> Ran:
+def run(conn: psycopg.Connection[Any], name: str, **values: Any) -> StatementRun:
     """Run a statement as a session of the operator does, prepared, and count the rows that its scans have read."""
     given = statement(name).decode()
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", given)))
@@ -81,11 +81,13 @@ def run(conn: psycopg.Connection[Any], name: str, **values: Any) -> Ran:
     return explained(conn, call)
 
 
-def explained(conn: psycopg.Connection[Any], query: sql.Composable) -> Ran:
+def explained(conn: psycopg.Connection[Any], query: sql.Composable) -> StatementRun:
     row = conn.execute(sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) {}").format(query)).fetchone()
     assert row is not None
     plan = row[0][0]["Plan"]
-    return Ran(round(plan["Actual Rows"] * plan["Actual Loops"]), round(sum(_read(node) for node in _nodes(plan))))
+    return StatementRun(
+        round(plan["Actual Rows"] * plan["Actual Loops"]), round(sum(_read(node) for node in _nodes(plan)))
+    )
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -181,7 +183,7 @@ OLD = [
 
 def test_statement_of_an_older_operator_uses_the_new_index(conn: psycopg.Connection[Any]) -> None:
     """Its index was dropped, and it finds what it looks for in the new one."""
-    assert explained(conn, sql.SQL(OLDER)) == Ran(0, 0)
+    assert explained(conn, sql.SQL(OLDER)) == StatementRun(0, 0)
 
 
 @pytest.mark.parametrize(("name", "table", "column"), OLD, ids=[name for name, _, _ in OLD])
@@ -228,7 +230,7 @@ def test_commands_read_each_row_at_most_twice(large: Database, name: str, writer
     with psycopg.connect(large.admin_url) as conn:
         if writer == "Go service":
             conn.execute("DELETE FROM vouchers.redemption")
-        # A worker's rows are told apart from the others' in another way by each version.
+        # Each version shows the rows of parallel workers in another way.
         conn.execute("SET LOCAL max_parallel_workers_per_gather = 0")
         ran = explained(conn, sql.SQL(statement(name).decode()))
         conn.rollback()

@@ -1,4 +1,4 @@
-"""The ledger without PostgreSQL, with the wrong one, and through its restarts: it says so in one line, and heals."""
+"""The ledger without PostgreSQL, with a wrong one, and through its restarts: it reports it in one line and recovers."""
 
 import asyncio
 import logging
@@ -47,7 +47,7 @@ async def quiet(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
     assert len(warnings) == len(set(warnings))
 
 
-async def complaint(ledger: Ledger) -> str:
+async def error_message(ledger: Ledger) -> str:
     with pytest.raises(LedgerUnavailableError) as error:
         await ledger.info()
     assert "\n" not in error.value.message
@@ -75,7 +75,7 @@ async def test_missing_settings_are_reported() -> None:
         raise FileNotFoundError("/etc/ledger/uri")
 
     async with open_ledger(missing) as ledger:
-        assert "settings are missing" in await complaint(ledger)
+        assert "settings are missing" in await error_message(ledger)
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ async def test_missing_settings_are_reported() -> None:
 )
 async def test_wrong_settings_are_reported(database18: Database, change: dict[str, str], line: str) -> None:
     async with open_ledger(make_conninfo(database18.runtime_url, **change)) as ledger:
-        assert line in await complaint(ledger)
+        assert line in await error_message(ledger)
 
 
 async def test_ledger_without_schema_is_reported_until_migrated(empty_database: Database) -> None:
     async with open_ledger(empty_database.owner_url) as ledger:
-        assert "voucher-operator migrate" in await complaint(ledger)
+        assert "voucher-operator migrate" in await error_message(ledger)
         with pytest.raises(LedgerUnavailableError, match="voucher-operator migrate"):
             await ledger.redeem(redeem_request())
         with pytest.raises(LedgerUnavailableError, match="voucher-operator migrate"):
@@ -101,7 +101,7 @@ async def test_ledger_without_schema_is_reported_until_migrated(empty_database: 
 async def test_missing_rights_are_reported(database18: Database) -> None:
     await rows(database18, f"REVOKE USAGE ON SCHEMA vouchers FROM {RUNTIME}")
     async with open_ledger(database18.runtime_url) as ledger:
-        assert "lacks rights" in await complaint(ledger)
+        assert "lacks rights" in await error_message(ledger)
         with pytest.raises(LedgerUnavailableError, match="lacks rights"):
             await ledger.redeem(redeem_request())
 
@@ -117,7 +117,7 @@ async def test_read_only_server_is_reported(database18: Database) -> None:
 async def test_full_server_is_reported_until_a_connection_is_free(database18: Database) -> None:
     await rows(database18, f"ALTER DATABASE {database18.name} CONNECTION LIMIT 0")
     async with open_ledger(database18.runtime_url) as ledger:
-        assert "no connection left" in await complaint(ledger)
+        assert "no connection left" in await error_message(ledger)
         await rows(database18, f"ALTER DATABASE {database18.name} CONNECTION LIMIT -1")
         await ledger.info()
 
@@ -132,7 +132,7 @@ async def test_rotated_password_is_used_at_the_next_connection(
         set_password(own_server, "rotated")
         try:
             await asyncio.to_thread(own_server.restart)
-            assert "refuses the login" in await complaint(ledger)
+            assert "refuses the login" in await error_message(ledger)
             url = make_conninfo(url, password="rotated")
             await ledger.info()
         finally:
@@ -148,8 +148,8 @@ async def test_calls_succeed_once_postgresql_starts(own_server: PostgresServer, 
     own_server.stop()
     async with open_ledger(own_database.runtime_url) as ledger:
         try:
-            assert "cannot be reached" in await complaint(ledger)
-            assert "cannot be reached" in await complaint(ledger)
+            assert "cannot be reached" in await error_message(ledger)
+            assert "cannot be reached" in await error_message(ledger)
         finally:
             await asyncio.to_thread(own_server.start)
         assert (await ledger.info()).currency == "OMR"
@@ -159,7 +159,7 @@ async def test_calls_succeed_once_postgresql_starts(own_server: PostgresServer, 
 async def test_first_call_after_a_restart_succeeds(
     own_server: PostgresServer, own_database: Database, mode: StopMode
 ) -> None:
-    """All of the pool's connections are dead after a restart, and the first call succeeds none the less."""
+    """All connections of the pool are closed by the restart, and the first call succeeds."""
     await issue(own_database)
     async with open_ledger(own_database.runtime_url) as ledger:
         await asyncio.gather(*(ledger.info() for _ in range(20)))
@@ -235,7 +235,7 @@ async def test_cancelled_calls_end(own_database: Database) -> None:
                 await ledger.info()
             for task in asking:
                 task.cancel()
-            _, deaf = await asyncio.wait(asking, timeout=20)
-            for task in deaf:
+            _, still_running = await asyncio.wait(asking, timeout=20)
+            for task in still_running:
                 task.cancel()
-            assert not deaf
+            assert not still_running

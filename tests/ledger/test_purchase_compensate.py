@@ -1,4 +1,4 @@
-"""Taking a purchase back: hold, redemption and order, once, whoever comes and whatever the Go service did meanwhile."""
+"""Compensation of a purchase: hold, redemption and order are reversed once, whatever the Go service did meanwhile."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -92,7 +92,7 @@ async def test_repeated_compensation_reverses_once(ledger18: Ledger, database18:
     await issue(database18)
     placed = await place_purchase(ledger18, purchase_request(50_000, "CODE", "ahmed"))
     async with open_ledger(database18.runtime_url) as other:
-        taken = await asyncio.gather(*(back(door, placed) for door in (ledger18, other) * 8))
+        taken = await asyncio.gather(*(back(either, placed) for either in (ledger18, other) * 8))
     assert {(one.state, one.reason, one.settled_at) for one in taken} == {
         (PurchaseState.ROLLED_BACK, Reason.PAYMENT_REJECTED, taken[0].settled_at)
     }
@@ -128,8 +128,8 @@ async def test_compensation_without_code_or_hold_releases_what_was_held(ledger18
     await back(ledger18, await place_purchase(ledger18, purchase_request(50_000, "", "sara")))
     assert len(await entries(database18)) == 3
     assert await rows(database18, "SELECT DISTINCT status FROM orders") == [("failed",)]
-    told_of = [data for _, _, data in await events(database18, "redemption.rolled_back")]
-    assert [(data["released_minor"], data["credit_minor"], "code" in data) for data in told_of] == [
+    reported = [data for _, _, data in await events(database18, "redemption.rolled_back")]
+    assert [(data["released_minor"], data["credit_minor"], "code" in data) for data in reported] == [
         (1_000, 0, False),
         (0, 0, False),
     ]
@@ -200,8 +200,8 @@ async def test_compensation_beside_orders_of_the_same_customer_keeps_the_balance
     await issue(database18, "MORE", 5)
     async with open_ledger(database18.runtime_url) as other:
 
-        async def try_one(door: Ledger, code: str) -> None:
-            purchase = (await door.purchase(purchase_request(12_000, code, "ahmed"))).purchase
+        async def try_one(either: Ledger, code: str) -> None:
+            purchase = (await either.purchase(purchase_request(12_000, code, "ahmed"))).purchase
             if purchase is not None:
                 assert (await back(other, purchase)).state in (PurchaseState.ROLLED_BACK, PurchaseState.COMPLETED)
 
@@ -240,20 +240,20 @@ async def test_undelivered_ends_are_listed_until_delivered(ledger18: Ledger, dat
     """An end at once, and again after each pause until it is delivered; the next end anew; no other's."""
     placed = await place_purchase(ledger18, purchase_request(50_000))
 
-    async def owed(seconds: float = 60, *namespaces: str) -> list[str]:
+    async def undelivered(seconds: float = 60, *namespaces: str) -> list[str]:
         return [one.key for one in await ledger18.undelivered_purchases(namespaces or ("billing",), seconds, 9)]
 
-    assert await owed(0) == []
+    assert await undelivered(0) == []
     end = await back(ledger18, placed)
     assert end.settled_at is not None
-    assert await owed(0, "shop") == []
-    assert [await owed(), await owed(), await owed(0)] == [[placed.key], [], [placed.key]]
+    assert await undelivered(0, "shop") == []
+    assert [await undelivered(), await undelivered(), await undelivered(0)] == [[placed.key], [], [placed.key]]
     await ledger18.record_delivered({placed.key: end.settled_at - timedelta(seconds=1)})
-    assert await owed(0) == [placed.key], "another end was delivered"
+    assert await undelivered(0) == [placed.key], "another end was delivered"
     await ledger18.record_delivered({placed.key: end.settled_at, Key("billing/never"): end.settled_at})
-    assert await owed(0) == []
+    assert await undelivered(0) == []
     await rows(database18, "UPDATE vouchers.purchase SET settled_at = clock_timestamp()")
-    assert await owed() == [placed.key]
+    assert await undelivered() == [placed.key]
 
 
 async def test_deadline_is_judged_by_the_ledger_clock(ledger18: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""Many who buy at once: the same credit is never spent twice, whoever else spends from it at the same time."""
+"""Concurrent orders: the same credit is never spent twice, also beside other spenders."""
 
 import asyncio
 import itertools
@@ -26,8 +26,8 @@ async def test_credit_is_spent_once_by_sixty_concurrent_orders(ledger18: Ledger,
         await add_credit(database18, user, 70_500)
     requests = [purchase_request(10_000, "", user) for _ in range(30) for user in ("ahmed", "sara")]
     async with open_ledger(database18.runtime_url) as second, open_ledger(database18.runtime_url) as third:
-        doors = itertools.cycle((ledger18, second, third))
-        results = await asyncio.gather(*(next(doors).purchase(request) for request in requests))
+        ledgers = itertools.cycle((ledger18, second, third))
+        results = await asyncio.gather(*(next(ledgers).purchase(request) for request in requests))
     spent = Counter[int]()
     for result in results:
         assert result.purchase is not None
@@ -44,7 +44,9 @@ async def test_same_key_through_many_operators_is_placed_once(ledger18: Ledger, 
         purchase_request(0, "", "omar"),
     ):
         async with open_ledger(database18.runtime_url) as second, open_ledger(database18.runtime_url) as third:
-            results = await asyncio.gather(*(door.purchase(request) for door in (ledger18, second, third) * 3))
+            results = await asyncio.gather(
+                *(one_ledger.purchase(request) for one_ledger in (ledger18, second, third) * 3)
+            )
         assert len({purchase_outcome(result) for result in results}) == 1, results
         assert [result.replayed for result in results].count(False) == 1
     assert await rows(database18, "SELECT count(*) FROM orders") == [(2,)]
@@ -55,12 +57,12 @@ async def test_cap_is_exact_for_orders_and_redemptions_together(ledger18: Ledger
     """Both ways lock the code; those whom nobody can let pay take nothing from the others."""
     await issue(database18, max_redemptions=40)
     async with open_ledger(database18.runtime_url) as other:
-        doors = itertools.cycle((ledger18, other))
+        ledgers = itertools.cycle((ledger18, other))
         buyers = [purchase_request(9_000 if n % 2 else 50_000, "CODE", payable=n % 2 == 1) for n in range(60)]
         redeemers = [purchase_request(0, "CODE").redeem for _ in range(60)]
         bought, redeemed = await asyncio.gather(
-            asyncio.gather(*(next(doors).purchase(request) for request in buyers)),
-            asyncio.gather(*(next(doors).redeem(request) for request in redeemers)),
+            asyncio.gather(*(next(ledgers).purchase(request) for request in buyers)),
+            asyncio.gather(*(next(ledgers).redeem(request) for request in redeemers)),
         )
     seen = Counter(purchase_outcome(result) for result in bought)
     assert set(seen) <= {"completed", "PaymentProcessorNotConfigured", "RedemptionLimitReached"}

@@ -26,11 +26,11 @@ async def test_undelivered_ends_alternate_between_namespaces(database: Database)
         )
     async with open_ledger(database.runtime_url) as ledger:
 
-        async def owed(limit: int) -> set[str]:
+        async def undelivered(limit: int) -> set[str]:
             found = await ledger.undelivered_purchases(["small", "big"], 300, limit)
             return {purchase.key for purchase in found}
 
-        assert [await owed(2), await owed(2), await owed(2), await owed(2)] == [
+        assert [await undelivered(2), await undelivered(2), await undelivered(2), await undelivered(2)] == [
             {"big/new", "small/1"},
             {"big/1", "big/2"},
             {"big/3"},

@@ -182,7 +182,7 @@ async def run(history: History, database: Database, steps: list[tuple[object, ..
 
 
 @asynccontextmanager
-async def doors(database: Database) -> AsyncIterator[tuple[Ledger, GoService]]:
+async def ledgers(database: Database) -> AsyncIterator[tuple[Ledger, GoService]]:
     async with open_ledger(database.runtime_url) as ledger, GoService.connect(database.owner_url) as go:
         yield ledger, go
 
@@ -194,7 +194,7 @@ def loop() -> Iterator[asyncio.Runner]:
 
 
 def test_credit_adds_up_in_any_history(loop: asyncio.Runner, database18: Database) -> None:
-    both = doors(database18)
+    both = ledgers(database18)
     ledger, go = loop.run(both.__aenter__())
 
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)

@@ -1,4 +1,4 @@
-"""What was published, or told, long ago is taken out, and nothing else; the ledger is as sound without it."""
+"""Purge: old published events and old settled webhook events are deleted, and nothing else."""
 
 import pytest
 
@@ -14,7 +14,7 @@ INSERT INTO vouchers.outbox (type, tenant_id, data, at, published_at)
 SELECT 'test', 'a', jsonb_build_object('n', n), now() - interval '400 days', now() - age::interval
 FROM unnest(%s::integer[], %s::text[]) AS given (n, age)
 """
-TOLD = """
+WEBHOOK_EVENTS = """
 INSERT INTO vouchers.webhook_event (event_id, type, raw, outcome, received_at)
 SELECT outcome || ' ' || age, 'test', '', outcome, now() - age::interval
 FROM unnest(%s::text[]) AS outcome CROSS JOIN unnest(%s::text[]) AS age
@@ -26,7 +26,7 @@ UPDATE vouchers.outbox SET at = now() - interval '{age}', published_at = now() -
 """
 
 
-async def _left(database: Database) -> list[int]:
+async def _remaining(database: Database) -> list[int]:
     return [n for (n,) in await rows(database, "SELECT (data ->> 'n')::integer FROM vouchers.outbox ORDER BY seq")]
 
 
@@ -34,13 +34,15 @@ async def test_purge_deletes_only_old_published_events(database18: Database) -> 
     await rows(database18, EVENT, [1, 2, 3, 4], ["31 days", "29 days", None, "1 year"])
     async with open_ledger(database18.runtime_url) as ledger:
         await ledger.purge()
-        assert await _left(database18) == [2, 3]
+        assert await _remaining(database18) == [2, 3]
         (waits,) = await ledger.outbox_pending(10)
         assert waits.data == {"n": 3}
 
 
 async def test_purge_deletes_only_old_settled_webhook_events(database18: Database) -> None:
-    await rows(database18, TOLD, ["applied", "unknown", "foreign", "no_change", "mismatch"], ["91 days", "89 days"])
+    await rows(
+        database18, WEBHOOK_EVENTS, ["applied", "unknown", "foreign", "no_change", "mismatch"], ["91 days", "89 days"]
+    )
     async with open_ledger(database18.runtime_url) as ledger:
         await ledger.purge()
     left = {event for (event,) in await rows(database18, "SELECT event_id FROM vouchers.webhook_event")}
@@ -54,12 +56,14 @@ async def test_purge_deletes_all_old_rows_in_small_transactions(
     """However much there is, each transaction is small."""
     monkeypatch.setattr(outbox, "_AT_ONCE", 2)
     await rows(database, EVENT, list(range(6)), ["31 days", "40 days", "35 days", "29 days", None, "40 days"])
-    await rows(database, TOLD, ["applied", "mismatch", "unknown"], [f"{days} days" for days in (89, 91, 92, 93)])
+    await rows(
+        database, WEBHOOK_EVENTS, ["applied", "mismatch", "unknown"], [f"{days} days" for days in (89, 91, 92, 93)]
+    )
     async with open_ledger(database.runtime_url) as ledger:
         await ledger.purge()
-    assert await _left(database) == [3, 4]
-    told = await rows(database, "SELECT count(*) FROM vouchers.webhook_event")
-    assert told == [(6,)]
+    assert await _remaining(database) == [3, 4]
+    count = await rows(database, "SELECT count(*) FROM vouchers.webhook_event")
+    assert count == [(6,)]
 
 
 async def test_purge_stops_at_its_time_limit_and_continues_next_time(
@@ -70,7 +74,7 @@ async def test_purge_stops_at_its_time_limit_and_continues_next_time(
     async with open_ledger(database18.runtime_url) as ledger:
         for number in (3, 1, 0):
             await ledger.purge(0)
-            assert len(await _left(database18)) == number
+            assert len(await _remaining(database18)) == number
 
 
 async def test_locked_event_is_purged_next_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,13 +83,13 @@ async def test_locked_event_is_purged_next_time(database: Database, monkeypatch:
     async with open_ledger(database.runtime_url) as ledger:
         async with holding(database, "SELECT 1 FROM vouchers.outbox WHERE data ->> 'n' IN ('0', '2') FOR UPDATE"):
             await ledger.purge()
-            assert await _left(database) == [0, 2]
+            assert await _remaining(database) == [0, 2]
         await ledger.purge()
-        assert await _left(database) == []
+        assert await _remaining(database) == []
 
 
 async def test_purged_ledger_stays_consistent(database18: Database) -> None:
-    """A copy of what is forgotten changes nothing: the purchase itself knows."""
+    """A repeated event whose row was purged changes nothing: the purchase has its state."""
     for state in PurchaseState:
         await place(database18, state, user=state)
     placed = await place(database18, user="payer")

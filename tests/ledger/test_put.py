@@ -296,5 +296,5 @@ async def test_concurrent_issue_of_one_code_ends_with_the_older_voucher(ledger: 
 
 async def test_concurrent_put_of_one_voucher_issues_once(ledger: Ledger, database: Database) -> None:
     async with open_ledger(database.runtime_url) as other:
-        results = await asyncio.gather(*(door.put(terms()) for door in (ledger, other) * 4))
+        results = await asyncio.gather(*(one_ledger.put(terms()) for one_ledger in (ledger, other) * 4))
     assert sorted(result.outcome for result in results) == ["issued"] + ["unchanged"] * 7

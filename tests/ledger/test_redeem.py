@@ -116,7 +116,7 @@ async def test_inactive_code_is_refused(ledger: Ledger, database: Database) -> N
         (None, timedelta(hours=-1), "VoucherExpired"),
     ],
 )
-async def test_validity_window_is_inclusive(
+async def test_validity_window_decides_the_result(
     ledger: Ledger, begins: timedelta | None, ends: timedelta | None, answer: str
 ) -> None:
     now = (await ledger.info()).now

@@ -1,4 +1,4 @@
-"""The judge in SQL against a small one in Python: whatever the batch, the two agree on every request."""
+"""The redeem statement against a model in Python: both decide every request of every batch in the same way."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,10 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testbed.postgres import Database
-from tests.ledger.helpers import in_one_batch, open_ledger, redeem_outcome
+from tests.ledger.helpers import ON_POSTGRESQL_16, in_one_batch, open_ledger, redeem_outcome
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.types import RedeemRequest
 from voucher_operator.resources.keys import Key
+
+pytestmark = ON_POSTGRESQL_16
 
 CODES = ("OPEN", "CAP-1", "CAP-2", "OFF", "GONE", "NONE", "summer")
 USERS = ("ann", "ben", "cat")

@@ -1,11 +1,22 @@
-"""Idempotency: a grant is bound to its key for ever, a refusal to key and uid."""
+"""Idempotency: a grant is bound to its key, a refusal to key and uid."""
 
 from dataclasses import replace
 
 from testbed.postgres import Database
-from tests.ledger.helpers import in_one_batch, issue, open_ledger, redeem_outcome, redeem_request, rows
+from tests.ledger.go_service import GoService
+from tests.ledger.helpers import (
+    ON_POSTGRESQL_16,
+    in_one_batch,
+    issue,
+    open_ledger,
+    redeem_outcome,
+    redeem_request,
+    rows,
+)
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import Outcome, RedeemResult
+
+pytestmark = ON_POSTGRESQL_16
 
 
 def body(result: RedeemResult) -> RedeemResult:
@@ -92,9 +103,10 @@ async def test_provisional_refusal_keeps_the_older_refusal(ledger: Ledger, datab
 
 async def test_repeated_request_returns_undone(ledger: Ledger, database: Database) -> None:
     await issue(database)
-    asked = redeem_request()
+    asked = redeem_request(user="ahmed")
     await ledger.redeem(asked)
-    await ledger.undo(asked.key)
+    async with GoService.connect(database.owner_url) as go:
+        assert await go.undo(await go.customer("ahmed"), asked.code)
     again = await ledger.redeem(asked)
     assert (again.outcome, again.replayed) == (Outcome.UNDONE, True)
     assert redeem_outcome(await ledger.redeem(replace(asked, request_hash="other"))) == "IdempotencyConflict"

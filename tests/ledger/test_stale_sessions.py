@@ -1,4 +1,4 @@
-"""A replica that freezes, or whose node is lost, in the midst of a pipeline holds its rows for ever; others end it."""
+"""A replica that freezes in the middle of a pipeline holds its row locks; another replica ends its session."""
 
 import logging
 import secrets
@@ -26,7 +26,7 @@ CODE = "OMANTEL-MUSCAT-200"
 
 @pytest.fixture
 async def frozen(database: Database) -> AsyncIterator[int]:
-    """The process id of a session that has locked the code, and was not told that its pipeline ends."""
+    """The process id of a session that has locked the code and whose pipeline does not end."""
     await issue(database, CODE)
     async with frozen_session(database, CODE) as pid:
         yield pid
@@ -80,7 +80,7 @@ async def test_sessions_of_others_are_not_ended(database: Database, others: dict
 async def test_stale_session_task_does_not_change_the_ledger_health(
     empty_database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On a database that was never migrated it works, and nothing else does: that is told once."""
+    """On an unmigrated database it works, and nothing else does: that is logged once."""
     with caplog.at_level(logging.INFO, "voucher_operator.ledger"):
         async with open_ledger(empty_database.runtime_url) as ledger:
             for _ in range(2):

@@ -8,7 +8,7 @@ from psycopg import AsyncConnection
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService
 from tests.ledger.ledger_rows import FIRST, SECOND, SECRET, fill
-from tests.ledger.test_verify_purchases import BREAKS as PURCHASE_BREAKS
+from tests.ledger.purchase_breaks import BREAKS as PURCHASE_BREAKS
 from voucher_operator.ledger.admin.verify import EXPLANATIONS, Invariant, ungranted, verify
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Violation

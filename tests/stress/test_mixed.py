@@ -1,8 +1,9 @@
-"""Everybody at once on one ledger, for as long as asked: afterwards, and meanwhile, `verify` finds nothing.
+"""A mixed load on one ledger for a given time: meanwhile and afterwards `verify` finds no violation.
 
-Two operators, the Go service's own statements, webhooks in any order, undo, revoke and second spellings. What `verify`
-may say is what the Go service does by contract: it looks at no balance before it undoes or spends, and two spellings
-are its own admin page's. See also: `actors`; `test_all_interleavings` for races that are explored instead of awaited.
+Two operators, the Go service's own statements, webhooks in any order, compensation, revoke and second spellings. What
+`verify` may say is what the Go service does by contract: it looks at no balance before it undoes or spends, and two
+spellings are its own admin page's. See also: `actors`; `test_all_interleavings` for races that are explored instead of
+awaited.
 """
 
 import random
@@ -30,19 +31,19 @@ async def test_mixed_load_leaves_a_sound_ledger(database: Database, request: pyt
     seed = random.SystemRandom().randrange(10**9) if seed is None else seed
     print(f"seed {seed}, {seconds:g} s")
     async with AsyncExitStack() as stack:
-        doors = [await stack.enter_async_context(open_ledger(database.runtime_url)) for _ in range(2)]
+        ledgers = [await stack.enter_async_context(open_ledger(database.runtime_url)) for _ in range(2)]
         gos = [await stack.enter_async_context(GoService.connect(database.owner_url)) for _ in range(GO_SERVICES)]
-        world = actors.World(doors, random.Random(seed))
+        context = actors.LoadContext(ledgers, random.Random(seed))
         for code in actors.CODES:
-            await world.door.put(world.terms(code))
-        crowd = [actors.redeem] * 24 + [actors.order] * 8 + [actors.undo, actors.edit, actors.edit]
+            await context.ledger.put(context.terms(code))
+        load = [actors.redeem] * 24 + [actors.order] * 8 + [actors.edit, actors.edit]
         left = seconds
         while left > 0:
             part = min(left, 20.0)
-            await actors.run(world, [*crowd, *map(actors.go_service, gos)], part)
+            await actors.run(context, [*load, *map(actors.go_service, gos)], part)
             left -= part
             assert await findings(database) == [], seed
-    print(*sorted(world.counts.items()), sep="\n")
+    print(*sorted(context.counts.items()), sep="\n")
     over = (
         "SELECT n, uses FROM (SELECT vouchers.normal_code(code) AS n, sum(times_redeemed) AS uses FROM promo_codes "
         "WHERE code ILIKE 'other-%%' GROUP BY 1) AS u WHERE uses > 2"

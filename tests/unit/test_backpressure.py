@@ -1,4 +1,4 @@
-"""Asking the ledger in step with writing statuses: nobody waits when few do, crowds go together, slots come back."""
+"""Backpressure: ledger requests wait only while many statuses wait to be written."""
 
 import asyncio
 

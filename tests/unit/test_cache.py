@@ -1,4 +1,4 @@
-"""The cache of bodies: nothing older hides what is newer, and what is forgotten is the object that was meant."""
+"""The cache of bodies: an older body does not replace a newer one, and only the given object is dropped."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def body(generation: int, uid: str = "u") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("told", "read", "kept"),
+    ("watched", "read", "kept"),
     [
         (body(3), body(2), body(3)),
         (body(2), body(3), body(3)),
@@ -22,11 +22,11 @@ def body(generation: int, uid: str = "u") -> dict[str, Any]:
     ids=["older", "newer", "another object", "first"],
 )
 def test_older_read_does_not_replace_a_newer_body(
-    told: dict[str, Any] | None, read: dict[str, Any], kept: dict[str, Any]
+    watched: dict[str, Any] | None, read: dict[str, Any], kept: dict[str, Any]
 ) -> None:
     cache = Cache()
-    if told is not None:
-        cache.put(told)
+    if watched is not None:
+        cache.put(watched)
     cache.read(read)
     found = cache.get("n/v")
     assert found is not None
@@ -39,7 +39,7 @@ def named(uid: str) -> dict[str, Any]:
 
 
 def test_recreated_object_of_the_same_name_is_kept() -> None:
-    """It may be told of before the status of the one before it is known to be written."""
+    """Its watch event may come before the status write of the old object returns."""
     cache = Cache()
     first = cache.put(named("u-1"))
     cache.put(named("u-2"))

@@ -43,7 +43,6 @@ REASONS = {
     | {
         Reason.REDEEMED,
         Reason.ROLLED_BACK,
-        Reason.CREDIT_SPENT,
         Reason.VOUCHER_NOT_READY,
         Reason.VOUCHER_NOT_FOUND,
         Reason.VOUCHER_INACTIVE,
@@ -68,7 +67,7 @@ REASONS = {
         Reason.CATALOG_UNAVAILABLE,
         Reason.ORGANIZATION_CREATED,
         Reason.ORGANIZATION_NOT_READY,
-        Reason.HANDED_OVER,
+        Reason.DELEGATED,
         Reason.ORGANIZATION_REFUSED,
     },
 }
@@ -173,7 +172,7 @@ def test_every_module_is_explained() -> None:
     named: list[str] = []
     for cell in re.findall(r"^\| (`[^|]+) \|", architecture("Modules"), re.MULTILINE):
         for module in re.findall(r"`([a-z_.]+)`", cell):
-            named.append(module if not module.startswith(".") else named[-1].partition(".")[0] + module)
+            named.append(module if not module.startswith(".") else named[-1].rpartition(".")[0] + module)
     assert sorted(named) == sorted(".".join(file.parts) for file in files)
 
 

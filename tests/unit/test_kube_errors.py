@@ -1,4 +1,4 @@
-"""Each answer of the API server is the error by which a caller knows what to do next; a missing right is named."""
+"""Each failed response of the API server is one error class; the log names a missing permission."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from voucher_operator.kube.errors import (
     NamespaceTerminatingError,
     NotFoundError,
     error_of,
-    right,
+    permission,
 )
 from voucher_operator.resources.base import SecretKeyRef
 from voucher_operator.resources.errors import ApiError, ApiUnavailableError, SecretUnreadableError
@@ -89,8 +89,8 @@ def test_answer_that_is_no_status_is_read_by_its_number(data: bytes) -> None:
         ("GET", "/apis/billing.openova.io/v1alpha1", "get /apis/billing.openova.io/v1alpha1"),
     ],
 )
-def test_right_is_named_as_a_role_does(method: str, path: str, named: str) -> None:
-    assert right(method, path) == named
+def test_permission_is_named_as_in_a_role(method: str, path: str, named: str) -> None:
+    assert permission(method, path) == named
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ async def test_list_that_can_never_be_continued_is_given_up() -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        (NO_RIGHT, "the right to get secrets in namespace billing is missing"),
-        (DENIED, "an admission check forbids it"),
+        (NO_RIGHT, "missing permission: get secrets in namespace billing"),
+        (DENIED, "admission control denies it"),
     ],
 )
 async def test_refused_call_is_logged_once_with_what_is_missing(

@@ -1,4 +1,4 @@
-"""A call of the election that is cancelled ends, also when its answer comes in the same moment."""
+"""A cancelled call of the election ends, also when its answer comes in the same moment."""
 
 import asyncio
 from types import SimpleNamespace
@@ -36,19 +36,19 @@ async def test_call_cancelled_together_with_its_result_ends(
     answer.set_result(True)
     for _ in range(turns):  # an inner task, if there is one, is done after some
         await asyncio.sleep(0)
-    heard = not call.done() and call.cancel()
+    cancelled = not call.done() and call.cancel()
     await asyncio.wait([call])
-    assert call.cancelled() == heard
+    assert call.cancelled() == cancelled
 
 
 async def test_task_that_ignores_a_cancellation_is_cancelled_again() -> None:
-    async def deaf() -> None:
+    async def ignores_first_cancellation() -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             await asyncio.Event().wait()
 
-    task = asyncio.create_task(deaf())
+    task = asyncio.create_task(ignores_first_cancellation())
     await asyncio.sleep(0)
     await _end(task, patience=0.01)
     assert task.cancelled()

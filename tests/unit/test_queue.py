@@ -97,7 +97,7 @@ async def test_keys_in_backoff_occupy_no_worker() -> None:
         queue.add(f"bad-{number}")
     queue.add("good")
     await passed.wait()
-    assert queue.waits("bad-0")
+    assert queue.is_backing_off("bad-0")
     queue.stop()
     await task
 
@@ -116,7 +116,7 @@ async def test_wake_retries_keys_in_backoff_at_once() -> None:
     task = asyncio.create_task(queue.run())
     queue.add("a")
     await first.wait()
-    while not queue.waits("a"):  # noqa: ASYNC110 - it is set one turn of the loop later
+    while not queue.is_backing_off("a"):  # noqa: ASYNC110 - it is set one turn of the loop later
         await asyncio.sleep(0)
     queue.wake()
     await again.wait()

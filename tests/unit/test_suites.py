@@ -1,4 +1,4 @@
-"""No test is left out quietly: whoever adds a folder of tests says where it runs."""
+"""Every folder of tests is run by a make target or by CI."""
 
 import tomllib
 

@@ -1,4 +1,4 @@
-"""A loud line in an operator's log is never overlooked."""
+"""Warnings and errors in an operator's log are found."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the test bed starts ends with it, also when it is killed."""
+"""Processes of the test bed end with it, also when it is killed."""
 
 import os
 import signal
@@ -44,9 +44,9 @@ def test_end_before_readiness_is_reported_with_the_last_output(tmp_path: Path) -
 
 
 def test_process_that_ignores_sigterm_is_killed_and_reported(tmp_path: Path) -> None:
-    daemon = Daemon("deaf", ["sh", "-c", "trap '' TERM; echo on; while :; do sleep 0.05; done"], tmp_path / "log")
+    daemon = Daemon("stubborn", ["sh", "-c", "trap '' TERM; echo on; while :; do sleep 0.05; done"], tmp_path / "log")
     daemon.start()
     wait_until(lambda: daemon.tail() == "on", "first word")
-    with pytest.raises(TestbedError, match="deaf did not stop within"):
+    with pytest.raises(TestbedError, match="stubborn did not stop within"):
         daemon.stop(timeout=0.1)
     assert daemon.returncode == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""What is no news for the object that was looked at may be news for what has come of it meanwhile."""
+"""A status equal to an old read may still differ from the present object."""
 
 from typing import Any
 

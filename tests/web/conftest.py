@@ -11,10 +11,10 @@ from voucher_operator.ledger.api import Ledger
 
 @pytest.fixture
 async def ledger(database18: Database) -> AsyncIterator[Ledger]:
-    door = Ledger(lambda: database18.runtime_url, sovereign="ours.example")
-    await door.open()
-    yield door
-    await door.close()
+    opened = Ledger(lambda: database18.runtime_url, sovereign="ours.example")
+    await opened.open()
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture

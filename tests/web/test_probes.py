@@ -43,7 +43,7 @@ async def test_healthz_is_200_while_the_api_server_answers_and_503_after_ten_sil
         assert (alive.status_code, alive.text) == (200, "ok")
         monkeypatch.setattr(telemetry.API_LIVENESS, "at", time.monotonic() - 601)
         silent = await caller.client.get("/healthz")
-        assert (silent.status_code, silent.text) == (503, "no answer from the API server")
+        assert (silent.status_code, silent.text) == (503, "no response from the API server")
         assert silent.headers["content-type"].startswith("text/plain")
 
 

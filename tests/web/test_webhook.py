@@ -1,4 +1,4 @@
-"""What Stripe tells us is kept once and answered 200; whatever else comes is answered, and leaves nothing behind."""
+"""An event of Stripe is kept once and answered 200; any other call is answered and leaves no row."""
 
 import json
 import secrets
@@ -169,7 +169,7 @@ async def test_unexpected_error_is_answered_500(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("received", list(Received))
 async def test_applied_event_wakes_the_controller(received: Received, caplog: pytest.LogCaptureFixture) -> None:
-    """So that its event need not wait to be found; what does not fit is told to people."""
+    """So that its event is published at once; a mismatch is logged as a warning."""
     hints: list[int] = []
 
     async def receive(_: PaymentEvent) -> Received:

@@ -1,4 +1,4 @@
-"""The webhook's port among strangers: too much, too slow, half, elsewhere; and how it stops."""
+"""The webhook's port with bad input: too large, too slow, incomplete, other paths; and how it stops."""
 
 import asyncio
 import dataclasses
@@ -37,7 +37,7 @@ async def test_body_limit_is_exact(stripe_calls: WebhookClient) -> None:
 
 
 async def _chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> AsyncIterator[int]:
-    """Send chunks of a body for ever, until an answer comes."""
+    """Send chunks of a body until an answer comes."""
     sent = 0
     async with asyncio.timeout(20):
         while not reader._buffer:  # type: ignore[attr-defined]

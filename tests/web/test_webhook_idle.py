@@ -1,4 +1,4 @@
-"""Connections that are held without a request: they end by themselves, and nobody else is kept out by them for long."""
+"""Idle connections are closed by a time limit, and do not block other callers for long."""
 
 import asyncio
 import dataclasses
@@ -104,17 +104,17 @@ async def test_connection_over_the_limit_is_refused_until_one_ends(ledger: Ledge
 async def test_connection_that_does_not_read_is_closed(stripe_calls: WebhookClient) -> None:
     """Requests behind one another, until no answer fits in: it ends, and holds no memory."""
     stripe_calls.server._server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    with socket.create_connection(("127.0.0.1", stripe_calls.server.port)) as deaf:
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.setblocking(False)
-        await until(lambda: _pushed(deaf))
+    with socket.create_connection(("127.0.0.1", stripe_calls.server.port)) as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.setblocking(False)
+        await until(lambda: _pushed(caller))
     await until(lambda: not stripe_calls.server._server.server_state.connections)
 
 
-def _pushed(deaf: socket.socket) -> bool:
+def _pushed(caller: socket.socket) -> bool:
     """Send what fits in; return whether the other side has ended the connection."""
     try:
-        deaf.send(f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 20)
+        caller.send(f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 20)
     except BlockingIOError:
         return False
     except ConnectionError:

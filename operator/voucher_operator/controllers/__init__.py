@@ -1,7 +1,5 @@
-"""From the API server to the ledger and back.
+"""Controllers: each translates between a resource and a use case of `services`. No SQL, no rules about money.
 
-Read a resource, call the ledger, patch a status. No SQL, no money decided.
-
-`watch` feeds two work queues, `vouchers` and `redemptions` reconcile, `projection` finds what no watch event tells,
-`kube`, `writer` and `events` talk to the API server.
+`watch` and `resync` feed the work queues through `feed`; `voucher`, `redemption` and `purchase` reconcile; `wiring`
+builds them all.
 """

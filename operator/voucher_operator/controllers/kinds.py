@@ -1,6 +1,6 @@
-"""The two kinds of this operator: what the API server calls them, and what of their CRDs it must know.
+"""The two kinds of this operator: their names in the API, and what this version needs of their CRDs.
 
-See also: `crds/` is the source of truth; `resources` has the models; `kube` takes any kind.
+See also: `crds/` is the source of truth; `resources` has the models; `kube` works with any kind.
 """
 
 from collections.abc import Mapping

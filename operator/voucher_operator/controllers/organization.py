@@ -1,8 +1,9 @@
-"""The Organization that a completed order pays for: created, or taken as it is when it is there, and never deleted.
+"""The Organization of a completed order: created, or used unchanged when it exists; never deleted.
 
-Its CRD belongs to the platform and may be absent, be of either scope, and want other fields than we know: where it is
-absent the event order.placed is the hand-over, and what is refused is said and tried again. See also: `orders` asks
-for it, `purchases` for an order whose Redemption is gone; `purchase_status` says how it stands.
+Its CRD belongs to the platform. It may be absent, may be namespaced or cluster-scoped, and may require other fields
+than those known here. Where it is absent the event order.placed delegates the Organization to the platform; when it is
+refused, the condition says so and the operator retries. See also: `purchase.controller` calls it,
+`purchase.periodic` for an order whose Redemption was deleted; `purchase.status` writes the condition.
 """
 
 import asyncio
@@ -12,12 +13,12 @@ from typing import Any, Final
 from voucher_operator.failpoints import Step, failpoint
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.errors import (
-    AnswerError,
     ConflictError,
     ForbiddenError,
     InvalidError,
     NamespaceTerminatingError,
     NotFoundError,
+    ResponseError,
 )
 from voucher_operator.ledger.purchase.types import Purchase
 from voucher_operator.resources.conditions import READY
@@ -33,25 +34,28 @@ REDEMPTION: Final = "billing.openova.io/redemption"
 
 @dataclass(frozen=True, slots=True)
 class OrganizationStatus:
-    """How an Organization stands: `ready` None is unknown; `settled`: nothing more is to be done for it here."""
+    """The state of an Organization: `ready` None is unknown; `settled`: nothing is left to do for it here."""
 
     ready: bool | None
     settled: bool
     reason: Reason
     message: str
     stuck: bool = False
-    """Somebody has to do something first; it is looked at again all the same."""
+    """A person must act first; the operator still checks it again."""
 
 
-HANDED_OVER: Final = OrganizationStatus(
-    None, True, Reason.HANDED_OVER, "Handed over by the event order.placed: the operator makes no Organizations here."
+DELEGATED: Final = OrganizationStatus(
+    None,
+    True,
+    Reason.DELEGATED,
+    "The event order.placed requests the Organization: the operator creates no Organizations in this cluster.",
 )
 
 
 class Organizations:
-    """Organizations of one cluster; `keep` is for how many seconds the presence of their CRD is taken as known.
+    """Organizations of one cluster; the presence of their CRD is checked again after `keep` seconds.
 
-    Without `wanted` every order is handed over by its event, whatever the cluster has.
+    With `wanted` False every order is delegated to the platform by its event, also where the CRD exists.
     """
 
     def __init__(self, api: KubeApi, keep: float, *, wanted: bool = True) -> None:
@@ -61,35 +65,35 @@ class Organizations:
         self._known: tuple[float, Body | None] | None = None
 
     async def ensure(self, purchase: Purchase) -> OrganizationStatus:
-        """Create the Organization of a completed order, or take the one that is there; say how it stands.
+        """Create the Organization of a completed order, or read the existing one; return its state.
 
-        Idempotent. A failure is an OrganizationStatus, too: it is reported beside the payment, and retried.
+        Idempotent. A failure is also an OrganizationStatus: it is reported beside the payment, and retried.
         """
         try:
             try:
                 return await self._ensure(purchase)
             except (ConflictError, NotFoundError):
-                # Somebody else has just created it, or the CRD has just gone: both are seen when it is read again.
+                # It was created, or the CRD was deleted, at the same time: the next read shows which.
                 self._known = None
                 return await self._ensure(purchase)
         except (ForbiddenError, InvalidError) as error:
             return _refused(purchase, error)
         except ApiError as error:
             message = (
-                f"Organization {purchase.subdomain} cannot be made yet: {_why(purchase, error)}. It is tried again."
+                f"Organization {purchase.subdomain} cannot be created: {_cause(purchase, error)}. This is retried."
             )
             return OrganizationStatus(None, False, Reason.ORGANIZATION_NOT_READY, message)
 
     async def _ensure(self, purchase: Purchase) -> OrganizationStatus:
         served = await self._served()
         if served is None:
-            return HANDED_OVER
-        return _standing(purchase, await self._live(purchase, served))
+            return DELEGATED
+        return _status(purchase, await self._live(purchase, served))
 
     async def is_taken(self, namespace: str | None, name: str, tenant_id: str) -> bool:
-        """Whether an Organization of another tenant has this name; no, when that cannot be seen.
+        """Whether an Organization of another tenant has this name; False when that cannot be read.
 
-        An order of `namespace` asks before it takes anything: `ensure` can only say so when it is paid.
+        An order of `namespace` asks this before it is placed: `ensure` could only report it after the payment.
         """
         try:
             served = await self._served()
@@ -107,7 +111,7 @@ class Organizations:
         return self._known[1]
 
     async def _live(self, purchase: Purchase, served: Body) -> Body:
-        """Read it or create it; raises ApiError."""
+        """Read the Organization, or create it; raises ApiError."""
         where = _collection(purchase.key.namespace, served)
         live = await self._kube.read(f"{where}/{purchase.subdomain}")
         if live is None:
@@ -121,9 +125,9 @@ def _collection(namespace: str | None, served: Body) -> str:
 
 
 def _tenant(live: Body) -> str:
-    """Say whose it is: as we have noted, as its spec says, or else as it is called. Nobody's is nobody's to take."""
-    noted = (live["metadata"].get("annotations") or {}).get(TENANT)
-    return str(noted or (live.get("spec") or {}).get("tenantID") or live["metadata"]["name"])
+    """Return its tenant: from our annotation, else from its spec, else its name."""
+    annotated = (live["metadata"].get("annotations") or {}).get(TENANT)
+    return str(annotated or (live.get("spec") or {}).get("tenantID") or live["metadata"]["name"])
 
 
 def _body(purchase: Purchase) -> Body:
@@ -146,33 +150,33 @@ def _body(purchase: Purchase) -> Body:
     }
 
 
-def _standing(purchase: Purchase, live: Body) -> OrganizationStatus:
+def _status(purchase: Purchase, live: Body) -> OrganizationStatus:
     name, metadata = purchase.subdomain, live["metadata"]
     if _tenant(live) != purchase.tenant_id:
         message = (
-            f"Organization {name} belongs to another tenant: the sovereign-admin has to remove it, to give it to this "
-            f"tenant by the annotation {TENANT}, or to refund the order."
+            f"Organization {name} belongs to another tenant: the sovereign-admin must delete it, assign it to this "
+            f"tenant by the annotation {TENANT}, or refund the order."
         )
         return OrganizationStatus(False, False, Reason.ORGANIZATION_REFUSED, message, stuck=True)
     ready = _ready(live)
     if ready.get("status") == "True" and "deletionTimestamp" not in metadata:
         return OrganizationStatus(True, True, Reason.ORGANIZATION_CREATED, f"Organization {name} is ready.")
-    said = f" ({ready['reason']})" if ready.get("reason") else ""
-    message = f"Organization {name} is not ready yet{said}: look at its conditions."
+    cause = f" ({ready['reason']})" if ready.get("reason") else ""
+    message = f"Organization {name} is not ready yet{cause}: see its conditions."
     return OrganizationStatus(
         None if ready.get("status") == "Unknown" else False, False, Reason.ORGANIZATION_NOT_READY, message
     )
 
 
 def _ready(live: Body) -> dict[str, Any]:
-    """Return its condition Ready, if it speaks of the present spec."""
+    """Return its condition Ready, if it was observed for the current generation; else an empty dict."""
     status = live.get("status") or {}
     if status.get("observedGeneration", live["metadata"].get("generation")) != live["metadata"].get("generation"):
         return {}
     return next((one for one in status.get("conditions") or () if one.get("type") == READY), {})
 
 
-def _why(purchase: Purchase, error: ApiError) -> str:
+def _cause(purchase: Purchase, error: ApiError) -> str:
     namespace = purchase.key.split("/")[0]
     match error:
         case NamespaceTerminatingError():
@@ -180,11 +184,11 @@ def _why(purchase: Purchase, error: ApiError) -> str:
         case NotFoundError():
             return f"namespace {namespace} does not exist"
         case ConflictError():
-            return "it is created and deleted at the same time"
+            return "it is being created and deleted at the same time"
         case _:
             return str(error)
 
 
-def _refused(purchase: Purchase, error: AnswerError) -> OrganizationStatus:
+def _refused(purchase: Purchase, error: ResponseError) -> OrganizationStatus:
     message = f"Organization {purchase.subdomain} was refused: {error.detail or error}"
     return OrganizationStatus(False, False, Reason.ORGANIZATION_REFUSED, message)

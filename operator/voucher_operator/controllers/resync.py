@@ -1,6 +1,6 @@
-"""Lists all resources now and then: what the watch has missed, owners that are gone, Redemptions whose TTL is over.
+"""Lists all resources periodically: finds missed watch events, ledger rows without a Voucher, and expired Redemptions.
 
-It decides nothing: it compares and puts keys into the queues. One namespace that cannot be listed keeps no other. See
+It only compares, and puts keys into the queues. A namespace that cannot be listed does not affect the others. See
 also: `feed`; `voucher.controller` revokes; `process.run` runs it while this replica leads.
 """
 
@@ -29,13 +29,13 @@ from voucher_operator.settings import Settings
 log = logging.getLogger(__name__)
 
 _EXPIRING: Final = "status.finished=true,spec.ttlSecondsAfterFinished!="
-"""Those that say when to delete them; the others are never read again."""
+"""Finished Redemptions with a TTL; the others are never read again."""
 _EXPIRY_INTERVAL: Final = 60.0
 
 
 @dataclass(slots=True)
 class Resync:
-    """Periodic tasks; one instance for each time of leading."""
+    """Periodic tasks; one instance for each term as leader."""
 
     ledger: Ledger
     kube: KubeApi
@@ -50,12 +50,12 @@ class Resync:
             group.create_task(every(min(self.settings.resync_interval, _EXPIRY_INTERVAL), self.expire_finished))
 
     async def resync(self) -> None:
-        """List all: what the watch has missed, ledger rows whose Voucher is gone, and each Voucher once more."""
+        """List all resources: process missed watch events, revoke orphaned codes, reconcile each Voucher."""
         try:
             owners = await self.ledger.owners()
         except LedgerUnavailableError:
             owners = []
-        # The rows are read before the resources: a Voucher comes before its row, so a row without one is an orphan.
+        # The rows are read before the resources: a Voucher exists before its row, so a row without one is an orphan.
         alive: set[str] = set()
 
         async def list_vouchers(namespace: str) -> None:
@@ -65,7 +65,7 @@ class Resync:
             notify = self.feed.redemption
             await self._relist(namespace, REDEMPTION, UNFINISHED, self.feed.redemption_cache, notify)
 
-        # Apart: a namespace that is gone took the right to list its Redemptions with it, but not that of Vouchers.
+        # Separately: with a namespace the permission to list its Redemptions is deleted, but not that for Vouchers.
         listed = await self._in_each_namespace(list_vouchers)
         await self._in_each_namespace(list_redemptions)
         self.feed.requeue_vouchers()
@@ -77,40 +77,40 @@ class Resync:
         try:
             await self.vouchers.revoke_orphan(owner)
         except LedgerBusyError as error:
-            # Somebody else has this row for a moment: the other orphans need not wait for the next pass.
+            # Another session has locked this row: the other orphans are revoked all the same.
             extra = {"resource": "Voucher", "key": f"{owner.namespace}/{owner.name}", "reason": str(error)}
-            log.info("will be tried again", extra=extra)
+            log.info("will be retried", extra=extra)
 
     async def _relist(
         self, namespace: str, kind: ResourceKind, selector: str, cache: Cache, notify: Callable[..., None]
     ) -> set[str]:
-        """Bring a cache in line with a list of one namespace; returns the uids that are there and not released."""
+        """Compare a cache with a list of one namespace; return the uids of existing objects that are not released."""
         before = {key: body["metadata"]["uid"] for key in cache if (body := cache.get(key)) and _is_in(body, namespace)}
-        there: set[str] = set()
+        present: set[str] = set()
         kept: set[str] = set()
         async for page in self.kube.pages(kind, namespace, selector):
-            there.update(body["metadata"]["uid"] for body in page)
+            present.update(body["metadata"]["uid"] for body in page)
             kept.update(body["metadata"]["uid"] for body in page if not _is_released(body))
             self._missed(page, cache.get, notify)
         for key, uid in before.items():
             now = cache.get(key)
-            if uid not in there and now is not None and now["metadata"]["uid"] == uid:
+            if uid not in present and now is not None and now["metadata"]["uid"] == uid:
                 notify(now, gone=True)
         return kept
 
     async def _in_each_namespace(self, work: Callable[[str], Awaitable[None]]) -> set[str]:
-        """Do the work in every namespace; return those where all of it was done: one that fails stops no other."""
+        """Do the work in every namespace; return those where it succeeded. A failure does not stop the others."""
         done = set()
         for namespace in self.settings.namespaces:
             try:
                 await work(namespace)
             except ApiError as error:
                 extra = {"resource": "namespace", "key": namespace, "reason": str(error)}
-                log.info("namespace passed over", extra=extra)
+                log.info("namespace skipped", extra=extra)
             else:
                 done.add(namespace)
         if done:
-            telemetry.API_LIVENESS.now()
+            telemetry.API_LIVENESS.record_response()
         return done
 
     def _missed(self, page: list[Body], known: Callable[[str], Body | None], notify: Callable[..., None]) -> None:
@@ -143,9 +143,11 @@ class Resync:
             return
         except ForbiddenError as error:
             if is_authorization(error):
-                raise  # the same for all
+                raise  # it concerns all Redemptions of the namespace
             key = f"{metadata['namespace']}/{metadata['name']}"
-            log.info("not deleted", extra={"resource": "Redemption", "key": key, "reason": str(error)})
+            log.info(
+                "expired Redemption not deleted", extra={"resource": "Redemption", "key": key, "reason": str(error)}
+            )
 
 
 def _is_in(body: Body, namespace: str) -> bool:
@@ -153,7 +155,7 @@ def _is_in(body: Body, namespace: str) -> bool:
 
 
 def _is_released(body: Body) -> bool:
-    """Whether it is deleted and our finalizer is gone: somebody else's keeps it, and nobody will revoke its code."""
+    """Whether its deletion has begun and our finalizer is removed: only another finalizer keeps the object."""
     metadata = body["metadata"]
     return "deletionTimestamp" in metadata and FINALIZER not in metadata.get("finalizers", ())
 

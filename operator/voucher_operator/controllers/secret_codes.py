@@ -1,6 +1,6 @@
-"""Codes that Secrets carry: read in the resource's own namespace, and never from the operator's own credentials.
+"""Reads codes from Secrets: in the resource's own namespace, and never from the operator's own credentials.
 
-See also: `voucher.controller` and `redemption.request_builder` ask; docs/voucher.md, "A code in a Secret".
+See also: `voucher.controller` and `redemption.request_builder` use it; docs/voucher.md, "A code in a Secret".
 """
 
 import base64
@@ -22,18 +22,18 @@ from voucher_operator.resources.errors import (
 
 @dataclass(frozen=True, slots=True)
 class SecretCodes:
-    """Reads codes; Secrets whose name is in `closed` are never read, in any namespace."""
+    """Reads codes; Secrets whose name is in `excluded` are never read, in any namespace."""
 
     api: KubeApi
-    closed: Collection[str] = ()
+    excluded: Collection[str] = ()
 
     async def read(self, namespace: str, ref: SecretKeyRef) -> str:
         """Return a code in its normal form.
 
-        Raises SecretNotFoundError, SecretUnreadableError, and InvalidCodeError for a value that is no code. A closed
-        Secret is an InvalidCodeError, too: who may write a Voucher may not for that reason see what it holds.
+        Raises SecretNotFoundError, SecretUnreadableError, and InvalidCodeError for a value that is not a code. An
+        excluded Secret raises InvalidCodeError too: permission to write a Voucher does not include reading it.
         """
-        if ref.name in self.closed:
+        if ref.name in self.excluded:
             raise InvalidCodeError(
                 f"Secret {ref.name} holds credentials of the operator: put the code into another Secret."
             )

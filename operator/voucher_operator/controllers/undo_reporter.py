@@ -1,10 +1,11 @@
-"""Reports redemptions that another writer has undone: the Go service takes a redemption of ours back with its own undo.
+"""Reports redemptions that another writer has undone: the Go service can undo a redemption that the operator made.
 
-A finished Redemption is not watched, so its status would say Redeemed for ever. The ledger remembers what was undone
-and not reported (a trigger notices the undo: migrations/0012); here the status of each such Redemption is written
-again, and the ledger notes it as reported when the status no longer says Redeemed, or when the Redemption is gone.
+A finished Redemption is not watched, so its status would stay Redeemed. A trigger (migrations/0012) records each undo
+as unreported; here the status of each such Redemption is written again, and the undo is marked as reported once the
+status no longer says Redeemed, or the Redemption does not exist.
 
-See also: the controllers of `redemption` and `purchase` write the status; `process.run` runs this while it leads.
+See also: `redemption.controller` and `purchase.controller` write the status; `process.run` runs this while this
+replica leads.
 """
 
 import logging
@@ -29,12 +30,12 @@ from voucher_operator.settings import Settings
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 200
-"""Redemptions that one pass looks at, the first undone first."""
+"""Maximum number of Redemptions in one run, those undone first first."""
 
 
 @dataclass(slots=True)
 class UndoReporter:
-    """A periodic task; one instance for each time of leading."""
+    """A periodic task; one instance for each term as leader."""
 
     ledger: Ledger
     api: KubeApi
@@ -50,7 +51,7 @@ class UndoReporter:
         await every(self.settings.counter_sync_interval, self.report)
 
     async def report(self) -> None:
-        """Reconcile what still says Redeemed, and note what does not."""
+        """Reconcile the Redemptions that still say Redeemed, and mark the others as reported."""
         if not self.health.available:
             return
         undone = await self.ledger.undone_elsewhere(self.settings.namespaces, self.settings.backoff_max, _AT_ONCE)
@@ -62,14 +63,14 @@ class UndoReporter:
         try:
             body = None if key.namespace is None else await self.api.get(REDEMPTION, key.namespace, key.name)
         except ForbiddenError:
-            return False  # `kube` logs once which right is missing
+            return False  # `kube.client` logs once which permission is missing
         except ApiError as error:
-            log.info("will be tried again", extra={"resource": "redemption", "key": key, "reason": str(error)})
+            log.info("will be retried", extra={"resource": "redemption", "key": key, "reason": str(error)})
             return False
         if body is not None and _says_redeemed(body):
             self._reconcile(body, key, undone_at)
             return False
-        # An unfinished one may yet say Redeemed: the ledger answered before the undo, and the PATCH is under way.
+        # An unfinished one may still become Redeemed: the ledger answered before the undo, and the PATCH is running.
         return body is None or bool(body.get("status", {}).get("finished"))
 
     def _reconcile(self, body: Body, key: Key, undone_at: datetime) -> None:

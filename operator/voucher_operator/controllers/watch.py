@@ -1,9 +1,9 @@
-"""kopf, set up to watch both resources, and to hold Vouchers by a finalizer until their code is revoked.
+"""Configures kopf to watch both kinds, and to keep a deleted Voucher by a finalizer until its code is revoked.
 
-Its handlers only put keys into the work queues: a kopf handler that fails sleeps in one of `worker_limit` slots, so
-fifty waiting resources would stop all others (docs/adr/0001). The generation in `status.observedGeneration` is the only
-mark of what was handled, and it is written together with the conditions: kopf itself writes nothing but the finalizer,
-and its count of tries (`status.kopf`) while a deleted Voucher cannot be revoked. See also: `feed`;
+The handlers only put keys into the work queues: a kopf handler that fails sleeps in one of `worker_limit` slots, so
+fifty waiting resources would block all others (docs/adr/0001). `status.observedGeneration` is the only record of what
+was handled, and it is written together with the conditions: kopf itself writes only the finalizer, and its retry
+count (`status.kopf`) while a deleted Voucher cannot be revoked. See also: `feed`;
 `voucher.controller.VoucherController.revoke`; `kube.kopf_internals`; `process.run` runs what `build` returns.
 """
 
@@ -25,31 +25,34 @@ class GenerationMark(kopf.DiffBaseStorage):
     """Reports an object to kopf as handled when `status.observedGeneration` says so; stores nothing itself."""
 
     def build(self, *, body: kopf.Body, extra_fields: Any = None) -> Any:  # noqa: ARG002 - kopf's signature
-        """Return the only thing that counts as a change."""
+        """Return the generation, the only thing that counts as a change."""
         return {"generation": body["metadata"].get("generation")}
 
     def fetch(self, *, body: kopf.Body) -> Any:
-        """Return what was handled last, or None."""
+        """Return the generation that was handled last, or None."""
         seen = (body.get("status") or {}).get("observedGeneration", -1)
         return None if seen < 0 else {"generation": seen}
 
     def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: Any) -> None:
-        """Write nothing: the reconcilers set the mark in the same patch as the conditions."""
+        """Write nothing: the controllers write observedGeneration in the same patch as the conditions."""
 
 
 class UnboundedBackoff(Iterable[float]):
-    """The pauses between kopf's tries of one call, in seconds; without an end, unlike kopf's own.
+    """The pauses between kopf's attempts of one call, in seconds; kopf's own list of pauses ends.
 
-    When kopf gives up, it ends the watches of all namespaces: one whose Role is gone would stop the others.
+    When kopf gives up, it ends the watches of all namespaces: a namespace whose Role was deleted would stop the others.
     """
 
     def __iter__(self) -> Iterator[float]:
-        """Begin anew."""
+        """Start from the first pause."""
         return itertools.chain((0.5, 1.0, 2.0, 3.0), itertools.repeat(5.0))
 
 
 def build(feed: Feed, controller: VoucherController, release_after: float) -> kopf.OperatorRegistry:
-    """Make kopf's registry: two watchers and one delete handler."""
+    """Build kopf's registry: two watch handlers and one delete handler.
+
+    After `release_after` seconds without a ledger the finalizer is removed before the code is revoked.
+    """
     registry = kopf.OperatorRegistry()
 
     @kopf.on.event(GROUP, VERSION, VOUCHER.plural, registry=registry)
@@ -71,7 +74,9 @@ def build(feed: Feed, controller: VoucherController, release_after: float) -> ko
             raise kopf.TemporaryError(error.message, delay=_REVOKE_RETRY) from None
 
     @kopf.on.login(registry=registry)
-    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:  # not in a thread: a stop could come in between
+    async def login(
+        **kwargs: Any,
+    ) -> kopf.ConnectionInfo | None:  # async, for a handler in a thread cannot be cancelled
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
     return registry
@@ -88,12 +93,12 @@ def settings() -> kopf.OperatorSettings:
     chosen.persistence.progress_storage = kopf.StatusProgressStorage(
         field="status.kopf.progress", touch_field="status.kopf.dummy"
     )
-    # Otherwise kopf kills the whole process ten minutes after a lost Lease, when all is well again.
+    # Otherwise kopf kills the whole process ten minutes after a lost Lease.
     chosen.process.ultimate_exiting_timeout = None
     chosen.networking.error_backoffs = UnboundedBackoff()
     chosen.queueing.worker_limit = 50
     chosen.queueing.idle_timeout = 0.02
-    # One list of all that waits, as text and parsed, would be the process' largest possession.
+    # A single list of all unfinished Redemptions would be the largest object in memory.
     chosen.watching.chunk_size = 200
     chosen.watching.server_timeout = 300
     chosen.watching.client_timeout = 310

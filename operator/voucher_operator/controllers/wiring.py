@@ -1,6 +1,6 @@
-"""Builds what works while this replica leads: use cases, caches, queues, controllers and periodic tasks.
+"""Builds everything that runs while this replica leads: use cases, caches, queues, controllers and periodic tasks.
 
-See also: `process.run` supplies what lives as long as the process, and runs what is returned.
+See also: `process.run` supplies the objects of the process, and runs what is returned.
 """
 
 import asyncio
@@ -37,14 +37,14 @@ from voucher_operator.services.redeem import RedeemService
 from voucher_operator.settings import Settings
 
 _STATUSES: Final = 20
-"""Statuses of Redemptions that are written at once: more connections make the API server slower, and leave none to the
-Lease."""
+"""Maximum number of concurrent status patches of Redemptions: more connections make the API server slower, and leave
+none for the Lease."""
 _VOUCHER_WORKERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What lives as long as the process."""
+    """The objects that live as long as the process."""
 
     ledger: Ledger
     kube: KubeApi
@@ -56,7 +56,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Controllers:
-    """What works while this replica leads; `feed` has the queues."""
+    """The controllers and periodic tasks of one term as leader; `feed` has the queues."""
 
     feed: Feed
     vouchers: VoucherController
@@ -69,7 +69,7 @@ class Controllers:
 
     @property
     def tasks(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
-        """What runs beside the queues until it is cancelled, by name."""
+        """The periodic tasks, by name; each runs until it is cancelled."""
         return {
             "counter sync": self.counter_sync.run,
             "resync": self.resync.run,
@@ -80,7 +80,7 @@ class Controllers:
 
 @dataclass(frozen=True, slots=True)
 class _Services:
-    """The use cases, and what they share with the controllers."""
+    """The use cases, and the objects that they share with the controllers."""
 
     health: LedgerHealth
     codes: CodeIndex
@@ -91,7 +91,7 @@ class _Services:
 
 
 def build_controllers(process: Process) -> Controllers:
-    """Make everything anew, with empty caches."""
+    """Build all controllers, with empty caches."""
     services = _services(process)
     secrets = SecretCodes(process.kube, process.settings.closed_secrets)
     voucher_cache, redemption_cache = Cache(), Cache()

@@ -1,4 +1,4 @@
-"""Everything that speaks to the API server and knows no voucher.
+"""Everything that uses the API server and is independent of Vouchers and Redemptions.
 
-Client, cache, work queue, status writer, event recorder, CRD check, leader election.
+Client, cache, work queue, status writer, event recorder, CRD check, leader election, periodic tasks.
 """

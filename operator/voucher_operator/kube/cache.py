@@ -1,7 +1,7 @@
-"""The last seen body of each resource that is still of interest, without the ballast.
+"""The last seen body of each resource that is still of interest, reduced to the fields that reconciling needs.
 
-Filled by `watch` and by `projection`'s lists, read by the reconcilers. Only ever a cache: what is missing is read or
-listed again.
+Filled by watch events and lists, read by the controllers. Only a cache: an object that is missing here is read or
+listed again. See also: `controllers.feed` fills it; `status_writer` refreshes an object after a conflict.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ def key_of(body: Mapping[str, Any]) -> str:
 
 
 def slim(body: Mapping[str, Any]) -> Body:
-    """Keep what reconciling needs; managedFields and annotations are most of an object's weight."""
+    """Keep what reconciling needs; managedFields and annotations are most of an object's size."""
     metadata = {name: body["metadata"][name] for name in _METADATA if name in body["metadata"]}
     return {"metadata": metadata, "spec": body.get("spec", {}), "status": body.get("status", {})}
 
@@ -61,7 +61,7 @@ class Cache:
         return self._bodies.get(key) if key else None
 
     def put(self, body: Mapping[str, Any]) -> Body:
-        """Remember a body as it was just seen."""
+        """Store a body as it was just seen."""
         kept = slim(body)
         key = key_of(kept)
         self.drop(key)
@@ -70,20 +70,20 @@ class Cache:
         return kept
 
     def read(self, body: Mapping[str, Any]) -> Body:
-        """Remember a body that was asked for, unless the watch has told of a newer spec meanwhile.
+        """Store a body that was read, unless the watch has delivered a newer spec meanwhile.
 
-        Returns what is remembered.
+        Returns the body that is stored now.
         """
         kept = slim(body)
         known = self._bodies.get(key_of(kept))
         return known if known is not None and is_older(kept, known) else self.put(body)
 
     def drop(self, key: str) -> None:
-        """Forget an object that is gone, or of no more interest."""
+        """Remove an object that is deleted, or no longer of interest."""
         if (old := self._bodies.pop(key, None)) is not None:
             self._keys_by_uid.pop(old["metadata"]["uid"], None)
 
     def drop_object(self, body: Mapping[str, Any]) -> None:
-        """Forget this very object, and not another one that has its name by now."""
+        """Remove the object with the uid of `body`; an object that was created later under its name stays."""
         if (key := self._keys_by_uid.get(body["metadata"]["uid"])) is not None:
             self.drop(key)

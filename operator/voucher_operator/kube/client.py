@@ -1,9 +1,9 @@
-"""What is asked of the API server besides watching: read, list, create, patch a status, delete, post Events.
+"""Calls of the API server other than watches: read, list, create, patch a status, delete, post Events.
 
 One thin class over the `kubernetes` client's `ApiClient` (configuration, TLS, token rotation, connections). Its per-
-API classes validate each argument of each call and parse each answer into models; here everything is JSON already,
-every call has a time limit, and every failure is an ApiError, see `errors`. kopf watches (`watch`); the Lease
-belongs to `voucher_operator.kube.leader_election`.
+API classes validate each argument of each call and parse each response into models; here everything is JSON already,
+every call has a time limit, and every failure is an ApiError. See also: `errors`; `controllers.watch` has the watches,
+by kopf; `leader_election` has the Lease.
 """
 
 import json
@@ -21,7 +21,7 @@ from voucher_operator.kube.errors import (
     NotFoundError,
     error_of,
     is_authorization,
-    right,
+    permission,
 )
 from voucher_operator.kube.kinds import ResourceKind
 from voucher_operator.resources.errors import ApiError, ApiUnavailableError
@@ -34,17 +34,17 @@ _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 _PAGE = 500
 _LISTS = 3
-"""How often a list is begun that the API server cannot continue."""
-_ERROR, _UNAUTHORIZED, _BROKEN = 400, 401, 500
+"""Attempts for a list whose continue token expires."""
+_ERROR, _UNAUTHORIZED, _SERVER_ERROR = 400, 401, 500
 
 
 class KubeApi:
-    """The calls that controllers need; `open` before use."""
+    """The calls that controllers need; call `open` before use."""
 
     client: client.ApiClient
 
     def __init__(self, *, timeout: float = 10.0, connections: int = 32) -> None:
-        """`timeout` is of one call, in seconds; `connections` is the most at once."""
+        """`timeout` is the limit of one call in seconds; `connections` is the maximum number of connections."""
         self._timeout = timeout
         self._connections = connections
         self._down = False
@@ -67,7 +67,7 @@ class KubeApi:
         await self.client.close()
 
     async def description(self, group_version: str) -> Body:
-        """Read the OpenAPI document of a group and version; raises NotFoundError when there is none yet."""
+        """Read the OpenAPI document of a group and version; raises NotFoundError when the server has none yet."""
         return await self._request("GET", f"/openapi/v3/apis/{group_version}")
 
     async def get(self, kind: ResourceKind, namespace: str, name: str) -> Body | None:
@@ -78,17 +78,17 @@ class KubeApi:
             return None
 
     async def pages(self, kind: ResourceKind, namespace: str, field_selector: str = "") -> AsyncIterator[list[Body]]:
-        """Yield the objects of a namespace page by page, so that memory stays flat however many there are.
+        """Yield the objects of a namespace page by page, so that memory use does not depend on their number.
 
-        A list that the API server cannot continue is begun anew, so that an object may be yielded twice.
-        Raises ExpiredError when that happens again and again.
+        A list whose continue token has expired is started again, so an object may be yielded twice.
+        Raises ExpiredError when that fails three times.
         """
-        for begun in range(1, _LISTS + 1):
+        for attempt in range(1, _LISTS + 1):
             try:
                 async for page in self._list(kind, namespace, field_selector):
                     yield page
             except ExpiredError:
-                if begun == _LISTS:
+                if attempt == _LISTS:
                     raise
             else:
                 return
@@ -104,9 +104,9 @@ class KubeApi:
                 return
 
     async def patch_status(self, kind: ResourceKind, body: Body, status: Mapping[str, Any]) -> None:
-        """Merge `status` into the object's, provided that it is still the very object that was read.
+        """Merge `status` into the object's status, on condition that uid and resourceVersion are those of `body`.
 
-        Raises ConflictError when it has changed, NotFoundError when it is gone.
+        Raises ConflictError when the object has changed, NotFoundError when it does not exist.
         """
         metadata = body["metadata"]
         preconditions = {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
@@ -114,12 +114,12 @@ class KubeApi:
         await self._request("PATCH", path, {"metadata": preconditions, "status": status}, parse=False)
 
     async def delete(self, kind: ResourceKind, namespace: str, name: str, uid: str) -> None:
-        """Delete the very object with this uid; raises NotFoundError or ConflictError when that is gone."""
+        """Delete the object with this uid; raises NotFoundError or ConflictError when it no longer exists."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         await self._request("DELETE", kind.path(namespace, name), options, parse=False)
 
     async def resource(self, group_version: str, plural: str) -> Body | None:
-        """Read what the API server tells of a resource: `namespaced`, `verbs`…; None when it does not serve it."""
+        """Read the discovery entry of a resource: `namespaced`, `verbs`…; None when the server does not serve it."""
         try:
             found = await self._request("GET", f"/apis/{group_version}")
         except NotFoundError:
@@ -127,7 +127,7 @@ class KubeApi:
         return next((one for one in found["resources"] if one["name"] == plural), None)
 
     async def read(self, path: str) -> Body | None:
-        """Read an object of any kind by its path; None when there is none."""
+        """Read an object of any kind by its path; None when it does not exist."""
         try:
             return await self._request("GET", path)
         except NotFoundError:
@@ -136,7 +136,7 @@ class KubeApi:
     async def create(self, path: str, body: Body) -> Body:
         """Create an object of any kind in the collection at `path`.
 
-        Raises ConflictError when it is there already, NotFoundError when its kind or namespace is not,
+        Raises ConflictError when it exists already, NotFoundError when its kind or namespace does not exist,
         NamespaceTerminatingError, ForbiddenError and InvalidError.
         """
         return await self._request("POST", path, body)
@@ -146,7 +146,7 @@ class KubeApi:
         await self._request("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", event, parse=False)
 
     async def patch_event(self, namespace: str, name: str, patch: Body) -> None:
-        """Merge into an Event (its series)."""
+        """Merge a patch into an Event, for its series."""
         path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events/{name}"
         await self._request("PATCH", path, patch, parse=False)
 
@@ -159,58 +159,58 @@ class KubeApi:
         query: Sequence[tuple[str, str]] = (),
         parse: bool = True,
     ) -> Body:
-        """Make one call; raises ApiUnavailableError and the AnswerErrors of `errors`."""
+        """Make one call; raises ApiUnavailableError and the ResponseErrors of `errors`."""
         headers = {"Accept": _JSON, "Content-Type": _MERGE_PATCH if method == "PATCH" else _JSON}
         try:
             call = await self.client.param_serialize(
                 method, path, header_params=headers, query_params=list(query), auth_settings=["BearerToken"]
             )
-            # Handed over here, for it is JSON already: `param_serialize` would copy it piece by piece.
+            # The body is passed here because it is JSON already: `param_serialize` would copy every value of it.
             response = await self.client.call_api(*call[:3], body, _request_timeout=self._timeout)
             data = await response.read()
         except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._note(type(error).__name__)
+            self._log_availability(type(error).__name__)
             raise ApiUnavailableError(f"the API server cannot be reached ({type(error).__name__})") from None
-        self._note(f"{response.status}" if response.status >= _BROKEN else None)
+        self._log_availability(f"{response.status}" if response.status >= _SERVER_ERROR else None)
         if response.status >= _ERROR:
             refusal = error_of(response.status, str(response.reason or ""), data)
-            self._note_refusal(method, path, response.status, refusal)
+            self._log_refusal(method, path, response.status, refusal)
             raise refusal
         if self._refused:
             self._refused.discard((method, _collection(path)))
         return json.loads(data) if parse else {}
 
-    def _note(self, fault: str | None) -> None:
-        """Log each change between up and down, once, rather than every call that fails."""
+    def _log_availability(self, fault: str | None) -> None:
+        """Log each change between available and unavailable once, not every call that fails."""
         if fault is not None and not self._down:
             log.warning("the API server cannot be used", extra={"resource": "api", "reason": fault})
         elif fault is None and self._down:
-            log.info("the API server can be used again", extra={"resource": "api", "reason": "Answered"})
+            log.info("the API server can be used again", extra={"resource": "api", "reason": "Available"})
         self._down = fault is not None
 
-    def _note_refusal(self, method: str, path: str, status: int, error: ApiError) -> None:
-        """Log once for each kind of call that it is not allowed, and which right is missing."""
+    def _log_refusal(self, method: str, path: str, status: int, error: ApiError) -> None:
+        """Log once for each kind of call that it is not allowed, and which permission is missing."""
         call = (method, _collection(path))
         if call in self._refused or not (status == _UNAUTHORIZED or isinstance(error, ForbiddenError)):
             return
         self._refused.add(call)
         extra = {"key": " ".join(call), "reason": f"{error}"}
         if not isinstance(error, ForbiddenError):
-            log.warning("the API server refuses a call: it does not accept the operator's token", extra=extra)
+            log.warning("the API server refuses a call: it rejects the operator's token", extra=extra)
         elif is_authorization(error):
-            log.warning("the API server refuses a call: the right to %s is missing", right(method, path), extra=extra)
+            log.warning("the API server refuses a call: missing permission: %s", permission(method, path), extra=extra)
         else:
-            log.warning("the API server refuses a call: an admission check forbids it", extra=extra)
+            log.warning("the API server refuses a call: admission control denies it", extra=extra)
 
 
 async def _load_kubeconfig(configuration: client.Configuration) -> None:
     try:
         await config.load_kube_config(client_configuration=configuration)
     except config.ConfigException:
-        raise ApiUnavailableError("no cluster is configured: run in a pod, or set KUBECONFIG to a file") from None
+        raise ApiUnavailableError("no cluster is configured: run in a pod, or set KUBECONFIG") from None
 
 
 def _collection(path: str) -> str:
-    """Return a path without an object's name: `/apis/<group>/<version>/namespaces/<namespace>/<resource>`."""
+    """Return the collection's part of a path: `/apis/<group>/<version>/namespaces/<namespace>/<resource>`."""
     parts = path.split("/")
     return "/".join(parts[: (7 if "namespaces" in parts else 5) - path.startswith("/api/")])

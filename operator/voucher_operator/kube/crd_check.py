@@ -1,8 +1,8 @@
-"""Whether the CRDs in the cluster are there, and no older than this version of the operator.
+"""Checks that the CRDs are installed and not older than this version of the operator.
 
-An older CRD drops from a status what it does not know, without a word, and refuses a watch by a field that it cannot
-select by. Asked of the API server's description of itself, which every account may read, as no right to CRDs is
-needed for that. See also: `kube` asks; `process.run` does not start to work on such a cluster, and is not ready.
+With an older CRD the API server drops unknown fields of a status without an error, and refuses a watch by a field that
+is not selectable. The check reads the API server's OpenAPI document, which every account may read; it needs no
+permission on CRDs. See also: `client`; `process.run` starts no controller and reports not ready while the check fails.
 """
 
 import time
@@ -16,8 +16,8 @@ from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.kinds import ResourceKind
 from voucher_operator.resources.errors import ApiError
 
-_KEPT: Final = 30.0
-"""Seconds for which CRDs that were right are taken to be right."""
+_VALID_SECONDS: Final = 30.0
+"""How long a successful check is reused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +35,24 @@ class CRDCheck:
         self._kube = api
         self._expected = expected
         self._api_version = next(iter(expected)).api_version
-        self._right_until = 0.0
+        self._valid_until = 0.0
 
     async def fault(self) -> str | None:
-        """Return in one line what is wrong with the CRDs, None when nothing is; raises ApiError."""
+        """Return one line that says what is wrong with the CRDs, or None; raises ApiError."""
         if absent := [kind.plural for kind in self._expected if not await self._is_served(kind)]:
             return f"The CRDs {' and '.join(absent)} of {self._api_version} are not installed: apply them."
-        if time.monotonic() < self._right_until:
+        if time.monotonic() < self._valid_until:
             return None
         if missing := list(missing_fields(self._expected, await self._schemas())):
             return f"The CRDs are older than the operator: {', '.join(missing)} missing. Apply those of its version."
-        self._right_until = time.monotonic() + _KEPT
+        self._valid_until = time.monotonic() + _VALID_SECONDS
         return None
 
     async def _is_served(self, kind: ResourceKind) -> bool:
         return await self._kube.resource(kind.api_version, kind.plural) is not None
 
     async def _schemas(self) -> Mapping[str, Any]:
-        """Nothing when there is no description: for a moment after the CRDs, or for want of a right."""
+        """Read the schemas; empty when there is no document: just after the CRDs are applied, or without permission."""
         try:
             schemas: dict[str, Any] = (await self._kube.description(self._api_version))["components"]["schemas"]
         except (ApiError, KeyError):
@@ -61,7 +61,7 @@ class CRDCheck:
 
 
 def missing_fields(expected: Mapping[ResourceKind, ExpectedCRD], schemas: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each field that this version reads, writes or selects by and that the CRDs do not have."""
+    """Yield each field that this version reads, writes or selects by, and that the CRDs do not have."""
     kinds = {(kind.group, kind.version, kind.kind): crd for kind, crd in expected.items()}
     for schema in schemas.values():
         for one in schema.get("x-kubernetes-group-version-kind", ()):
@@ -71,8 +71,8 @@ def missing_fields(expected: Mapping[ResourceKind, ExpectedCRD], schemas: Mappin
 
 def _missing(kind: str, crd: ExpectedCRD, schema: Mapping[str, Any]) -> Iterator[str]:
     for part, model in crd.parts.items():
-        there = schema.get("properties", {}).get(part, {}).get("properties", {})
+        present = schema.get("properties", {}).get(part, {}).get("properties", {})
         wanted = (field.alias or name for name, field in model.model_fields.items())
-        yield from (f"{kind}.{part}.{name}" for name in wanted if name not in there)
+        yield from (f"{kind}.{part}.{name}" for name in wanted if name not in present)
     selectable = {field["fieldPath"].lstrip(".") for field in schema.get("x-kubernetes-selectable-fields", ())}
     yield from (f"selectable field {kind}.{path}" for path in crd.selectable if path not in selectable)

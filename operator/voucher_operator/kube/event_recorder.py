@@ -1,8 +1,8 @@
-"""Our own recorder of Kubernetes events: few, for people, one per change of reason, repeats as a series.
+"""Records Kubernetes Events: one per change of reason; a repeated one becomes a series.
 
-kopf would post one call for every log line, never aggregated, with a placeholder for the action. Events are best
-effort: they wait in a bounded queue beside the work, and what does not fit is counted and dropped; conditions and the
-ledger hold the truth. See also: the reconcilers call `record`; `kube` posts.
+kopf would post an Event for every log line, never aggregated, with a placeholder for the action. Events are best
+effort: they wait in a bounded queue, and those that do not fit are counted and dropped; the state is in the conditions
+and in the ledger. See also: the controllers call `record`; `client` posts.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class EventRecorder:
     """Posts events.k8s.io/v1 Events in the background, from `run`."""
 
     def __init__(self, kube: KubeApi, controller: str, instance: str) -> None:
-        """`controller` and `instance` say who reports: `example.com/name-of-the-controller`, and the pod."""
+        """`controller` is the reporting controller, such as `example.com/name`; `instance` is the pod."""
         self._kube = kube
         self._controller = controller
         self._instance = instance
@@ -65,7 +65,7 @@ class EventRecorder:
     def record(
         self, kind: ResourceKind, body: Body, reason: Reason, action: str, message: str, *, warning: bool = False
     ) -> None:
-        """Record that something happened to a resource; the message holds no secret and no number that changes."""
+        """Queue an Event about a resource; the message has no secret and no changing number."""
         event = _Event(kind, body, "Warning" if warning else "Normal", reason, action, message)
         try:
             self._pending.put_nowait(event)
@@ -73,13 +73,13 @@ class EventRecorder:
             telemetry.EVENTS_DROPPED.inc()
 
     async def run(self) -> None:
-        """Post what is recorded, at most so many a second, until cancelled."""
+        """Post queued Events until cancelled, at most `_PER_SECOND` each second."""
         while True:
             await self._try(await self._pending.get())
             await asyncio.sleep(1 / _PER_SECOND)
 
     async def drain(self, seconds: float) -> None:
-        """Post what is left, for at most so long."""
+        """Post the Events that are still queued, for at most `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 while not self._pending.empty():
@@ -88,7 +88,7 @@ class EventRecorder:
             telemetry.EVENTS_DROPPED.inc(1 + self._pending.qsize())
 
     async def _try(self, event: _Event) -> None:
-        """Post an event, or drop it: one that cannot be posted keeps no other."""
+        """Post an Event; drop it when that fails, so that it does not block the others."""
         try:
             await self._post(event)
         except ApiError as error:
@@ -109,7 +109,7 @@ class EventRecorder:
             self._series.popitem(last=False)
 
     async def _repeat(self, series: _Series) -> bool:
-        """Count one more of an event that was posted; False when somebody has deleted it."""
+        """Increase the count of a posted Event; False when the Event has been deleted."""
         series.count += 1
         try:
             await self._kube.patch_event(series.namespace, series.name, {"series": _repeat(series.count)})

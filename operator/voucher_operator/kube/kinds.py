@@ -1,11 +1,11 @@
-"""What names a kind of resource at the API server. See also: `controllers.kinds` has those of this operator."""
+"""Names and paths of a kind of resource. See also: `controllers.kinds` has the two kinds of this operator."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceKind:
-    """One namespaced kind, as its CRD names it: `plural` is in paths, `kind` in objects."""
+    """One namespaced kind, as in its CRD: `plural` is used in paths, `kind` in objects."""
 
     group: str
     version: str
@@ -18,5 +18,5 @@ class ResourceKind:
         return f"{self.group}/{self.version}"
 
     def path(self, namespace: str, *rest: str) -> str:
-        """Return the path of the collection in a namespace, or of what is below it: a name, a subresource."""
+        """Return the path of the collection in a namespace, followed by `rest`: a name, a subresource."""
         return "/".join((f"/apis/{self.api_version}/namespaces/{namespace}/{self.plural}", *rest))

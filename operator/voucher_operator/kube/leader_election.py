@@ -1,9 +1,9 @@
-"""Leader election through a Lease, so that one replica watches and writes at a time.
+"""Leader election by a Lease, so that one replica watches and writes at a time.
 
-The election itself is the `kubernetes` client's. Two things are added: a failed call of any kind counts as "not
-renewed" instead of ending the election, and a leader that leaves in good order gives the Lease back, so that a
-standby takes over at once. The Lease saves work; it is not what keeps money right: two leaders at once are still
-correct, because the ledger decides. See also: `runner` supplies what to do while leading.
+The `kubernetes` client does the election. Two things are added: a failed call of any kind counts as "not renewed"
+instead of ending the election, and a leader that stops releases the Lease, so that a standby takes over at once.
+The Lease only avoids duplicate work: with two leaders at once the result is still correct, because the ledger
+decides. See also: `process.run` supplies the work of the leader.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _FAILURES = (ApiException, aiohttp.ClientError, TimeoutError, asyncio.TimeoutErr
 class TimedLeaseLock(LeaseLock):
     """A LeaseLock whose calls have a time limit and never raise.
 
-    Not by `asyncio.wait_for`: before Python 3.12 it loses a cancellation that comes together with the answer.
+    Without `asyncio.wait_for`: before Python 3.12 it loses a cancellation that arrives together with the response.
     """
 
     def __init__(self, settings: Settings, client: ApiClient) -> None:
@@ -38,19 +38,19 @@ class TimedLeaseLock(LeaseLock):
         self._timeout = settings.renew_deadline / 2
 
     async def get(self, name: str, namespace: str) -> Any:
-        """Read the Lease; a failure of the network is told like one of the API."""
+        """Read the Lease; a network failure is returned like a failure of the API."""
         try:
             async with asyncio.timeout(self._timeout):
-                answer = await super().get(name, namespace)
+                response = await super().get(name, namespace)
         except _FAILURES as error:
             return False, ApiException(status=0, reason=type(error).__name__)
-        telemetry.API_LIVENESS.now()
-        return answer
+        telemetry.API_LIVENESS.record_response()
+        return response
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
         """Create the Lease; False when that failed.
 
-        Not the library's: in 37.0.2 it passes `pretty=True`, which the library's own validation refuses.
+        Replaces the library's method: in 37.0.2 it passes `pretty=True`, which the library's own validation refuses.
         """
         body = V1Lease(metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record))
         return await self._try(self._create(namespace, body))
@@ -60,11 +60,11 @@ class TimedLeaseLock(LeaseLock):
         return True
 
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
-        """Renew or take the Lease; False when that failed."""
+        """Renew or acquire the Lease; False when that failed."""
         return await self._try(super().update(name, namespace, updated_record))
 
     async def release(self) -> None:
-        """Give the Lease back, if it is still ours, so that a standby need not wait for it to expire."""
+        """Release the Lease if this replica still holds it, so that a standby does not wait until it expires."""
         try:
             async with asyncio.timeout(self._timeout):
                 lease = await self.api_instance.read_namespaced_lease(self.name, self.namespace)
@@ -72,7 +72,7 @@ class TimedLeaseLock(LeaseLock):
                     lease.spec.holder_identity = ""
                     await self.api_instance.replace_namespaced_lease(self.name, self.namespace, lease)
         except _FAILURES as error:
-            log.info("lease not given back, it expires", extra={"key": self.name, "reason": type(error).__name__})
+            log.info("Lease not released, it will expire", extra={"key": self.name, "reason": type(error).__name__})
 
     async def _try(self, call: Awaitable[bool]) -> bool:
         try:
@@ -83,27 +83,27 @@ class TimedLeaseLock(LeaseLock):
 
 
 class Leadership:
-    """Runs `work` while this replica holds the Lease, again and again until cancelled."""
+    """Runs `work` while this replica holds the Lease, until cancelled."""
 
     def __init__(self, settings: Settings, client: ApiClient, work: Callable[[], Awaitable[None]]) -> None:
         self._settings = settings
         self._work = work
         self._lock = TimedLeaseLock(settings, client)
         self._leading: asyncio.Task[None] | None = None
-        # The library logs a traceback for each lost race; what matters is logged here.
+        # The library logs a traceback for each failed attempt to acquire the Lease; the results are logged here.
         logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL)
 
     @property
     def leads(self) -> bool:
-        """Whether this replica leads now."""
+        """Whether this replica is the leader now."""
         return self._leading is not None
 
     async def run(self) -> None:
-        """Stand for election for ever; on cancellation stop the work first, then give the Lease back."""
+        """Take part in the election until cancelled; then stop the work first, and release the Lease afterwards."""
         try:
             while True:
                 try:
-                    await self._stand()
+                    await self._elect()
                 except Exception:
                     log.exception("election failed", extra={"resource": "lease", "key": self._lock.name})
                     await self._stop_work()
@@ -112,8 +112,8 @@ class Leadership:
             await self._stop_work()
             await self._lock.release()
 
-    async def _stand(self) -> None:
-        """Wait for the Lease, lead, and return when it is lost."""
+    async def _elect(self) -> None:
+        """Wait for the Lease, lead, and return when the Lease is lost."""
         config = Config(
             self._lock,
             lease_duration=self._settings.lease_duration,
@@ -130,7 +130,7 @@ class Leadership:
         self._leading = asyncio.create_task(self._run_work(), name="leading")
 
     async def _run_work(self) -> None:
-        """Keep the work going: a part of it that fails is started anew rather than the process."""
+        """Run the work; when it fails, start it again instead of ending the process."""
         while True:
             try:
                 await self._work()

@@ -1,4 +1,7 @@
-"""What is done again and again while this replica leads. See also: `projection` and `purchases` are made of it."""
+"""Runs a task periodically while this replica leads.
+
+See also: `controllers.resync`, `controllers.voucher.counter_sync` and `controllers.purchase.periodic` use it.
+"""
 
 import asyncio
 import logging
@@ -10,12 +13,12 @@ log = logging.getLogger(__name__)
 
 
 async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do the work now and after each pause; a failure is logged and waits for the next turn."""
+    """Run `work` now, and again `seconds` after each run; a failure is logged, and the next run tries again."""
     while True:
         try:
             await work()
         except (ApiError, OperatorError) as error:
-            log.info("pass postponed", extra={"resource": "pass", "key": work.__name__, "reason": str(error)})
+            log.info("task will be retried", extra={"resource": "task", "key": work.__name__, "reason": str(error)})
         except Exception:
-            log.exception("pass failed", extra={"resource": "pass", "key": work.__name__, "reason": "InternalError"})
+            log.exception("task failed", extra={"resource": "task", "key": work.__name__, "reason": "InternalError"})
         await asyncio.sleep(seconds)

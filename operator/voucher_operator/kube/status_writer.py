@@ -1,9 +1,6 @@
-"""The one way in which a status gets written.
+"""Writes the status of a resource: only when it differs, and only to the object from which it was computed.
 
-Only when it says something new, and only onto the object that it was computed from.
-
-See also: both controllers write through it; `kube` sends the patch; `cache` is brought up to date when somebody was
-faster.
+See also: all controllers write through it; `client` sends the patch; `cache` is refreshed after a conflict.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,18 +11,18 @@ from typing import Any
 from voucher_operator import telemetry
 from voucher_operator.kube.cache import Cache, slim
 from voucher_operator.kube.client import Body, KubeApi
-from voucher_operator.kube.errors import AnswerError, ConflictError, NotFoundError
+from voucher_operator.kube.errors import ConflictError, NotFoundError, ResponseError
 from voucher_operator.kube.kinds import ResourceKind
 from voucher_operator.resources import conditions
 from voucher_operator.resources.errors import ApiUnavailableError, InvalidSpecError
 
 Report = Callable[[], None]
-"""What is to be done once the status is written: post the event that goes with it, count it."""
+"""Called once the status is written: posts the Event that belongs to it, and counts it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Unconfirmed:
-    """A patch that was sent and not answered."""
+    """A patch that was sent, and whose response was lost."""
 
     body: Body
     patch: Mapping[str, Any]
@@ -42,11 +39,11 @@ class StatusWriter:
         self._unconfirmed: dict[str, _Unconfirmed] = {}
 
     async def write(self, key: str, body: Body, patch: Mapping[str, Any], report: Report | None = None) -> bool:
-        """Merge `patch` into the status; False when the object has changed or gone meanwhile: reconcile it again.
+        """Merge `patch` into the status; False when the object was changed or deleted meanwhile: reconcile it again.
 
-        `report` is called once the status is written, and never when it said so before.
-        Raises ApiUnavailableError when the API server did not answer: it may have written it, see `confirm`.
-        Raises ForbiddenError and InvalidError when it has not.
+        `report` is called once the status is written; it is not called when the status was equal before.
+        Raises ApiUnavailableError when the API server did not respond; the patch may be applied, see `confirm`.
+        Raises ForbiddenError and InvalidError when the patch is refused.
         """
         if not is_news(body, patch):
             return not self._has_changed(key, body)
@@ -65,16 +62,16 @@ class StatusWriter:
         return True
 
     async def confirm(self, key: str) -> None:
-        """Report what was written although the API server did not answer; call it before the object is reconciled.
+        """Report a patch that was applied although its response was lost; call it before the object is reconciled.
 
-        Afterwards the status says it already, so nobody would report it. Raises ApiUnavailableError.
+        Without this nobody would report it: the next reconcile finds an equal status. Raises ApiUnavailableError.
         """
         if (sent := self._unconfirmed.get(key)) is None:
             return
         try:
             live = await self._live(sent.body)
-        except AnswerError:
-            live = None  # it may not be looked at
+        except ResponseError:
+            live = None  # not readable
         del self._unconfirmed[key]
         if live is None or live["metadata"]["uid"] != sent.body["metadata"]["uid"]:
             return
@@ -82,7 +79,7 @@ class StatusWriter:
             sent.report()
 
     async def write_invalid(self, key: str, body: Body, error: InvalidSpecError, owned: frozenset[str]) -> bool:
-        """Say that the spec cannot be read by this version; as `write`."""
+        """Write conditions that say that this version cannot read the spec; otherwise as `write`."""
         generation = body["metadata"]["generation"]
         wanted = conditions.stalled(error.reason, error.message, generation=generation)
         previous = body["status"].get("conditions", [])
@@ -90,12 +87,12 @@ class StatusWriter:
         return await self.write(key, body, {"observedGeneration": generation, "conditions": merged})
 
     def _has_changed(self, key: str, body: Body) -> bool:
-        """Whether the watch has told of another status while this one was computed: it may need this very patch."""
+        """Whether the watch delivered another status while this one was computed: that one may need this patch."""
         known = self._cache.get(key)
         return known is not None and known["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]
 
     async def _refresh(self, body: Body) -> None:
-        """Read the live object: what the watch has shown is older, or is another object of this name."""
+        """Read the live object: the cached one is older, or is another object of this name."""
         live = await self._live(body)
         if live is None:
             self._cache.drop_object(body)

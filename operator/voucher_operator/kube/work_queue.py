@@ -1,10 +1,8 @@
-"""A work queue like controller-runtime's.
+"""A work queue like controller-runtime's: a key is in it once, is handled by one worker, and backs off after a failure.
 
-A key is in it once, is worked on by one worker, and backs off when it fails.
-
-kopf's own retries would hold one of its worker slots while they sleep; here a key that waits costs a timer and
-nothing else. The queue is only a cache: whoever restarts finds everything unfinished again by listing. Fed by `watch`
-and `projection`, drained into the `reconcile` of `vouchers` and `redemptions`.
+kopf's own retries would hold one of its worker slots while they sleep; here a key in backoff costs only a timer.
+The queue is only a cache: after a restart everything unfinished is found again by listing. See also:
+`controllers.feed` and the periodic tasks add keys; `controllers.wiring` connects it to the controllers.
 """
 
 import asyncio
@@ -21,11 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class Result(Enum):
-    """What a reconcile wants of the queue."""
+    """What the queue does with a key after a reconcile."""
 
     DONE = "done"
     REQUEUE = "requeue"
-    """Once more at once: somebody was faster."""
+    """Reconcile again at once: the object has changed meanwhile."""
     RETRY = "retry"
     """Retry with backoff."""
 
@@ -57,16 +55,16 @@ class WorkQueue:
     def __len__(self) -> int:
         return len(self._queued) + len(self._timers) + len(self._running)
 
-    def waits(self, key: str) -> bool:
-        """Whether the key backs off after a failure."""
+    def is_backing_off(self, key: str) -> bool:
+        """Whether the key is in backoff after a failure."""
         return key in self._timers
 
     def knows(self, key: str) -> bool:
-        """Whether the key is queued, under way or backing off."""
+        """Whether the key is queued, running or in backoff."""
         return key in self._queued or key in self._running or key in self._timers
 
     def add(self, key: str) -> None:
-        """Reconcile the key now; again afterwards when it is just under way."""
+        """Reconcile the key now; when it is running, reconcile it again afterwards."""
         self._cancel_timer(key)
         if key in self._running:
             self._dirty.add(key)
@@ -75,23 +73,23 @@ class WorkQueue:
             self._ready.put_nowait(key)
 
     def add_after(self, key: str, delay: float) -> None:
-        """Reconcile the key after a delay in seconds, unless it is due earlier anyway."""
+        """Reconcile the key after a delay in seconds, unless it is queued, running or in backoff already."""
         if not self.knows(key):
             self._timers[key] = asyncio.get_running_loop().call_later(delay, self.add, key)
 
     def wake(self) -> None:
-        """Try everything that backs off now: what it waited for has come back."""
+        """Reconcile every key in backoff now: the system that they wait for is available again."""
         for key in list(self._timers):
             self.add(key)
 
     async def run(self) -> None:
-        """Work until `stop`, then finish what is under way."""
+        """Work until `stop`, then finish the running keys."""
         async with asyncio.TaskGroup() as group:
             for _ in range(self._workers):
                 group.create_task(self._work())
 
     def stop(self) -> None:
-        """Let the workers finish their present key and end."""
+        """Let each worker finish its current key and end."""
         self._stopping = True
         for key in list(self._timers):
             self._cancel_timer(key)
@@ -115,7 +113,7 @@ class WorkQueue:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            log.error("cancelled from within, will retry", extra=_extra(self.name, key, "InternalError", "Cancelled"))
+            log.error("reconcile was cancelled, will retry", extra=_extra(self.name, key, "InternalError", "Cancelled"))
         except TransientError as error:
             log.info("will retry", extra=_extra(self.name, key, error.reason, error.message))
         except ApiError as error:

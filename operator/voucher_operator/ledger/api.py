@@ -33,7 +33,6 @@ from voucher_operator.ledger.types import (
     PutResult,
     RedeemRequest,
     RedeemResult,
-    UndoResult,
     VoucherCounters,
     VoucherOwner,
     VoucherTerms,
@@ -110,13 +109,6 @@ class Ledger:
     async def owners(self) -> list[VoucherOwner]:
         """List the Vouchers that own a live row."""
         return await self._pool.run(vouchers.owners)
-
-    async def undo(self, key: Key) -> UndoResult:
-        """Take a redemption back: use, counter and credit. Idempotent. The customer may then redeem under another key.
-
-        Raises CreditSpentError when the credit has been spent; nothing has changed then.
-        """
-        return await self._pool.run(lambda conn: accounts.undo(conn, key))
 
     async def undone_elsewhere(
         self, namespaces: Sequence[str], older_than_seconds: float, limit: int

@@ -130,14 +130,6 @@ class PutResult:
 
 
 @dataclass(frozen=True, slots=True)
-class UndoResult:
-    """`undone` is False when there was nothing to undo (unknown key, or undone before)."""
-
-    undone: bool
-    credit_minor: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class LedgerInfo:
     """The ledger's identity, fixed by the first migration."""
 

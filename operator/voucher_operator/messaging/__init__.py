@@ -1,1 +1,1 @@
-"""What happened in the ledger, told to the platform. `relay` publishes the outbox, `bus` speaks to NATS JetStream."""
+"""Publishes the ledger's events: `outbox_relay` reads the outbox, `nats_connection` publishes to NATS JetStream."""

@@ -1,7 +1,7 @@
-"""One connection to NATS JetStream: events in the platform's envelope go out, acknowledged, with a deduplication id.
+"""One connection to NATS JetStream: publishes events in the platform's envelope, with acknowledgement and message id.
 
-A connection that is lost stays lost; `relay` makes the next one, with the settings of that moment. (The library's own
-reconnecting would keep what was not acknowledged in a buffer and send it later, out of order.)
+A lost connection is not reopened; `outbox_relay` opens the next one, with the current settings. (The library's own
+reconnect would buffer unacknowledged messages and send them later, out of order.) See also: `ledger.outbox.events`.
 """
 
 import asyncio
@@ -23,45 +23,47 @@ if TYPE_CHECKING:
     from nats.js import JetStreamContext
 
 _SOURCE: Final = "billing"
-_ANSWER: Final = 5.0
-"""Seconds that JetStream has to acknowledge."""
+_ACK_TIMEOUT: Final = 5.0
+"""Seconds in which JetStream must acknowledge."""
 _CONNECT: Final = 3
 _PING: Final = 5
-"""Seconds between two pings; two that are not answered end the connection."""
+"""Seconds between two pings; two missing responses end the connection."""
 _DEDUPLICATION: Final = 3600.0
-"""Seconds for which a stream that we make knows an event again: the ledger may stay away for so long between the
-acknowledgement of an event and its mark."""
-_KEPT: Final = 30 * 86_400.0
-"""Seconds for which a stream that we make keeps its messages."""
+"""Seconds: the duplicate window of the stream. The ledger may be unavailable for so long between the acknowledgement
+of an event and its mark."""
+_MAX_AGE: Final = 30 * 86_400.0
+"""Seconds for which the stream keeps its messages."""
 _REPLICAS: Final = 3
 _NO_CLUSTER: Final = 10074
 """JetStream's code for replicas on a server without a cluster."""
 
-_NOT_CONFIGURED = "NATS is not configured: set VOUCHER_OPERATOR_NATS_URL; events wait in the ledger until then."
-_UNREACHABLE = "NATS cannot be reached: check that it runs and that the settings name it."
+_NOT_CONFIGURED = "NATS is not configured: set VOUCHER_OPERATOR_NATS_URL. Until then events stay in the ledger."
+_UNREACHABLE = "NATS cannot be reached: check that it runs, and its URL in the settings."
 _LOGIN = "NATS refuses the login: check user and password in the settings."
-_NO_JETSTREAM = "NATS has no JetStream for us: enable it, and give our user the right to use it."
-_FORBIDDEN = "NATS forbids us its JetStream API or our subjects: give our user the rights."
-_NO_STREAM = "JetStream cannot make the stream (three replicas in a cluster): make one that takes our subjects."
+_NO_JETSTREAM = "JetStream is not available: enable it in NATS, and permit the operator's user to use it."
+_FORBIDDEN = "NATS denies the JetStream API or a subject: give the operator's user these permissions."
+_NO_STREAM = (
+    "JetStream cannot create the stream (three replicas in a cluster): create a stream with the operator's subjects."
+)
 _LOST = "The connection to NATS was lost."
-_SILENT = "JetStream does not acknowledge: check its load and its disk."
-_NOT_TAKEN = "No stream of JetStream takes {subject}: let one take {prefix}.> (or this subject)."
-_REFUSED = "JetStream refuses an event: look at the stream's limits (size of a message, disk)."
+_NO_ACK = "JetStream does not acknowledge messages: check its load and its disk."
+_NO_STREAM_FOR_SUBJECT = "No JetStream stream has the subject {subject}: add {prefix}.> (or this subject) to a stream."
+_REFUSED = "JetStream refuses an event: check the stream's limits (message size, disk)."
 
 
-class BusError(Exception):
-    """NATS cannot be used now; the text is one constant line without credentials."""
+class NatsError(Exception):
+    """NATS is not usable now; the message is one constant line without credentials."""
 
 
-class BusAbsentError(BusError):
-    """No NATS is configured: a choice, or a Secret that comes late."""
+class NatsNotConfiguredError(NatsError):
+    """NATS is not configured, or its Secret does not exist yet."""
 
     def __init__(self) -> None:
         super().__init__(_NOT_CONFIGURED)
 
 
 class EventRefusedError(Exception):
-    """JetStream takes no event like this one now; others may pass. The text is one line."""
+    """JetStream refuses this event now; others may succeed. The message is one line."""
 
 
 def envelope(event: OutboxEvent) -> bytes:
@@ -80,39 +82,39 @@ def envelope(event: OutboxEvent) -> bytes:
     ).encode()
 
 
-class Bus:
-    """A connection that works, or has ended for good."""
+class NatsConnection:
+    """An open connection; it is not reopened when it ends."""
 
-    def __init__(self, client: Client, prefix: str, noted: Sequence[Exception]) -> None:
-        self._jetstream: JetStreamContext = client.jetstream(timeout=_ANSWER)
+    def __init__(self, client: Client, prefix: str, errors: Sequence[Exception]) -> None:
+        self._jetstream: JetStreamContext = client.jetstream(timeout=_ACK_TIMEOUT)
         self._prefix = prefix
-        self._noted = noted
+        self._errors = errors
 
     async def ensure_stream(self, name: str) -> None:
-        """Make the stream `name`, unless some stream takes some of our subjects already. Raises BusError.
+        """Create the stream `name`, unless another stream has some of the subjects already. Raises NatsError.
 
-        Beside such a one none could be made that takes them all; what it does not take, `publish` refuses.
+        Beside such a stream none can be created with all subjects; for a missing subject `publish` raises.
         """
         try:
             await self._jetstream.find_stream_name_by_subject(f"{self._prefix}.>")
         except nats.js.errors.ServiceUnavailableError:
-            raise BusError(_NO_JETSTREAM) from None
+            raise NatsError(_NO_JETSTREAM) from None
         except nats.js.errors.NotFoundError:
             await self._make_stream(name)
         except nats.errors.Error:
-            raise self._silent() from None
+            raise self._no_response() from None
 
     async def publish(self, event: OutboxEvent) -> None:
-        """Return when JetStream has stored the event, or knows that it had. Raises BusError and EventRefusedError."""
+        """Return when JetStream has stored the event, now or before. Raises NatsError and EventRefusedError."""
         subject = f"{self._prefix}.{event.type}"
         try:
             await self._jetstream.publish(subject, envelope(event), headers={"Nats-Msg-Id": event.id})
         except nats.js.errors.NoStreamResponseError:
-            raise EventRefusedError(_NOT_TAKEN.format(subject=subject, prefix=self._prefix)) from None
+            raise EventRefusedError(_NO_STREAM_FOR_SUBJECT.format(subject=subject, prefix=self._prefix)) from None
         except (nats.js.errors.APIError, nats.errors.MaxPayloadError):
             raise EventRefusedError(_REFUSED) from None
         except (nats.errors.Error, OSError):
-            raise self._silent() from None
+            raise self._no_response() from None
 
     async def _make_stream(self, name: str) -> None:
         config = StreamConfig(
@@ -120,7 +122,7 @@ class Bus:
             subjects=[f"{self._prefix}.>"],
             retention=RetentionPolicy.LIMITS,
             storage=StorageType.FILE,
-            max_age=_KEPT,
+            max_age=_MAX_AGE,
             duplicate_window=_DEDUPLICATION,
             num_replicas=_REPLICAS,
         )
@@ -132,41 +134,41 @@ class Bus:
                     raise
                 await self._jetstream.add_stream(config.evolve(num_replicas=1))
         except nats.errors.Error:
-            raise BusError(_NO_STREAM) from None
+            raise NatsError(_NO_STREAM) from None
 
-    def _silent(self) -> BusError:
-        """No answer: what NATS forbids, it says beside the point."""
-        forbidden = any("permissions violation" in str(error).lower() for error in self._noted)
-        return BusError(_FORBIDDEN if forbidden else _SILENT)
+    def _no_response(self) -> NatsError:
+        """Return the error for a missing response; NATS reports a denial separately, to the client's error callback."""
+        forbidden = any("permissions violation" in str(error).lower() for error in self._errors)
+        return NatsError(_FORBIDDEN if forbidden else _NO_ACK)
 
 
 class _Link:
-    """What the client says of a connection outside of any call."""
+    """A client with the errors that it reports to callbacks instead of raising them."""
 
     def __init__(self) -> None:
         self.client = Client()
         self.limit = asyncio.timeout(None)
-        self.noted: deque[Exception] = deque(maxlen=8)
+        self.errors: deque[Exception] = deque(maxlen=8)
         self.used = False
 
-    async def note(self, error: Exception) -> None:
-        """An error that no call raises."""
-        self.noted.append(error)
+    async def on_error(self, error: Exception) -> None:
+        """Record an error that no call raises."""
+        self.errors.append(error)
 
-    async def lost(self) -> None:
-        """The connection has ended: end what uses it."""
+    async def on_closed(self) -> None:
+        """Cancel the code that uses the connection."""
         if self.used:
             self.limit.reschedule(asyncio.get_running_loop().time())
 
     async def open(self, servers: Sequence[str]) -> None:
-        """Connect once. Raises BusError."""
+        """Connect once. Raises NatsError."""
         try:
             async with asyncio.timeout(_CONNECT):
                 await self.client.connect(
                     servers=list(servers),
                     name="voucher-operator",
-                    error_cb=self.note,
-                    closed_cb=self.lost,
+                    error_cb=self.on_error,
+                    closed_cb=self.on_closed,
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
                     reconnect_time_wait=1,
@@ -175,35 +177,35 @@ class _Link:
                     max_outstanding_pings=2,
                 )
         except (nats.errors.Error, OSError, ValueError) as error:
-            refused = any("authorization" in str(told).lower() for told in (error, *self.noted))
-            raise BusError(_LOGIN if refused else _UNREACHABLE) from None
+            refused = any("authorization" in str(one).lower() for one in (error, *self.errors))
+            raise NatsError(_LOGIN if refused else _UNREACHABLE) from None
 
     async def close(self) -> None:
-        """End the connection; one that is dead may keep what it has."""
+        """Close the connection, within a time limit."""
         self.used = False
-        # AssertionError: the client's way to say that it did not come so far as to have anything to end.
+        # AssertionError: raised by the client when it has not connected.
         with suppress(nats.errors.Error, OSError, AssertionError):
             async with asyncio.timeout(_CONNECT):
                 await self.client.close()
 
 
 @asynccontextmanager
-async def connected(servers: Sequence[str], prefix: str) -> AsyncIterator[Bus]:
-    """Connect; as soon as the connection is lost, what runs inside is cancelled and BusError raised.
+async def connected(servers: Sequence[str], prefix: str) -> AsyncIterator[NatsConnection]:
+    """Connect; when the connection is lost, the body is cancelled and NatsError is raised.
 
-    Raises BusError when there is no connection to be had, BusAbsentError without servers.
+    Raises NatsError when the connection fails, NatsNotConfiguredError without servers.
     """
     if not servers:
-        raise BusAbsentError
+        raise NatsNotConfiguredError
     link = _Link()
     try:
         await link.open(servers)
         link.used = True
         async with link.limit:
-            yield Bus(link.client, prefix, link.noted)
+            yield NatsConnection(link.client, prefix, link.errors)
     except TimeoutError:
         if link.limit.expired():
-            raise BusError(_LOST) from None
+            raise NatsError(_LOST) from None
         raise
     finally:
         await link.close()

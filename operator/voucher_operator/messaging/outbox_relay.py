@@ -1,9 +1,9 @@
 """Publishes the outbox: in order for each tenant, several tenants at once, at least once.
 
-An event is written in the transaction that makes it true and marked after JetStream has acknowledged it; whoever dies
-in between publishes it again under the same deduplication id. Without NATS everything waits in the ledger, and nobody
-else notices. See also: `bus` is the connection; `process.run` runs this while leading and shows `details`;
-whoever has committed may call `wake`.
+An event is written in the transaction that makes it true, and marked after JetStream has acknowledged it; after a crash
+in between it is published again with the same message id. Without NATS the events stay in the ledger, and nothing else
+is affected. See also: `nats_connection`; `process.run` runs this while leading, and shows `details` in /readyz;
+`web.webhook` calls `wake` after a commit.
 """
 
 import asyncio
@@ -15,23 +15,29 @@ from typing import Final, Protocol
 from voucher_operator import telemetry
 from voucher_operator.failpoints import Step, failpoint
 from voucher_operator.ledger.purchase.types import OutboxBacklog, OutboxEvent
-from voucher_operator.messaging.nats_connection import Bus, BusAbsentError, BusError, EventRefusedError, connected
+from voucher_operator.messaging.nats_connection import (
+    EventRefusedError,
+    NatsConnection,
+    NatsError,
+    NatsNotConfiguredError,
+    connected,
+)
 from voucher_operator.resources.errors import OperatorError
 
 log = logging.getLogger(__name__)
 
 _PAGE: Final = 500
-"""Events read at once; what waits behind a refused one is not read, so that it never hides the others."""
+"""Events in one read; those behind a refused event are not read, so that they do not hide the others."""
 _RETRY: Final = 5.0
-"""Seconds until a tenant whose event was refused gets another chance."""
+"""Seconds until a refused event is published again."""
 _TENANTS: Final = 16
-"""Tenants whose events are on their way at once."""
+"""Tenants whose events are published concurrently."""
 _MEASURE: Final = 2.0
 _BACKOFF: Final = (0.5, 10.0)
 
 
 class Outbox(Protocol):
-    """What the relay needs of the ledger; each raises LedgerUnavailableError."""
+    """The part of the ledger that the relay uses; each method raises LedgerUnavailableError."""
 
     async def outbox_pending(self, limit: int, without: Sequence[str] = ()) -> list[OutboxEvent]:
         """Return the oldest events that are not published, in order, without those of the tenants `without`."""
@@ -42,15 +48,15 @@ class Outbox(Protocol):
         ...
 
     async def outbox_backlog(self) -> OutboxBacklog:
-        """Count what waits."""
+        """Count the pending events."""
         ...
 
 
 class Relay:
     """One for each process; `run` while leading.
 
-    `servers` is asked at each connection, so that an address that comes late or changes is noticed. `poll` is the
-    longest pause, in seconds, until an event that nobody told us of is seen.
+    `servers` is called for each connection, so that a new or changed address is used. `poll` is the maximum time, in
+    seconds, until an event without a `wake` is found.
     """
 
     def __init__(
@@ -71,22 +77,22 @@ class Relay:
         self._pause = _BACKOFF[0]
 
     def wake(self) -> None:
-        """Something has been committed: do not wait for the next look."""
+        """Read the outbox now: an event has been committed."""
         self._hint.set()
 
     def details(self) -> dict[str, object]:
-        """Return facts for people: what waits, since when, and why. Empty while this replica does not lead."""
+        """Return pending events, age of the oldest, and the problem, for /readyz; empty while not leading."""
         if self._backlog is None:
             return {}
         found: dict[str, object] = {
-            "waiting": self._backlog.waiting,
+            "pending": self._backlog.waiting,
             "oldest_seconds": round(self._backlog.oldest_seconds),
         }
         problem = self._problem or self._refusal
         return found if problem is None else {**found, "problem": problem}
 
     async def run(self) -> None:
-        """Publish until cancelled; whatever goes wrong is told once and tried again."""
+        """Publish until cancelled; a failure is logged once and retried."""
         parts = [asyncio.create_task(self._publish(), name="outbox"), asyncio.create_task(self._measure())]
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -96,7 +102,7 @@ class Relay:
                 part.cancel()
             await asyncio.wait(parts)
             self._backlog = None
-            for gauge in (telemetry.OUTBOX_WAITING, telemetry.OUTBOX_AGE):
+            for gauge in (telemetry.OUTBOX_PENDING, telemetry.OUTBOX_AGE):
                 gauge.set(0)
 
     async def _publish(self) -> None:
@@ -106,33 +112,35 @@ class Relay:
                     await bus.ensure_stream(self._stream)
                     telemetry.NATS_UP.set(1)
                     await self._relay(bus)
-            except BusError as error:
-                self._note(str(error), logging.INFO if isinstance(error, BusAbsentError) else logging.WARNING)
+            except NatsError as error:
+                self._log_change(
+                    str(error), logging.INFO if isinstance(error, NatsNotConfiguredError) else logging.WARNING
+                )
             except OperatorError as error:
-                self._note(error.message, logging.INFO)  # the ledger has said so itself
+                self._log_change(error.message, logging.INFO)  # `ledger.pool` logs it as a warning
             except Exception:
-                # A fault of ours must neither stop the controllers nor lose what waits.
+                # A bug here must not stop the controllers.
                 log.exception("publishing failed", extra={"resource": "outbox", "reason": "InternalError"})
             finally:
                 telemetry.NATS_UP.set(0)
             await asyncio.sleep(self._pause)
             self._pause = min(self._pause * 2, _BACKOFF[1])
 
-    async def _relay(self, bus: Bus) -> None:
-        """Publish round after round. Ends by BusError, or LedgerUnavailableError."""
+    async def _relay(self, bus: NatsConnection) -> None:
+        """Publish repeatedly. Raises NatsError and LedgerUnavailableError."""
         self._retry_at = 0.0
         while True:
             self._hint.clear()
             if asyncio.get_running_loop().time() >= self._retry_at:
                 await self._retry(bus)
             moved = await self._round(bus)
-            self._note(None)
+            self._log_change(None)
             self._pause = _BACKOFF[0]
             if not moved:
                 await self._wait()
 
-    async def _retry(self, bus: Bus) -> None:
-        """Give blocked tenants their chance, and a stream that was deleted its place again. Raises BusError."""
+    async def _retry(self, bus: NatsConnection) -> None:
+        """Unblock tenants with a refused event, and create the stream again if it was deleted. Raises NatsError."""
         self._retry_at = asyncio.get_running_loop().time() + _RETRY
         self._refusal = next(iter(self._blocked.values()), None)
         if self._blocked:
@@ -146,8 +154,8 @@ class Relay:
         except TimeoutError:
             return
 
-    async def _round(self, bus: Bus) -> bool:
-        """Publish what waits now; return whether there may be more. What was acknowledged is always marked."""
+    async def _round(self, bus: NatsConnection) -> bool:
+        """Publish the pending events; return whether there may be more. Acknowledged events are always marked."""
         events = await self._outbox.outbox_pending(_PAGE, list(self._blocked))
         acknowledged: list[OutboxEvent] = []
         try:
@@ -160,10 +168,12 @@ class Relay:
                     telemetry.EVENTS_PUBLISHED.labels(event.type).inc()
         return bool(events)
 
-    async def _chains(self, bus: Bus, chains: Iterable[list[OutboxEvent]], acknowledged: list[OutboxEvent]) -> None:
-        """Publish chains of events beside each other; the first error ends all, and is raised.
+    async def _chains(
+        self, bus: NatsConnection, chains: Iterable[list[OutboxEvent]], acknowledged: list[OutboxEvent]
+    ) -> None:
+        """Publish chains of events concurrently; the first error ends all, and is raised.
 
-        Not a TaskGroup: before Python 3.12 it leaves its task counting as cancelled, which `connected` must not see.
+        Not a TaskGroup: before Python 3.12 it leaves its task marked as cancelled, which would confuse `connected`.
         """
         slots = asyncio.Semaphore(_TENANTS)
         failed: list[Exception] = []
@@ -179,8 +189,8 @@ class Relay:
         if failed:
             raise failed[0]
 
-    async def _sent(self, bus: Bus, event: OutboxEvent, failed: list[Exception]) -> bool:
-        """Publish one event; a refused one keeps those behind it, any other error goes to `failed`."""
+    async def _sent(self, bus: NatsConnection, event: OutboxEvent, failed: list[Exception]) -> bool:
+        """Publish one event; False when it is refused, which blocks its tenant, or on an error, put into `failed`."""
         try:
             async with failpoint(Step.PUBLISH):
                 await bus.publish(event)
@@ -201,17 +211,17 @@ class Relay:
             try:
                 self._backlog = await self._outbox.outbox_backlog()
             except OperatorError:
-                pass  # the ledger says so itself
+                pass  # `ledger.pool` logs it
             else:
-                telemetry.OUTBOX_WAITING.set(self._backlog.waiting)
+                telemetry.OUTBOX_PENDING.set(self._backlog.waiting)
                 telemetry.OUTBOX_AGE.set(self._backlog.oldest_seconds)
             await asyncio.sleep(_MEASURE)
 
-    def _note(self, problem: str | None, level: int = logging.INFO) -> None:
+    def _log_change(self, problem: str | None, level: int = logging.INFO) -> None:
         """Log each change, once."""
-        extra = {"resource": "outbox", "reason": "EventsWait"}
+        extra = {"resource": "outbox", "reason": "EventsNotPublished"}
         if problem is not None and problem != self._problem:
-            log.log(level, "events wait: %s", problem, extra=extra)
+            log.log(level, "events are not published: %s", problem, extra=extra)
         elif problem is None and self._problem is not None:
             log.info("events are published again", extra=extra)
         self._problem = problem

@@ -1,1 +1,1 @@
-"""Prices from the catalog, checkouts at Stripe, and the way of one purchase between the ledger and them."""
+"""Prices from the catalog, checkouts at Stripe, and the saga of a purchase between the ledger and Stripe."""

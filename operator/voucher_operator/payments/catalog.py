@@ -1,8 +1,8 @@
-"""What plans and add-ons cost, from the catalog service or a mounted file, before anything is consumed.
+"""Prices of plans and add-ons, from the catalog service or a mounted file, read before anything is consumed.
 
-A price is an integer or there is none: whatever the catalog leaves unsaid, says twice or says in another shape is an
-error and never 0. Prices are kept for some seconds, and what a kept list lacks is asked for anew before it is refused.
-See also: `catalog_source` chooses where the lists come from; `services.order` asks for a quote.
+A price is an integer: a price that is missing, ambiguous or of another type is an error, and never 0. Lists are cached
+for some seconds; an item that is not in a cached list is looked up again before it is refused. See also:
+`catalog_source` chooses the source; `services.order` asks for a quote.
 """
 
 import asyncio
@@ -16,37 +16,37 @@ from voucher_operator.resources.errors import CatalogUnavailableError, CurrencyM
 from voucher_operator.resources.money import MAX_WHOLE_UNITS, scale
 
 FRESH_SECONDS: Final = 30.0
-_JUST_NOW: Final = 1.0
-"""A list younger than this is not asked for again when something is not on it."""
+_MIN_REFRESH_SECONDS: Final = 1.0
+"""A cached list younger than this is not read again for a missing item."""
 _NAMES: Final = {"plans": "plan", "addons": "add-on"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _CachedList:
     items: Sequence[Item]
     at: float
 
 
 class Catalog:
-    """Prices. Safe for concurrent use within one event loop: those who ask at once share one answer."""
+    """Prices. Safe for concurrent use within one event loop: concurrent callers share one read."""
 
     def __init__(self, source: Source, *, fresh_seconds: float = FRESH_SECONDS) -> None:
         self._source = source
         self._fresh = fresh_seconds
-        self._kept: dict[str, _Kept] = {}
-        self._asking: dict[str, asyncio.Task[Sequence[Item]]] = {}
+        self._cache: dict[str, _CachedList] = {}
+        self._reading: dict[str, asyncio.Task[Sequence[Item]]] = {}
 
     async def close(self) -> None:
         """Close the connections."""
-        for task in list(self._asking.values()):
+        for task in list(self._reading.values()):
             task.cancel()
         await self._source.close()
 
     async def quote(self, plan_id: str, apps: Sequence[str], addons: Sequence[str], currency: str) -> tuple[Line, ...]:
-        """Price an order: the plan first, then its add-ons as ordered, by id or slug. Apps cost nothing.
+        """Price an order: the plan first, then its add-ons in order, by id or slug. Apps are free.
 
-        Raises InvalidOrderError (not for sale, or ordered twice), CurrencyMismatchError (sold in another currency than
-        `currency`, the ledger's) and CatalogUnavailableError.
+        Raises InvalidOrderError (not in the catalog, or ordered twice), CurrencyMismatchError (sold in another currency
+        than `currency`, the ledger's) and CatalogUnavailableError.
         """
         _refuse_twice("app", apps)
         _refuse_twice("add-on", addons)
@@ -58,19 +58,19 @@ class Catalog:
     async def _line(self, kind: str, wanted: str, currency: str) -> Line:
         item = _find(kind, await self._items(kind, self._fresh), wanted)
         if item is None:
-            item = _find(kind, await self._items(kind, _JUST_NOW), wanted)
+            item = _find(kind, await self._items(kind, _MIN_REFRESH_SECONDS), wanted)
         if item is None:
             name = _NAMES[kind]
             raise InvalidOrderError(f"The catalog has no {name} {wanted!r}: order one that it sells.")
         return _priced(kind, item, wanted, currency)
 
     async def _items(self, kind: str, fresh: float) -> Sequence[Item]:
-        kept = self._kept.get(kind)
-        if kept is not None and asyncio.get_running_loop().time() - kept.at < min(fresh, self._fresh):
-            return kept.items
-        task = self._asking.get(kind)
+        cached = self._cache.get(kind)
+        if cached is not None and asyncio.get_running_loop().time() - cached.at < min(fresh, self._fresh):
+            return cached.items
+        task = self._reading.get(kind)
         if task is None:
-            task = self._asking[kind] = asyncio.create_task(self._ask(kind))
+            task = self._reading[kind] = asyncio.create_task(self._read(kind))
             task.add_done_callback(lambda done: self._forget(kind, done))
         try:
             return await asyncio.shield(task)
@@ -78,13 +78,13 @@ class Catalog:
             raise CatalogUnavailableError(*error.args) from None
 
     def _forget(self, kind: str, done: asyncio.Task[Sequence[Item]]) -> None:
-        self._asking.pop(kind, None)
+        self._reading.pop(kind, None)
         if not done.cancelled():
-            done.exception()  # whoever waited may be gone: nobody is to be told that nobody looked
+            done.exception()  # marks it as retrieved: the callers may have been cancelled
 
-    async def _ask(self, kind: str) -> Sequence[Item]:
+    async def _read(self, kind: str) -> Sequence[Item]:
         items = await self._source.read(kind)
-        self._kept[kind] = _Kept(items, asyncio.get_running_loop().time())
+        self._cache[kind] = _CachedList(items, asyncio.get_running_loop().time())
         return items
 
 
@@ -95,7 +95,7 @@ def _refuse_twice(name: str, wanted: Sequence[str]) -> None:
 
 
 def _find(kind: str, items: Sequence[Item], wanted: str) -> Item | None:
-    """Find by id, else by slug. Raises CatalogUnavailableError when several answer to the name."""
+    """Find an item by id, else by slug. Raises CatalogUnavailableError when several match."""
     for field in ("id", "slug"):
         found = [item for item in items if item.get(field) == wanted]
         if len(found) > 1:

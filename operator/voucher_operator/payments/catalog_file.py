@@ -1,4 +1,4 @@
-"""The catalog in a mounted file, of the same shapes as the catalog service; it may come late and fail.
+"""The catalog in a mounted file, in the format of the catalog service; the file may appear later.
 
 See also: `catalog_source` chooses it by the settings.
 """
@@ -13,20 +13,22 @@ from voucher_operator.resources.errors import CatalogUnavailableError
 
 
 class CatalogFile:
-    """A JSON file `{"plans": [...], "addons": [...]}`, read anew each time."""
+    """A JSON file `{"plans": [...], "addons": [...]}`, read at each call."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     async def read(self, kind: str) -> Sequence[Item]:
-        """Read one list. Raises CatalogUnavailableError when the file is absent or is none."""
+        """Read one list. Raises CatalogUnavailableError when the file is absent or invalid."""
         try:
             lists = json.loads(await asyncio.to_thread(self._path.read_bytes))
         except OSError:
-            raise CatalogUnavailableError("The catalog file cannot be read: mount it where the settings say.") from None
+            raise CatalogUnavailableError(
+                "The catalog file cannot be read: mount it at the path in the settings."
+            ) from None
         except ValueError:
-            raise CatalogUnavailableError("The catalog file is no JSON: correct it.") from None
+            raise CatalogUnavailableError("The catalog file is not JSON: correct it.") from None
         return items(lists.get(kind) if isinstance(lists, dict) else None, f"`{kind}` of the catalog file")
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""

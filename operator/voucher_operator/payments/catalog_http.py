@@ -11,10 +11,10 @@ from voucher_operator.payments.catalog_list import Item, items
 from voucher_operator.resources.errors import CatalogUnavailableError
 
 TIMEOUT: Final = httpx.Timeout(5.0, connect=2.0)
-ANSWER_SECONDS: Final = 10.0
-"""How long one answer may take in all, also of a server that sends a byte now and then."""
+RESPONSE_SECONDS: Final = 10.0
+"""Time limit of a whole response, also for a server that sends it byte by byte."""
 _PAUSES: Final = (0.2, 0.6)
-_LARGEST: Final = 4 * 1024 * 1024
+_MAX_BYTES: Final = 4 * 1024 * 1024
 
 
 class CatalogService:
@@ -26,11 +26,11 @@ class CatalogService:
         self._client: httpx.AsyncClient | None = None
 
     async def read(self, kind: str) -> Sequence[Item]:
-        """Read one list; what may pass is tried again, twice. Raises CatalogUnavailableError."""
+        """Read one list; a transient failure is retried twice. Raises CatalogUnavailableError."""
         for pause in _PAUSES:
             try:
                 return await self._once(kind)
-            except _MayPassError:
+            except _RetriableError:
                 await asyncio.sleep(pause)
         return await self._once(kind)
 
@@ -44,38 +44,36 @@ class CatalogService:
             self._client = httpx.AsyncClient(timeout=self._timeout)
         try:
             async with (
-                asyncio.timeout(ANSWER_SECONDS),
+                asyncio.timeout(RESPONSE_SECONDS),
                 self._client.stream("GET", f"{self._url}/catalog/{kind}") as response,
             ):
                 _check(response.status_code)
                 body = await _body(response)
         except (httpx.TransportError, TimeoutError):
-            raise _MayPassError("The catalog does not answer: check that it runs and its URL.") from None
+            raise _RetriableError("The catalog does not respond: check that it runs, and its URL.") from None
         except (httpx.HTTPError, httpx.InvalidURL):
-            raise CatalogUnavailableError("The catalog's answer cannot be read: check its URL.") from None
+            raise CatalogUnavailableError("The catalog's response cannot be read: check its URL.") from None
         try:
             return items(json.loads(body), f"the catalog's list of {kind}")
         except ValueError:
-            raise CatalogUnavailableError(
-                "The catalog answers with something that is no JSON: check its URL."
-            ) from None
+            raise CatalogUnavailableError("The catalog's response is not JSON: check its URL.") from None
 
 
-class _MayPassError(CatalogUnavailableError):
-    """Worth another try at once."""
+class _RetriableError(CatalogUnavailableError):
+    """A transient failure, retried at once."""
 
 
 def _check(status: int) -> None:
     if status >= 500 or status == 429:
-        raise _MayPassError(f"The catalog answers with status {status}: look into its log.")
+        raise _RetriableError(f"The catalog responds with status {status}: check its log.")
     if status != 200:
-        raise CatalogUnavailableError(f"The catalog answers with status {status}: check its URL.")
+        raise CatalogUnavailableError(f"The catalog responds with status {status}: check its URL.")
 
 
 async def _body(response: httpx.Response) -> bytes:
     body = bytearray()
     async for part in response.aiter_bytes():
         body += part
-        if len(body) > _LARGEST:
-            raise CatalogUnavailableError("The catalog's answer is too long: check its URL.")
+        if len(body) > _MAX_BYTES:
+            raise CatalogUnavailableError("The catalog's response is too long: check its URL.")
     return bytes(body)

@@ -1,6 +1,6 @@
-"""Lists of plans and add-ons, from wherever they come: nothing is taken for granted beyond a list of objects.
+"""Lists of plans and add-ons from any source: only checked to be lists of objects.
 
-See also: `catalog_file` and `catalog_http` read them; `catalog` judges what is in them.
+See also: `catalog_file` and `catalog_http` read them; `catalog` checks the items.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ class Source(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close what is open."""
+        """Close connections."""
         ...
 
 
 def items(value: object, what: str) -> Sequence[Item]:
-    """Return what should be a list of objects, and is named `what`. Raises CatalogUnavailableError when it is none."""
+    """Return `value`, named `what` in messages. Raises CatalogUnavailableError when it is not a list of objects."""
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise CatalogUnavailableError(f"{what[0].upper()}{what[1:]} is no list of objects: correct it.")
+        raise CatalogUnavailableError(f"{what[0].upper()}{what[1:]} is not a list of objects: correct it.")
     return value

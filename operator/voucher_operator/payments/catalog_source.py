@@ -1,6 +1,6 @@
-"""Chooses where the catalog comes from by the settings: a mounted file, the catalog service over HTTP, or nowhere.
+"""Chooses the source of the catalog by the settings: a mounted file, the catalog service over HTTP, or none.
 
-See also: `catalog_http`, which is imported only where it is wanted, for an HTTP client is a large thing.
+See also: `catalog_file`; `catalog_http`, which is imported only when it is used, because its HTTP client is large.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _UNSET: Final = "No catalog is configured: set VOUCHER_OPERATOR_CATALOG_URL or V
 
 
 def source(settings: Settings) -> Source:
-    """Choose by the settings: a file wins over the service."""
+    """Choose by the settings: a file has precedence over the service."""
     if settings.catalog_file is not None:
         return CatalogFile(settings.catalog_file)
     if not settings.catalog_url:
@@ -26,11 +26,11 @@ def source(settings: Settings) -> Source:
 
 
 class NoCatalog:
-    """Where nothing is sold."""
+    """No catalog is configured: nothing can be ordered."""
 
     async def read(self, kind: str) -> Sequence[Item]:  # noqa: ARG002 - as the others
         """Raise CatalogUnavailableError."""
         raise CatalogUnavailableError(_UNSET)
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""

@@ -1,9 +1,9 @@
-"""What Stripe asks of an amount: the unit it counts in, the steps it takes, and the least that a card is charged.
+"""Stripe's rules for amounts: the unit, the allowed steps, and the minimum charge of each currency.
 
 Source: Stripe's page "Supported currencies" (docs.stripe.com/currencies), its sections "Zero-decimal currencies",
 "Three-decimal currencies", "Special cases" and "Minimum and maximum charge amounts", as of November 2026. The ledger
-counts in the minor units of ISO 4217, Stripe mostly but not always: everything that crosses goes through here.
-See also: `stripe_gateway` and `stripe_events` convert; a purchase is placed by `step_minor` and `minimum_minor`.
+uses the minor units of ISO 4217, Stripe uses them for most currencies but not all: every amount is converted here.
+See also: `stripe_requests` and `stripe_events` convert; a purchase is placed with `step_minor` and `minimum_minor`.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from voucher_operator.resources.money import minor_digits, parse_amount
 
 _ZERO_DECIMAL: Final = "BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF"
 _WHOLE_BUT_TWO_DECIMALS: Final = "ISK UGX"
-"""Charged in whole units, and written with two decimals, which are 0."""
+"""Charged in whole units, but written with two decimals that are 0."""
 
 _MINIMUM: Final = MappingProxyType(
     {
@@ -42,9 +42,9 @@ _MINIMUM: Final = MappingProxyType(
         "SGD": "0.50",
         "THB": "10.00",
         "USD": "0.50",
-        # Not on the page: nobody settles in them. Such a charge is converted and must then reach the minimum of the
-        # account's own currency. These hold their rate to the dollar: 2.00 AED or 0.50 USD, whichever is more, and a
-        # fifth on top.
+        # Not on the page: no account settles in them. Such a charge is converted and must then reach the minimum of the
+        # account's own currency. These currencies have a fixed rate to the dollar: the value is 2.00 AED or 0.50 USD,
+        # whichever is more, plus 20 %.
         "BHD": "0.250",
         "JOD": "0.470",
         "OMR": "0.260",
@@ -58,7 +58,7 @@ _MINIMUM: Final = MappingProxyType(
 class CurrencyRules:
     """Rules of one currency, in the ledger's minor units.
 
-    A card pays nothing, or a multiple of `step_minor` that is at least `minimum_minor`.
+    A card is charged 0, or a multiple of `step_minor` that is at least `minimum_minor`.
     """
 
     currency: str
@@ -68,20 +68,22 @@ class CurrencyRules:
     _per: int
 
     def to_stripe(self, minor: int) -> int:
-        """Stripe's number for an amount. Raises PaymentRejectedError for one that is not a multiple of the step."""
+        """Convert minor units to Stripe's unit. Raises PaymentRejectedError if it is not a multiple of the step."""
         if minor % self.step_minor:
-            raise PaymentRejectedError(f"Stripe takes {self.currency} only in steps of {self.step_minor} minor units.")
+            raise PaymentRejectedError(
+                f"Stripe accepts {self.currency} only in steps of {self.step_minor} minor units."
+            )
         return minor * self._times // self._per
 
     def from_stripe(self, amount: int) -> int:
-        """Minor units of Stripe's number."""
+        """Convert an amount in Stripe's unit to minor units."""
         return amount * self._per // self._times
 
 
 def rules(currency: str, minimum_minor: int | None = None) -> CurrencyRules:
     """Look up the rules of a currency; `minimum_minor` replaces the published minimum.
 
-    Where nothing is published it is one step: Stripe itself then refuses what is too little. Raises ValueError for an
+    Without a published minimum it is one step: Stripe itself then refuses smaller amounts. Raises ValueError for an
     unknown currency.
     """
     digits = minor_digits(currency)

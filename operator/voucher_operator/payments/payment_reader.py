@@ -1,9 +1,10 @@
-"""What Stripe's events leave out, asked of Stripe: which payment was refunded or disputed, and how much is refunded.
+"""Reads from Stripe what its events do not contain: which payment was refunded or disputed, and the refunded amount.
 
-A charge names no order. Its payment intent leads to its invoice, the invoice to order and subscription, and the
-subscription to the one checkout session that began it: so a refund is bound to the payment that it refunds, whether the
-ledger has recorded that payment or not, and never to the order alone. How much is refunded is asked, too, for events
-come in any order and a refund may fail later. See also: `stripe_events` reads; `ledger.payment.records` remembers.
+A charge has no order id. Its payment intent has an invoice, the invoice has the order and the subscription, and the
+subscription has the one checkout session that created it. So a refund is assigned to the payment that it refunds,
+whether the ledger has recorded that payment or not, and never to the order alone. The refunded amount is read too,
+because events arrive in any order and a refund may fail later. See also: `stripe_events` reads events;
+`ledger.payment.records` stores payments.
 """
 
 import asyncio
@@ -22,19 +23,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BRIEFLY: Final = 5.0
-"""Seconds that the names of a payment may take which has just been made: Stripe waits for our answer."""
+_DETAILS_TIMEOUT: Final = 5.0
+"""Seconds for reading the Stripe ids of a new payment: Stripe waits for the webhook's response."""
 _OF_SESSION: Final = (PaymentEffect.PAID, PaymentEffect.PROCESSING)
 
 
 class Clock(Protocol):
-    """What is asked of the ledger."""
+    """The part of the ledger that is used here."""
 
     async def info(self) -> LedgerInfo: ...  # noqa: D102
 
 
 class PaymentReader:
-    """Reads events with Stripe's help. `sovereign` is ours; payments of another one are not asked about.
+    """Reads events, with calls of Stripe. Payments of another Sovereign than `sovereign` are not looked up.
 
     Methods raise LedgerUnavailableError, PaymentProcessorUnavailableError, PaymentRejectedError and
     PaymentProcessorNotConfiguredError.
@@ -46,39 +47,39 @@ class PaymentReader:
         self._sovereign = sovereign
 
     async def read(self, event: Mapping[str, Any], raw: bytes, currency: str) -> PaymentEvent:
-        """Read a verified webhook event; of a payment that has just been made, what Stripe says soon enough."""
+        """Read a verified webhook event; for a new payment also its details, if Stripe returns them in time."""
         read = stripe_events.payment_event(event, raw, currency)
         if (intent := stripe_events.intent_of(event)) is not None:
             return await self._of_payment(read, event, intent, currency)
         if read.effect is not PaymentEffect.PAID or self._foreign(read.sovereign):
             return read
         try:
-            async with asyncio.timeout(_BRIEFLY):
-                return await self._closer(read, currency)
+            async with asyncio.timeout(_DETAILS_TIMEOUT):
+                return await self._with_details(read, currency)
         except (OperatorError, TimeoutError) as error:
-            # A later look, or its refund, brings the names.
-            log.info("a payment is recorded without its names at Stripe: %s", error, extra=_extra(read))
+            # A later look-up, or its refund, adds the ids.
+            log.info("a payment is recorded without its Stripe ids: %s", error, extra=_extra(read))
             return read
 
-    async def closer(self, found: PaymentEvent, currency: str) -> PaymentEvent:
-        """Say what became of the payment of a session that is PAID or PROCESSING, as far as our key may know."""
+    async def with_details(self, found: PaymentEvent, currency: str) -> PaymentEvent:
+        """Add the state of the payment to a session that is PAID or PROCESSING, as far as our key may read it."""
         try:
-            return await self._closer(found, currency)
+            return await self._with_details(found, currency)
         except PaymentRejectedError as error:
-            log.warning("cannot see what became of a payment: %s", error.message, extra={"reason": error.reason})
+            log.warning("cannot read the state of a payment: %s", error.message, extra={"reason": error.reason})
             return found
 
-    async def _closer(self, found: PaymentEvent, currency: str) -> PaymentEvent:
+    async def _with_details(self, found: PaymentEvent, currency: str) -> PaymentEvent:
         if found.effect not in _OF_SESSION or found.payment is None or found.payment.invoice_id is None:
             return found
         seen_at = (await self._ledger.info()).now
         money = await self._stripe.money(found.payment.invoice_id)
-        return stripe_events.looked_closer(found, money, seen_at, currency)
+        return stripe_events.with_details(found, money, seen_at, currency)
 
     async def _of_payment(
         self, read: PaymentEvent, event: Mapping[str, Any], intent: str, currency: str
     ) -> PaymentEvent:
-        """Bind a refund or a dispute to its payment; one of a later month, or of no order, is kept without effect."""
+        """Assign a refund or dispute to its payment; one of a later month, or of no order, is stored without effect."""
         first = await self._stripe.first_payment(intent)
         if first is None:
             return read
@@ -87,11 +88,13 @@ class PaymentReader:
         session_id = first.subscription_id and await self._stripe.session_of(first.subscription_id)
         bound = stripe_events.of_payment(read, intent, first, session_id or None)
         if bound.session_id is None:
-            log.warning("money of an order is of no checkout: look at it at Stripe", extra=_extra(bound))
+            log.warning(
+                "a refund or dispute belongs to no checkout of its order: check it at Stripe", extra=_extra(bound)
+            )
         if stripe_events.is_dispute(event):
             return stripe_events.dispute(bound, event, currency)
         if stripe_events.is_failed_refund(event):
-            log.warning("a refund failed: give the money back in another way", extra=_extra(bound))
+            log.warning("a refund failed: refund the money in another way", extra=_extra(bound))
         return await self._refund(bound, event, first, currency)
 
     async def _refund(
@@ -101,8 +104,8 @@ class PaymentReader:
         money = await self._money(first.invoice_id)
         if money is None or money.payment_intent is None:
             assert bound.payment is not None  # noqa: S101 - `of_payment` has set it
-            said = stripe_events.refunded_charge(event, bound.payment.payment_intent or "")
-            return stripe_events.refund(bound, said, None, currency)
+            charge = stripe_events.refunded_charge(event, bound.payment.payment_intent or "")
+            return stripe_events.refund(bound, charge, None, currency)
         return stripe_events.refund(bound, money, seen_at, currency)
 
     async def _money(self, invoice_id: str | None) -> "InvoiceMoney | None":
@@ -111,8 +114,8 @@ class PaymentReader:
         try:
             return await self._stripe.money(invoice_id)
         except PaymentRejectedError as error:
-            # A restricted key may read invoices and no charges: the event says how much it was.
-            log.warning("cannot see what became of a payment: %s", error.message, extra={"reason": error.reason})
+            # A restricted key may read invoices but not charges: the event has the amount.
+            log.warning("cannot read the state of a payment: %s", error.message, extra={"reason": error.reason})
             return None
 
     def _foreign(self, sovereign: str | None) -> bool:

@@ -1,11 +1,12 @@
-"""The way of one purchase between the ledger and Stripe, and the way back.
+"""The saga of a purchase between the ledger and Stripe, and its compensation.
 
-`advance` drives a PENDING purchase to its checkout: customer, coupon, session at Stripe, and the ledger's note. The
-process may die between any two: the next one repeats them all, and Stripe and the ledger give what they gave before.
-What cannot succeed is compensated, first in the ledger and then, as well as it goes, at Stripe: a checkout that was
-made and paid all the same is a mismatch that the ledger keeps for people. `look_up` asks what no webhook told, and ends
-at Stripe what has ended in the ledger.
-See also: `stripe_gateway`, `ledger.api`; the controllers call `advance` and `abandon`, a periodic pass `look_up`.
+`advance` creates the checkout of a PENDING purchase: customer, coupon and session at Stripe, then a record in the
+ledger. The process may die between any two steps: the next one repeats them all, and Stripe and the ledger return the
+same results. What cannot succeed is compensated, first in the ledger and then, best effort, at Stripe: a checkout that
+is paid all the same is a mismatch, which the ledger stores for a person to resolve. `look_up` finds what no webhook
+reported, and cancels subscriptions at Stripe whose order has ended in the ledger.
+See also: `stripe_gateway`; `ledger.api`; `services.order` calls `advance` and `cancel_pending`;
+`controllers.purchase.periodic` calls `look_up`.
 """
 
 import json
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class PurchaseLedger(Protocol):
-    """What the saga asks of `ledger.api.Ledger`."""
+    """The part of `ledger.api.Ledger` that the saga uses."""
 
     async def info(self) -> LedgerInfo: ...  # noqa: D102
     async def purchase_of(self, key: Key) -> Purchase | None: ...  # noqa: D102
@@ -52,9 +53,9 @@ class PurchaseLedger(Protocol):
 
 
 class Checkout:
-    """Makes checkouts, and takes purchases back. Safe for concurrent use within one event loop, and across replicas.
+    """Creates checkouts, and rolls purchases back. Safe for concurrent use within one event loop, and across replicas.
 
-    Every method raises LedgerUnavailableError; those that ask Stripe say so.
+    Every method raises LedgerUnavailableError; methods that call Stripe list its errors.
     """
 
     def __init__(self, ledger: PurchaseLedger, settings: Settings) -> None:
@@ -64,7 +65,7 @@ class Checkout:
 
     @cached_property
     def _stripe(self) -> "StripeGateway":
-        # Read when it is first needed: the library is a large thing, and many a Sovereign takes no cards.
+        # Imported when it is first needed: the library is large, and not every Sovereign accepts cards.
         from voucher_operator.payments.stripe_gateway import StripeGateway
 
         return StripeGateway(self._settings)
@@ -74,26 +75,26 @@ class Checkout:
         return PaymentReader(self._stripe, self._ledger, self._settings.sovereign)
 
     async def close(self) -> None:
-        """Close the connections to Stripe, if there are any."""
+        """Close the connections to Stripe, if any."""
         if "_stripe" in self.__dict__:
             await self._stripe.close()
 
     @property
     def fault(self) -> str | None:
-        """What is missing before a card can pay, in one line; None: `PurchaseRequest.payable`."""
+        """The settings that are missing before a card can be charged, in one line; None when it can be."""
         return self._settings.checkout_fault()
 
     async def rules(self) -> CurrencyRules:
-        """Return step and minimum of what a card pays, for `PurchaseRequest`."""
+        """Return step and minimum of card payments, for `PurchaseRequest`."""
         if self._rules is None:
             self._rules = rules((await self._ledger.info()).currency, self._settings.stripe_minimum_minor)
         return self._rules
 
     async def advance(self, purchase: Purchase) -> Purchase:
-        """Drive a PENDING purchase until its checkout exists, and return it as it then is; any other as it is.
+        """Create the checkout of a PENDING purchase, and return the purchase; return any other unchanged.
 
-        Raises PaymentProcessorUnavailableError for what may pass: call again, until the deadline. What may not, and
-        what is overdue, is rolled back.
+        Raises PaymentProcessorUnavailableError for a transient failure: call again, until the deadline. After a
+        permanent failure, and after the deadline, the purchase is rolled back.
         """
         if purchase.state is not PurchaseState.PENDING:
             return purchase
@@ -105,23 +106,23 @@ class Checkout:
             log.warning("rolling back: %s", error.message, extra={"key": purchase.key, "reason": error.reason})
             return await self._roll_back(purchase, error.reason)
 
-    async def abandon(self, key: Key) -> Purchase | None:
-        """Roll back the purchase of a Redemption that was deleted before the customer had a checkout URL."""
+    async def cancel_pending(self, key: Key) -> Purchase | None:
+        """Roll back a pending purchase: its Redemption was deleted before the customer had a checkout URL."""
         purchase = await self._ledger.purchase_of(key)
         if purchase is None or purchase.state is not PurchaseState.PENDING:
             return purchase
         return await self._roll_back(purchase, Reason.ABANDONED)
 
     async def look_up(self, purchase: Purchase) -> Received:
-        """Ask Stripe for the session of a purchase and do what a webhook would have done. An open one changes nothing.
+        """Read the session of a purchase from Stripe and do what a webhook would do. An open session changes nothing.
 
-        Of a COMPLETED purchase a full refund alone is news; what else became of its payment is recorded. Of one that
-        was cancelled or refunded, the subscription is ended: its card would be charged again next month.
+        For a COMPLETED purchase only a full refund has an effect; other changes of its payment are recorded. For a
+        cancelled or refunded purchase the subscription is cancelled: its card would be charged again next month.
 
         Raises PaymentProcessorUnavailableError, PaymentRejectedError and PaymentProcessorNotConfiguredError.
         """
         if purchase.state in (PurchaseState.CANCELLED, PurchaseState.REFUNDED):
-            await self._end(purchase)
+            await self._unsubscribe(purchase)
             return Received.NO_CHANGE
         if purchase.session_id is None:
             return Received.NO_CHANGE
@@ -131,22 +132,22 @@ class Checkout:
         event = stripe_events.looked_up(session.body, raw, currency)
         if event.effect is PaymentEffect.NONE:
             return Received.NO_CHANGE
-        # Every webhook may have been lost, or is still to come.
-        event = await self._reader.closer(event, currency)
+        # Every webhook may have been lost, or may still arrive.
+        event = await self._reader.with_details(event, currency)
         if purchase.state is PurchaseState.COMPLETED and event.effect is not PaymentEffect.REFUNDED:
             await self._ledger.record_payment(event)
             return Received.NO_CHANGE
         received = await self.receive(event)
         if received is Received.MISMATCH:
             extra = {"resource": "purchase", "key": purchase.key, "reason": received}
-            log.warning("a payment does not fit its order: compare the two", extra=extra)
+            log.warning("a payment does not match its order: compare them", extra=extra)
         return received
 
     async def payment_event(self, event: Mapping[str, Any], raw: bytes) -> PaymentEvent:
-        """Read a verified webhook event; for a refund or a dispute, ask Stripe which payment it is of.
+        """Read a verified webhook event; for a refund or a dispute, look up its payment at Stripe.
 
-        Raises, for these alone, PaymentProcessorUnavailableError, PaymentRejectedError and
-        PaymentProcessorNotConfiguredError: answer so that Stripe sends it again.
+        Raises, for these only, PaymentProcessorUnavailableError, PaymentRejectedError and
+        PaymentProcessorNotConfiguredError: respond so that Stripe sends the event again.
         """
         return await self._reader.read(event, raw, (await self.rules()).currency)
 
@@ -154,7 +155,7 @@ class Checkout:
         if (fault := self.fault) is not None:
             raise PaymentProcessorNotConfiguredError(fault)
         if purchase.due_minor == 0:
-            raise PaymentRejectedError("Nothing is due: there is nothing to check out.")
+            raise PaymentRejectedError("Nothing is due: no checkout is needed.")
         currency = await self.rules()
         customer_id = purchase.stripe_customer_id or await self._customer(purchase)
         async with failpoint(Step.STRIPE_COUPON):
@@ -164,29 +165,30 @@ class Checkout:
         async with failpoint(Step.NOTE_SESSION):
             noted = await self._ledger.record_session(purchase.key, session.id, session.url, session.expires_at)
         if noted.session_id != session.id:
-            # Somebody else rolled it back while we asked.
+            # It was rolled back by another process meanwhile.
             await self._expire([session])
         return noted
 
     async def _customer(self, purchase: Purchase) -> str:
         async with failpoint(Step.STRIPE_CUSTOMER):
             customer_id = await self._stripe.customer(purchase)
-        # Before there is a session: by the customer it is found again.
+        # Before the session exists: it can be found again by its customer.
         async with failpoint(Step.NOTE_CUSTOMER):
             await self._ledger.record_customer(purchase.key, customer_id)
         return customer_id
 
     async def _roll_back(self, purchase: Purchase, reason: Reason) -> Purchase:
         async with failpoint(Step.COMPENSATE):
-            taken_back = await self._ledger.compensate(purchase.key, reason)
-        if taken_back is None:
+            rolled_back = await self._ledger.compensate(purchase.key, reason)
+        if rolled_back is None:
             return purchase
-        if taken_back.state is PurchaseState.ROLLED_BACK and taken_back.stripe_customer_id is not None:
+        if rolled_back.state is PurchaseState.ROLLED_BACK and rolled_back.stripe_customer_id is not None:
             try:
-                await self._expire(await self._stripe.open_sessions(taken_back))
+                await self._expire(await self._stripe.open_sessions(rolled_back))
             except OperatorError as error:
-                self._left_open(purchase, error)
-        return taken_back
+                extra = {"key": purchase.key, "reason": error.reason}
+                log.warning("a checkout may stay open until it expires: %s", error.message, extra=extra)
+        return rolled_back
 
     async def _expire(self, sessions: "list[StripeSession]") -> None:
         for session in sessions:
@@ -196,19 +198,15 @@ class Checkout:
             except OperatorError as error:
                 log.warning("a checkout stays open until it expires: %s", error.message, extra={"reason": error.reason})
 
-    async def _end(self, purchase: Purchase) -> None:
+    async def _unsubscribe(self, purchase: Purchase) -> None:
         for subscription in await self._stripe.subscriptions(purchase):
             async with failpoint(Step.STRIPE_UNSUBSCRIBE):
                 await self._stripe.unsubscribe(subscription)
         async with failpoint(Step.NOTE_ENDED):
             await self._ledger.record_ended(purchase.key)
 
-    def _left_open(self, purchase: Purchase, error: OperatorError) -> None:
-        extra = {"key": purchase.key, "reason": error.reason}
-        log.warning("a checkout may stay open until it expires: %s", error.message, extra=extra)
-
     async def receive(self, event: PaymentEvent) -> Received:
-        """Have the ledger keep an event and do what follows, as `Ledger.receive`; a webhook's too."""
+        """Store an event in the ledger with its effect, as `Ledger.receive`; also for webhooks."""
         async with failpoint(Step.RECEIVE):
             received = await self._ledger.receive(event)
         if received is Received.MISMATCH:
@@ -216,7 +214,7 @@ class Checkout:
         if event.dispute is not None and event.dispute.opened and received is Received.NO_CHANGE:
             telemetry.DISPUTES.inc()
             extra = {"resource": "webhook", "key": event.event_id}
-            log.warning("a payment of an order is disputed: answer it at Stripe", extra=extra)
+            log.warning("a payment of an order is disputed: respond at Stripe", extra=extra)
         return received
 
 

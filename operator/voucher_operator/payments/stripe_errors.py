@@ -1,7 +1,7 @@
-"""Stripe's errors in our words: what may pass, and what a person must change.
+"""Translates Stripe's errors: transient ones, and those that a person must resolve.
 
-Stripe's own messages name requests and customers and differ from one try to the next, so only its error code, a word of
-its published list, is passed on. See also: `stripe_gateway` asks.
+Stripe's own messages contain ids of requests and customers and differ between attempts, so only its error code, from a
+published list, is used. See also: `stripe_gateway` calls Stripe.
 """
 
 import re
@@ -15,49 +15,49 @@ from voucher_operator.resources.errors import (
     PaymentRejectedError,
 )
 
-_KEY: Final = "Stripe refuses our key: put a valid secret key into VOUCHER_OPERATOR_STRIPE_API_KEY_FILE."
+_KEY: Final = "Stripe rejects the API key: put a valid secret key into VOUCHER_OPERATOR_STRIPE_API_KEY_FILE."
 _RIGHTS: Final = (
-    "Stripe's key may not do this: it needs to write customers, coupons, checkout sessions and subscriptions, and to "
+    "The Stripe API key lacks a permission: it must write customers, coupons, checkout sessions and subscriptions, and "
     "read invoices, payment intents and charges."
 )
-_UNREACHABLE: Final = "Stripe cannot be reached or did not answer in time: this is tried again."
-_BUSY: Final = "Stripe is busy: this is tried again."
-_FAILED: Final = "Stripe failed: this is tried again."
+_UNREACHABLE: Final = "Stripe cannot be reached or did not respond in time: this is retried."
+_BUSY: Final = "Stripe is busy: this is retried."
+_FAILED: Final = "Stripe failed: this is retried."
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 def unreachable() -> PaymentProcessorUnavailableError:
-    """Stripe keeps silent."""
+    """Return the error for a missing response."""
     return PaymentProcessorUnavailableError(_UNREACHABLE)
 
 
 def no_key() -> PaymentRejectedError:
-    """Ours cannot be a key: no header takes it, and the library would call that a connection that fails."""
+    """Return the error for a value that cannot be a key: the library would report it as a failed connection."""
     return PaymentRejectedError(_KEY)
 
 
 def unreadable() -> PaymentProcessorUnavailableError:
-    """Stripe's answer, or that of something between us and Stripe, lacks what it must have."""
+    """Return the error for an incomplete response, of Stripe or of a proxy."""
     return PaymentProcessorUnavailableError(_FAILED)
 
 
 def translate(error: stripe.StripeError) -> OperatorError:
-    """Our error for one of Stripe's: PaymentRejectedError for what no second try mends."""
+    """Translate an error of Stripe's library: PaymentRejectedError when a retry cannot succeed."""
     match error:
         case stripe.AuthenticationError():
             return PaymentRejectedError(_KEY)
         case stripe.PermissionError():
             return PaymentRejectedError(_RIGHTS)
         case stripe.CardError() | stripe.InvalidRequestError() | stripe.IdempotencyError():
-            return PaymentRejectedError(f"Stripe refuses the checkout{_named(error)}: look into Stripe's request log.")
+            return PaymentRejectedError(f"Stripe refuses the checkout{_code(error)}: check Stripe's request log.")
         case stripe.RateLimitError():
             return PaymentProcessorUnavailableError(_BUSY)
         case stripe.APIConnectionError():
             return unreachable()
         case _:
-            # 5xx, a key that is in use by a request under way (409), and what only something in between answers.
+            # 5xx, an idempotency key of a running request (409), and responses of a proxy.
             return PaymentProcessorUnavailableError(_FAILED)
 
 
-def _named(error: stripe.StripeError) -> str:
+def _code(error: stripe.StripeError) -> str:
     return f" ({error.code})" if error.code and _CODE.fullmatch(error.code) else ""

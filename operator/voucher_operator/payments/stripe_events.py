@@ -1,7 +1,7 @@
-"""What an event or a checkout session of Stripe means for a purchase: pure functions, no I/O.
+"""Translates events and checkout sessions of Stripe into PaymentEvents: pure functions, no I/O.
 
-What is not understood has no effect, and is kept by the ledger all the same. See also: `payment_reader`, which asks
-Stripe what an event leaves out; `saga`, which looks sessions up.
+An event that is not understood has no effect, but is stored in the ledger. See also: `payment_reader` reads what an
+event does not contain; `purchase_saga` looks sessions up.
 """
 
 import hashlib
@@ -15,22 +15,22 @@ from voucher_operator.payments.currency import rules
 from voucher_operator.payments.stripe_requests import FirstPayment, InvoiceMoney
 
 _SETTLED: Final = frozenset({"paid", "no_payment_required"})
-_NOT_OURS: Final = -1
-"""An amount that is nobody's due: of another currency than the ledger's, or of one that does not exist."""
+_FOREIGN_CURRENCY: Final = -1
+"""An amount that equals no amount due: in another currency than the ledger's, or in an unknown one."""
 _REFUNDED: Final = "charge.refunded"
 _DISPUTE: Final = "charge.dispute."
 _OF_MONEY: Final = (_REFUNDED, "charge.refund.", "refund.", _DISPUTE)
-"""Beginnings of the types of events that tell of a payment after it was made. Each names its payment intent."""
+"""Prefixes of the types of events about an existing payment. Each has a payment intent."""
 _RETURNED: Final = ("failed", "canceled")
-"""Of a refund: the money came back to the account at Stripe."""
+"""States of a refund whose money came back to the account at Stripe."""
 _LONGEST: Final = 255
-"""Characters of an id at Stripe, at most; names of domains are no longer."""
+"""Maximum length of an id at Stripe; domain names are not longer."""
 
 
 def payment_event(event: Mapping[str, Any], raw: bytes, currency: str) -> PaymentEvent:
     """Read a verified webhook event; `raw` are its bytes, `currency` is the ledger's.
 
-    Refunds and disputes name a charge, which names no order: their effect is NONE here; `payment_reader` asks Stripe.
+    Refunds and disputes have a charge, which has no order id: their effect is NONE here; `payment_reader` looks it up.
     """
     kind = _text(event, "type") or "unknown"
     event_id = _text(event, "id") or f"sha256:{hashlib.sha256(raw).hexdigest()}"
@@ -42,9 +42,9 @@ def payment_event(event: Mapping[str, Any], raw: bytes, currency: str) -> Paymen
 
 
 def looked_up(session: Mapping[str, Any], raw: bytes, currency: str) -> PaymentEvent:
-    """Read a session of ours as Stripe shows it now; the id says no more than its state, and may come again.
+    """Read a session as it is now; the event id contains only its state, so it may repeat.
 
-    It names no Sovereign: ours may have had another name when the session was made.
+    The Sovereign is not read: it may have had another name when the session was created.
     """
     session_id, status, payment = (_text(session, name) or "" for name in ("id", "status", "payment_status"))
     effect = PaymentEffect.NONE
@@ -56,38 +56,38 @@ def looked_up(session: Mapping[str, Any], raw: bytes, currency: str) -> PaymentE
     return replace(session_event(session, effect, event_id, "lookup", raw, currency), sovereign=None, lookup=True)
 
 
-def looked_closer(found: PaymentEvent, money: InvoiceMoney, seen_at: datetime, currency: str) -> PaymentEvent:
-    """Say what became of the money of a session that is PAID or PROCESSING: it may be REFUNDED, or have FAILED."""
+def with_details(found: PaymentEvent, money: InvoiceMoney, seen_at: datetime, currency: str) -> PaymentEvent:
+    """Add the state of the payment to a session that is PAID or PROCESSING: it may be REFUNDED or FAILED."""
     found = replace(found, payment=_payment(found.payment or Payment(), money, seen_at, currency))
     if money.refunded:
-        became = PaymentEffect.REFUNDED
+        effect = PaymentEffect.REFUNDED
     elif money.failed and found.effect is PaymentEffect.PROCESSING:
-        became = PaymentEffect.FAILED
+        effect = PaymentEffect.FAILED
     else:
         return found
-    event_id = f"lookup:{found.session_id}:{became}" if found.lookup else found.event_id
-    return replace(found, event_id=event_id, effect=became, amount_minor=None)
+    event_id = f"lookup:{found.session_id}:{effect}" if found.lookup else found.event_id
+    return replace(found, event_id=event_id, effect=effect, amount_minor=None)
 
 
 def intent_of(event: Mapping[str, Any]) -> str | None:
-    """Return the payment intent that was refunded or disputed; None for events of anything else."""
+    """Return the payment intent that was refunded or disputed; None for other events."""
     thing = _of_money(event)
     return None if thing is None else _reference(thing, "payment_intent")
 
 
 def is_dispute(event: Mapping[str, Any]) -> bool:
-    """Whether an event tells of a dispute."""
+    """Whether an event is about a dispute."""
     return (_text(event, "type") or "").startswith(_DISPUTE)
 
 
 def is_failed_refund(event: Mapping[str, Any]) -> bool:
-    """Whether an event tells of a refund that did not reach the customer."""
+    """Whether an event is about a refund that did not reach the customer."""
     thing = _of_money(event)
     return thing is not None and thing.get("object") == "refund" and thing.get("status") in _RETURNED
 
 
 def of_payment(read: PaymentEvent, intent: str, first: FirstPayment, session_id: str | None) -> PaymentEvent:
-    """Say which payment an event of a refund or a dispute is about."""
+    """Add the payment to an event about a refund or a dispute."""
     return replace(
         read,
         order_id=first.order_id,
@@ -99,13 +99,13 @@ def of_payment(read: PaymentEvent, intent: str, first: FirstPayment, session_id:
 
 
 def refund(bound: PaymentEvent, money: InvoiceMoney, seen_at: datetime | None, currency: str) -> PaymentEvent:
-    """Say how much of a payment is refunded; `seen_at` is None for what an event said when it was made."""
+    """Add the refunded amount; `seen_at` is None for an amount that comes from the event itself."""
     effect = PaymentEffect.REFUNDED if money.refunded else PaymentEffect.PARTLY_REFUNDED
     return replace(bound, effect=effect, payment=_payment(bound.payment or Payment(), money, seen_at, currency))
 
 
 def refunded_charge(event: Mapping[str, Any], intent: str) -> InvoiceMoney:
-    """Read how much of a payment was refunded off the event itself; nothing, where it shows no charge."""
+    """Read the refunded amount from the event itself; nothing, when it has no charge."""
     charge = _of_money(event) if _text(event, "type") == _REFUNDED else None
     if charge is None:
         return InvoiceMoney()
@@ -121,42 +121,42 @@ def refunded_charge(event: Mapping[str, Any], intent: str) -> InvoiceMoney:
 
 
 def dispute(bound: PaymentEvent, event: Mapping[str, Any], currency: str) -> PaymentEvent:
-    """Say how a dispute of a payment stands; one without an id or a status is kept without effect."""
+    """Add the state of a dispute; one without an id or a status is stored without effect."""
     thing = _of_money(event) or {}
     dispute_id, status = _text(thing, "id"), _text(thing, "status")
     if dispute_id is None or status is None:
         return bound
     amount = _amount(thing, "amount", currency)
-    said = Dispute(
+    found = Dispute(
         dispute_id=dispute_id,
         status=status,
         event_at=_created(event),
-        amount_minor=None if amount == _NOT_OURS else amount,
+        amount_minor=None if amount == _FOREIGN_CURRENCY else amount,
         reason=_text(thing, "reason"),
         charge_id=_reference(thing, "charge"),
         opened=bound.type == f"{_DISPUTE}created",
     )
-    return replace(bound, effect=PaymentEffect.DISPUTED, dispute=said)
+    return replace(bound, effect=PaymentEffect.DISPUTED, dispute=found)
 
 
 def session_event(
     session: Mapping[str, Any], effect: PaymentEffect, event_id: str, kind: str, raw: bytes, currency: str
 ) -> PaymentEvent:
-    """Read what every checkout session says of its purchase. Only sessions of subscriptions are ours."""
+    """Read the fields that every checkout session has. The operator only creates sessions of subscriptions."""
     paid = effect is PaymentEffect.PAID
     of_money = paid or effect is PaymentEffect.PROCESSING
     metadata = session.get("metadata")
-    said = metadata if isinstance(metadata, Mapping) else {}
+    labels = metadata if isinstance(metadata, Mapping) else {}
     return PaymentEvent(
         event_id=event_id,
         type=kind,
         effect=effect,
         raw=raw,
         session_id=_text(session, "id"),
-        order_id=_text(said, "order_id"),
+        order_id=_text(labels, "order_id"),
         subscription_id=_reference(session, "subscription"),
         amount_minor=_amount(session, "amount_total", currency) if paid else None,
-        sovereign=_text(said, "sovereign"),
+        sovereign=_text(labels, "sovereign"),
         payment=Payment(invoice_id=_reference(session, "invoice")) if of_money else None,
     )
 
@@ -176,24 +176,24 @@ def _effect(kind: str, session: Mapping[str, Any]) -> PaymentEffect:
             return PaymentEffect.NONE
 
 
-def _payment(said: Payment, money: InvoiceMoney, seen_at: datetime | None, currency: str) -> Payment:
-    """Add to what an event says of a payment what became of its money; as it is, while there is none."""
+def _payment(known: Payment, money: InvoiceMoney, seen_at: datetime | None, currency: str) -> Payment:
+    """Add the state of the money to a payment; unchanged while nothing was paid."""
     if money.payment_intent is None:
-        return said
-    ours = money.currency.upper() == currency
+        return known
+    comparable = money.currency.upper() == currency
     convert = rules(currency).from_stripe
     return replace(
-        said,
+        known,
         payment_intent=money.payment_intent,
         charge_id=money.charge_id,
-        amount_minor=convert(money.amount) if ours else None,
-        refunded_minor=convert(money.amount_refunded) if ours else None,
+        amount_minor=convert(money.amount) if comparable else None,
+        refunded_minor=convert(money.amount_refunded) if comparable else None,
         seen_at=seen_at,
     )
 
 
 def _of_money(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the charge, refund or dispute that an event tells of."""
+    """Return the charge, refund or dispute of an event; None for other events."""
     data = event.get("data")
     thing = data.get("object") if isinstance(data, Mapping) else None
     found = isinstance(thing, Mapping) and (_text(event, "type") or "").startswith(_OF_MONEY)
@@ -201,7 +201,7 @@ def _of_money(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _created(event: Mapping[str, Any]) -> datetime:
-    """Stripe's time of an event; 1970 where it says none."""
+    """Return Stripe's time of an event; 1970 when it has none."""
     try:
         return datetime.fromtimestamp(event["created"], UTC)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
@@ -211,9 +211,9 @@ def _created(event: Mapping[str, Any]) -> datetime:
 def _amount(thing: Mapping[str, Any], name: str, currency: str) -> int:
     amount = thing.get(name)
     if not _is_amount(amount):
-        return _NOT_OURS
+        return _FOREIGN_CURRENCY
     if (_text(thing, "currency") or "").upper() != currency:
-        return _NOT_OURS
+        return _FOREIGN_CURRENCY
     return rules(currency).from_stripe(amount)
 
 
@@ -222,13 +222,13 @@ def _is_amount(value: object) -> TypeGuard[int]:
 
 
 def _text(thing: Mapping[str, Any], name: str) -> str | None:
-    """Return a name or an id; None for what cannot be one. PostgreSQL could not store it, and the raw bytes have it."""
+    """Return a name or an id; None for a value that cannot be one. It stays in the raw bytes."""
     value = thing.get(name)
     sound = isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
     return str(value) if sound else None
 
 
 def _reference(thing: Mapping[str, Any], name: str) -> str | None:
-    """Return the id of another object, which Stripe shows as such or in full."""
+    """Return the id of another object, which Stripe returns as an id or expanded."""
     value = thing.get(name)
     return _text(value, "id") if isinstance(value, Mapping) else _text(thing, name)

@@ -1,9 +1,9 @@
-"""Everything that we ask of Stripe. Each request may be repeated: what it makes is made once.
+"""All calls of Stripe. Each request is idempotent: a repeated one creates nothing new.
 
-The idempotency keys are derived from the purchase and the step, and all that is sent follows from the purchase and the
-settings alone: Stripe refuses a key that comes back with other words. Stripe remembers a key for a day, and a purchase
-is given up long before. See also: `stripe_requests` has the words, `stripe_errors` reads the errors, `saga` says what
-comes when.
+The idempotency keys are derived from the purchase and the step, and the content only depends on the purchase and the
+settings: Stripe refuses a key that is used with another content. Stripe stores a key for a day; a purchase is rolled
+back long before. See also: `stripe_requests` builds the requests; `stripe_errors` translates the errors;
+`purchase_saga` has the order of the steps.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ from voucher_operator.resources.errors import PaymentProcessorNotConfiguredError
 from voucher_operator.settings import Settings
 
 API_VERSION: Final = "2026-08-26.dahlia"
-"""Of the API, not of the library: an upgrade of the library changes nothing that we say or hear."""
+"""Version of the API, not of the library: an upgrade of the library does not change requests and responses."""
 _EXISTS: Final = "resource_already_exists"
-_UNEXPECTED: Final = "Stripe would charge another amount than is due: make its prices equal to the catalog's."
+_UNEXPECTED: Final = "Stripe would charge another amount than is due: make Stripe's prices equal to the catalog's."
 _ONE_PAGE: Final = 100
 _A_KEY: Final = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
 class StripeSession:
-    """A Checkout Session; `amount` is what the card is charged now, in Stripe's unit of `currency` (lower-case)."""
+    """A Checkout Session; `amount` is charged to the card now, in Stripe's unit of `currency` (lower-case)."""
 
     id: str
     url: str
@@ -50,8 +50,8 @@ class StripeSession:
 class StripeGateway:
     """Stripe's API. Safe for concurrent use within one event loop; key and addresses come from the settings.
 
-    Every method raises PaymentProcessorUnavailableError for what may pass, PaymentRejectedError for what does not, and
-    PaymentProcessorNotConfiguredError without a key.
+    Every method raises PaymentProcessorUnavailableError for a transient failure, PaymentRejectedError for a permanent
+    one, and PaymentProcessorNotConfiguredError without a key.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -65,60 +65,60 @@ class StripeGateway:
         await self._http.close_async()
 
     async def customer(self, purchase: Purchase) -> str:
-        """Make the customer of a purchase and return its id."""
+        """Create the customer of a purchase and return its id."""
         options = stripe_requests.once(purchase, "customer")
-        async with self._asking() as client:
+        async with self._call() as client:
             made = await client.v1.customers.create_async(
                 stripe_requests.customer(purchase, self._settings.sovereign), options
             )
         return _text(_body(made), "id")
 
     async def coupon(self, purchase: Purchase, rules: CurrencyRules) -> str | None:
-        """Make the coupon that is worth the credit held, and return its id; None when none is held."""
+        """Create the coupon for the credit held, and return its id; None when no credit is held."""
         if purchase.held_minor == 0:
             return None
         params = stripe_requests.coupon(purchase, self._settings.sovereign, rules)
         try:
-            async with self._asking() as client:
+            async with self._call() as client:
                 made = await client.v1.coupons.create_async(params, stripe_requests.once(purchase, "coupon"))
             _text(_body(made), "id")
         except _ExistsError:
-            pass  # its id names the order, whose credit never changes
+            pass  # its id contains the order id, and an order's held credit never changes
         return params["id"]
 
     async def session(
         self, purchase: Purchase, customer_id: str, coupon_id: str | None, rules: CurrencyRules
     ) -> StripeSession:
-        """Make the checkout of a purchase; `coupon_id` as `coupon` returned it.
+        """Create the checkout session of a purchase; `coupon_id` as `coupon` returned it.
 
-        Raises PaymentRejectedError also for one that would charge another amount than is due: nobody may pay it.
+        Raises PaymentRejectedError also for a session that would charge another amount than is due.
         """
         params = stripe_requests.session(purchase, customer_id, coupon_id, self._settings, rules)
         try:
-            async with self._asking() as client:
+            async with self._call() as client:
                 options = stripe_requests.once(purchase, "session")
                 found = _session(_body(await client.v1.checkout.sessions.create_async(params, options)))
-        except _OtherWordsError as error:
+        except _OtherContentError as error:
             found = await self._made_before(purchase, customer_id, error)
         if found.amount != rules.to_stripe(purchase.due_minor) or found.currency != rules.currency.lower():
             raise PaymentRejectedError(_UNEXPECTED)
         return found
 
     async def retrieve(self, session_id: str) -> StripeSession:
-        """Read a session as it is now."""
-        async with self._asking() as client:
+        """Read a session."""
+        async with self._call() as client:
             return _session(_body(await client.v1.checkout.sessions.retrieve_async(session_id)))
 
     async def expire(self, session_id: str) -> None:
-        """Close an open session, so that nobody can pay it any more."""
-        async with self._asking(tries=3) as client:
+        """Expire an open session, so that it can no longer be paid."""
+        async with self._call(tries=3) as client:
             await client.v1.checkout.sessions.expire_async(session_id, options={"max_network_retries": 2})
 
     async def open_sessions(self, purchase: Purchase) -> list[StripeSession]:
-        """List the open sessions of a purchase, also those that nobody noted: by its customer."""
+        """List the open sessions of a purchase by its customer, also those that the ledger did not record."""
         if purchase.stripe_customer_id is None:
             return []
-        async with self._asking() as client:
+        async with self._call() as client:
             listed = await client.v1.checkout.sessions.list_async(
                 {"customer": purchase.stripe_customer_id, "status": "open", "limit": _ONE_PAGE}
             )
@@ -126,23 +126,23 @@ class StripeGateway:
         return [one for one in found if one.order_id == purchase.order_id]
 
     async def subscriptions(self, purchase: Purchase) -> list[str]:
-        """List the subscriptions of a purchase that have not ended, by its customer: their ids."""
+        """List the ids of the subscriptions of a purchase that have not ended, by its customer."""
         if purchase.stripe_customer_id is None:
             return []
-        async with self._asking() as client:
+        async with self._call() as client:
             listed = await client.v1.subscriptions.list_async(
                 {"customer": purchase.stripe_customer_id, "limit": _ONE_PAGE}
             )
-        return [_text(one, "id") for one in _listed(listed) if stripe_requests.goes_on(one, purchase)]
+        return [_text(one, "id") for one in _listed(listed) if stripe_requests.is_active(one, purchase)]
 
     async def unsubscribe(self, subscription_id: str) -> None:
-        """End a subscription at once: nothing more is charged. PaymentRejectedError when it has ended meanwhile."""
-        async with self._asking() as client:
+        """Cancel a subscription at once: nothing more is charged. PaymentRejectedError when it has ended already."""
+        async with self._call() as client:
             await client.v1.subscriptions.cancel_async(subscription_id)
 
     async def first_payment(self, payment_intent: str) -> FirstPayment | None:
-        """Find the order whose first month a payment was for; None for later months and for what is no order."""
-        async with self._asking() as client:
+        """Find the order whose first month a payment is for; None for later months and for other payments."""
+        async with self._call() as client:
             listed = await client.v1.invoice_payments.list_async(
                 {
                     "payment": {"type": "payment_intent", "payment_intent": payment_intent},
@@ -153,15 +153,15 @@ class StripeGateway:
         return next(filter(None, map(stripe_requests.first_payment, _listed(listed))), None)
 
     async def session_of(self, subscription_id: str) -> str | None:
-        """Find the checkout session that began a subscription; None for a subscription that no checkout began."""
-        async with self._asking() as client:
+        """Find the checkout session that created a subscription; None for one that no checkout created."""
+        async with self._call() as client:
             listed = await client.v1.checkout.sessions.list_async({"subscription": subscription_id, "limit": 1})
-        began = stripe_requests.began(subscription_id, _listed(listed))
-        return None if began is None else _text(began, "id")
+        session = stripe_requests.creating_session(subscription_id, _listed(listed))
+        return None if session is None else _text(session, "id")
 
     async def money(self, invoice_id: str) -> InvoiceMoney:
-        """Say what became of the money of an invoice until now."""
-        async with self._asking() as client:
+        """Read the payments and refunds of an invoice."""
+        async with self._call() as client:
             listed = await client.v1.invoice_payments.list_async(
                 {
                     "invoice": invoice_id,
@@ -172,8 +172,8 @@ class StripeGateway:
         return stripe_requests.invoice_money(_listed(listed))
 
     async def _made_before(self, purchase: Purchase, customer_id: str, error: Exception) -> StripeSession:
-        """Find the session that an earlier try made before the settings changed; there is never a second one."""
-        async with self._asking() as client:
+        """Find the session that an earlier attempt created before the settings changed; there is never a second one."""
+        async with self._call() as client:
             answer = await client.v1.checkout.sessions.list_async(
                 {"customer": customer_id, "status": "open", "limit": _ONE_PAGE}
             )
@@ -183,8 +183,8 @@ class StripeGateway:
         raise PaymentRejectedError(*error.args) from None
 
     @asynccontextmanager
-    async def _asking(self, tries: int = 1) -> AsyncIterator[stripe.StripeClient]:
-        # The time limit of the library starts anew with each byte that comes.
+    async def _call(self, tries: int = 1) -> AsyncIterator[stripe.StripeClient]:
+        # The time limit of the library restarts with each byte that is received.
         try:
             async with asyncio.timeout(self._settings.stripe_timeout * tries * 1.5):
                 yield self._current()
@@ -193,13 +193,13 @@ class StripeGateway:
         except stripe.StripeError as error:
             ours = translate(error)
             if isinstance(error, stripe.IdempotencyError):
-                raise _OtherWordsError(*ours.args) from None
+                raise _OtherContentError(*ours.args) from None
             if error.code == _EXISTS:
                 raise _ExistsError(*ours.args) from None
             raise ours from None
 
     def _current(self) -> stripe.StripeClient:
-        """Return a client with the key of this moment."""
+        """Return a client with the current key."""
         key = self._settings.stripe_key()
         if not key:
             raise PaymentProcessorNotConfiguredError(self._settings.checkout_fault())
@@ -217,12 +217,12 @@ class StripeGateway:
         return self._client
 
 
-class _OtherWordsError(PaymentRejectedError):
-    """The idempotency key was used with another request before."""
+class _OtherContentError(PaymentRejectedError):
+    """The idempotency key was used with another content before."""
 
 
 class _ExistsError(PaymentRejectedError):
-    """What we would make under a name of ours is there."""
+    """An object with this id exists already."""
 
 
 def _session(body: Mapping[str, Any]) -> StripeSession:
@@ -244,7 +244,7 @@ def _session(body: Mapping[str, Any]) -> StripeSession:
 
 
 def _body(answer: object) -> Mapping[str, Any]:
-    """Return what Stripe answered; whatever stands between us and Stripe may answer in its place."""
+    """Return the content of a response; a proxy may respond instead of Stripe."""
     if isinstance(answer, stripe.StripeObject):
         return answer.to_dict()
     raise unreadable()

@@ -1,8 +1,8 @@
-"""The words of our requests to Stripe, and how its answers about invoices are read: pure functions, no I/O.
+"""Builds requests to Stripe, and reads its responses about invoices: pure functions, no I/O.
 
 The credit is a one-time coupon on the first invoice, so the card pays total - credit now and the full price in later
-months. `allow_promotion_codes` is never set: no other promotion can be stacked on the credit. See also:
-`stripe_gateway` sends them; stripe-mock holds them against Stripe's published description in the tests.
+months. `allow_promotion_codes` is never set: no other promotion can be combined with the credit. See also:
+`stripe_gateway` sends them; in the tests stripe-mock checks them against Stripe's OpenAPI document.
 """
 
 import hashlib
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
     from stripe.params.checkout import SessionCreateParams, SessionCreateParamsLineItem
 
 SESSION_SECONDS: Final = 23 * 3600
-"""From the order to the end of its checkout. Stripe takes 30 minutes to 24 hours from the request; the latest request
-comes at the purchase's deadline, and its clock need not be ours."""
+"""Lifetime of a checkout, from the order. Stripe accepts 30 minutes to 24 hours from the request; the latest request
+is sent at the purchase's deadline, and Stripe's clock may differ from ours."""
 _COUPON_NAME: Final = "Voucher credit"
 _FAILED: Final = ("requires_payment_method", "canceled")
-"""Of a payment intent that was tried: nothing more comes of itself."""
+"""States of a payment intent that has failed, and is not retried by Stripe."""
 _ENDED: Final = ("canceled", "incomplete_expired")
 _LONGEST: Final = 500
-"""Characters of a metadata value, the longest that Stripe takes."""
+"""Maximum length of a metadata value at Stripe."""
 
 
 def once(purchase: Purchase, step: str) -> "RequestOptions":
-    """Derive a step's idempotency key: a hash, for what it is made of is nobody's business."""
+    """Derive a step's idempotency key: a hash, so that it does not disclose the purchase."""
     text = "\0".join((purchase.key, purchase.order_id, step))
     return {"idempotency_key": f"voucher-{hashlib.sha256(text.encode()).hexdigest()}"}
 
 
 def customer(purchase: Purchase, sovereign: str) -> "CustomerCreateParams":
-    """Say who buys."""
+    """Build the customer."""
     return {"email": purchase.email, "metadata": metadata(purchase, sovereign)}
 
 
 def coupon(purchase: Purchase, sovereign: str, rules: CurrencyRules) -> "CouponCreateParams":
-    """Say what the credit takes off the first invoice."""
+    """Build the coupon: the credit that is deducted from the first invoice."""
     return {
         "id": f"credit-{purchase.order_id}",
         "name": _COUPON_NAME,
@@ -57,7 +57,7 @@ def coupon(purchase: Purchase, sovereign: str, rules: CurrencyRules) -> "CouponC
 def session(
     purchase: Purchase, customer_id: str, coupon_id: str | None, settings: Settings, rules: CurrencyRules
 ) -> "SessionCreateParams":
-    """Say what is bought, and what is taken off."""
+    """Build the checkout session: the lines, and the coupon."""
     labels = metadata(purchase, settings.sovereign)
     params: SessionCreateParams = {
         "mode": "subscription",
@@ -77,14 +77,14 @@ def session(
 
 
 def metadata(purchase: Purchase, sovereign: str) -> dict[str, str]:
-    """Label a thing at Stripe: whose revenue it is, and of which order."""
+    """Build the metadata of an object at Stripe: order, tenant and Sovereign."""
     labels = {"order_id": purchase.order_id, "tenant_id": purchase.tenant_id, "sovereign": sovereign}
     return {name: value[:_LONGEST] for name, value in labels.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class FirstPayment:
-    """The order whose first month a payment was for, whose Sovereign's it is, and its invoice and subscription."""
+    """The order whose first month a payment is for, with its Sovereign, invoice and subscription."""
 
     order_id: str
     sovereign: str | None
@@ -94,10 +94,10 @@ class FirstPayment:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceMoney:
-    """What became of the money of an invoice: amounts in Stripe's unit of `currency` (lower-case).
+    """Payments and refunds of an invoice: amounts in Stripe's unit of `currency` (lower-case).
 
-    `refunded`: all of it was given back. `failed`: it was tried, and nothing more comes of itself. Without
-    `payment_intent` nothing was paid until now.
+    `refunded`: refunded in full. `failed`: the payment has failed and is not retried. Without `payment_intent` nothing
+    is paid yet.
     """
 
     payment_intent: str | None = None
@@ -110,7 +110,7 @@ class InvoiceMoney:
 
 
 def first_payment(payment: Mapping[str, Any]) -> FirstPayment | None:
-    """Read an invoice payment (invoice shown in full) of a subscription's first invoice; None for any other."""
+    """Read an invoice payment (with its invoice expanded) of a subscription's first invoice; None for any other."""
     invoice = payment.get("invoice")
     if not isinstance(invoice, Mapping) or invoice.get("billing_reason") != "subscription_create":
         return None
@@ -122,13 +122,13 @@ def first_payment(payment: Mapping[str, Any]) -> FirstPayment | None:
     return FirstPayment(order, sovereign, reference(invoice.get("id")), reference(details.get("subscription")))
 
 
-def began(subscription_id: str, sessions: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the checkout session among these that began a subscription."""
+def creating_session(subscription_id: str, sessions: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the checkout session among these that created a subscription."""
     return next((one for one in sessions if reference(one.get("subscription")) == subscription_id), None)
 
 
 def invoice_money(payments: Sequence[Mapping[str, Any]]) -> InvoiceMoney:
-    """Add up what became of an invoice, by its payments (with their charges)."""
+    """Add up the payments of an invoice (with their charges expanded)."""
     intents = [_mapping(_mapping(one.get("payment")).get("payment_intent")) for one in payments]
     paid = [(one, charge) for one in intents if (charge := _charged(one))]
     if not paid:
@@ -144,14 +144,14 @@ def invoice_money(payments: Sequence[Mapping[str, Any]]) -> InvoiceMoney:
     )
 
 
-def goes_on(subscription: Mapping[str, Any], purchase: Purchase) -> bool:
-    """Whether a subscription is a purchase's and has not ended."""
+def is_active(subscription: Mapping[str, Any], purchase: Purchase) -> bool:
+    """Whether a subscription belongs to a purchase and has not ended."""
     labels = _mapping(subscription.get("metadata"))
     return labels.get("order_id") == purchase.order_id and subscription.get("status") not in _ENDED
 
 
 def reference(value: object) -> str | None:
-    """Return the id of another object, which Stripe shows as such or in full."""
+    """Return the id of another object, which Stripe returns as an id or expanded."""
     found = value.get("id") if isinstance(value, Mapping) else value
     return found if isinstance(found, str) and found else None
 
@@ -171,7 +171,7 @@ def _line_item(line: Line, rules: CurrencyRules) -> "SessionCreateParamsLineItem
 
 
 def _charged(intent: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the charge of a payment intent that succeeded; nothing of any other."""
+    """Return the charge of a payment intent that succeeded; an empty mapping for any other."""
     return _mapping(intent.get("latest_charge")) if intent.get("status") == "succeeded" else {}
 
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from voucher_operator.resources.conditions import format_time
+from voucher_operator.resources.errors import InvalidSpecError
 
 DNS_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)]
@@ -80,6 +81,16 @@ class Resource(Model):
     def key(self) -> str:
         """`namespace/name`."""
         return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> Self:
+        """Read a body; raises InvalidSpecError for a spec that this version does not know all of."""
+        try:
+            return cls.from_body(body)
+        except ValidationError:
+            raise InvalidSpecError(
+                "This version of the operator does not know all of the spec: upgrade the operator."
+            ) from None
 
     @property
     def conditions(self) -> list[dict[str, Any]]:

@@ -124,12 +124,6 @@ class RequestRejectedError(TerminalError):
     reason = Reason.REQUEST_REJECTED
 
 
-class CreditSpentError(TerminalError):
-    """The redemption cannot be undone: the customer has spent its credit."""
-
-    reason = Reason.CREDIT_SPENT
-
-
 class InvalidOrderError(TerminalError):
     """The order names what the catalog does not sell, names it twice, or cannot be paid or provisioned."""
 

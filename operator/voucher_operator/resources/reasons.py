@@ -60,9 +60,6 @@ class Reason(StrEnum):
     ROLLED_BACK = "RolledBack"
     """The redemption was undone; the customer may redeem again."""
 
-    CREDIT_SPENT = "CreditSpent"
-    """The redemption cannot be undone: its credit has been spent."""
-
     # Redemption: refused for good (design section 3)
     VOUCHER_NOT_FOUND = "VoucherNotFound"
     """No such code, or it was revoked: the two are never told apart."""
@@ -110,8 +107,8 @@ class Reason(StrEnum):
     """The Organization was made from the order, or was there and has been adopted."""
     ORGANIZATION_NOT_READY = "OrganizationNotReady"
     """The Organization exists and is not ready yet."""
-    HANDED_OVER = "HandedOver"
-    """This Sovereign has no Organization resource: the event order.placed is the hand-over."""
+    DELEGATED = "Delegated"
+    """The operator creates no Organizations here: the event order.placed delegates that to the platform."""
     ORGANIZATION_REFUSED = "OrganizationRefused"
     """The API server refused the Organization."""
 

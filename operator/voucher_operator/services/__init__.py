@@ -1,1 +1,1 @@
-"""The use cases: issue, revoke, redeem, order. No Kubernetes and no HTTP in them: both doors call the same."""
+"""The use cases: issue, revoke, redeem, order. They contain no Kubernetes and no HTTP."""

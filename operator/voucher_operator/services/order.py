@@ -1,9 +1,9 @@
 """Use case: order a plan, paid by credit first and by card for the rest.
 
-The order is priced before anything is consumed; `place` then makes it true in one transaction of the ledger, and
-`advance` drives it to the checkout. What was placed stands, whatever becomes of the catalog, of the code's source or of
-the Voucher afterwards: the same request reads it. See also: `ledger.purchase` places, `payments.purchase_saga` checks
-out, `refusals` has the sentences for people.
+The order is priced before anything is consumed; `place` then writes it in one transaction of the ledger, and `advance`
+creates the checkout. A placed order is not affected by later changes of the catalog, of the code's source or of the
+Voucher: the same request returns it. See also: `ledger.purchase` places; `payments.purchase_saga` creates the checkout;
+`refusals` has the messages.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from voucher_operator.services.refusals import ORDER_REFUSALS, Refusal
 
 
 class SubdomainDirectory(Protocol):
-    """Knows whose subdomains are whose."""
+    """Knows which tenant owns which subdomain."""
 
     async def is_taken(self, namespace: str | None, name: str, tenant_id: str) -> bool:
-        """Whether another tenant has this subdomain; no, when that cannot be seen."""
+        """Whether another tenant has this subdomain; False when that cannot be read."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is ordered, whichever door it came through. `uid` and `request_hash` tell a repeated request from another.
+    """An order from any origin. `uid` and `request_hash` distinguish a repeated request from another one.
 
-    `has_code`: it redeems a code, too; an order may also be paid from the balance alone. `deadline_seconds`: how long
-    the checkout may take to be made; None for the setting.
+    `has_code`: it also redeems a code; without one an order is paid from the balance alone. `deadline_seconds`: the
+    time limit for creating the checkout; None for the setting.
     """
 
     key: Key
@@ -52,12 +52,12 @@ class Order:
     deadline_seconds: int | None = None
 
     def made(self, purchase: Purchase) -> bool:
-        """Whether this very request has made the purchase, or one that asked for the very same."""
+        """Whether this request has made the purchase, or another one with equal content."""
         return self.uid == purchase.uid or self.request_hash == purchase.request_hash
 
 
 CodeSource = Callable[[], Awaitable[RedeemRequest]]
-"""Returns what is asked of the ledger, with the code, or with none; called once the order has a price.
+"""Returns the ledger's request, with or without a code; called once the order has a price.
 
 Raises TransientError while the code cannot be read.
 """
@@ -73,23 +73,23 @@ class OrderService:
     redeems: RedeemService
     subdomains: SubdomainDirectory
     deadline: int
-    """For orders that name none, in seconds."""
+    """Default time limit for creating a checkout, in seconds."""
     any_tenant: bool
-    """Whether a request may spend a customer's credit for another tenant than the ledger's."""
+    """Whether a request may spend a customer's credit for another tenant than the one in the ledger."""
     checkouts: asyncio.Semaphore
-    """How many may ask the payment processor at once: fewer than there are workers, so that what needs none goes on."""
+    """Limits concurrent calls of the payment processor: fewer than workers, so that other orders are not delayed."""
 
     async def currency(self) -> str:
         """Return the ledger's currency. Raises LedgerUnavailableError."""
         return await self.redeems.currency()
 
     async def find(self, order: Order) -> Purchase | None:
-        """Read what this very request has bought before; None when it has bought nothing."""
+        """Read the purchase that this request made before; None when there is none."""
         purchase = await self.ledger.purchase_of(order.key)
         return purchase if purchase is not None and order.made(purchase) else None
 
     async def place(self, order: Order, source: CodeSource) -> Purchase | Refusal:
-        """Price and place an order, or read what was decided for this key before.
+        """Price and place an order, or read the earlier result for this key.
 
         Raises TransientError (LedgerUnavailableError, CatalogUnavailableError, and those of `source`).
         """
@@ -109,30 +109,30 @@ class OrderService:
         return await self._place(order, request, lines)
 
     async def refuse(self, reason: Reason, message: str = "") -> Refusal:
-        """Refuse what the ledger was not asked for."""
+        """Return a refusal that the ledger does not record."""
         return Refusal(reason, message or ORDER_REFUSALS[reason], (await self.ledger.info()).now)
 
     async def advance(self, purchase: Purchase) -> Purchase:
-        """Drive a pending purchase as `Checkout.advance`; as it is when too many are under way: call again later."""
+        """Advance a pending purchase as `Checkout.advance`; return it unchanged when too many run: call again."""
         if self.checkouts.locked():
             return purchase
         async with self.checkouts:
             return await self.checkout.advance(purchase)
 
-    async def abandon(self, purchase: Purchase) -> Purchase:
-        """Roll a pending purchase back, for nobody asks for it any more; any other stays as it is."""
-        return await self.checkout.abandon(purchase.key) or purchase
+    async def cancel_pending(self, purchase: Purchase) -> Purchase:
+        """Roll back a pending purchase whose Redemption was deleted; return any other unchanged."""
+        return await self.checkout.cancel_pending(purchase.key) or purchase
 
     async def _place(self, order: Order, request: RedeemRequest, lines: tuple[Line, ...]) -> Purchase | Refusal:
-        asked = await self._request(order, request, lines)
+        purchase_request = await self._request(order, request, lines)
         async with failpoint(Step.PLACE):
-            result = await self.ledger.purchase(asked)
+            result = await self.ledger.purchase(purchase_request)
         if result.refusal is None and request.code:
             self.redeems.codes.note_redeemed(request.code)
         return result.purchase or _refusal(result.refusal or Reason.INVALID_ORDER, result, request)
 
     async def _check_subdomain(self, order: Order) -> None:
-        """Raise InvalidOrderError for another tenant's: what is bought could never be made."""
+        """Raise InvalidOrderError for another tenant's subdomain: its Organization could not be created."""
         if await self.subdomains.is_taken(order.key.namespace, order.subdomain, order.tenant_id):
             raise InvalidOrderError(f"Subdomain {order.subdomain} belongs to another tenant: order with another one.")
 
@@ -154,7 +154,7 @@ class OrderService:
         )
 
     async def _refuse_code(self, request: RedeemRequest) -> Purchase | Refusal:
-        """Refuse an order whose voucher does not exist: it must not be paid from the balance instead."""
+        """Refuse an order whose voucher does not exist: it must not be paid from the balance alone."""
         result = await self.redeems.redeem(request)
         if result.refusal is None and (found := await self.ledger.purchase_of(request.key)) is not None:
             return found

@@ -1,7 +1,6 @@
-"""Use case: redeem a code. The ledger judges it, enforces the cap and grants the credit, in one transaction.
+"""Use case: redeem a code. The ledger checks it, enforces the cap and grants the credit, in one transaction.
 
-See also: `ledger.redemption.redeem` and its `redeem.sql`; `refusals` has the sentences for people; `order` redeems and
-buys.
+See also: `ledger.redemption.redeem` and its `redeem.sql`; `refusals` has the messages; `order` redeems and buys.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ class RedeemService:
         return self._info.currency
 
     async def redeem(self, request: RedeemRequest) -> RedeemResult:
-        """Redeem a code, or read what was decided for this key before; a refusal is a result.
+        """Redeem a code, or read the earlier result for this key; a refusal is a result, not an error.
 
         Raises LedgerUnavailableError and RequestRejectedError.
         """
@@ -37,5 +36,5 @@ class RedeemService:
         return result
 
     async def find(self, key: Key, request_hash: str, uid: str) -> RedeemResult | None:
-        """Read what was decided for this very request before; None when nothing was. Redeems nothing."""
+        """Read the earlier result of this request; None when there is none. Redeems nothing."""
         return await self.ledger.redemption_of(key, request_hash, uid)

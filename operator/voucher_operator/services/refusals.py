@@ -1,4 +1,4 @@
-"""What people read when a code or an order is refused: one sentence for each reason, whichever door they came through.
+"""The messages of refusals: one for each reason, the same for a Redemption and for HTTP.
 
 See also: `resources.reasons` names the reasons; docs/redemption.md explains them.
 """
@@ -13,29 +13,29 @@ from voucher_operator.resources.reasons import Reason
 
 REFUSALS: Final[Mapping[Reason, str]] = MappingProxyType(
     {
-        Reason.VOUCHER_NOT_FOUND: "This code is not valid: check it, then create the Redemption again.",
-        Reason.VOUCHER_INACTIVE: "Redemptions of this voucher are stopped: ask who issued it.",
+        Reason.VOUCHER_NOT_FOUND: "This code is not valid: check the code, then create the Redemption again.",
+        Reason.VOUCHER_INACTIVE: "This voucher is inactive: ask its issuer.",
         Reason.VOUCHER_NOT_YET_VALID: "This voucher is not valid yet: create the Redemption again from validFrom on.",
-        Reason.VOUCHER_EXPIRED: "This voucher has expired: ask who issued it for another one.",
-        Reason.REDEMPTION_LIMIT_REACHED: "This voucher is used up: ask who issued it for another one.",
-        Reason.ALREADY_REDEEMED: "This customer has redeemed this voucher before: use another voucher.",
+        Reason.VOUCHER_EXPIRED: "This voucher has expired: ask its issuer for another one.",
+        Reason.REDEMPTION_LIMIT_REACHED: "This voucher has reached its redemption limit: use another voucher.",
+        Reason.ALREADY_REDEEMED: "This customer has already redeemed this voucher: use another voucher.",
         Reason.IDEMPOTENCY_CONFLICT: "A Redemption of this name was redeemed with another spec: use another name.",
     }
 )
-"""Of a code alone."""
+"""Refusals of a code."""
 
 ORDER_REFUSALS: Final[Mapping[Reason, str]] = MappingProxyType(
     {
         **REFUSALS,
-        Reason.INVALID_ORDER: "The order cannot be bought as it is: choose from the catalog, and create it again.",
-        Reason.CURRENCY_MISMATCH: "The code was issued in another currency than the plan's: use another code.",
-        Reason.CUSTOMER_MISMATCH: "customer.tenantID is not the tenant that the ledger has for this user: nothing was "
-        "used up; order for that tenant, for while the user has credit, no other tenant's order is taken.",
-        Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED: "The credit does not cover the order and this Sovereign takes no "
-        "cards: nothing was used up; create the Redemption again with more credit, or once cards are taken.",
+        Reason.INVALID_ORDER: "The order is invalid: choose from the catalog, then create the Redemption again.",
+        Reason.CURRENCY_MISMATCH: "The code and the plan have different currencies: use another code.",
+        Reason.CUSTOMER_MISMATCH: "customer.tenantID is not the tenant that the ledger has for this user. Nothing was "
+        "redeemed. Order for that tenant: while the user has credit, orders for another tenant are refused.",
+        Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED: "The credit does not cover the order, and this Sovereign does not "
+        "accept cards. Nothing was redeemed. Create the Redemption again with more credit, or when cards are accepted.",
     }
 )
-"""Why nothing was placed. The causes of those not in REFUSALS may pass, and nothing is consumed by any."""
+"""Refusals of an order; nothing is consumed. The causes of those not in REFUSALS may be temporary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,4 +46,4 @@ class Refusal:
     message: str
     decided_at: datetime
     provisional: bool = False
-    """Not recorded: the Voucher of this code may be on its way."""
+    """Not recorded: the Voucher of this code may still arrive."""

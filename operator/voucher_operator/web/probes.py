@@ -23,8 +23,8 @@ from voucher_operator.web.uvicorn_internals import Limits
 
 PORT_LIMITS: Final = Limits(connections=256, reading=5.0, stopping=2.0)
 """No request here has a body."""
-_SILENCE: Final = 600.0
-"""Seconds without an answer from the API server after which a restart may help."""
+_MAX_RESPONSE_AGE: Final = 600.0
+"""Seconds without a response of the API server after which a restart may help."""
 
 Check = Callable[[], Awaitable[dict[str, str]]]
 """Returns what is wrong: part -> one line. Empty means ready."""
@@ -34,8 +34,8 @@ def application(problems: Check, details: Callable[[], dict[str, object]], refre
     """Build the three endpoints; `details` are facts for people, `refresh` brings gauges up to date."""
 
     async def healthz(_: Request) -> Response:
-        if telemetry.API_LIVENESS.silence() > _SILENCE:
-            return PlainTextResponse("no answer from the API server", HTTPStatus.SERVICE_UNAVAILABLE)
+        if telemetry.API_LIVENESS.age() > _MAX_RESPONSE_AGE:
+            return PlainTextResponse("no response from the API server", HTTPStatus.SERVICE_UNAVAILABLE)
         return PlainTextResponse("ok")
 
     async def readyz(_: Request) -> Response:

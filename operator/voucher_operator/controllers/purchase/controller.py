@@ -1,9 +1,9 @@
-"""Redemption with an order: from the resource to the use case `services.order`, and from a purchase to the status.
+"""Redemption with an order: from the resource to the use case `services.order`, and from the purchase to the status.
 
-Level-triggered: what the ledger says of the purchase is written into the status, and what is left to do for it is done.
-It has a queue of its own, so that a payment processor that is slow to answer stops no other Redemption. See also:
-`redemption.request_builder` knows the code, `organization` what was bought, `status` the conditions; `periodic` comes
-by for purchases that no Redemption asks for any more.
+Level-triggered: the state of the purchase in the ledger is written into the status, and its next step is done. It has
+its own queue, so that a slow payment processor does not delay other Redemptions. See also:
+`redemption.request_builder` finds the code; `organization` creates the Organization; `status` builds the conditions;
+`periodic` handles purchases whose Redemption was deleted.
 """
 
 from dataclasses import dataclass, field
@@ -13,8 +13,7 @@ from typing import Final
 from voucher_operator.controllers.organization import Organizations, OrganizationStatus
 from voucher_operator.controllers.purchase import status as purchase_status
 from voucher_operator.controllers.redemption import status as redemption_status
-from voucher_operator.controllers.redemption.controller import parse
-from voucher_operator.controllers.redemption.request_builder import GoneError, RequestBuilder
+from voucher_operator.controllers.redemption.request_builder import DeletedError, RequestBuilder
 from voucher_operator.controllers.redemption.result_writer import ResultWriter, StatusUpdate, UserEvent
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body
@@ -30,7 +29,7 @@ from voucher_operator.services.order import Order, OrderService
 from voucher_operator.services.refusals import Refusal
 
 _ENDED: Final = (PurchaseState.COMPLETED, PurchaseState.CANCELLED, PurchaseState.ROLLED_BACK, PurchaseState.REFUNDED)
-"""States with an event for people: the ends, and nothing before."""
+"""The final states, which get an Event."""
 
 
 @dataclass(slots=True)
@@ -44,22 +43,22 @@ class PurchaseController:
     writer: ResultWriter
     organizations: Organizations
     delivered: dict[Key, datetime] = field(default_factory=dict)
-    """The ends that were just written into statuses; `periodic` has the ledger note them."""
+    """Keys whose final state was just written into the status, with its time; `periodic` records them in the ledger."""
     _reopened: set[str] = field(default_factory=set)
 
     def reopen(self, body: Body, key: str) -> None:
-        """Reconcile a Redemption although it is finished: its purchase has gone on."""
+        """Have a finished Redemption reconciled, because its purchase has changed."""
         self.cache.put(body)
         self._reopened.add(key)
 
     async def reconcile(self, key: str) -> Result:
-        """Bring one order as far as it goes now; raises what may pass and could not be written."""
+        """Do the next steps of one order, and write the status; raises ApiError when the status cannot be written."""
         await self.writer.confirm(key)
         body = self.cache.get(key)
         if body is None or (body["status"].get("finished") and key not in self._reopened):
             return self._forget(key)
         try:
-            redemption = parse(body)
+            redemption = Redemption.parse(body)
         except InvalidSpecError as error:
             if body["status"].get("finished"):
                 self.cache.drop_object(body)
@@ -67,7 +66,7 @@ class PurchaseController:
             return await self.writer.write_invalid(key, body, error)
         try:
             update = await self._update(redemption)
-        except GoneError:
+        except DeletedError:
             return self._forget(key)
         result = await self.writer.write(key, body, update)
         if update.finished and result is Result.DONE:
@@ -94,7 +93,7 @@ class PurchaseController:
         known = redemption.deleted or redemption.status.get("orderID")
         purchase = await self.orders.find(order) if known else None
         if purchase is None and redemption.deleted:
-            raise GoneError
+            raise DeletedError
         if purchase is None:
             placed = await self.orders.place(order, lambda: self.requests.build(redemption))
             if isinstance(placed, Refusal):
@@ -105,20 +104,20 @@ class PurchaseController:
         return await self._advance(redemption, purchase)
 
     async def _advance(self, redemption: Redemption, purchase: Purchase) -> StatusUpdate:
-        """Do what is left to do for a purchase, and say how it stands then."""
-        waits: TransientError | None = None
+        """Do the next step of a purchase, and build the status."""
+        waiting_for: TransientError | None = None
         organization: OrganizationStatus | None = None
         if purchase.state is PurchaseState.PENDING:
             try:
-                # One whose Redemption is deleted is rolled back: nobody would read the checkout URL.
+                # A purchase whose Redemption is deleted is rolled back: nobody would read the checkout URL.
                 deleted = self.requests.is_deleted(redemption)
-                purchase = await (self.orders.abandon if deleted else self.orders.advance)(purchase)
+                purchase = await (self.orders.cancel_pending if deleted else self.orders.advance)(purchase)
             except TransientError as error:
-                waits = error
+                waiting_for = error
         if purchase.state is PurchaseState.COMPLETED:
             organization = await self.organizations.ensure(purchase)
         currency = await self.orders.currency()
-        status = purchase_status.of(redemption, purchase, currency, waits=waits, organization=organization)
+        status = purchase_status.of(redemption, purchase, currency, waiting_for=waiting_for, organization=organization)
         retry = purchase.state is PurchaseState.PENDING or (organization is not None and not organization.settled)
         event = _event(redemption, purchase, status)
         return StatusUpdate(status, purchase.state.value, retry, event, purchase.settled_at)
@@ -130,7 +129,7 @@ class PurchaseController:
 
 
 def order_of(redemption: Redemption) -> Order:
-    """Translate a Redemption with an order into what the use case takes."""
+    """Translate a Redemption with an order into the use case's Order."""
     spec = redemption.spec
     assert spec.order is not None  # noqa: S101 - `feed` sends no others here
     return Order(
@@ -148,24 +147,24 @@ def order_of(redemption: Redemption) -> Order:
 
 
 def asks_for(body: Body, purchase: Purchase) -> bool:
-    """Whether a Redemption is the one that made a purchase, or asks for the very same: created anew, and readable."""
+    """Whether a Redemption belongs to a purchase: it made the purchase, or was created again with an equal spec."""
     try:
-        return order_of(parse(body)).made(purchase)
+        return order_of(Redemption.parse(body)).made(purchase)
     except InvalidSpecError:
         return False
 
 
 def _refusal(redemption: Redemption, refusal: Refusal) -> StatusUpdate:
-    """Refuse an order; it makes an event unless the status says so already."""
+    """Build the status of a refused order, with an Event unless the previous status has the same reason."""
     reason, message = refusal.reason, refusal.message
-    said = conditions.reason_in(redemption.conditions, conditions.ORDER_PLACED)
-    event = None if said == reason else UserEvent(reason, "Order", message, warning=True)
+    previous = conditions.reason_in(redemption.conditions, conditions.ORDER_PLACED)
+    event = None if previous == reason else UserEvent(reason, "Order", message, warning=True)
     status = purchase_status.refused(redemption, reason, message, refusal.decided_at)
     return StatusUpdate(status, "refused", event=event)
 
 
 def _event(redemption: Redemption, purchase: Purchase, status: RedemptionStatus) -> UserEvent | None:
-    """Return the event for how a purchase ended, or for its code's undo; None when the status said so before."""
+    """Return the Event for the final state of a purchase, or for the undo of its code; None when it was reported."""
     reason, message = purchase_status.summary(purchase)
     before = redemption.conditions
     if purchase.state in _ENDED and conditions.reason_in(before, conditions.PAYMENT_SETTLED) != reason:

@@ -1,8 +1,8 @@
-"""Purchases whose next step no watch event starts: payments, lost webhooks, orders without their Redemption.
+"""Periodic tasks for purchases whose next step no watch event starts: payments, lost webhooks, deleted Redemptions.
 
-It decides nothing: the ledger remembers what is still to be done, and here it is done, whatever became of the
-Redemption, of the process that began, or of the webhook. Each purchase is taken by itself: a failure of one waits for
-the next run and delays no other. See also: `controller` does the same for a Redemption that is there; `process.run`
+The ledger records what is left to do, and these tasks do it, also when the Redemption was deleted, the process that
+started it has ended, or a webhook was lost. Each purchase is handled separately: after a failure it is retried in the
+next run, and the others are not delayed. See also: `controller` does the same for an existing Redemption; `process.run`
 runs this while this replica leads.
 """
 
@@ -31,22 +31,22 @@ from voucher_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_OPEN: Final = 1000
-"""Pending purchases that one pass looks at, the oldest first."""
-_ENDED: Final = 500
-_STALE: Final = 100
-_AT_ONCE: Final = 16
-_TIME: Final = 10.0
-"""Seconds that one purchase may take of a pass. The ledger comes first in all that is done and needs no more; a payment
-processor that does not answer keeps no other."""
-_LOOK_UP: Final = 30.0
-_NEWER: Final = 1000
-"""Purchases that only a newer version understands, as far as they are counted."""
+_MAX_PENDING: Final = 1000
+"""Pending purchases in one run, the oldest first."""
+_MAX_UNDELIVERED: Final = 500
+_MAX_LOOKUPS: Final = 100
+_CONCURRENCY: Final = 16
+_STEP_TIMEOUT: Final = 10.0
+"""Seconds for one purchase in one run. The ledger's part comes first and takes less; a payment processor that does not
+respond does not block the others."""
+_LOOKUP_INTERVAL: Final = 30.0
+_MAX_NEWER: Final = 1000
+"""Upper limit of the count of purchases that need a newer version."""
 
 
 @dataclass(slots=True)
 class PurchaseTasks:
-    """Periodic tasks; one instance for each time of leading."""
+    """Periodic tasks; one instance for each term as leader."""
 
     ledger: Ledger
     api: KubeApi
@@ -58,55 +58,56 @@ class PurchaseTasks:
     health: LedgerHealth
     settings: Settings
     notify: Callable[[Body], None]
-    """Takes note of a Redemption that the watch has not shown."""
+    """Adds a Redemption that the watch has not shown to the cache and the queue."""
     _newer: set[Key] = field(default_factory=set)
-    """Keys of purchases that only a newer version understands: each is logged once."""
+    """Keys of purchases that need a newer version: each is logged once."""
 
     async def run(self) -> None:
         """Run all tasks until cancelled."""
         try:
             await self._run()
         finally:
-            # Another replica counts them from here on.
+            # The next leader counts them.
             telemetry.NEWER_PURCHASES.set(0)
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(every(self.settings.counter_sync_interval, self.deliver))
             group.create_task(every(self.settings.counter_sync_interval, self.sweep))
-            group.create_task(every(min(self.settings.session_lookup_interval, _LOOK_UP), self.look_up))
-            group.create_task(every(_LOOK_UP, self.count_newer))
+            group.create_task(every(min(self.settings.session_lookup_interval, _LOOKUP_INTERVAL), self.look_up))
+            group.create_task(every(_LOOKUP_INTERVAL, self.count_newer))
 
     async def deliver(self) -> None:
-        """Bring each end of a purchase to its Redemption and its Organization, and have the ledger know that."""
+        """Write each final state into its Redemption, create its Organization, and record both in the ledger."""
         if not self.health.available:
             return
         await self._record_delivered()
         pause, namespaces = self.settings.backoff_max, self.settings.namespaces
-        await self._each(self._deliver, await self.ledger.undelivered_purchases(namespaces, pause, _ENDED), _TIME)
+        undelivered = await self.ledger.undelivered_purchases(namespaces, pause, _MAX_UNDELIVERED)
+        await self._each(self._deliver, undelivered, _STEP_TIMEOUT)
         await self._record_delivered()
 
     async def sweep(self) -> None:
-        """Go on with every purchase whose customer has no checkout yet, or take it back."""
+        """Advance every purchase without a checkout, or roll it back."""
         if self.health.available:
-            await self._each(self._go_on, await self.ledger.open_purchases(_OPEN), _TIME)
+            await self._each(self._advance, await self.ledger.open_purchases(_MAX_PENDING), _STEP_TIMEOUT)
 
     async def look_up(self) -> None:
-        """Ask the payment processor for checkouts of which no webhook has told for long."""
+        """Look up checkouts at the payment processor for which no webhook has arrived for a long time."""
         if not self.health.available or self.checkout.fault is not None:
             return
-        stale = await self.ledger.purchases_to_check(self.settings.session_lookup_interval, _STALE)
+        stale = await self.ledger.purchases_to_check(self.settings.session_lookup_interval, _MAX_LOOKUPS)
         await self._each(self._look_up, stale, None)
 
     async def count_newer(self) -> None:
-        """Count the purchases that these passes leave to a newer version, and log each once."""
+        """Count the purchases that need a newer version, and log each once."""
         if not self.health.available:
             return
-        found = set(await self.ledger.newer_purchases(_NEWER))
+        found = set(await self.ledger.newer_purchases(_MAX_NEWER))
         telemetry.NEWER_PURCHASES.set(len(found))
         for key in sorted(found - self._newer):
             extra = {"resource": "purchase", "key": key, "reason": "NewerVersion"}
-            log.warning("only a newer version of the operator understands a purchase: upgrade this one", extra=extra)
+            log.warning("a purchase needs a newer version of the operator: upgrade the operator", extra=extra)
         self._newer = found
 
     async def _each(
@@ -115,8 +116,8 @@ class PurchaseTasks:
         purchases: Iterable[Purchase],
         limit: float | None,
     ) -> None:
-        """Do something for each purchase, several at once; `limit` is for each, in seconds, or None."""
-        slots = asyncio.Semaphore(_AT_ONCE)
+        """Call `work` for each purchase, several concurrently; `limit` is the timeout of each, in seconds, or None."""
+        slots = asyncio.Semaphore(_CONCURRENCY)
 
         async def one(purchase: Purchase) -> None:
             async with slots:
@@ -124,9 +125,9 @@ class PurchaseTasks:
                     async with asyncio.timeout(limit):
                         await work(purchase)
                 except (OperatorError, ApiError, TimeoutError) as error:
-                    _postponed(purchase, error)
+                    _log_retry(purchase, error)
                 except Exception:
-                    log.exception("will be tried again", extra=_extra(purchase, "InternalError"))
+                    log.exception("will be retried", extra=_extra(purchase, "InternalError"))
 
         async with asyncio.TaskGroup() as group:
             for purchase in purchases:
@@ -136,7 +137,7 @@ class PurchaseTasks:
         await self.checkout.look_up(purchase)
 
     async def _record_delivered(self) -> None:
-        """Have the ledger remember it before it is forgotten here."""
+        """Record deliveries in the ledger, then drop them here."""
         if ends := dict(self.purchases.delivered):
             await self.ledger.record_delivered(ends)
             for key, end in ends.items():
@@ -148,7 +149,7 @@ class PurchaseTasks:
         try:
             body = known or await self._live(purchase)
         except ForbiddenError:
-            # Its namespace is gone, or taken from us: what was paid for is owed all the same.
+            # Its namespace is deleted, or the permission is missing: a paid order still gets its Organization.
             await self._organize(purchase)
             raise
         if body is None or not asks_for(body, purchase):
@@ -164,20 +165,18 @@ class PurchaseTasks:
             self.purchases.delivered[purchase.key] = purchase.settled_at
 
     async def _organize(self, purchase: Purchase) -> bool:
-        """Make the Organization of an order that no Redemption asks for any more; whether nothing is left to do."""
+        """Create the Organization of an order without a Redemption; return whether nothing is left to do."""
         if purchase.state is not PurchaseState.COMPLETED:
             return True
-        standing = await self.purchases.organizations.ensure(purchase)
-        if not standing.settled:
-            log.info(
-                "waits for its Organization", extra=_extra(purchase, standing.reason) | {"detail": standing.message}
-            )
-        return standing.settled
+        status = await self.purchases.organizations.ensure(purchase)
+        if not status.settled:
+            log.info("waiting for the Organization", extra=_extra(purchase, status.reason) | {"detail": status.message})
+        return status.settled
 
-    async def _go_on(self, purchase: Purchase) -> None:
+    async def _advance(self, purchase: Purchase) -> None:
         known = self.cache.get(purchase.key)
         if purchase.overdue:
-            # Whatever became of its Redemption, of its code, and of whoever else was to do it.
+            # Whatever the state of its Redemption and its code.
             await self.checkout.advance(purchase)
             return
         if known is not None and asks_for(known, purchase):
@@ -185,17 +184,17 @@ class PurchaseTasks:
                 self.queue.add(purchase.key)
             return
         try:
-            body = await self._live(purchase) if self._is_ours(purchase.key) else known
-            gone = body is None and self._is_ours(purchase.key)
+            body = await self._live(purchase) if self._is_served(purchase.key) else known
+            deleted = body is None and self._is_served(purchase.key)
         except ApiError:
-            body, gone = known, False
-        if gone:
-            await self.checkout.abandon(purchase.key)
+            body, deleted = known, False
+        if deleted:
+            await self.checkout.cancel_pending(purchase.key)
         elif body is not None and known is None and not body.get("status", {}).get("finished"):
             self.notify(body)
 
-    def _is_ours(self, key: Key) -> bool:
-        """Whether its Redemption may be looked at: another operator may use the same ledger."""
+    def _is_served(self, key: Key) -> bool:
+        """Whether this operator serves the namespace: another operator may use the same ledger."""
         return key.namespace in self.settings.namespaces
 
     async def _live(self, purchase: Purchase) -> Body | None:
@@ -205,14 +204,14 @@ class PurchaseTasks:
 
 
 def _matches(body: Body, purchase: Purchase) -> bool:
-    """Whether a finished status says how the purchase stands, and why."""
+    """Whether a finished status has the state and the reason of the purchase."""
     with_code = not body["spec"].keys().isdisjoint(("code", "codeFrom", "voucherRef"))
     return purchase_status.matches(body["status"], purchase, with_code=with_code)
 
 
-def _postponed(purchase: Purchase, error: Exception) -> None:
+def _log_retry(purchase: Purchase, error: Exception) -> None:
     reason = error.reason if isinstance(error, OperatorError) else type(error).__name__.removesuffix("Error")
-    log.info("will be tried again", extra=_extra(purchase, reason) | {"detail": str(error)})
+    log.info("will be retried", extra=_extra(purchase, reason) | {"detail": str(error)})
 
 
 def _extra(purchase: Purchase, reason: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""From a purchase to the status of its Redemption: pure functions; the states come from `transitions`.
+"""Builds the status of a Redemption from its purchase: pure functions.
 
-See also: `orders` asks, `redemption_status` does the same for a Redemption without an order, `resources.conditions`
-merges, docs/redemption.md explains the reasons to people.
+See also: `controller` uses it; `redemption.transitions` has the states; `redemption.status` does the same without an
+order; `resources.conditions` merges; docs/redemption.md explains the reasons.
 """
 
 import re
@@ -23,27 +23,27 @@ from voucher_operator.resources.redemption import Redemption, RedemptionStatus
 
 _NUMBERS: Final = re.compile(r"[\w.:+-]*\d[\w.:+-]*")
 _AGAIN: Final = "create another Redemption, under another name"
-_AS_BEFORE: Final = "all is as it was before"
-_KEPT: Final = "the code stays redeemed, for its credit was spent meanwhile"
-_ENDED: Final[Mapping[Reason, str]] = {
-    Reason.CHECKOUT_EXPIRED: f"The customer did not pay in time; the credit stays the customer's: {_AGAIN}.",
-    Reason.PAYMENT_FAILED: f"The payment failed; the credit stays the customer's: {_AGAIN}.",
-    Reason.REFUNDED: "The payment was refunded in full; the credit that was spent is the customer's again.",
-    Reason.PAYMENT_REJECTED: f"The payment processor refused the checkout; {_AS_BEFORE}: {_AGAIN}, or ask "
-    "the sovereign-admin to look at the payment processor's log.",
-    Reason.PAYMENT_PROCESSOR_UNAVAILABLE: f"The checkout could not be made until the deadline; {_AS_BEFORE}: {_AGAIN}.",
-    Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED: f"This Sovereign takes no cards; {_AS_BEFORE}: {_AGAIN}.",
-    Reason.INVALID_ORDER: f"The order cannot be paid as it is; {_AS_BEFORE}: {_AGAIN}, with another order.",
-    Reason.ABANDONED: f"The Redemption was deleted before the checkout was made; {_AS_BEFORE}: {_AGAIN}.",
+_UNDONE: Final = "nothing was charged and the order is undone"
+_CODE_KEPT: Final = "the order is undone, but the code stays redeemed because its credit is already spent"
+_MESSAGES: Final[Mapping[Reason, str]] = {
+    Reason.CHECKOUT_EXPIRED: f"The customer did not pay in time. The customer keeps the credit: {_AGAIN}.",
+    Reason.PAYMENT_FAILED: f"The payment failed. The customer keeps the credit: {_AGAIN}.",
+    Reason.REFUNDED: "The payment was refunded in full. The customer has the spent credit again.",
+    Reason.PAYMENT_REJECTED: f"The payment processor refused the checkout; {_UNDONE}: {_AGAIN}, or ask "
+    "the sovereign-admin to check the payment processor's log.",
+    Reason.PAYMENT_PROCESSOR_UNAVAILABLE: f"The checkout was not created before the deadline; {_UNDONE}: {_AGAIN}.",
+    Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED: f"This Sovereign does not accept cards; {_UNDONE}: {_AGAIN}.",
+    Reason.INVALID_ORDER: f"The order cannot be paid as it is; {_UNDONE}: {_AGAIN}, with another order.",
+    Reason.ABANDONED: f"The Redemption was deleted before the checkout was created; {_UNDONE}: {_AGAIN}.",
 }
 CODE_UNDONE: Final = "The redemption was undone: the code can be redeemed again."
-_UNKNOWN_END: Final = f"The order was taken back; {_AS_BEFORE}: {_AGAIN}."
+_UNKNOWN_END: Final = f"The order was rolled back; {_UNDONE}: {_AGAIN}."
 
 
 def refused(redemption: Redemption, reason: Reason, message: str, at: datetime) -> RedemptionStatus:
-    """Nothing was placed and nothing consumed; `at` by the ledger's clock."""
+    """Return the status of an order that was not placed; nothing was consumed; `at` is by the ledger's clock."""
     generation = redemption.metadata.generation
-    # It was tried in a transaction that was rolled back: unlike a refusal of the request, it says nothing against it.
+    # The transaction was tried and rolled back; unlike a refusal, this does not mean that the request is wrong.
     rolled_back = reason is Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED
     wanted = [*conditions.stalled(reason, message, generation=generation)]
     if redemption.spec.has_code:
@@ -63,15 +63,18 @@ def of(
     purchase: Purchase,
     currency: str,
     *,
-    waits: TransientError | None = None,
+    waiting_for: TransientError | None = None,
     organization: OrganizationStatus | None = None,
 ) -> RedemptionStatus:
-    """Say how a purchase stands; `waits` is what a pending one waits for, `organization` belongs to a completed one."""
+    """Return the status of a purchase.
+
+    `waiting_for` is the error that delays a pending purchase; `organization` is that of a completed one.
+    """
     now = datetime.now(UTC)
-    organization = organization and _steady(redemption, organization)
+    organization = organization and _with_stable_message(redemption, organization)
     finished = _is_finished(purchase, organization)
     wanted = (
-        *_overall(redemption, purchase, waits, organization),
+        *_overall(redemption, purchase, waiting_for, organization),
         *_redeemed(redemption, purchase),
         *_order(redemption, purchase, currency),
         *_organization(redemption, organization),
@@ -83,7 +86,7 @@ def of(
         conditions=merged(redemption, wanted, settled if finished else now),
         state=target(cause_of(purchase, with_code=redemption.spec.has_code)),
         finished=finished or None,
-        # An Organization may have taken long: its time is over when it is ready, not when it was paid.
+        # With an Organization it finishes when the Organization is ready, not when the order was paid.
         finished_at=(now if organization is not None and organization.ready else settled) if finished else None,
         credit=f"{format_amount(purchase.granted_minor, currency)} {currency}" if granted else None,
         redeemed_at=purchase.placed_at if granted else None,
@@ -93,34 +96,34 @@ def of(
 
 
 def summary(purchase: Purchase) -> tuple[Reason, str]:
-    """Say why a purchase stands where it does, for Ready and for events: one reason, one line."""
+    """Return the reason and the message for the state of a purchase, for the condition Ready and for Events."""
     match purchase.state:
         case PurchaseState.PENDING:
-            return Reason.PLACED, "The order is placed and the credit held; the checkout is being made."
+            return Reason.PLACED, "The order is placed and the credit is held; the checkout is being created."
         case PurchaseState.AWAITING_PAYMENT:
             return Reason.AWAITING_PAYMENT, "The customer has to pay the rest, at status.checkoutURL."
         case PurchaseState.COMPLETED:
             return Reason.COMPLETED, "The order is paid."
         case PurchaseState.CANCELLED | PurchaseState.REFUNDED | PurchaseState.ROLLED_BACK:
             reason = purchase.reason or Reason.ROLLED_BACK
-            message = _ENDED.get(reason, _UNKNOWN_END)
-            return reason, message.replace(_AS_BEFORE, _KEPT) if _is_kept(purchase) else message
+            message = _MESSAGES.get(reason, _UNKNOWN_END)
+            return reason, message.replace(_UNDONE, _CODE_KEPT) if _is_code_kept(purchase) else message
 
 
 def matches(status: Mapping[str, Any], purchase: Purchase, *, with_code: bool) -> bool:
-    """Whether a finished status tells how a purchase ended, and why."""
-    told = {one.get("type"): one.get("reason") for one in status.get("conditions") or ()}
+    """Whether a finished status has the final state of a purchase, and its reason."""
+    reasons = {one.get("type"): one.get("reason") for one in status.get("conditions") or ()}
     state = target(cause_of(purchase, with_code=with_code))
-    return status.get("state") == state and told.get(conditions.PAYMENT_SETTLED) == summary(purchase)[0]
+    return status.get("state") == state and reasons.get(conditions.PAYMENT_SETTLED) == summary(purchase)[0]
 
 
-def _is_kept(purchase: Purchase) -> bool:
-    """Whether it was rolled back, but for the code: somebody had spent its credit."""
+def _is_code_kept(purchase: Purchase) -> bool:
+    """Whether the order was rolled back without the redemption, because its credit was spent."""
     return purchase.state is PurchaseState.ROLLED_BACK and purchase.redeemed
 
 
 def _is_granted(purchase: Purchase) -> bool:
-    """Whether what the code gave is the customer's to keep; until there is a checkout it may be taken back."""
+    """Whether the customer keeps the code's credit; until there is a checkout it may be rolled back."""
     return purchase.state is not PurchaseState.PENDING and purchase.redeemed
 
 
@@ -131,7 +134,10 @@ def _is_finished(purchase: Purchase, organization: OrganizationStatus | None) ->
 
 
 def _overall(
-    redemption: Redemption, purchase: Purchase, waits: TransientError | None, organization: OrganizationStatus | None
+    redemption: Redemption,
+    purchase: Purchase,
+    waiting_for: TransientError | None,
+    organization: OrganizationStatus | None,
 ) -> tuple[Condition, ...]:
     generation = redemption.metadata.generation
     reason, message = summary(purchase)
@@ -140,13 +146,13 @@ def _overall(
             return conditions.ready(reason, message, generation=generation)
         if organization is not None:
             reason, message = organization.reason, organization.message
-        told = conditions.stalled if organization is not None and organization.stuck else conditions.retrying
-        return told(reason, message, generation=generation)
+        build = conditions.stalled if organization is not None and organization.stuck else conditions.retrying
+        return build(reason, message, generation=generation)
     if _is_finished(purchase, organization):
         return conditions.stalled(reason, message, generation=generation)
-    if waits is not None:
-        reason, message = waits.reason, waits.message
-    # Also while the customer pays: kstatus reads InProgress, which no `wait` takes for a failure.
+    if waiting_for is not None:
+        reason, message = waiting_for.reason, waiting_for.message
+    # Also while the customer pays: kstatus reads this as InProgress, which is not a failure.
     return conditions.retrying(reason, message, generation=generation)
 
 
@@ -155,7 +161,7 @@ def _redeemed(redemption: Redemption, purchase: Purchase) -> tuple[Condition, ..
         return ()
     generation = redemption.metadata.generation
     if purchase.state is PurchaseState.PENDING:
-        message = "The code is redeemed with the order, and taken back with it if no checkout can be made."
+        message = "The code is redeemed with the order, and undone with it if no checkout can be created."
         return (condition(conditions.REDEEMED, None, Reason.PLACED, message, generation=generation),)
     if not _is_granted(purchase):
         return (condition(conditions.REDEEMED, False, Reason.ROLLED_BACK, CODE_UNDONE, generation=generation),)
@@ -166,12 +172,12 @@ def _redeemed(redemption: Redemption, purchase: Purchase) -> tuple[Condition, ..
 def _order(redemption: Redemption, purchase: Purchase, currency: str) -> tuple[Condition, ...]:
     generation = redemption.metadata.generation
     reason, message = summary(purchase)
-    stands = purchase.state in (PurchaseState.PENDING, PurchaseState.AWAITING_PAYMENT, PurchaseState.COMPLETED)
+    is_placed = purchase.state in (PurchaseState.PENDING, PurchaseState.AWAITING_PAYMENT, PurchaseState.COMPLETED)
     total, held, due = (
         f"{format_amount(minor, currency)} {currency}"
         for minor in (purchase.total_minor, purchase.held_minor, purchase.due_minor)
     )
-    if stands:
+    if is_placed:
         paid = "are paid" if purchase.state is PurchaseState.COMPLETED else "are to be paid"
         shares = f"Of {total}, {held} {paid} by credit and {due} by card."
         placed = condition(conditions.ORDER_PLACED, True, Reason.PLACED, shares, generation=generation)
@@ -181,20 +187,18 @@ def _order(redemption: Redemption, purchase: Purchase, currency: str) -> tuple[C
     return placed, condition(conditions.PAYMENT_SETTLED, settled, reason, message, generation=generation)
 
 
-def _steady(redemption: Redemption, standing: OrganizationStatus) -> OrganizationStatus:
-    """Keep the words of before where only numbers and ids in them differ: a denial may have new ones at each try."""
+def _with_stable_message(redemption: Redemption, status: OrganizationStatus) -> OrganizationStatus:
+    """Keep the previous message when only numbers and ids differ: a denial may have new ones at each attempt."""
     before = (one for one in redemption.conditions if one.get("type") == conditions.ORGANIZATION_READY)
-    told = next((str(one.get("message")) for one in before if one.get("reason") == standing.reason), "")
-    same = _NUMBERS.sub("#", told) == _NUMBERS.sub("#", conditions.one_line(standing.message))
-    return replace(standing, message=told) if same else standing
+    previous = next((str(one.get("message")) for one in before if one.get("reason") == status.reason), "")
+    same = _NUMBERS.sub("#", previous) == _NUMBERS.sub("#", conditions.one_line(status.message))
+    return replace(status, message=previous) if same else status
 
 
-def _organization(redemption: Redemption, standing: OrganizationStatus | None) -> tuple[Condition, ...]:
-    if standing is None:
+def _organization(redemption: Redemption, status: OrganizationStatus | None) -> tuple[Condition, ...]:
+    if status is None:
         return ()
     generation = redemption.metadata.generation
     return (
-        condition(
-            conditions.ORGANIZATION_READY, standing.ready, standing.reason, standing.message, generation=generation
-        ),
+        condition(conditions.ORGANIZATION_READY, status.ready, status.reason, status.message, generation=generation),
     )

@@ -1,1 +1,1 @@
-"""Redemption: from a resource to a use case, and from its result to a status."""
+"""Redemption: translates the resource for the use cases, and their result into the status."""

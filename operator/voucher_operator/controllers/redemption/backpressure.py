@@ -1,9 +1,9 @@
-"""Holds requests to the ledger back while many statuses wait to be written, so that they travel together.
+"""Delays requests to the ledger while many statuses wait to be written, so that the ledger gets larger batches.
 
-The ledger takes thousands of requests a second, the API server hundreds of statuses. If every status that is written
-released one more request, each ledger statement would carry one. Here requests gather while enough statuses wait to be
-written, and go on together when those run out; when few wait, nobody does. See also: `request_builder` waits,
-`result_writer` writes.
+The ledger handles thousands of requests a second, the API server hundreds of status patches. If every written status
+released one more request, each ledger statement would have one request. Here requests wait while enough statuses are
+pending, and continue together when these are written; when few statuses are pending, no request waits. See also:
+`request_builder` waits; `result_writer` writes.
 """
 
 import asyncio
@@ -12,30 +12,30 @@ from contextlib import asynccontextmanager
 
 
 class Backpressure:
-    """`wait` goes before the ledger, `writing` around a status patch; `connections` patches are under way at once."""
+    """Call `wait` before the ledger, use `writing` around a status patch; at most `connections` patches run at once."""
 
     def __init__(self, connections: int) -> None:
         self._slots = asyncio.Semaphore(connections)
-        # Keeps all connections busy until the ledger has answered the next batch.
-        self._enough = connections + connections // 2
-        self._behind = 0
-        self._running_out = asyncio.Event()
-        self._running_out.set()
+        # With so many pending, all connections stay busy until the ledger has answered the next batch.
+        self._limit = connections + connections // 2
+        self._pending = 0
+        self._below_limit = asyncio.Event()
+        self._below_limit.set()
 
     async def wait(self) -> None:
-        """Wait while enough statuses wait to be written."""
-        await self._running_out.wait()
+        """Wait while the limit of pending statuses is reached."""
+        await self._below_limit.wait()
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """Wait for a connection's turn and hold it."""
-        self._behind += 1
-        if self._behind >= self._enough:
-            self._running_out.clear()
+        """Wait for a free connection, and hold it."""
+        self._pending += 1
+        if self._pending >= self._limit:
+            self._below_limit.clear()
         try:
             async with self._slots:
                 yield
         finally:
-            self._behind -= 1
-            if self._behind < self._enough:
-                self._running_out.set()
+            self._pending -= 1
+            if self._pending < self._limit:
+                self._below_limit.set()

@@ -1,17 +1,15 @@
 """Redemption without an order: from the resource to the use case `services.redeem`, and from its result to the status.
 
-The ledger gives the same key the same answer for ever, so whatever dies between its commit and the PATCH is repaired by
-asking again. See also: `request_builder` builds the request, `status` the conditions, `result_writer` writes them;
-`purchase.controller` does the same for a Redemption with an order.
+The ledger always returns the same result for the same key, so a crash between the commit and the PATCH is repaired by
+sending the request again. See also: `request_builder` builds the request; `status` builds the conditions;
+`result_writer` writes them; `purchase.controller` does the same for a Redemption with an order.
 """
 
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pydantic import ValidationError
-
 from voucher_operator.controllers.redemption import status as redemption_status
-from voucher_operator.controllers.redemption.request_builder import GoneError, RequestBuilder
+from voucher_operator.controllers.redemption.request_builder import DeletedError, RequestBuilder
 from voucher_operator.controllers.redemption.result_writer import ResultWriter, StatusUpdate, UserEvent
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body
@@ -34,27 +32,27 @@ class RedemptionController:
     requests: RequestBuilder
     writer: ResultWriter
     _undone: dict[str, datetime] = field(default_factory=dict)
-    """Finished Redemptions that another writer has undone, and when."""
+    """Keys of finished Redemptions that another writer has undone, with the time of the undo."""
 
     def reopen(self, body: Body, key: str, undone_at: datetime) -> None:
-        """Reconcile a Redemption although it is finished: another writer has undone it."""
+        """Have a finished Redemption reconciled, because another writer has undone it."""
         self.cache.put(body)
         self._undone[key] = undone_at
 
     async def reconcile(self, key: str) -> Result:
-        """Bring one Redemption to its end; raises what may pass and could not be written."""
+        """Redeem, and write the status; raises ApiError when the status cannot be written."""
         await self.writer.confirm(key)
         body = self.cache.get(key)
         finished = body is not None and bool(body["status"].get("finished"))
         if body is None or (finished and key not in self._undone):
             return self._forget(key)
         try:
-            redemption = parse(body)
+            redemption = Redemption.parse(body)
         except InvalidSpecError as error:
             return self._drop(key, body) if finished else await self.writer.write_invalid(key, body, error)
         try:
             update = await self._update(redemption, finished=finished)
-        except GoneError:
+        except DeletedError:
             return self._forget(key)
         result = await self.writer.write(key, body, update)
         if update.finished and result is Result.DONE:
@@ -64,7 +62,7 @@ class RedemptionController:
     async def _update(self, redemption: Redemption, *, finished: bool) -> StatusUpdate:
         try:
             if finished:
-                # The ledger is not asked again: where the code came from may be gone.
+                # No new request: the Secret or Voucher of the code may no longer exist.
                 undone_at = self._undone[redemption.key]
                 result = RedeemResult(redemption.key, Outcome.UNDONE, undone_at, replayed=True)
             elif redemption.deleted:
@@ -78,11 +76,11 @@ class RedemptionController:
             return StatusUpdate(redemption_status.stalled(redemption, error))
 
     async def _find(self, redemption: Redemption) -> RedeemResult:
-        """Read the answer to a Redemption whose deletion has begun; raises GoneError when there is none."""
+        """Read the result of a Redemption whose deletion has begun; raises DeletedError when there is none."""
         self.requests.health.check()
         result = await self.redeems.find(redemption.key, redemption.request_hash(), redemption.metadata.uid)
         if result is None:
-            raise GoneError
+            raise DeletedError
         return result
 
     async def _redeem(self, redemption: Redemption) -> RedeemResult:
@@ -103,10 +101,10 @@ class RedemptionController:
 
 
 def redeemed(redemption: Redemption, result: RedeemResult, currency: str) -> StatusUpdate:
-    """Build the status for the ledger's answer to a code alone.
+    """Build the status for the ledger's result of a Redemption without an order.
 
-    A refusal or an undo makes an event when the status before did not say it, and not when the ledger says it for the
-    first time: the status may not have been written then.
+    A refusal or an undo gets an Event when the previous status has another reason. It does not matter whether the
+    ledger returns the result for the first time: the status may not have been written then.
     """
     status = redemption_status.finished(redemption, result, currency)
     return StatusUpdate(status, result.outcome.value, event=_event(redemption, result))
@@ -119,15 +117,5 @@ def _event(redemption: Redemption, result: RedeemResult) -> UserEvent | None:
         event = UserEvent(Reason.ROLLED_BACK, "Undo", redemption_status.UNDONE, warning=True)
     else:
         return None
-    said = conditions.reason_in(redemption.conditions, conditions.REDEEMED)
-    return None if said == event.reason else event
-
-
-def parse(body: Body) -> Redemption:
-    """Read a Redemption; raises InvalidSpecError for a spec that this version does not know all of."""
-    try:
-        return Redemption.from_body(body)
-    except ValidationError:
-        raise InvalidSpecError(
-            "This version of the operator does not know all of the spec: upgrade the operator."
-        ) from None
+    previous = conditions.reason_in(redemption.conditions, conditions.REDEEMED)
+    return None if previous == event.reason else event

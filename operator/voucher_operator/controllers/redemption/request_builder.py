@@ -1,7 +1,7 @@
-"""From a Redemption to what the ledger is asked: which code is meant, and whether its Voucher may still be on its way.
+"""Builds the ledger's request from a Redemption: finds the code, and decides whether its Voucher may still arrive.
 
-See also: the controllers of `redemption` and `purchase` ask with it; `backpressure` lets requests gather;
-`services.code_index` knows what the ledger holds for a Voucher.
+See also: `controller`, here and in `purchase`, sends the request; `backpressure` delays it; `services.code_index` has
+the code of each Voucher.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ from voucher_operator.resources.redemption import Redemption
 from voucher_operator.services.code_index import CodeIndex
 
 NO_CODE: Final = ""
-"""What the ledger is asked for where there is no code: it finds none, and remembers that."""
+"""The code of a request without one: the ledger finds no voucher for it, and records that."""
 
 
-class GoneError(Exception):
-    """The Redemption is deleted, or its deletion has begun, before the ledger was asked: it is not answered."""
+class DeletedError(Exception):
+    """The Redemption was deleted, or its deletion has begun, before the request was sent: it gets no result."""
 
 
 @dataclass(slots=True)
@@ -49,15 +49,15 @@ class RequestBuilder:
     vouchers: Cache
     codes: CodeIndex
     grace: float
-    """Seconds that an unknown code gets for its Voucher to arrive."""
+    """Seconds for which a Redemption with an unknown code waits for the Voucher."""
     backpressure: Backpressure
     health: LedgerHealth
     _first_missed: dict[str, float] = field(default_factory=dict)
 
     async def build(self, redemption: Redemption) -> RedeemRequest:
-        """Return the request when its turn has come; without a code when only something is bought.
+        """Build the request, and wait as `Backpressure.wait`; its code is NO_CODE for an order without a code.
 
-        Raises GoneError, LedgerUnavailableError, SecretNotFoundError, SecretUnreadableError and VoucherNotReadyError.
+        Raises DeletedError, LedgerUnavailableError, SecretNotFoundError, SecretUnreadableError, VoucherNotReadyError.
         """
         code = await self._code(redemption)
         customer = redemption.spec.customer
@@ -74,26 +74,28 @@ class RequestBuilder:
         self.health.check()
         await self.backpressure.wait()
         if self.is_deleted(redemption):
-            raise GoneError
+            raise DeletedError
         return request
 
     def is_deleted(self, redemption: Redemption) -> bool:
-        """Whether it is gone, or its deletion has begun, by what the watch has shown until now.
+        """Whether it is deleted, or its deletion has begun, as far as the watch has shown.
 
-        Somebody else's finalizer may keep it for long: it must not be redeemed any more.
+        A finalizer of another controller may keep it for a long time: it must not be redeemed any more.
         """
         body = self.cache.get(redemption.key)
         return body is None or redemption.deleted or "deletionTimestamp" in body["metadata"]
 
     def missed(self, key: Key) -> VoucherNotReadyError:
-        """Note that the ledger does not know the code, and return the error: its Voucher may still be on its way."""
+        """Record when the ledger first did not know the code, and return the error: the Voucher may still arrive."""
         self._first_missed.setdefault(key, asyncio.get_running_loop().time())
-        return VoucherNotReadyError("No voucher has this code: it is refused unless one comes within seconds.")
+        return VoucherNotReadyError(
+            "No voucher has this code yet: the Redemption is refused if none is issued within seconds."
+        )
 
     async def is_mismatched(self, redemption: Redemption) -> bool:
-        """Whether its Voucher was issued in another currency than the ledger's, and so never gets there.
+        """Whether its Voucher has another currency than the ledger, and so is never issued.
 
-        No, when a Secret that would tell cannot be read.
+        False when a Secret that is needed to decide this cannot be read.
         """
         spec, namespace = redemption.spec, redemption.metadata.namespace
         if spec.voucher_ref is not None:
@@ -107,11 +109,11 @@ class RequestBuilder:
         return bool(code) and any([await self._code_of(body) == code for body in foreign])
 
     def forget(self, key: str) -> None:
-        """It is answered, or gone."""
+        """Drop what is stored for a Redemption that has a result or is deleted."""
         self._first_missed.pop(key, None)
 
     async def _code_of(self, voucher: Body) -> str:
-        """Return the code that a Voucher of another currency would have; "" when that cannot be read."""
+        """Return the code in a Voucher's spec; NO_CODE when its Secret cannot be read."""
         spec, namespace = voucher["spec"], voucher["metadata"]["namespace"]
         if "codeFrom" not in spec:
             return normal_code(spec.get("code", ""))
@@ -121,9 +123,10 @@ class RequestBuilder:
             return NO_CODE
 
     def _is_provisional(self, key: Key) -> bool:
-        """Whether a Voucher applied together with it may still be on its way; by this process' monotonic clock.
+        """Whether a Voucher applied together with it may still arrive; by this process' monotonic clock.
 
-        Counted from when the ledger first missed the code: while it was away, the Voucher could not come either.
+        The time starts when the ledger first did not know the code: while the ledger was unavailable, the Voucher could
+        not be issued either.
         """
         now = asyncio.get_running_loop().time()
         return now - self._first_missed.get(key, now) < self.grace
@@ -140,18 +143,18 @@ class RequestBuilder:
         return NO_CODE
 
     async def _secret_code(self, namespace: str, ref: SecretKeyRef) -> str:
-        """Return a Secret's code; what is no code cannot be a voucher's, and is refused like any unknown one."""
+        """Return a Secret's code; an invalid value becomes NO_CODE, which is refused like an unknown code."""
         try:
             return await self.secrets.read(namespace, ref)
         except InvalidCodeError:
             return NO_CODE
 
     async def _referred(self, namespace: str, name: str) -> str:
-        """Return the code of a Voucher; raises VoucherNotReadyError until the ledger holds it for that very Voucher."""
+        """Return the code of a Voucher; raises VoucherNotReadyError until the ledger has it for this uid."""
         body = self.vouchers.get(f"{namespace}/{name}") or await self.api.get(VOUCHER, namespace, name)
         if body is None or "deletionTimestamp" in body["metadata"]:
             return NO_CODE
-        # What its Secret holds at this moment may be another Voucher's code: only what the ledger holds for it counts.
+        # The value in its Secret may now be another Voucher's code: only the code in the ledger counts.
         code = self.codes.code_of(body["metadata"]["uid"])
         if code is None or not redemption_status.is_ready(body):
             raise VoucherNotReadyError(f"Voucher {name} is not in the ledger: see its conditions.")

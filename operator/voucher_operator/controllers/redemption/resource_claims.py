@@ -1,6 +1,6 @@
-"""Reads what the resources claim, for `voucher-operator verify --namespace`.
+"""Reads which Redemptions say Redeemed, for `voucher-operator verify --namespace`.
 
-The ledger's own invariants are `ledger.admin.verify`'s.
+See also: `ledger.admin.verify` compares them with the ledger, and checks the ledger's own invariants.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -13,7 +13,7 @@ _REDEEMED = "status.state=Redeemed"
 
 
 async def redeemed_keys(namespaces: Sequence[str]) -> AsyncIterator[list[str]]:
-    """Yield the keys of the Redemptions that say Redeemed, page by page, some perhaps twice; raises ApiError."""
+    """Yield the keys of the Redemptions that say Redeemed, page by page, possibly some twice; raises ApiError."""
     api = KubeApi()
     await api.open()
     try:

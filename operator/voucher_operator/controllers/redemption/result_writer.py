@@ -1,7 +1,7 @@
-"""Writes the status of a Redemption, and once it is finished the metric and the event for people.
+"""Writes the status of a Redemption, posts its Event, and counts finished Redemptions.
 
-See also: `controller`, here and in `purchase`, builds the updates; `kube.status_writer` patches; `backpressure` keeps
-connections free for others.
+See also: `controller`, here and in `purchase`, builds the updates; `kube.status_writer` patches; `backpressure` limits
+the connections.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from voucher_operator.resources.redemption import RedemptionStatus
 
 @dataclass(frozen=True, slots=True)
 class UserEvent:
-    """An event for people, posted when the status that it goes with is written."""
+    """A Kubernetes Event, posted when the status that it belongs to is written."""
 
     reason: Reason
     action: str
@@ -35,24 +35,24 @@ class UserEvent:
 
 @dataclass(frozen=True, slots=True)
 class StatusUpdate:
-    """A status, what it counts as (`outcome`) once it is finished, and whether to `retry` with backoff."""
+    """A status, its `outcome` for the metric, and whether to `retry` with backoff."""
 
     status: Status
     outcome: str = ""
     retry: bool = False
     event: UserEvent | None = None
     ended_at: datetime | None = None
-    """When the purchase ended that it reports, by PostgreSQL's clock."""
+    """Time at which the reported purchase ended, by PostgreSQL's clock."""
 
     @property
     def finished(self) -> bool:
-        """Whether it says that nothing is left to do."""
+        """Whether the status says that nothing is left to do."""
         return isinstance(self.status, RedemptionStatus) and bool(self.status.finished)
 
 
 @dataclass(slots=True)
 class ResultWriter:
-    """Writes statuses; one for each time of leading."""
+    """Writes statuses; one instance for each term as leader."""
 
     api: KubeApi
     recorder: EventRecorder
@@ -79,7 +79,7 @@ class ResultWriter:
         return Result.RETRY if update.retry else Result.DONE
 
     async def write_invalid(self, key: str, body: Body, error: InvalidSpecError) -> Result:
-        """Say that the spec cannot be read by this version; as `write`."""
+        """Write conditions that say that this version cannot read the spec; otherwise as `write`."""
         written = await self._writer.write_invalid(key, body, error, conditions.OVERALL_CONDITIONS)
         return Result.DONE if written else Result.REQUEUE
 
@@ -87,5 +87,5 @@ class ResultWriter:
         if (event := update.event) is not None:
             self.recorder.record(REDEMPTION, body, event.reason, event.action, event.message, warning=event.warning)
         if update.finished and not body["status"].get("finished"):
-            # Not when a finished one goes on: paid at the last moment, refunded, or undone.
+            # A finished one that changes later (paid at the last moment, refunded, undone) is not counted again.
             telemetry.REDEMPTIONS.labels(update.outcome, update.status.conditions[0]["reason"]).inc()

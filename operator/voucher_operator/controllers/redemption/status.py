@@ -1,7 +1,7 @@
-"""From the ledger's answer to a Redemption's status: pure functions, one for each kind of answer.
+"""Builds a Redemption's status from the ledger's result: pure functions.
 
-See also: `redemptions` asks, `transitions` has the states, `purchase_status` does the same for an order,
-`resources.conditions` merges, docs/redemption.md explains the reasons to people.
+See also: `controller` uses it; `transitions` has the states; `purchase.status` does the same for an order;
+`resources.conditions` merges; docs/redemption.md explains the reasons.
 """
 
 from collections.abc import Mapping
@@ -23,28 +23,28 @@ UNDONE: Final = "The redemption was undone: create another Redemption, under ano
 
 
 def is_ready(voucher: Mapping[str, Any]) -> bool:
-    """Whether a Voucher's body says that the ledger holds what its spec says."""
+    """Whether a Voucher's status says that the ledger equals its spec."""
     status = voucher.get("status", {})
-    holds = any(one["type"] == conditions.READY and one["status"] == "True" for one in status.get("conditions", ()))
-    return holds and status.get("observedGeneration", -1) > 0
+    is_ready = any(one["type"] == conditions.READY and one["status"] == "True" for one in status.get("conditions", ()))
+    return is_ready and status.get("observedGeneration", -1) > 0
 
 
 def waiting(redemption: Redemption, error: TransientError) -> Status:
-    """Something that may pass keeps the ledger from answering."""
+    """Return the status while the ledger has no result because of a transient error."""
     return _undecided(
         redemption, conditions.retrying(error.reason, error.message, generation=redemption.metadata.generation)
     )
 
 
 def stalled(redemption: Redemption, error: TerminalError) -> Status:
-    """The ledger cannot take it as it is; nothing was decided, and it is not finished."""
+    """Return the status when the request cannot be processed as it is; it has no result and is not finished."""
     return _undecided(
         redemption, conditions.stalled(error.reason, error.message, generation=redemption.metadata.generation)
     )
 
 
 def _undecided(redemption: Redemption, wanted: tuple[Condition, ...]) -> Status:
-    """Say what keeps the ledger from answering; what it answered before stands: order, checkout and state with it."""
+    """Report an error; the order, checkout and state of an earlier result are kept."""
     generation, now = redemption.metadata.generation, datetime.now(UTC)
     if redemption.status.get("finished"):
         return Status(observed_generation=generation, conditions=tuple(redemption.conditions))
@@ -57,7 +57,7 @@ def _undecided(redemption: Redemption, wanted: tuple[Condition, ...]) -> Status:
 
 
 def finished(redemption: Redemption, result: RedeemResult, currency: str) -> RedemptionStatus:
-    """The ledger has answered; times are the ledger's."""
+    """Return the status for the ledger's result; times are the ledger's."""
     if result.outcome is Outcome.REDEEMED:
         return _redeemed(redemption, result, currency)
     if result.refusal is not None:
@@ -100,5 +100,5 @@ def _ended(
 
 
 def merged(redemption: Redemption, wanted: tuple[Condition, ...], now: datetime) -> tuple[dict[str, Any], ...]:
-    """Return the whole next list of conditions."""
+    """Return the complete next list of conditions."""
     return tuple(conditions.merge(redemption.conditions, wanted, owned=conditions.REDEMPTION_CONDITIONS, now=now))

@@ -1,8 +1,8 @@
-"""The states of a Redemption: the one table that says which there are, how each is reached, and why.
+"""The states of a Redemption: one table of the states and of the causes that lead to each.
 
-`redemption_status` and `purchase_status` take the state that they write from here, by its cause, and docs/redemption.md
-shows the picture that `diagram` draws (a test holds it to the table). The ledger has the truth and the status follows
-it, level-triggered: a state that was over before it could be written is passed over.
+docs/redemption.md has the state diagram that `diagram` writes (a test compares them). The ledger is the source of
+truth and the status follows it, level-triggered: a state that ends before it is written is skipped. See also: `status`,
+here and in `purchase`, takes the state that it writes from here, by its cause.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from voucher_operator.resources.redemption import State
 
 
 class Cause(Enum):
-    """What brings a Redemption into a state."""
+    """Why a Redemption enters a state."""
 
     WAITS = auto()
     CREDITED = auto()
@@ -27,16 +27,16 @@ class Cause(Enum):
     PAID = auto()
     COMPENSATED = auto()
     COMPENSATED_IN_PART = auto()
-    """Taken back but for the code, whose credit was spent elsewhere meanwhile."""
+    """The order is undone, but not the redemption: its credit was spent elsewhere meanwhile."""
     ENDED = auto()
-    """The order came to nothing after the customer had the checkout URL; what the code gave stays."""
+    """The order was not paid, or was refunded, after the customer had the checkout URL; the code's credit stays."""
     ENDED_EMPTY = auto()
-    """The same without a code: nothing stays."""
+    """The same for an order without a code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """`sources` -> `target`; the words are those beside the arrows."""
+    """`sources` -> `target`; each source has the label of its arrow."""
 
     sources: Mapping[State, str]
     target: State
@@ -44,7 +44,7 @@ class Transition:
 
 TRANSITIONS: Final[Mapping[Cause, Transition]] = MappingProxyType(
     {
-        Cause.WAITS: Transition({State.PENDING: "waits and tries again"}, State.PENDING),
+        Cause.WAITS: Transition({State.PENDING: "waits and retries"}, State.PENDING),
         Cause.CREDITED: Transition({State.PENDING: "credit given, no order"}, State.REDEEMED),
         Cause.REFUSED: Transition({State.PENDING: "refused"}, State.REJECTED),
         Cause.UNDONE: Transition({State.REDEEMED: "undone"}, State.ROLLED_BACK),
@@ -78,7 +78,7 @@ def target(cause: Cause) -> State:
 
 
 def cause_of(purchase: Purchase, *, with_code: bool) -> Cause:
-    """Say why a Redemption is where its purchase stands; `with_code`: it redeems a code, too."""
+    """Return the cause for the state of a purchase; `with_code`: the Redemption also redeems a code."""
     match purchase.state:
         case PurchaseState.PENDING:
             return Cause.WAITS
@@ -93,8 +93,8 @@ def cause_of(purchase: Purchase, *, with_code: bool) -> Cause:
 
 
 def diagram() -> str:
-    """Draw the table as a mermaid state diagram."""
+    """Return the table as a mermaid state diagram."""
     arrows = [f"    [*] --> {State.PENDING}: created"]
     for transition in TRANSITIONS.values():
-        arrows += [f"    {source} --> {transition.target}: {words}" for source, words in transition.sources.items()]
+        arrows += [f"    {source} --> {transition.target}: {label}" for source, label in transition.sources.items()]
     return "\n".join(["stateDiagram-v2", *arrows, *(f"    {state} --> [*]" for state in ENDS)])

@@ -1,16 +1,14 @@
-"""Voucher: from the resource to the use case `services.issue`, and from what the ledger says to the status.
+"""Voucher: translates the resource for the use case `services.issue`, and the ledger's result into the status.
 
-Level-triggered: one `reconcile` for a new Voucher, an edit, drift, a moved counter, a Secret that came or changed.
-See also: `kube.work_queue` calls `reconcile`, `status` builds the conditions, `events` the events; `controllers.watch`
-calls `revoke`.
+Level-triggered: the same `reconcile` serves a new Voucher, an edit, drift, a changed counter, and a created or changed
+Secret. See also: `kube.work_queue` calls `reconcile`; `status` builds the conditions; `events` posts Events;
+`controllers.watch` calls `revoke`.
 """
 
 import logging
 from collections.abc import Callable  # noqa: TC003
 from datetime import UTC, datetime
 from typing import Final
-
-from pydantic import ValidationError
 
 from voucher_operator.controllers.kinds import VOUCHER
 from voucher_operator.controllers.secret_codes import SecretCodes
@@ -33,7 +31,7 @@ log = logging.getLogger(__name__)
 
 FINALIZER: Final = "billing.openova.io/revoke"
 _REPORTED: Final = 10_000
-"""Revocations that are remembered as reported; a repeated one is at most minutes later."""
+"""Revocations that are remembered as reported; kopf repeats one within minutes."""
 
 
 class VoucherController:
@@ -57,19 +55,19 @@ class VoucherController:
         self._writer = StatusWriter(api, VOUCHER, cache)
         self._agreed: dict[str, tuple[str, VoucherCounters]] = {}
         self._reported: dict[str, None] = {}
-        """uids of deleted Vouchers whose event of the revocation is posted."""
+        """uids of deleted Vouchers for which the Event Revoked is posted."""
         self._placed: dict[str, VoucherOwner] = {}
         self._fresh: dict[str, VoucherCounters] = {}
 
     async def reconcile(self, key: str) -> Result:
-        """Bring one Voucher and its ledger row in line; raises what may pass."""
+        """Make the ledger row equal to the Voucher, and write the status; raises TransientError and ApiError."""
         await self._writer.confirm(key)
         body = self._cache.get(key)
         await self._revoke_predecessor(key, body)
-        if body is None or not _is_held(body):
+        if body is None or not _has_finalizer(body):
             return Result.DONE
         try:
-            voucher = _parse(body)
+            voucher = Voucher.parse(body)
         except InvalidSpecError as unknown:
             written = await self._writer.write_invalid(key, body, unknown, conditions.VOUCHER_CONDITIONS)
             return Result.DONE if written else Result.REQUEUE
@@ -82,7 +80,7 @@ class VoucherController:
                     return Result.DONE
                 counters = self._known(voucher) or await self._issue(body, voucher)
         except LedgerBusyError as error:
-            # Somebody else has the row for a moment: what the status says of an issued Voucher still holds.
+            # Another session has locked the row: the status of an issued Voucher stays correct.
             if _is_settled(voucher):
                 raise
             return await self._fail(key, body, voucher, error)
@@ -93,14 +91,14 @@ class VoucherController:
         return Result.DONE if await self._writer.write(key, body, status, report) else Result.REQUEUE
 
     def _known(self, voucher: Voucher) -> VoucherCounters | None:
-        """Return counters that a pass has just read, if nothing but counting is to be done."""
+        """Return the counters that the counter sync has just read, if only counters have changed; else None."""
         counters = self._fresh.pop(voucher.metadata.uid, None)
         if counters is None or counters.drifted or counters.generation != voucher.metadata.generation:
             return None
         return counters if _is_settled(voucher) else None
 
     async def _issue(self, body: Body, voucher: Voucher) -> VoucherCounters:
-        """Put the Voucher into the ledger, and record at once what was done there."""
+        """Put the Voucher into the ledger, and record what that changed."""
         terms = await self._terms(voucher)
         self.health.check()
         result = await self._issuing.issue(terms)
@@ -114,7 +112,7 @@ class VoucherController:
             self.requeue(f"{result.displaced.namespace}/{result.displaced.name}")
 
     async def _revoke_predecessor(self, key: str, body: Body | None) -> None:
-        """Revoke what this process put for a Voucher of this name that has gone without being revoked."""
+        """Revoke the code of an earlier Voucher of this name that was deleted without its code being revoked."""
         placed = self._placed.get(key)
         if placed is None or (body is not None and body["metadata"]["uid"] == placed.uid):
             return
@@ -122,7 +120,7 @@ class VoucherController:
         self._placed.pop(key, None)
         if revoked:
             extra = {"resource": "Voucher", "key": key, "reason": Reason.REVOKED.value}
-            log.info("revoked the code of a Voucher that has gone", extra=extra)
+            log.info("revoked the code of a deleted Voucher", extra=extra)
         self._requeue_conflicts()
 
     async def _fail(self, key: str, body: Body, voucher: Voucher, error: OperatorError) -> Result:
@@ -157,16 +155,16 @@ class VoucherController:
         return await self._secrets.read(voucher.metadata.namespace, voucher.spec.code_from.secret_key_ref)
 
     def differs(self, body: Body, counters: VoucherCounters) -> bool:
-        """Whether the ledger's counters say anything that the status does not; cheap when both are as last time."""
+        """Whether the ledger's counters differ from the status; cheap when both are unchanged since the last call."""
         seen = (body["metadata"]["resourceVersion"], counters)
         if self._agreed.get(counters.uid) == seen:
             return False
         try:
-            voucher = _parse(body)
+            voucher = Voucher.parse(body)
         except InvalidSpecError:
             return False
-        behind = counters.drifted or counters.generation != voucher.metadata.generation
-        stale = behind or is_news(body, voucher_status.issued(voucher, counters, datetime.now(UTC)))
+        outdated = counters.drifted or counters.generation != voucher.metadata.generation
+        stale = outdated or is_news(body, voucher_status.issued(voucher, counters, datetime.now(UTC)))
         if stale:
             self._fresh[counters.uid] = counters
         else:
@@ -176,7 +174,7 @@ class VoucherController:
     async def revoke(self, body: Body) -> None:
         """Revoke the code of a deleted Voucher; raises LedgerUnavailableError. Redemptions and entries stay.
 
-        The event is posted also when the ledger has nothing to revoke any more: an answer of it may have been lost.
+        The Event is posted also when the ledger has nothing left to revoke: an earlier response may have been lost.
         """
         metadata = body["metadata"]
         revoked = await self._revoke(VoucherOwner(metadata["uid"], metadata["namespace"], metadata["name"]))
@@ -197,42 +195,33 @@ class VoucherController:
         return revoked
 
     def release_finalizer(self, body: Body, error: TransientError) -> None:
-        """Give up the revocation of a deleted Voucher: a namespace must not wait for a ledger for ever."""
+        """Report that the finalizer is removed before the revocation, so that a namespace can be deleted."""
         self._events.finalizer_released(body, error)
 
     async def revoke_orphan(self, owner: VoucherOwner) -> None:
-        """Revoke the code of a Voucher that is gone without having been revoked."""
+        """Revoke the code of a Voucher that was deleted without its code being revoked."""
         if await self._issuing.revoke_orphan(owner):
             key = f"{owner.namespace}/{owner.name}"
             extra = {"resource": "Voucher", "key": key, "reason": Reason.REVOKED.value}
-            log.warning("revoked the code of a Voucher that is gone", extra=extra)
+            log.warning("revoked the code of a deleted Voucher", extra=extra)
         self._requeue_conflicts()
 
     def _requeue_conflicts(self) -> None:
-        """A code may have become free: those that wanted one try again."""
+        """Requeue the Vouchers in conflict: their code may be free now."""
         for key in self._cache:
             body = self._cache.get(key)
             if body is not None and body["status"].get("state") == State.CONFLICT:
                 self.requeue(key)
 
 
-def _is_held(body: Body) -> bool:
-    """Whether it stays until it is revoked: no code is issued before the finalizer is there, nor once it is deleted."""
+def _has_finalizer(body: Body) -> bool:
+    """Whether it has our finalizer and its deletion has not begun: only then its code is issued."""
     metadata = body["metadata"]
     return "deletionTimestamp" not in metadata and FINALIZER in metadata.get("finalizers", ())
 
 
 def _is_settled(voucher: Voucher) -> bool:
-    """Whether its status says that the ledger holds this very generation."""
+    """Whether its status says that the ledger has this generation."""
     return voucher_status.ready_reason(voucher.conditions) == Reason.ISSUED and voucher.status.get(
         "observedGeneration"
     ) == (voucher.metadata.generation)
-
-
-def _parse(body: Body) -> Voucher:
-    try:
-        return Voucher.from_body(body)
-    except ValidationError:
-        raise InvalidSpecError(
-            "This version of the operator does not know all of the spec: upgrade the operator."
-        ) from None

@@ -1,9 +1,9 @@
-"""Brings the ledger's counters into the status of Vouchers, and sets whether the ledger is available.
+"""Copies the ledger's counters into the status of Vouchers, and records whether the ledger is available.
 
-It decides nothing: it compares, and puts keys into the queue, where the controller does what it always does. The
-ledger's query is one for all Vouchers, so the Go service's redemptions and edits are seen like our own. See also:
-`services.code_index` marks the Vouchers that this process has just redeemed; `controllers.resync` finds what neither
-the watch nor the counters show.
+It only compares, and puts keys into the queue; the controller writes the status. One query reads the counters of all
+Vouchers, so redemptions and edits of the Go service are found like those of the operator. See also:
+`services.code_index` records the Vouchers that this process has just redeemed; `controllers.resync` finds missed watch
+events.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from voucher_operator.resources.errors import LedgerUnavailableError
 from voucher_operator.settings import Settings
 
 _TICK: Final = 1.0
-"""The counters of one Voucher are synchronised at most once in so many seconds."""
+"""Seconds: the counters of one Voucher are synchronised at most once in this time."""
 
 
 @dataclass(slots=True)
 class CounterSync:
-    """Periodic tasks; one instance for each time of leading."""
+    """Periodic tasks; one instance for each term as leader."""
 
     ledger: Ledger
     health: LedgerHealth
@@ -49,7 +49,7 @@ class CounterSync:
             group.create_task(every(self.settings.secret_interval, self.recheck))
 
     async def sync_moved(self) -> None:
-        """Bring up to date the counters of the Vouchers that were just redeemed."""
+        """Synchronise the counters of the Vouchers that were just redeemed."""
         if not self.moved:
             return
         uids = list(self.moved)
@@ -85,7 +85,7 @@ class CounterSync:
                 self.feed.requeue_voucher(key_of(body))
 
     async def recheck(self) -> None:
-        """Requeue the Vouchers that a change elsewhere may concern: a Secret, another owner of the code."""
+        """Requeue the Vouchers that depend on another object: a Secret, or another owner of the code."""
         for key in self.feed.voucher_cache:
             body = self.feed.voucher_cache.get(key)
             if body is not None and _depends_on_others(body):

@@ -1,7 +1,6 @@
-"""From what the ledger said to a Voucher's status: pure functions, one for each kind of answer.
+"""Builds a Voucher's status from the ledger's result: pure functions.
 
-See also: `vouchers` and `projection` ask, `resources.conditions` merges, docs/voucher.md explains the reasons to
-people.
+See also: `controller` and `counter_sync` use it; `resources.conditions` merges; docs/voucher.md explains the reasons.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,19 +17,23 @@ from voucher_operator.resources.voucher import State, Voucher, VoucherStatus
 
 _REDEEMABLE: Final = {
     VoucherState.ACTIVE: (True, Reason.ACTIVE, "A customer can redeem it now."),
-    VoucherState.SCHEDULED: (False, Reason.SCHEDULED, "validFrom is still to come."),
+    VoucherState.SCHEDULED: (False, Reason.SCHEDULED, "The time in validFrom is not reached yet."),
     VoucherState.INACTIVE: (False, Reason.INACTIVE, "active is false: set it to true to allow redemptions."),
-    VoucherState.EXHAUSTED: (False, Reason.EXHAUSTED, "The cap is used up: raise maxRedemptions to allow more."),
-    VoucherState.EXPIRED: (False, Reason.EXPIRED, "validUntil has passed: move it to allow redemptions again."),
+    VoucherState.EXHAUSTED: (False, Reason.EXHAUSTED, "maxRedemptions is reached: raise it to allow more redemptions."),
+    VoucherState.EXPIRED: (
+        False,
+        Reason.EXPIRED,
+        "The time in validUntil has passed: set a later one to allow redemptions.",
+    ),
 }
 
 
 def issued(voucher: Voucher, counters: VoucherCounters, now: datetime) -> dict[str, Any]:
-    """The ledger holds the voucher: a merge patch of the status; `now` stamps conditions that changed."""
+    """Return the merge patch of the status of an issued Voucher; `now` is the time of conditions that change."""
     generation = voucher.metadata.generation
     holds, reason, message = _REDEEMABLE[counters.state]
     wanted = (
-        *conditions.ready(Reason.ISSUED, "The ledger holds this voucher.", generation=generation),
+        *conditions.ready(Reason.ISSUED, "The voucher is in the ledger.", generation=generation),
         conditions.condition(conditions.REDEEMABLE, holds, reason, message, generation=generation),
     )
     currency = voucher.spec.credit.currency
@@ -49,7 +52,7 @@ def issued(voucher: Voucher, counters: VoucherCounters, now: datetime) -> dict[s
 
 
 def failed(voucher: Voucher, error: OperatorError, now: datetime) -> dict[str, Any]:
-    """The ledger could not be brought in line: a merge patch that leaves standing what the ledger said last."""
+    """Return the merge patch of the status after a failure; it keeps the last known counters."""
     generation = voucher.metadata.generation
     terminal = isinstance(error, TerminalError)
     build = conditions.stalled if terminal else conditions.retrying
@@ -66,20 +69,20 @@ def failed(voucher: Voucher, error: OperatorError, now: datetime) -> dict[str, A
 
 
 def was_issued(previous: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether a status with these conditions says that its Voucher has been in the ledger."""
+    """Whether these conditions say that the Voucher has been in the ledger."""
     return conditions.reason_in(previous, conditions.REDEEMABLE) not in (None, Reason.NOT_ISSUED)
 
 
 def ready_reason(previous: Iterable[Mapping[str, Any]]) -> str | None:
-    """Return the reason of the condition Ready; None without one."""
+    """Return the reason of the condition Ready; None without this condition."""
     return conditions.reason_in(previous, conditions.READY)
 
 
 def _redeemable(voucher: Voucher, error: OperatorError) -> tuple[bool | None, Reason, str]:
-    """A voucher that was never issued is surely not redeemable; of one that was, nobody knows now."""
+    """Return False for a Voucher that was never issued, and Unknown (None) for one that was."""
     if isinstance(error, CodeConflictError | CodeReservedError) or "timesRedeemed" not in voucher.status:
         return False, Reason.NOT_ISSUED, "The code is not in the ledger for this Voucher."
-    return None, error.reason, "What the ledger holds for this Voucher is not known now."
+    return None, error.reason, "It is unknown whether the code can be redeemed now."
 
 
 def _merged(voucher: Voucher, wanted: tuple[Condition, ...], now: datetime) -> tuple[dict[str, Any], ...]:

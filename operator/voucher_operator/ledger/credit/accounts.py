@@ -1,6 +1,6 @@
-"""What is on a customer's account, and taking a redemption back.
+"""What is on a customer's account, and which redemptions another writer has undone.
 
-Locks of an undo: promo_codes, then customers, the one order for all. See also: `redeem` puts the credit there.
+See also: `redeem` puts the credit there; `purchases` undoes a redemption when it compensates an order.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,12 @@ from voucher_operator.ledger.errors import schema_missing
 from voucher_operator.ledger.fetch import fetch_all, fetch_one
 from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.statements import statement
-from voucher_operator.ledger.types import Entry, LedgerInfo, UndoResult
-from voucher_operator.resources.errors import CreditSpentError
+from voucher_operator.ledger.types import Entry, LedgerInfo
 from voucher_operator.resources.keys import Key
 
 _INFO: Final = statement("ledger_info")
 _BALANCE: Final = statement("account_balance")
 _ENTRIES: Final = statement("account_entries")
-_UNDO_READ: Final = statement("undo_read")
-_UNDO_LOCK_PROMO: Final = statement("undo_lock_promo")
-_UNDO_LOCK_CUSTOMER: Final = statement("customer_lock")
-_UNDO: Final = statement("undo")
 _UNDO_UNREPORTED: Final = statement("undo_unreported")
 _UNDO_REPORTED: Final = statement("undo_reported")
 
@@ -58,20 +53,3 @@ async def undone_elsewhere(
 async def record_undo_reported(conn: Connection, keys: Sequence[Key]) -> None:
     """Record that these undone redemptions are reported. Idempotent. Raises psycopg's errors."""
     await conn.execute(_UNDO_REPORTED, {"keys": list(keys)})
-
-
-async def undo(conn: Connection, key: Key) -> UndoResult:
-    """Take back the redemption of `key`. Raises psycopg's errors, and CreditSpentError: then nothing has changed."""
-    async with conn.transaction():
-        found = await (await conn.execute(_UNDO_READ, {"key": key})).fetchone()
-        if found is None:
-            return UndoResult(False)
-        await conn.execute(_UNDO_LOCK_PROMO, {"code": found[0]})
-        await conn.execute(_UNDO_LOCK_CUSTOMER, {"customer": found[1]})
-        row = await (await conn.execute(_UNDO, {"key": key})).fetchone()
-        if row is None:
-            return UndoResult(False)
-        covered, standing, amount = row
-        if not covered:
-            raise CreditSpentError("The customer has spent this credit: the redemption cannot be undone.")
-    return UndoResult(standing, amount)

@@ -39,4 +39,4 @@ counted AS (
     FROM target AS t
     WHERE t.covered AND t.grant_id IS NOT NULL AND p.code = t.code
 )
-SELECT t.covered, t.grant_id IS NOT NULL, coalesce(t.amount, 0) FROM target AS t
+SELECT t.covered FROM target AS t

@@ -7,9 +7,10 @@ import pytest
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
 from testbed.stripe import StripeMock
-from tests.checkout.helpers import SOVEREIGN, open_checkout, settings
+from tests.payments.helpers import SOVEREIGN, open_checkout, place, settings
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase.types import Purchase
 from voucher_operator.payments.purchase_saga import Checkout
 
 
@@ -21,7 +22,7 @@ def stripe_mock() -> Iterator[StripeMock]:
 
 @pytest.fixture
 def stripe() -> Iterator[ScriptedStripe]:
-    """After the test, nothing that came was something that it should not have said."""
+    """After the test, no request was invalid."""
     with ScriptedStripe() as server:
         yield server
     assert server.invalid_requests == []
@@ -30,12 +31,12 @@ def stripe() -> Iterator[ScriptedStripe]:
 @pytest.fixture
 async def ledger(database18: Database) -> AsyncIterator[Ledger]:
     """After the test every invariant must hold."""
-    door = Ledger(lambda: database18.runtime_url, sovereign=SOVEREIGN)
-    await door.open()
+    opened = Ledger(lambda: database18.runtime_url, sovereign=SOVEREIGN)
+    await opened.open()
     try:
-        yield door
+        yield opened
     finally:
-        await door.close()
+        await opened.close()
     assert await verify(database18.admin_url) == []
 
 
@@ -43,3 +44,9 @@ async def ledger(database18: Database) -> AsyncIterator[Ledger]:
 async def checkout(ledger: Ledger, stripe: ScriptedStripe) -> AsyncIterator[Checkout]:
     async with open_checkout(ledger, settings(stripe.url)) as made:
         yield made
+
+
+@pytest.fixture
+async def awaiting(checkout: Checkout, ledger: Ledger, database18: Database) -> Purchase:
+    """A purchase whose customer has the checkout URL."""
+    return await checkout.advance(await place(ledger, database18))

@@ -114,17 +114,17 @@ def test_lookup_event_id_contains_the_session_status(status: str, payment: str, 
     ["charge.refunded", "charge.refund.updated", "refund.created", "refund.failed", "charge.dispute.funds_withdrawn"],
 )
 def test_refund_and_dispute_events_name_their_payment_intent(kind: str) -> None:
-    told = {"type": kind, "data": {"object": {"payment_intent": "pi_1"}}}
-    assert intent_of(told) == "pi_1"
-    assert payment_event(told, b"", "OMR").effect is PaymentEffect.NONE
-    assert intent_of({**told, "type": "charge.succeeded"}) is None
+    sent = {"type": kind, "data": {"object": {"payment_intent": "pi_1"}}}
+    assert intent_of(sent) == "pi_1"
+    assert payment_event(sent, b"", "OMR").effect is PaymentEffect.NONE
+    assert intent_of({**sent, "type": "charge.succeeded"}) is None
     assert intent_of(event()) is None
 
 
 @pytest.mark.parametrize(("status", "failed"), [("failed", True), ("canceled", True), ("succeeded", False)])
 def test_failed_refund_is_recognised(status: str, failed: bool) -> None:
-    told = {"type": "refund.updated", "data": {"object": {"object": "refund", "status": status}}}
-    assert is_failed_refund(told) is failed
+    sent = {"type": "refund.updated", "data": {"object": {"object": "refund", "status": status}}}
+    assert is_failed_refund(sent) is failed
 
 
 def test_session_event_names_its_invoice() -> None:

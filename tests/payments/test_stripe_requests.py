@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from testbed.stripe import StripeMock
-from tests.checkout.helpers import LINES, settings
+from tests.payments.helpers import LINES, settings
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
 from voucher_operator.payments import stripe_gateway, stripe_requests
 from voucher_operator.payments.currency import rules
@@ -70,7 +70,7 @@ async def test_mock_accepts_customer_and_coupon(gateway: StripeGateway) -> None:
 @pytest.mark.parametrize("coupon", ["credit-1", None])
 @pytest.mark.parametrize("price", ["price_1", None])
 async def test_mock_accepts_the_session(gateway: StripeGateway, coupon: str | None, price: str | None) -> None:
-    """The mock answers with a fixture, whose amount is none: that it answers so shows that it took the words."""
+    """The mock answers with a fixture without an amount: that answer shows that it accepted the parameters."""
     lines = (replace(LINES[0], stripe_price_id=price), *LINES[1:])
     with pytest.raises(PaymentRejectedError, match="another amount"):
         await gateway.session(purchase(lines=lines), "cus_1", coupon, OMR)
@@ -88,7 +88,7 @@ async def test_mock_accepts_reads_expire_and_cancel(gateway: StripeGateway) -> N
 
 
 async def test_mock_refuses_an_unknown_parameter(gateway: StripeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or else the tests above would say nothing."""
+    """Otherwise the tests above could not fail."""
     asked = stripe_requests.customer(purchase(), "x")
     monkeypatch.setattr(stripe_requests, "customer", lambda *_: {**asked, "favourite_colour": "green"})
     with pytest.raises(PaymentRejectedError, match="Stripe refuses the checkout"):

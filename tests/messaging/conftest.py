@@ -7,8 +7,8 @@ import pytest
 
 from testbed.nats import NatsServer
 from testbed.postgres import Database
-from tests.events.helpers import Streams
 from tests.ledger.helpers import open_ledger
+from tests.messaging.helpers import Streams
 from voucher_operator.ledger.api import Ledger
 
 
@@ -26,5 +26,5 @@ def streams(nats: NatsServer) -> Streams:
 
 @pytest.fixture
 async def ledger(database18: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database18.runtime_url) as door:
-        yield door
+    async with open_ledger(database18.runtime_url) as opened:
+        yield opened

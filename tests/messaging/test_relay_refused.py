@@ -1,4 +1,4 @@
-"""Events that JetStream does not take: their tenants wait, all others' go out, and people are told which, and why."""
+"""Events that JetStream refuses: their tenants wait, all others' are published, and the problem is reported."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,8 @@ import pytest
 
 from testbed.nats import NatsServer
 from testbed.postgres import Database
-from tests.events.helpers import (
+from tests.ledger.helpers import rows, until
+from tests.messaging.helpers import (
     Streams,
     by_tenant,
     expected_by_tenant,
@@ -15,7 +16,6 @@ from tests.events.helpers import (
     wait_published,
     write_events,
 )
-from tests.ledger.helpers import rows, until
 from voucher_operator import telemetry
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import OutboxEvent
@@ -26,7 +26,7 @@ MANY = [f"tenant-{n % 50}" for n in range(500)]
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "_RETRY", 0.3)
 
 
@@ -52,14 +52,14 @@ async def test_refused_event_blocks_only_its_tenant(
         streams = Streams(server, "small")
         await write_events(database18, ["large"], data="x" * 5000)
         await write_events(database18, ["large", "other", "other"])
-        async with running_relay(streams.relay(ledger)) as told:
+        async with running_relay(streams.relay(ledger)) as relaying:
             await wait_published(database18, left=2)
             await write_events(database18, ["third"])
             await wait_published(database18, left=2)
-            await until(lambda: "refuses an event" in str(told.details().get("problem")))
+            await until(lambda: "refuses an event" in str(relaying.details().get("problem")))
             await rows(database18, "UPDATE vouchers.outbox SET data = data - 'pad' WHERE published_at IS NULL")
             await wait_published(database18)
-            await until(lambda: told.details() == {"waiting": 0, "oldest_seconds": 0})
+            await until(lambda: relaying.details() == {"pending": 0, "oldest_seconds": 0})
         assert by_tenant(await streams.read()) == {"other": [2, 3], "third": [1], "large": [1, 1]}
     refused = [record for record in caplog.records if "refuses an event" in record.getMessage()]
     assert len(refused) == 1
@@ -69,27 +69,29 @@ async def test_subject_without_stream_is_reported_until_a_stream_takes_it(
     database18: Database, ledger: Ledger, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All others' events go out over one connection; it is named, and goes out when the stream takes it."""
-    made: list[bus.Bus] = []
-    ensure = bus.Bus.ensure_stream
+    made: list[bus.NatsConnection] = []
+    ensure = bus.NatsConnection.ensure_stream
 
-    async def counted(self: bus.Bus, name: str) -> None:
+    async def counted(self: bus.NatsConnection, name: str) -> None:
         if self not in made:
             made.append(self)
         await ensure(self, name)
 
-    monkeypatch.setattr(bus.Bus, "ensure_stream", counted)
+    monkeypatch.setattr(bus.NatsConnection, "ensure_stream", counted)
     await _add(streams, "order.>")
     await _issue(database18)
     await write_events(database18, MANY)
-    async with running_relay(streams.relay(ledger)) as told:
+    async with running_relay(streams.relay(ledger)) as relaying:
         await wait_published(database18, left=1)
-        await until(lambda: f"takes {streams.prefix}.voucher.issued:" in str(told.details().get("problem")))
+        await until(
+            lambda: f"has the subject {streams.prefix}.voucher.issued:" in str(relaying.details().get("problem"))
+        )
         assert telemetry.REGISTRY.get_sample_value("voucher_operator_nats_up") == 1
         assert by_tenant(await streams.read()) == expected_by_tenant(MANY)
         async with streams.jetstream() as jetstream:
             await jetstream.update_stream(name=streams.name, subjects=[f"{streams.prefix}.>"])
         await wait_published(database18)
-        await until(lambda: "problem" not in told.details())
+        await until(lambda: "problem" not in relaying.details())
     assert len(made) == 1
 
 
@@ -117,7 +119,7 @@ async def test_deleted_stream_is_created_again(database18: Database, ledger: Led
     assert by_tenant(await streams.read()) == expected_by_tenant(["one", "two"])
 
 
-class Counting:
+class CountingOutbox:
     """The real outbox, which knows how much was read at once, and how much in all."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -141,7 +143,7 @@ async def test_events_behind_a_refused_event_are_read_once(
     await _add(streams, "order.>")
     await _issue(database18, 300)
     await write_events(database18, MANY[:60])
-    outbox = Counting(ledger)
+    outbox = CountingOutbox(ledger)
     async with running_relay(streams.relay(outbox)):
         await wait_published(database18, left=300)
         await until(lambda: outbox.read[-3:] == [0, 0, 0])

@@ -1,11 +1,20 @@
-"""What Stripe tells and what it is asked comes to the same end, in whatever order and however little of it arrives."""
+"""Webhook events and lookups lead to the same result, in any order, also when events are lost."""
 
 import pytest
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import Fault, ScriptedStripe
-from tests.checkout.helpers import SESSIONS, open_checkout, place, reload_purchase, settings
 from tests.ledger.helpers import rows
+from tests.payments.helpers import (
+    INVOICE_PAYMENTS,
+    SESSIONS,
+    open_checkout,
+    place,
+    receive_event,
+    reload_purchase,
+    session_of,
+    settings,
+)
 from voucher_operator import telemetry
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
@@ -13,18 +22,6 @@ from voucher_operator.ledger.purchase.types import PaymentEffect, Purchase, Purc
 from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.resources.errors import PaymentProcessorUnavailableError, PaymentRejectedError
 from voucher_operator.resources.reasons import Reason
-
-INVOICE_PAYMENTS = "/v1/invoice_payments"
-
-
-@pytest.fixture
-async def awaiting(checkout: Checkout, ledger: Ledger, database18: Database) -> Purchase:
-    return await checkout.advance(await place(ledger, database18))
-
-
-def session_of(purchase: Purchase) -> str:
-    assert purchase.session_id is not None
-    return purchase.session_id
 
 
 async def paid_before(database: Database, days: float) -> None:
@@ -45,11 +42,11 @@ async def test_lookup_completes_an_order_whose_webhook_was_lost(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     assert await checkout.look_up(awaiting) is Received.NO_CHANGE
-    told = stripe.pay(session_of(awaiting))
+    paid = stripe.pay(session_of(awaiting))
     assert await checkout.look_up(awaiting) is Received.APPLIED
     assert await checkout.look_up(awaiting) is Received.DUPLICATE
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
-    assert await checkout.receive(await checkout.payment_event(told, b"{}")) is Received.NO_CHANGE
+    assert await receive_event(checkout, paid) is Received.NO_CHANGE
 
 
 async def test_lookup_of_an_open_session_writes_nothing(checkout: Checkout, ledger: Ledger, awaiting: Purchase) -> None:
@@ -64,7 +61,7 @@ async def test_session_with_the_former_sovereign_name_is_completed_by_lookup(
     async with open_checkout(ledger, settings(stripe.url, sovereign="former.example.com")) as former:
         awaiting = await former.advance(await place(ledger, database18))
     paid = stripe.pay(session_of(awaiting))
-    assert await checkout.receive(await checkout.payment_event(paid, b"{}")) is Received.FOREIGN
+    assert await receive_event(checkout, paid) is Received.FOREIGN
     assert await checkout.look_up(awaiting) is Received.APPLIED
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
 
@@ -113,13 +110,13 @@ async def test_lookup_cancels_an_order_whose_delayed_payment_failed(
     ended = await reload_purchase(ledger, awaiting)
     assert (ended.state, ended.reason) == (PurchaseState.CANCELLED, Reason.PAYMENT_FAILED)
     assert await ledger.balance(awaiting.user_id) == 10_000
-    assert await checkout.receive(await checkout.payment_event(bounced, b"{}")) is Received.NO_CHANGE
+    assert await receive_event(checkout, bounced) is Received.NO_CHANGE
 
 
 async def test_full_refund_releases_the_credit(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
-    await checkout.receive(await checkout.payment_event(stripe.pay(session_of(awaiting)), b"{}"))
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
     assert await ledger.balance(awaiting.user_id) == 0
     part = await checkout.payment_event(stripe.refund(session_of(awaiting), 4_000), b"{}")
     assert (part.effect, await checkout.receive(part)) == (PaymentEffect.PARTLY_REFUNDED, Received.NO_CHANGE)
@@ -135,7 +132,7 @@ async def test_full_refund_releases_the_credit(
 async def test_refund_of_a_later_month_changes_nothing(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
-    await checkout.receive(await checkout.payment_event(stripe.pay(session_of(awaiting)), b"{}"))
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
     later = await checkout.payment_event(stripe.next_month(session_of(awaiting)), b"{}")
     assert later.effect is PaymentEffect.NONE
     await checkout.receive(later)
@@ -150,14 +147,14 @@ async def test_lookup_finds_payment_and_refund_without_webhooks(
     assert await checkout.look_up(awaiting) is Received.APPLIED
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.REFUNDED
     assert await ledger.balance(awaiting.user_id) == 10_000
-    assert await checkout.receive(await checkout.payment_event(paid, b"{}")) is Received.NO_CHANGE
+    assert await receive_event(checkout, paid) is Received.NO_CHANGE
 
 
 async def test_lookup_finds_a_refund_without_webhook(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
-    """Seldom asked, and the seldomer the older it is: what was paid is rarely refunded."""
-    await checkout.receive(await checkout.payment_event(stripe.pay(session_of(awaiting)), b"{}"))
+    """Asked rarely, and more rarely with its age: what was paid is seldom refunded."""
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
     assert await ledger.purchases_to_check(-1, 10) == []
     for days, again in ((1.1, True), (2.0, False), (2.3, True), (119, True), (239, True), (900, False)):
         await paid_before(database18, days)
@@ -186,7 +183,7 @@ async def test_lookup_reports_a_mismatched_payment(
     assert await checkout.look_up(awaiting) is Received.MISMATCH
     assert mismatches() == before + 1
     (said,) = caplog.records
-    assert "does not fit" in said.message
+    assert "does not match" in said.message
     assert vars(said)["key"] == awaiting.key
     stripe.refund(session_of(awaiting))
     assert await checkout.look_up(awaiting) is Received.APPLIED
@@ -244,7 +241,7 @@ async def test_payment_of_another_sovereign_is_kept_without_effect(
 ) -> None:
     event = stripe.pay(session_of(awaiting))
     event["data"]["object"]["metadata"]["sovereign"] = "other.example.com"
-    assert await checkout.receive(await checkout.payment_event(event, b"{}")) is Received.FOREIGN
+    assert await receive_event(checkout, event) is Received.FOREIGN
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.AWAITING_PAYMENT
     assert [one.invariant for one in await verify(database18.admin_url)] == ["webhook_events"]
     assert await checkout.look_up(awaiting) is Received.APPLIED

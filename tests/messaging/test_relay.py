@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from testbed.postgres import Database
-from tests.events.helpers import (
+from tests.ledger.helpers import rows, until
+from tests.messaging.helpers import (
     Streams,
     by_tenant,
     expected_by_tenant,
@@ -14,7 +15,6 @@ from tests.events.helpers import (
     wait_published,
     write_events,
 )
-from tests.ledger.helpers import rows, until
 from voucher_operator import telemetry
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import OutboxEvent
@@ -69,7 +69,7 @@ async def test_events_of_each_tenant_keep_their_order(database18: Database, ledg
 
 
 async def test_published_twice_is_stored_once(database18: Database, ledger: Ledger, streams: Streams) -> None:
-    """Whoever dies between the acknowledgement and the mark publishes again."""
+    """A relay killed between acknowledgement and mark publishes again."""
     await write_events(database18, MANY[:20])
     for _ in range(2):
         await rows(database18, "UPDATE vouchers.outbox SET published_at = NULL")
@@ -81,7 +81,7 @@ async def test_published_twice_is_stored_once(database18: Database, ledger: Ledg
 async def test_two_relays_publish_each_event_once_in_order(
     database18: Database, ledger: Ledger, streams: Streams
 ) -> None:
-    """The Lease saves work, it is no lock: what both publish is there once, in order."""
+    """The Lease saves work, it is no lock: what both publish is stored once, in order."""
     await write_events(database18, MANY)
     async with running_relay(streams.relay(ledger)), running_relay(streams.relay(ledger)):
         await wait_published(database18)
@@ -115,7 +115,7 @@ async def test_stream_has_a_duplicate_window_of_one_hour(
 async def test_existing_stream_with_the_subjects_is_used(
     database18: Database, ledger: Ledger, streams: Streams
 ) -> None:
-    """Whoever runs the bus may have made it, under a name and with limits of his own."""
+    """The administrator of NATS may have created it, with another name and other limits."""
     theirs = f"theirs-{streams.name}"
     async with streams.jetstream() as jetstream:
         await jetstream.add_stream(name=theirs, subjects=[f"{streams.prefix}.*.*"])
@@ -126,7 +126,7 @@ async def test_existing_stream_with_the_subjects_is_used(
     assert await streams.count() == 0
 
 
-class Broken:
+class OutboxWithFailingMarks:
     """The real outbox, whose marks fail while `broken`."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -149,7 +149,7 @@ async def test_events_are_stored_and_counted_once_when_marking_fails(
     """They are published again when the ledger is back."""
     before = published()
     await write_events(database18, MANY[:20])
-    outbox = Broken(ledger)
+    outbox = OutboxWithFailingMarks(ledger)
     async with running_relay(streams.relay(outbox)):
         await until(lambda: outbox.failed > 1)
         assert await unpublished(database18) == 20
@@ -160,8 +160,8 @@ async def test_events_are_stored_and_counted_once_when_marking_fails(
     assert by_tenant(await streams.read()) == expected_by_tenant(MANY[:20])
 
 
-class Faulty(Broken):
-    """An outbox with a fault that nobody thought of."""
+class OutboxWithUnexpectedError(OutboxWithFailingMarks):
+    """An outbox with an unexpected error."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__(ledger)
@@ -177,7 +177,7 @@ class Faulty(Broken):
 
 async def test_unexpected_error_is_retried(database18: Database, ledger: Ledger, streams: Streams) -> None:
     await write_events(database18, ["one"])
-    outbox = Faulty(ledger)
+    outbox = OutboxWithUnexpectedError(ledger)
     async with running_relay(streams.relay(outbox)):
         await wait_published(database18)
     assert outbox.failed == 2
@@ -193,13 +193,13 @@ async def test_backlog_is_reported_while_leading_only(database18: Database, ledg
     async with running_relay(relay):
         await until(lambda: "problem" in relay.details())
         details = relay.details()
-        assert details["waiting"] == 2
+        assert details["pending"] == 2
         assert 3600 <= int(str(details["oldest_seconds"])) < 3700
         assert str(details["problem"]).startswith("NATS is not configured")
-        assert _value("voucher_operator_outbox_waiting") == 2
+        assert _value("voucher_operator_outbox_pending") == 2
         assert _value("voucher_operator_outbox_oldest_seconds") >= 3600
         servers.append(streams.server.url)
-        await until(lambda: relay.details() == {"waiting": 0, "oldest_seconds": 0})
+        await until(lambda: relay.details() == {"pending": 0, "oldest_seconds": 0})
         assert _value("voucher_operator_nats_up") == 1
     assert relay.details() == {}
     assert _value("voucher_operator_nats_up") == 0

@@ -1,4 +1,4 @@
-"""Whatever Stripe does: what may pass is tried again and made once, what may not leaves all as it was."""
+"""Faults of Stripe: a transient one is retried and creates each object once, a lasting one rolls the order back."""
 
 import asyncio
 from dataclasses import replace
@@ -8,11 +8,14 @@ import pytest
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import KEY, Fault, ScriptedStripe
-from tests.checkout.helpers import (
+from tests.ledger.helpers import issue, rows
+from tests.ledger.purchase_helpers import place_purchase, purchase_request
+from tests.payments.helpers import (
     COUPONS,
     CUSTOMERS,
     LINES,
     SESSIONS,
+    lose_session_answer,
     make_overdue,
     open_checkout,
     place,
@@ -20,8 +23,6 @@ from tests.checkout.helpers import (
     settings,
     wait_reached,
 )
-from tests.ledger.helpers import issue, rows
-from tests.ledger.purchase_helpers import place_purchase, purchase_request
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PurchaseState, Received
 from voucher_operator.payments.purchase_saga import Checkout
@@ -71,7 +72,7 @@ async def test_timeout_is_retried_with_the_same_session(
     purchase = await place(ledger, database18)
     stripe.fail(SESSIONS, Fault.SILENT_AFTER)
     async with open_checkout(ledger, settings(stripe.url, stripe_timeout=0.3)) as hasty:
-        with pytest.raises(PaymentProcessorUnavailableError, match="did not answer in time"):
+        with pytest.raises(PaymentProcessorUnavailableError, match="did not respond in time"):
             await hasty.advance(purchase)
         assert (await hasty.advance(purchase)).session_id == stripe.only_session()["id"]
 
@@ -80,7 +81,7 @@ async def test_timeout_is_retried_with_the_same_session(
 async def test_refusal_by_stripe_rolls_the_order_back(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe, path: str, fault: Fault
 ) -> None:
-    """The bug that this exists for: the code is whole again, and the order is failed rather than lost."""
+    """The code is redeemable again, and the order is failed."""
     await issue(database18, "CODE", 10, max_redemptions=1)
     request = purchase_request(50_000, "CODE", lines=(replace(LINES[0], price_minor=50_000),))
     purchase = await place_purchase(ledger, request)
@@ -107,7 +108,7 @@ async def test_changed_settings_between_tries_do_not_create_a_second_session(
     state: PurchaseState,
     sessions: int,
 ) -> None:
-    """Stripe refuses the old key with new words, and a new key would make a second session: the first is looked for."""
+    """Stripe refuses the old key with new parameters; a new key would make a second session: the first is searched."""
     purchase = await place(ledger, database18)
     stripe.fail(SESSIONS, fault)
     with pytest.raises(PaymentProcessorUnavailableError):
@@ -139,9 +140,7 @@ async def test_overdue_order_expires_its_session(
 ) -> None:
     """The session was made, its answer lost, and nobody came back in time."""
     purchase = await place(ledger, database18)
-    stripe.fail(SESSIONS, Fault.CUT_AFTER)
-    with pytest.raises(PaymentProcessorUnavailableError):
-        await checkout.advance(purchase)
+    await lose_session_answer(checkout, stripe, purchase)
     await make_overdue(database18, purchase)
     ended = await checkout.advance(await reload_purchase(ledger, purchase))
     assert ended.state is PurchaseState.ROLLED_BACK
@@ -155,9 +154,7 @@ async def test_session_lost_by_a_crash_expires_and_the_order_is_rolled_back(
     """The process died before the note and came back a day later: nobody had the URL, and the code is not used up."""
     await issue(database18)
     purchase = await place_purchase(ledger, purchase_request(19_000, "CODE", lines=LINES))
-    stripe.fail(SESSIONS, Fault.CUT_AFTER)
-    with pytest.raises(PaymentProcessorUnavailableError):
-        await checkout.advance(purchase)
+    await lose_session_answer(checkout, stripe, purchase)
     expired = await checkout.payment_event(stripe.expire(stripe.only_session()["id"]), b"{}")
     assert await checkout.receive(expired) is Received.NO_CHANGE
     await make_overdue(database18, purchase)
@@ -170,9 +167,7 @@ async def test_payment_of_a_session_that_could_not_be_expired_is_a_mismatch(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     purchase = await place(ledger, database18)
-    stripe.fail(SESSIONS, Fault.CUT_AFTER)
-    with pytest.raises(PaymentProcessorUnavailableError):
-        await checkout.advance(purchase)
+    await lose_session_answer(checkout, stripe, purchase)
     await make_overdue(database18, purchase)
     stripe.fail(SESSIONS, Fault.UNAUTHORIZED)
     assert (await checkout.advance(await reload_purchase(ledger, purchase))).state is PurchaseState.ROLLED_BACK
@@ -209,7 +204,7 @@ async def test_removed_stripe_key_rolls_the_order_back(
 async def test_key_invalid_in_a_header_rolls_the_order_back(
     ledger: Ledger, database18: Database, stripe: ScriptedStripe, key: str
 ) -> None:
-    """Nothing that passes: somebody has pasted something else."""
+    """A lasting fault: something else was pasted."""
     purchase = await place(ledger, database18)
     async with open_checkout(ledger, settings(stripe.url, stripe_api_key=key)) as mistaken:
         ended = await mistaken.advance(purchase)
@@ -235,7 +230,7 @@ async def test_key_file_may_come_late_and_rotate(
 async def test_concurrent_advance_creates_one_session(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
-    """The second meets a key that is in use, and comes again."""
+    """The second gets the error that the key is in use, and is retried."""
     purchase = await place(ledger, database18)
     pause = stripe.pause(SESSIONS)
     first = asyncio.create_task(checkout.advance(purchase))
@@ -251,7 +246,7 @@ async def test_concurrent_advance_creates_one_session(
 async def test_rollback_during_the_stripe_call_expires_the_session(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
-    """Its session was not there yet to be closed: whoever made it closes it."""
+    """Its session did not exist yet at the rollback: the process that creates it expires it."""
     purchase = await place(ledger, database18)
     pause = stripe.pause(SESSIONS)
     advancing = asyncio.create_task(checkout.advance(purchase))
@@ -267,20 +262,18 @@ async def test_abandoned_order_expires_its_session(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     purchase = await place(ledger, database18)
-    stripe.fail(SESSIONS, Fault.CUT_AFTER)
-    with pytest.raises(PaymentProcessorUnavailableError):
-        await checkout.advance(purchase)
-    ended = await checkout.abandon(purchase.key)
+    await lose_session_answer(checkout, stripe, purchase)
+    ended = await checkout.cancel_pending(purchase.key)
     assert ended is not None
     assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.ABANDONED)
     assert stripe.only_session()["status"] == "expired"
-    assert await checkout.abandon(purchase.key) == ended
+    assert await checkout.cancel_pending(purchase.key) == ended
 
 
 async def test_abandon_of_an_awaiting_or_unknown_order_changes_nothing(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
     awaiting = await checkout.advance(await place(ledger, database18))
-    assert await checkout.abandon(awaiting.key) == awaiting
+    assert await checkout.cancel_pending(awaiting.key) == awaiting
     assert stripe.only_session()["status"] == "open"
-    assert await checkout.abandon(Key("billing/nobody")) is None
+    assert await checkout.cancel_pending(Key("billing/nobody")) is None

@@ -1,4 +1,4 @@
-"""A relay as a process of its own, to be killed: `python -m tests.events.relay_process DATABASE NATS STREAM PREFIX`."""
+"""A relay in its own process, to be killed: `python -m tests.messaging.relay_process DATABASE NATS STREAM PREFIX`."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""NATS away, cut off, frozen, refusing: events wait in the ledger, and all of them come, once and in order."""
+"""NATS absent, disconnected, frozen or refusing: events wait in the ledger, and each is published once and in order."""
 
 import asyncio
 import logging
@@ -14,7 +14,8 @@ from testbed.interpreter import ROOT
 from testbed.nats import NatsServer
 from testbed.postgres import Database
 from testbed.processes import Daemon
-from tests.events.helpers import (
+from tests.ledger.helpers import until
+from tests.messaging.helpers import (
     Streams,
     by_tenant,
     expected_by_tenant,
@@ -23,7 +24,6 @@ from tests.events.helpers import (
     wait_published,
     write_events,
 )
-from tests.ledger.helpers import until
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.messaging import nats_connection as bus
 
@@ -40,7 +40,7 @@ def own() -> Iterator[Streams]:
 async def test_events_are_published_when_nats_comes_late(
     database18: Database, ledger: Ledger, own: Streams, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is told once, and what was written meanwhile is published then."""
+    """It is logged once, and what was written meanwhile is published then."""
     own.server.stop()
     with caplog.at_level(logging.INFO, "voucher_operator"):
         async with running_relay(own.relay(ledger)) as relay:
@@ -51,13 +51,13 @@ async def test_events_are_published_when_nats_comes_late(
             await wait_published(database18)
     assert by_tenant(await own.read()) == expected_by_tenant(MANY[:50])
     told = [record.getMessage() for record in caplog.records if record.name.startswith("voucher_operator.messaging")]
-    assert [message.partition(":")[0] for message in told] == ["events wait", "events are published again"]
+    assert [message.partition(":")[0] for message in told] == ["events are not published", "events are published again"]
 
 
 async def test_disconnect_is_noticed_without_an_event(ledger: Ledger, own: Streams) -> None:
     """It is noticed at once, not by the next event."""
     async with running_relay(own.relay(ledger)) as relay:
-        await until(lambda: relay.details() == {"waiting": 0, "oldest_seconds": 0})
+        await until(lambda: relay.details() == {"pending": 0, "oldest_seconds": 0})
         own.server.kill()
         await until(lambda: "problem" in relay.details())
 
@@ -79,8 +79,8 @@ async def test_events_are_published_once_after_nats_restarts(
 async def test_events_are_published_after_a_frozen_connection_is_replaced(
     database18: Database, ledger: Ledger, own: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection over which nothing comes back is given up, and made anew."""
-    monkeypatch.setattr(bus, "_ANSWER", 0.5)
+    """A connection without answers is closed and opened again."""
+    monkeypatch.setattr(bus, "_ACK_TIMEOUT", 0.5)
     async with running_relay(own.relay(ledger)) as relay:
         await write_events(database18, ["one"])
         await wait_published(database18)
@@ -95,20 +95,20 @@ async def test_events_are_published_after_a_frozen_connection_is_replaced(
 async def test_events_are_published_once_after_the_relay_is_killed(
     database18: Database, ledger: Ledger, own: Streams, tmp_path: Path
 ) -> None:
-    """Whoever leads next goes on; what was acknowledged and not marked is stored once."""
+    """The next leader continues; what was acknowledged and not marked is stored once."""
     await write_events(database18, MANY)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}/operator:{ROOT}"}
     arguments = [database18.runtime_url, own.server.url, own.name, own.prefix]
-    victim = Daemon(
-        "relay", [sys.executable, "-m", "tests.events.relay_process", *arguments], tmp_path / "log", env=environment
+    process = Daemon(
+        "relay", [sys.executable, "-m", "tests.messaging.relay_process", *arguments], tmp_path / "log", env=environment
     )
-    victim.start()
+    process.start()
     try:
         async with asyncio.timeout(40):
             while not await own.count():
-                assert victim.running, victim.tail()
+                assert process.running, process.tail()
     finally:
-        victim.kill()
+        process.kill()
     assert await unpublished(database18) > 0
     async with running_relay(own.relay(ledger)):
         await wait_published(database18)

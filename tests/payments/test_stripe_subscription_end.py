@@ -1,4 +1,4 @@
-"""An order that came to nothing ends at Stripe, too: its card is not charged again next month."""
+"""A refunded or failed order ends its subscription at Stripe: the card is not charged next month."""
 
 from datetime import timedelta
 
@@ -6,8 +6,8 @@ import pytest
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import Fault, ScriptedStripe
-from tests.checkout.helpers import place, reload_purchase
 from tests.ledger.helpers import rows
+from tests.payments.helpers import place, receive_event, reload_purchase, session_of
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState, Received
 from voucher_operator.payments.purchase_saga import Checkout
@@ -16,22 +16,12 @@ from voucher_operator.resources.errors import PaymentProcessorUnavailableError, 
 SUBSCRIPTIONS = "/v1/subscriptions"
 
 
-@pytest.fixture
-async def awaiting(checkout: Checkout, ledger: Ledger, database18: Database) -> Purchase:
-    return await checkout.advance(await place(ledger, database18))
-
-
-async def tell(checkout: Checkout, event: dict[str, object]) -> Received:
-    return await checkout.receive(await checkout.payment_event(event, b"{}"))
-
-
 async def refunded(checkout: Checkout, stripe: ScriptedStripe, purchase: Purchase) -> None:
-    assert purchase.session_id is not None
-    await tell(checkout, stripe.pay(purchase.session_id))
-    assert await tell(checkout, stripe.refund(purchase.session_id)) is Received.APPLIED
+    await receive_event(checkout, stripe.pay(session_of(purchase)))
+    assert await receive_event(checkout, stripe.refund(session_of(purchase))) is Received.APPLIED
 
 
-def statuses(stripe: ScriptedStripe) -> list[str]:
+def subscription_statuses(stripe: ScriptedStripe) -> list[str]:
     return [one["status"] for one in stripe.subscriptions.values()]
 
 
@@ -39,14 +29,13 @@ async def test_refunded_order_cancels_its_subscription(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     other = await checkout.advance(await place(ledger, database18))
-    assert other.session_id is not None
-    await tell(checkout, stripe.pay(other.session_id))
+    await receive_event(checkout, stripe.pay(session_of(other)))
     await refunded(checkout, stripe, awaiting)
     (found,) = await ledger.purchases_to_check(300, 10)
     assert (found.key, found.state) == (awaiting.key, PurchaseState.REFUNDED)
-    assert statuses(stripe) == ["active", "active"]
+    assert subscription_statuses(stripe) == ["active", "active"]
     await checkout.look_up(found)
-    assert statuses(stripe) == ["active", "canceled"]
+    assert subscription_statuses(stripe) == ["active", "canceled"]
     assert await ledger.purchases_to_check(-1, 10) == []
     assert await reload_purchase(ledger, awaiting) == found
 
@@ -54,32 +43,29 @@ async def test_refunded_order_cancels_its_subscription(
 async def test_refund_before_its_payment_event_cancels_the_subscription(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
-    """The ledger was never told of a subscription: the customer at Stripe leads to it."""
-    assert awaiting.session_id is not None
-    stripe.pay(awaiting.session_id)
-    await tell(checkout, stripe.refund(awaiting.session_id))
+    """The ledger does not know the subscription: it is found by the customer at Stripe."""
+    stripe.pay(session_of(awaiting))
+    await receive_event(checkout, stripe.refund(session_of(awaiting)))
     (found,) = await ledger.purchases_to_check(300, 10)
     await checkout.look_up(found)
-    assert statuses(stripe) == ["canceled"]
+    assert subscription_statuses(stripe) == ["canceled"]
 
 
 async def test_failed_payment_cancels_the_subscription(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
-    assert awaiting.session_id is not None
-    stripe.pay(awaiting.session_id, later=True)
-    await tell(checkout, stripe.payment_fails(awaiting.session_id))
+    stripe.pay(session_of(awaiting), later=True)
+    await receive_event(checkout, stripe.payment_fails(session_of(awaiting)))
     (found,) = await ledger.purchases_to_check(300, 10)
     await checkout.look_up(found)
-    assert statuses(stripe) == ["canceled"]
+    assert subscription_statuses(stripe) == ["canceled"]
     assert await ledger.purchases_to_check(-1, 10) == []
 
 
 async def test_expired_checkout_needs_no_cancellation(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
-    assert awaiting.session_id is not None
-    await tell(checkout, stripe.expire(awaiting.session_id))
+    await receive_event(checkout, stripe.expire(session_of(awaiting)))
     assert await ledger.purchases_to_check(-1, 10) == []
 
 
@@ -104,10 +90,9 @@ async def test_cancellation_is_retried_until_it_succeeds(
 async def test_late_payment_keeps_the_subscription(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
-    """The word of its end came from a look of before: the ledger forgets nothing for it."""
-    assert awaiting.session_id is not None
-    stripe.pay(awaiting.session_id, later=True)
-    await tell(checkout, stripe.payment_fails(awaiting.session_id))
-    assert await tell(checkout, stripe.payment_succeeds(awaiting.session_id)) is Received.APPLIED
+    """A stale lookup result that says it has ended changes nothing in the ledger."""
+    stripe.pay(session_of(awaiting), later=True)
+    await receive_event(checkout, stripe.payment_fails(session_of(awaiting)))
+    assert await receive_event(checkout, stripe.payment_succeeds(session_of(awaiting))) is Received.APPLIED
     await ledger.record_ended(awaiting.key)
     assert await rows(database18, "SELECT look_at - settled_at FROM vouchers.purchase") == [(timedelta(days=1),)]

@@ -1,12 +1,12 @@
-"""From a placed order to its checkout, with the real ledger and a Stripe that remembers."""
+"""From a placed order to its checkout, with the real ledger and a scripted Stripe."""
 
 from dataclasses import replace
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
-from tests.checkout.helpers import COUPONS, CUSTOMERS, LINES, SESSIONS, open_checkout, place, reload_purchase, settings
 from tests.ledger.helpers import issue
 from tests.ledger.purchase_helpers import place_purchase, purchase_request
+from tests.payments.helpers import COUPONS, CUSTOMERS, LINES, SESSIONS, open_checkout, place, reload_purchase, settings
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PurchaseState, Received
 from voucher_operator.payments.purchase_saga import Checkout
@@ -63,7 +63,7 @@ async def test_stripe_price_id_of_the_catalog_is_used(
 async def test_repeated_advance_creates_nothing_twice(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:
-    """A replica that knows of nothing repeats every step."""
+    """A replica without any state repeats every step."""
     purchase = await place(ledger, database18)
     first = await checkout.advance(purchase)
     async with open_checkout(ledger, settings(stripe.url)) as other:

@@ -114,7 +114,7 @@ def by_tenant(messages: Sequence[Message]) -> dict[str, list[int]]:
 
 
 def expected_by_tenant(tenants: Sequence[str]) -> dict[str, list[int]]:
-    """What `write` wrote, in the shape of `in_order`."""
+    """What `write_events` wrote, in the shape of `by_tenant`."""
     wrote: dict[str, list[int]] = {}
     for n, tenant in enumerate(tenants, 1):
         wrote.setdefault(tenant, []).append(n)

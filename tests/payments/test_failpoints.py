@@ -1,4 +1,4 @@
-"""A process dies exactly where it is told to, and nowhere else."""
+"""A failpoint kills the process exactly where its variable says."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""Refunds and disputes as Stripe tells of them: each is bound to its payment by asking Stripe, never by the order."""
+"""Refund and dispute events: each is bound to its payment by a request to Stripe, never by the order."""
 
 import itertools
 from typing import Any
@@ -7,8 +7,17 @@ import pytest
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import Fault, ScriptedStripe
-from tests.checkout.helpers import SESSIONS, open_checkout, place, reload_purchase, settings
 from tests.ledger.helpers import rows
+from tests.payments.helpers import (
+    INVOICE_PAYMENTS,
+    SESSIONS,
+    open_checkout,
+    place,
+    receive_event,
+    reload_purchase,
+    session_of,
+    settings,
+)
 from voucher_operator import telemetry
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
@@ -16,23 +25,7 @@ from voucher_operator.ledger.purchase.types import PaymentEffect, Purchase, Purc
 from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.resources.errors import PaymentProcessorUnavailableError
 
-INVOICE_PAYMENTS = "/v1/invoice_payments"
 DUE = 9_000
-
-
-@pytest.fixture
-async def awaiting(checkout: Checkout, ledger: Ledger, database18: Database) -> Purchase:
-    return await checkout.advance(await place(ledger, database18))
-
-
-def session_of(purchase: Purchase) -> str:
-    assert purchase.session_id is not None
-    return purchase.session_id
-
-
-async def tell(checkout: Checkout, event: dict[str, Any]) -> Received:
-    """Have the webhook take an event."""
-    return await checkout.receive(await checkout.payment_event(event, b"{}"))
 
 
 async def payments(database: Database) -> list[tuple[Any, ...]]:
@@ -44,7 +37,7 @@ async def payments(database: Database) -> list[tuple[Any, ...]]:
 async def test_payment_is_recorded_with_its_intent_and_charge(
     checkout: Checkout, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
-    await tell(checkout, stripe.pay(session_of(awaiting)))
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
     charge, session = stripe.payment_of(session_of(awaiting)), stripe.only_session()
     names = "session_id, payment_intent, charge_id, invoice_id, subscription_id, amount_minor"
     assert await rows(database18, f"SELECT {names} FROM vouchers.payment") == [
@@ -55,9 +48,9 @@ async def test_payment_is_recorded_with_its_intent_and_charge(
 async def test_payment_is_applied_when_its_ids_cannot_be_read(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
-    """A later look brings them."""
+    """A later lookup reads them."""
     stripe.fail(INVOICE_PAYMENTS, Fault.UNAVAILABLE)
-    assert await tell(checkout, stripe.pay(session_of(awaiting))) is Received.APPLIED
+    assert await receive_event(checkout, stripe.pay(session_of(awaiting))) is Received.APPLIED
     assert await rows(database18, "SELECT payment_intent FROM vouchers.payment") == [(None,)]
     assert await checkout.look_up(await reload_purchase(ledger, awaiting)) is Received.NO_CHANGE
     intent = stripe.payment_of(session_of(awaiting))["payment_intent"]
@@ -68,9 +61,9 @@ async def test_refund_of_a_second_payment_settles_that_payment_alone(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     second = stripe.second_session(session_of(awaiting))["id"]
-    assert await tell(checkout, stripe.pay(session_of(awaiting))) is Received.APPLIED
-    assert await tell(checkout, stripe.pay(second)) is Received.MISMATCH
-    assert await tell(checkout, stripe.refund(second)) is Received.NO_CHANGE
+    assert await receive_event(checkout, stripe.pay(session_of(awaiting))) is Received.APPLIED
+    assert await receive_event(checkout, stripe.pay(second)) is Received.MISMATCH
+    assert await receive_event(checkout, stripe.refund(second)) is Received.NO_CHANGE
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
     assert await ledger.balance(awaiting.user_id) == 0
     assert await payments(database18) == [(session_of(awaiting), DUE, 0, False), (second, DUE, DUE, True)]
@@ -85,7 +78,7 @@ async def test_second_payment_and_its_refund_in_any_order_leave_the_order_comple
         second = stripe.second_session(session_of(bought))["id"]
         events = (stripe.pay(session_of(bought)), stripe.pay(second), stripe.refund(second))
         for index in order:
-            await tell(checkout, events[index])
+            await receive_event(checkout, events[index])
         assert (await reload_purchase(ledger, bought)).state is PurchaseState.COMPLETED, order
         assert await verify(database18.admin_url) == [], order
 
@@ -94,26 +87,26 @@ async def test_refund_of_a_purchase_without_payment_rows_is_matched(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     second = stripe.second_session(session_of(awaiting))["id"]
-    await tell(checkout, stripe.pay(session_of(awaiting)))
-    await tell(checkout, stripe.pay(second))
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
+    await receive_event(checkout, stripe.pay(second))
     await rows(database18, "TRUNCATE vouchers.payment CASCADE")
-    assert await tell(checkout, stripe.refund(second)) is Received.NO_CHANGE
+    assert await receive_event(checkout, stripe.refund(second)) is Received.NO_CHANGE
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
-    assert await tell(checkout, stripe.refund(session_of(awaiting))) is Received.APPLIED
+    assert await receive_event(checkout, stripe.refund(session_of(awaiting))) is Received.APPLIED
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.REFUNDED
 
 
 async def test_partial_refunds_add_up(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
-    """Each event is told last first, and each asks how much it is by now."""
-    await tell(checkout, stripe.pay(session_of(awaiting)))
+    """The events come in reverse order, and each reads the present amount at Stripe."""
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
     first, second = stripe.refund(session_of(awaiting), 2_000), stripe.refund(session_of(awaiting), 3_000)
     for event in (second, first, first):
-        await tell(checkout, event)
+        await receive_event(checkout, event)
         assert await payments(database18) == [(session_of(awaiting), DUE, 5_000, False)]
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
-    assert await tell(checkout, stripe.refund(session_of(awaiting), 4_000)) is Received.APPLIED
+    assert await receive_event(checkout, stripe.refund(session_of(awaiting), 4_000)) is Received.APPLIED
     assert await payments(database18) == [(session_of(awaiting), DUE, DUE, True)]
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.REFUNDED
     assert await ledger.balance(awaiting.user_id) == 10_000
@@ -122,7 +115,7 @@ async def test_partial_refunds_add_up(
 async def test_lookup_records_a_partial_refund_without_webhook(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
-    await tell(checkout, stripe.pay(session_of(awaiting)))
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
     stripe.refund(session_of(awaiting), 2_000)
     assert await checkout.look_up(await reload_purchase(ledger, awaiting)) is Received.NO_CHANGE
     assert await payments(database18) == [(session_of(awaiting), DUE, 2_000, False)]
@@ -137,27 +130,27 @@ async def test_refund_that_fails_lowers_what_was_refunded(
     database18: Database,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await tell(checkout, stripe.pay(session_of(awaiting)))
-    await tell(checkout, stripe.refund(session_of(awaiting), 2_000))
-    assert await tell(checkout, stripe.refund_fails(session_of(awaiting), 2_000)) is Received.NO_CHANGE
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
+    await receive_event(checkout, stripe.refund(session_of(awaiting), 2_000))
+    assert await receive_event(checkout, stripe.refund_fails(session_of(awaiting), 2_000)) is Received.NO_CHANGE
     assert await payments(database18) == [(session_of(awaiting), DUE, 0, False)]
     assert [one.message for one in caplog.records if one.levelname == "WARNING"] == [
-        "a refund failed: give the money back in another way"
+        "a refund failed: refund the money in another way"
     ]
-    await tell(checkout, stripe.refund(session_of(awaiting)))
-    await tell(checkout, stripe.refund_fails(session_of(awaiting), DUE))
+    await receive_event(checkout, stripe.refund(session_of(awaiting)))
+    await receive_event(checkout, stripe.refund_fails(session_of(awaiting), DUE))
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.REFUNDED
     assert [one.invariant for one in await verify(database18.admin_url)] == ["payments"]
-    await tell(checkout, stripe.refund(session_of(awaiting)))
+    await receive_event(checkout, stripe.refund(session_of(awaiting)))
 
 
 async def test_key_without_charge_rights_uses_the_event_amount(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
     stripe.shows_charges = False
-    assert await tell(checkout, stripe.pay(session_of(awaiting))) is Received.APPLIED
+    assert await receive_event(checkout, stripe.pay(session_of(awaiting))) is Received.APPLIED
     for amount, expected in ((2_000, 2_000), (DUE - 2_000, DUE)):
-        await tell(checkout, stripe.refund(session_of(awaiting), amount))
+        await receive_event(checkout, stripe.refund(session_of(awaiting), amount))
         assert [row[2] for row in await payments(database18)] == [expected]
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.REFUNDED
 
@@ -165,12 +158,12 @@ async def test_key_without_charge_rights_uses_the_event_amount(
 async def test_refund_event_is_retried_when_its_session_cannot_be_read(
     checkout: Checkout, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
-    await tell(checkout, stripe.pay(session_of(awaiting)))
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
     refund = stripe.refund(session_of(awaiting))
     stripe.fail(SESSIONS, Fault.UNAVAILABLE)
     with pytest.raises(PaymentProcessorUnavailableError):
         await checkout.payment_event(refund, b"{}")
-    assert await tell(checkout, refund) is Received.APPLIED
+    assert await receive_event(checkout, refund) is Received.APPLIED
 
 
 async def test_refund_of_a_manual_subscription_changes_nothing(
@@ -181,20 +174,20 @@ async def test_refund_of_a_manual_subscription_changes_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A subscription that somebody made by hand with the order's labels: its refund changes nothing."""
-    await tell(checkout, stripe.pay(session_of(awaiting)))
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
     second = stripe.second_session(session_of(awaiting))["id"]
     stripe.pay(second)
     refund = stripe.refund(second)
     del stripe.sessions[second]
-    assert await tell(checkout, refund) is Received.NO_CHANGE
+    assert await receive_event(checkout, refund) is Received.NO_CHANGE
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
-    assert "money of an order is of no checkout: look at it at Stripe" in caplog.messages
+    assert "a refund or dispute belongs to no checkout of its order: check it at Stripe" in caplog.messages
 
 
 async def test_refund_of_another_sovereign_causes_no_request(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
-    await tell(checkout, stripe.pay(session_of(awaiting)))
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
     async with open_checkout(ledger, settings(stripe.url, sovereign="other.example.com")) as other:
         asked = stripe.count(f"GET {SESSIONS}")
         read = await other.payment_event(stripe.refund(session_of(awaiting)), b"{}")
@@ -218,17 +211,17 @@ async def test_dispute_is_recorded_and_counted_once(
         assert found is not None
         return found
 
-    await tell(checkout, stripe.pay(session_of(awaiting)))
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
     before, opened = counted(), stripe.dispute(session_of(awaiting))
-    assert [await tell(checkout, opened) for _ in range(2)] == [Received.NO_CHANGE, Received.DUPLICATE]
+    assert [await receive_event(checkout, opened) for _ in range(2)] == [Received.NO_CHANGE, Received.DUPLICATE]
     assert counted() == before + 1
-    assert "a payment of an order is disputed: answer it at Stripe" in caplog.messages
+    assert "a payment of an order is disputed: respond at Stripe" in caplog.messages
     charge = stripe.payment_of(session_of(awaiting))
     assert await rows(
         database18, "SELECT session_id, payment_intent, charge_id, amount_minor, status, reason FROM vouchers.dispute"
     ) == [(session_of(awaiting), charge["payment_intent"], charge["id"], DUE, "needs_response", "fraudulent")]
     assert [one.invariant for one in await verify(database18.admin_url)] == ["payments"]
-    assert await tell(checkout, stripe.dispute(session_of(awaiting), "won", "closed")) is Received.NO_CHANGE
+    assert await receive_event(checkout, stripe.dispute(session_of(awaiting), "won", "closed")) is Received.NO_CHANGE
     assert counted() == before + 1
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
 
@@ -236,8 +229,8 @@ async def test_dispute_is_recorded_and_counted_once(
 async def test_lost_dispute_is_reported_and_changes_no_order(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
-    await tell(checkout, stripe.pay(session_of(awaiting)))
-    await tell(checkout, stripe.dispute(session_of(awaiting), "lost", "closed"))
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
+    await receive_event(checkout, stripe.dispute(session_of(awaiting), "lost", "closed"))
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
     (found,) = await verify(database18.admin_url)
     assert "is lost" in found.detail
@@ -247,9 +240,9 @@ async def test_lost_dispute_is_reported_and_changes_no_order(
 async def test_dispute_of_a_later_month_is_kept_without_effect(
     checkout: Checkout, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
-    await tell(checkout, stripe.pay(session_of(awaiting)))
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
     charge = stripe.next_month(session_of(awaiting))["data"]["object"]
-    told = stripe.event("charge.dispute.created", {"id": "du_1", "payment_intent": charge["payment_intent"]})
-    read = await checkout.payment_event(told, b"{}")
+    sent = stripe.event("charge.dispute.created", {"id": "du_1", "payment_intent": charge["payment_intent"]})
+    read = await checkout.payment_event(sent, b"{}")
     assert (read.effect, await checkout.receive(read)) == (PaymentEffect.NONE, Received.UNKNOWN)
     assert await rows(database18, "SELECT dispute_id FROM vouchers.dispute") == []

@@ -1,4 +1,4 @@
-"""Prices: what the catalog says, or a clear no; never 0 for want of an answer."""
+"""Prices come from the catalog or are an error; a missing answer never means 0."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from testbed.processes import free_port
-from tests.checkout.helpers import settings
+from tests.payments.helpers import settings
 from voucher_operator.ledger.purchase.types import Line
 from voucher_operator.payments import catalog_http
 from voucher_operator.payments.catalog import Catalog
@@ -82,7 +82,7 @@ async def catalog(server: CatalogServer) -> AsyncIterator[Catalog]:
 
 
 @pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_retry_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between two tries are not what is tested."""
     monkeypatch.setattr(catalog_http, "_PAUSES", (0.0, 0.0))
 
@@ -192,14 +192,14 @@ async def test_transient_failure_is_tried_three_times(catalog: Catalog, server: 
 
 async def test_lasting_failure_is_reported_with_its_status(catalog: Catalog, server: CatalogServer) -> None:
     server.answers["plans"] = [500, 500, 500]
-    with pytest.raises(CatalogUnavailableError, match="answers with status 500"):
+    with pytest.raises(CatalogUnavailableError, match="responds with status 500"):
         await price(catalog)
 
 
 async def test_service_timeout_makes_the_catalog_unavailable(server: CatalogServer) -> None:
     server.gate.clear()
     catalog = Catalog(CatalogService(server.url, timeout=httpx.Timeout(0.1)))
-    with pytest.raises(CatalogUnavailableError, match="does not answer"):
+    with pytest.raises(CatalogUnavailableError, match="does not respond"):
         await price(catalog)
     await catalog.close()
 
@@ -251,7 +251,7 @@ async def test_unknown_plan_causes_a_fresh_request(
 ) -> None:
     await price(catalog)
     server.lists["plans"].append({"id": "p-9", "slug": "xxl", "price_omr": 90})
-    monkeypatch.setattr("voucher_operator.payments.catalog._JUST_NOW", 0.0)
+    monkeypatch.setattr("voucher_operator.payments.catalog._MIN_REFRESH_SECONDS", 0.0)
     assert await price(catalog, "xxl") == [90_000]
 
 

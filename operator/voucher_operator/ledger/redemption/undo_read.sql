@@ -1,1 +1,0 @@
-SELECT d.code, d.customer_id FROM vouchers.redemption AS d WHERE d.key = %(key)s AND d.outcome = 'redeemed'

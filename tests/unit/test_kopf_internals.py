@@ -1,0 +1,59 @@
+"""What the package uses of libraries beyond their documented names is there, with the parameters that it expects."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+import pytest
+from kopf._cogs.clients import scanning, watching
+from kubernetes.aio.client import ApiClient
+from kubernetes.aio.leaderelection.leaderelection import LeaderElection
+from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+
+from voucher_operator.kube.leader_election import TimedLeaseLock
+
+
+def test_kopf_scans_and_watches_by_the_coroutines_that_are_recognised() -> None:
+    assert inspect.iscoroutinefunction(scanning.scan_resources)
+    assert inspect.isasyncgenfunction(watching.infinite_watch)
+
+
+@pytest.mark.parametrize("name", ["get", "create", "update"])
+def test_each_overridden_method_of_the_lease_lock_has_the_parameters_of_the_library(name: str) -> None:
+    ours, theirs = (inspect.signature(getattr(owner, name)) for owner in (TimedLeaseLock, LeaseLock))
+    assert list(ours.parameters) == list(theirs.parameters)
+
+
+def test_lease_lock_makes_a_lease_of_a_record() -> None:
+    assert list(inspect.signature(LeaseLock.update_lease).parameters)[:2] == ["self", "leader_election_record"]
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters"),
+    [
+        (ApiClient.param_serialize, {"method", "resource_path", "header_params", "query_params", "auth_settings"}),
+        (ApiClient.call_api, {"method", "url", "header_params", "body", "_request_timeout"}),
+        (LeaderElection.run, {"self"}),
+        (kopf.spawn_tasks, {"registry", "settings", "namespaces"}),
+    ],
+)
+def test_calls_of_the_libraries_take_what_is_passed(function: Callable[..., Any], parameters: set[str]) -> None:
+    assert parameters <= set(inspect.signature(function).parameters)
+
+
+def test_settings_that_are_changed_exist_in_kopf() -> None:
+    settings = kopf.OperatorSettings()
+    for path in (
+        "scanning.disabled",
+        "posting.enabled",
+        "process.ultimate_exiting_timeout",
+        "networking.error_backoffs",
+        "queueing.worker_limit",
+        "queueing.idle_timeout",
+        "watching.chunk_size",
+        "watching.field_selectors",
+        "watching.inactivity_timeout",
+    ):
+        group, name = path.split(".")
+        assert hasattr(getattr(settings, group), name), path
