@@ -1,6 +1,6 @@
-"""All settings of the process, from the environment, in one class.
+"""All settings of the process, from environment variables, in one class.
 
-See also: `cli` reads them once and hands them down; the chart's Deployment sets them from its values.
+See also: `cli` reads them once and passes them on; the chart's Deployment sets them from its values.
 """
 
 from collections.abc import Iterator
@@ -15,105 +15,106 @@ from voucher_operator.resources.errors import LedgerUnavailableError
 
 PREFIX: Final = "VOUCHER_OPERATOR_"
 RETRY_JITTER: Final = 1.2
-"""The factor by which leader election's library wants `renew_deadline` to be more than `retry_period`."""
-_ANY_ADDRESS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not listened at
+"""The leader election library requires `renew_deadline` > this factor * `retry_period`."""
+_ANY_ADDRESS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - only compared
 
 
 class Settings(BaseSettings):
-    """Environment variables `VOUCHER_OPERATOR_<NAME>`; the database may also be given as `DATABASE_URL`."""
+    """Environment variables `VOUCHER_OPERATOR_<NAME>`; the database can also be set by `DATABASE_URL`."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", allow_inf_nan=False)
 
     database_url: SecretStr = Field(default=SecretStr(""), validation_alias="DATABASE_URL")
-    """A libpq URL. Empty: read from `database_dir` at each connection."""
+    """A libpq URL. If empty, it is read from `database_dir` at each connection."""
     database_dir: Path | None = None
-    """Folder of a mounted Secret in CloudNativePG's shape (host, port, dbname, username, password, or uri)."""
+    """Directory of a mounted Secret in CloudNativePG's format (host, port, dbname, username, password, or uri)."""
     runtime_role: str = "voucher_operator"
-    """The role that `migrate` grants the operator's rights to."""
+    """The role to which `migrate` grants the operator's privileges."""
     currency: str = Field(default="OMR", pattern=r"^[A-Z]{3}$")
     """The ledger's currency; the first migration fixes it."""
     pool_size: int = Field(default=4, ge=2, le=50)
 
     namespaces: Annotated[tuple[str, ...], NoDecode, Field(min_length=1)] = ("billing",)
     """Namespaces whose Vouchers and Redemptions are served, separated by commas."""
-    closed_secrets: Annotated[tuple[str, ...], NoDecode] = ()
-    """Secrets with credentials of our own, separated by commas: no code is read from them, in any namespace."""
+    excluded_secrets: Annotated[tuple[str, ...], NoDecode] = ()
+    """Secrets with the operator's own credentials, separated by commas: no code is read from them, in any namespace."""
     pod_name: str = "voucher-operator"
     """This replica's identity in the Lease and in events."""
     pod_namespace: str = "billing"
-    """Where the Lease lives."""
+    """Namespace of the Lease."""
     lease_name: str = "voucher-operator"
     lease_duration: int = Field(default=9, ge=3)
     """A standby takes over when the leader has not renewed for this long, in seconds."""
     renew_deadline: float = Field(default=6.0, ge=2.0)
-    """A leader that could not renew for this long stops working, in seconds: before a standby may take over."""
+    """A leader that cannot renew for this long stops leading, in seconds; must be less than `lease_duration`."""
     retry_period: float = Field(default=1.5, gt=1.0)
-    """Pause between two tries to get or to renew the Lease, in seconds."""
+    """Pause between two attempts to acquire or renew the Lease, in seconds."""
 
-    http_host: str = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus come from outside the pod
+    http_host: str = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus connect from outside the pod
     http_port: int = Field(default=8080, ge=0, le=65535)
     log_level: str = Field(default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")
 
     workers: int = Field(default=128, ge=1, le=256)
-    """Redemptions under way at once; 20 of them have their status written."""
+    """Redemptions that are reconciled concurrently; at most 20 statuses are written concurrently."""
     backoff_max: float = Field(default=30.0, gt=0)
-    """Longest pause between two tries of a resource that waits, in seconds."""
+    """Maximum backoff of a resource, in seconds."""
     counter_sync_interval: float = Field(default=5.0, gt=0)
-    """Pause between two passes over the counters in the ledger, in seconds."""
+    """Pause between two runs of the counter sync, in seconds."""
     resync_interval: float = Field(default=300.0, gt=0)
-    """Pause between two full lists of the resources, in seconds."""
+    """Pause between two resyncs, which list all resources, in seconds."""
     secret_interval: float = Field(default=15.0, gt=0)
-    """Pause between two looks at the Secrets that carry codes, in seconds."""
+    """Pause between two reads of the Secrets with codes, in seconds."""
     not_found_grace: float = Field(default=5.0, ge=0)
-    """How long a Redemption waits for a code since the ledger first missed it, in seconds: its Voucher may come."""
-    release_after: float = Field(default=120.0, ge=0)
-    """A deleted Voucher is let go after this many seconds without a ledger; the next resync revokes its code."""
+    """How long a Redemption with an unknown code waits for its Voucher, in seconds."""
+    finalizer_timeout: float = Field(default=120.0, ge=0)
+    """The finalizer of a deleted Voucher is removed after this time without a ledger, in seconds."""
 
-    webhook_host: str = "0.0.0.0"  # noqa: S104 - the payment processor comes from outside the pod
+    webhook_host: str = "0.0.0.0"  # noqa: S104 - the payment processor connects from outside the pod
     webhook_port: int = Field(default=8090, ge=0, le=65535)
     stripe_webhook_secret: SecretStr = SecretStr("")
-    """What Stripe signs its events with; while it is being changed the new and the old one, separated by commas."""
+    """Stripe's signing secret for webhooks; during a rotation both secrets, separated by commas."""
     stripe_webhook_secret_file: Path | None = None
-    """The same in a file, separated by white space or commas; it may come late and change. Wins where it has any."""
+    """The same in a file, separated by white space or commas. It may appear later and change. It has precedence."""
 
     nats_url: SecretStr = SecretStr("")
-    """`nats://host:port`, several separated by commas, or tls://; may hold user:password@. Empty: events wait."""
+    """`nats://host:port` or tls://, several separated by commas; can contain user:password@."""
     nats_url_file: Path | None = None
-    """The same in a file, which may come late and change. Wins where it has any."""
+    """The same in a file, which may appear later and change. It has precedence."""
     nats_stream: str = Field(default="CATALYST", pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    """The JetStream stream that is made when no stream takes our subjects yet."""
+    """The JetStream stream that is created when no stream has the operator's subjects."""
     nats_subject_prefix: str = Field(default="catalyst", pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
-    """An event's subject is this, a dot, and its type."""
+    """The subject of an event is this prefix, a dot, and its type."""
 
     sovereign: str = ""
-    """This Sovereign's domain name: goes into the metadata of everything at Stripe, and tells ours from others'."""
+    """This Sovereign's domain name, in the metadata of all objects at Stripe: identifies this Sovereign's objects."""
     catalog_url: str = ""
-    """The catalog service; `/catalog/plans` and `/catalog/addons` are asked below it."""
+    """Base URL of the catalog service, without `/catalog/plans` and `/catalog/addons`."""
     catalog_file: Path | None = None
-    """A mounted JSON file `{"plans": [...], "addons": [...]}` instead of the service; may come late and change."""
+    """A mounted JSON file `{"plans": [...], "addons": [...]}` instead of the service; may appear later and change."""
     stripe_api_key: SecretStr = SecretStr("")
-    """Stripe's secret key, or a restricted one. Without any, only credit pays."""
+    """Stripe's secret key, or a restricted key. Without a key orders are paid by credit only."""
     stripe_api_key_file: Path | None = None
-    """The same in a file, which may come late and change. Wins where it has any."""
+    """The same in a file, which may appear later and change. It has precedence."""
     stripe_api_base: str = "https://api.stripe.com"
     stripe_timeout: float = Field(default=20.0, gt=0, le=80)
-    """How long Stripe may take to answer, in seconds."""
+    """Time limit of a Stripe call, in seconds."""
     stripe_minimum_minor: int | None = Field(default=None, ge=0)
-    """The least that a card is charged, in minor units, where the account's differs from what Stripe publishes."""
+    """Minimum charge of a card, in minor units, if the account's differs from the one that Stripe publishes."""
     checkout_success_url: str = ""
-    """Where Stripe sends a customer who has paid; may hold `{CHECKOUT_SESSION_ID}`."""
+    """URL to which Stripe redirects a customer who has paid; can contain `{CHECKOUT_SESSION_ID}`."""
     checkout_cancel_url: str = ""
-    """Where Stripe sends a customer who turns back; empty: no way back is shown."""
+    """URL to which Stripe redirects a customer who cancels; empty: the page has no link back."""
     any_tenant: bool = False
-    """Whether a Redemption may spend a customer's credit for another tenant than the one that the ledger has."""
+    """Whether a Redemption may spend a customer's credit for another tenant than the one in the ledger."""
     organizations: bool = True
-    """Whether an Organization is made from a paid order, where the cluster has the kind. If not, order.placed tells."""
+    """Whether an Organization is created for a paid order, if the cluster has its CRD. Otherwise only order.placed is
+    published."""
     payment_deadline: int = Field(default=900, ge=1, le=43_200)
-    """How long a checkout that cannot be made is retried before all is rolled back, in seconds."""
+    """How long the creation of a checkout is retried before the order is rolled back, in seconds."""
     session_lookup_interval: float = Field(default=300.0, gt=0)
-    """After this long without a webhook a checkout is looked up at Stripe, in seconds, and as often again."""
+    """A checkout without a webhook is looked up at Stripe at this interval, in seconds."""
 
-    @field_validator("namespaces", "closed_secrets", mode="before")
+    @field_validator("namespaces", "excluded_secrets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -127,7 +128,7 @@ class Settings(BaseSettings):
         return self
 
     def _contradictions(self) -> Iterator[str]:
-        """Name each pair of settings with which the process could not do its work, however long it tries."""
+        """Yield a message for each pair of settings with which the process could never work."""
         if self.renew_deadline >= self.lease_duration:
             yield (
                 f"{PREFIX}RENEW_DEADLINE ({self.renew_deadline:g}) must be less than "
@@ -142,7 +143,7 @@ class Settings(BaseSettings):
             yield f"{PREFIX}HTTP_PORT and {PREFIX}WEBHOOK_PORT ({self.http_port}) must not be the same"
 
     def conninfo(self) -> str:
-        """Return the libpq URL, read anew at each call, so that a Secret that comes late or rotates is noticed.
+        """Return the libpq URL, read at each call, so that a Secret can appear later and be rotated.
 
         Raises LedgerUnavailableError when there is none yet.
         """
@@ -155,11 +156,11 @@ class Settings(BaseSettings):
         return _from_files(self.database_dir)
 
     def stripe_key(self) -> str:
-        """Return Stripe's secret key, read anew at each call; "" when there is none yet."""
+        """Return Stripe's secret key, read at each call; "" when there is none yet."""
         return _either(self.stripe_api_key_file, self.stripe_api_key).strip()
 
     def checkout_fault(self) -> str | None:
-        """What is missing before a card can pay, in one line; None when nothing is."""
+        """Return the settings that are missing before a card can be charged, in one line; None when none is."""
         wanted = {
             "VOUCHER_OPERATOR_STRIPE_API_KEY_FILE": self.stripe_key(),
             "VOUCHER_OPERATOR_CHECKOUT_SUCCESS_URL": self.checkout_success_url,
@@ -169,29 +170,29 @@ class Settings(BaseSettings):
         return f"Cards cannot be charged: set {' and '.join(missing)}." if missing else None
 
     def webhook_secrets(self) -> tuple[str, ...]:
-        """Return the secrets of Stripe's signatures, read anew at each call; empty when there is none yet."""
+        """Return Stripe's signing secrets, read at each call; empty when there is none yet."""
         text = _either(self.stripe_webhook_secret_file, self.stripe_webhook_secret)
         return tuple(dict.fromkeys(text.replace(",", " ").split()))
 
     def nats_servers(self) -> list[str]:
-        """Return the URLs of NATS, read anew at each call; empty when it is not configured (yet)."""
+        """Return the URLs of NATS, read at each call; empty when it is not configured (yet)."""
         return _either(self.nats_url_file, self.nats_url).replace(",", " ").split()
 
 
 def _overlap(host: str, other: str) -> bool:
-    """Whether one process cannot listen at the same port of both."""
+    """Whether one process cannot listen on the same port of both addresses."""
     return host == other or host in _ANY_ADDRESS or other in _ANY_ADDRESS
 
 
 def _either(file: Path | None, value: SecretStr) -> str:
-    """Return what the file holds, if it is there and not empty, else the value."""
+    """Return the content of the file, if it exists and is not empty; else the value."""
     return (_read(file) if file is not None else "") or value.get_secret_value()
 
 
 def _from_files(folder: Path) -> str:
-    """Build a URL from a mounted Secret of CloudNativePG's shape.
+    """Build a URL from a mounted Secret in CloudNativePG's format.
 
-    Single keys win over `uri`; libpq fills those that are left out from PGHOST, PGPORT and PGDATABASE.
+    Single keys have precedence over `uri`; libpq takes missing ones from PGHOST, PGPORT and PGDATABASE.
     """
     names = ("username", "password", "host", "port", "dbname", "uri")
     found = {name: quote(text, safe="") for name in names if (text := _read(folder / name))}
@@ -201,7 +202,9 @@ def _from_files(folder: Path) -> str:
         return f"postgresql://{credentials}@{found.get('host', '')}{port}/{found.get('dbname', '')}"
     if "uri" in found:
         return unquote(found["uri"])
-    raise LedgerUnavailableError(f"The database Secret is not there yet: {folder} needs username and password, or uri.")
+    raise LedgerUnavailableError(
+        f"The database Secret does not exist yet: {folder} needs username and password, or uri."
+    )
 
 
 def _read(path: Path) -> str:

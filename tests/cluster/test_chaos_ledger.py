@@ -228,7 +228,7 @@ async def test_namespace_is_deleted_while_postgresql_is_down(
     """It is deleted, with its Role, after the time limit of its Vouchers; their codes are revoked afterwards."""
     deleted = control_plane.namespace(f"{namespace}-doomed")
     both = Operators(install_rights(control_plane, [namespace, deleted]), database18, tmp_path)
-    operator = both.start(env=QUICK | {"VOUCHER_OPERATOR_RELEASE_AFTER": "2"})
+    operator = both.start(env=QUICK | {"VOUCHER_OPERATOR_FINALIZER_TIMEOUT": "2"})
     operators.started.append(operator)
     async with (
         open_context(control_plane, namespace, database18) as context,

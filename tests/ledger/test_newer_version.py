@@ -119,8 +119,8 @@ async def test_newer_purchases_are_counted_and_each_is_logged_once(
         if change is not None:
             await rows(database18, NEWER["reason"], change.key)
         await passes.count_newer()
-        assert telemetry.REGISTRY.get_sample_value("voucher_operator_newer_purchases") == number
+        assert telemetry.REGISTRY.get_sample_value("voucher_operator_unsupported_purchases") == number
     assert [vars(one)["key"] for one in caplog.records] == [newer.key, other.key]
     await rows(database18, "UPDATE vouchers.purchase SET reason = NULL")
     await passes.count_newer()
-    assert telemetry.REGISTRY.get_sample_value("voucher_operator_newer_purchases") == 0
+    assert telemetry.REGISTRY.get_sample_value("voucher_operator_unsupported_purchases") == 0

@@ -178,6 +178,6 @@ The Secret is optional, and so are its keys: a pod starts without it and sees it
 {{- end -}}
 
 {{/* Secrets with credentials of the operator's own. */}}
-{{- define "voucher-operator.closedSecrets" -}}
+{{- define "voucher-operator.excludedSecrets" -}}
 {{- list .Values.database.existingSecret .Values.database.ownerSecret .Values.stripe.existingSecret .Values.nats.existingSecret | compact | uniq | join "," -}}
 {{- end }}

@@ -93,7 +93,7 @@ class _Services:
 def build_controllers(process: Process) -> Controllers:
     """Build all controllers, with empty caches."""
     services = _services(process)
-    secrets = SecretCodes(process.kube, process.settings.closed_secrets)
+    secrets = SecretCodes(process.kube, process.settings.excluded_secrets)
     voucher_cache, redemption_cache = Cache(), Cache()
     vouchers = VoucherController(
         services.issuing,

@@ -68,7 +68,7 @@ class PurchaseTasks:
             await self._run()
         finally:
             # The next leader counts them.
-            telemetry.NEWER_PURCHASES.set(0)
+            telemetry.UNSUPPORTED_PURCHASES.set(0)
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -104,7 +104,7 @@ class PurchaseTasks:
         if not self.health.available:
             return
         found = set(await self.ledger.newer_purchases(_MAX_NEWER))
-        telemetry.NEWER_PURCHASES.set(len(found))
+        telemetry.UNSUPPORTED_PURCHASES.set(len(found))
         for key in sorted(found - self._newer):
             extra = {"resource": "purchase", "key": key, "reason": "NewerVersion"}
             log.warning("a purchase needs a newer version of the operator: upgrade the operator", extra=extra)
