@@ -4,9 +4,9 @@ import re
 from typing import Any
 
 from testbed.control_plane import ControlPlane
+from testbed.kstatus import kstatus
 from tests.cluster.conftest import Sovereign
 from tests.cluster.resources import CustomObject, Object, condition, ready, state, unique
-from voucher_operator.resources.conditions import kstatus
 
 TIMES = ("lastTransitionTime", "finishedAt")
 

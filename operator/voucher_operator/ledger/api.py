@@ -13,19 +13,12 @@ from voucher_operator.ledger.admin import stale_sessions
 from voucher_operator.ledger.batch import Batcher, Request
 from voucher_operator.ledger.credit import accounts
 from voucher_operator.ledger.outbox import events as outbox
+from voucher_operator.ledger.outbox.types import OutboxBacklog, OutboxEvent
 from voucher_operator.ledger.payment import payments
 from voucher_operator.ledger.pool import Pool
 from voucher_operator.ledger.purchase import purchases
 from voucher_operator.ledger.purchase.batch import MAX_PURCHASES, purchase_batch
-from voucher_operator.ledger.purchase.types import (
-    OutboxBacklog,
-    OutboxEvent,
-    PaymentEvent,
-    Purchase,
-    PurchaseRequest,
-    PurchaseResult,
-    Received,
-)
+from voucher_operator.ledger.purchase.types import PaymentEvent, Purchase, PurchaseRequest, PurchaseResult, Received
 from voucher_operator.ledger.redemption import redeem
 from voucher_operator.ledger.types import (
     Entry,

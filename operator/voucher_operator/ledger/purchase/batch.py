@@ -18,10 +18,11 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import class_row, dict_row
 
+from voucher_operator.ledger.arrays import text_array
 from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.purchase.rows import purchase_from
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseRequest, PurchaseResult
-from voucher_operator.ledger.redemption.redeem import REASONS, parameters, result, text_array
+from voucher_operator.ledger.redemption.redeem import REASONS, parameters, result
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Outcome, RedeemRequest, RedeemResult
 from voucher_operator.resources.codes import normal_code

@@ -7,7 +7,6 @@ See also: `ledger.types` has the same for redeeming; `ledger.api` takes and retu
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from voucher_operator.ledger.types import RedeemRequest, RedeemResult
 from voucher_operator.resources.keys import Key
@@ -243,33 +242,9 @@ class Received(StrEnum):
     """The amount paid is not the amount due, or a rolled back order was paid: stored, a person must check it."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxEvent:
-    """One event of the platform's envelope. `seq` orders, `id` deduplicates."""
-
-    seq: int
-    id: str
-    type: str
-    tenant_id: str
-    at: datetime
-    data: dict[str, Any]
-    metadata: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxBacklog:
-    """The events that are not published yet."""
-
-    waiting: int
-    """Number of events, counted up to 100,000."""
-    oldest_seconds: float
-
-
 __all__ = [
     "Dispute",
     "Line",
-    "OutboxBacklog",
-    "OutboxEvent",
     "Payment",
     "PaymentEffect",
     "PaymentEvent",

@@ -4,7 +4,7 @@ The two statements travel in one pipeline without BEGIN: PostgreSQL runs everyth
 transaction, commits at its end, and rolls all of it back when a statement fails. See also: `batch` makes the batches.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -12,6 +12,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import kwargs_row, scalar_row
 
+from voucher_operator.ledger.arrays import text_array
 from voucher_operator.ledger.batch import Request
 from voucher_operator.ledger.fetch import fetch_all, fetch_one
 from voucher_operator.ledger.pool import Connection
@@ -30,20 +31,6 @@ _PROBE_CUSTOMERS: Final = statement("probe_customers")
 _PROBE_BUYERS: Final = statement("probe_buyers")
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 REASONS: Final[dict[str | None, Reason | None]] = {None: None, **{reason.value: reason for reason in Reason}}
-
-
-def text_array(values: Iterable[str]) -> str:
-    """Return a PostgreSQL array of texts as text: ten times as fast as psycopg's own way, for batches of hundreds.
-
-    Raises psycopg.DataError for a NUL character, which no text in PostgreSQL can hold.
-    """
-    listed = values if isinstance(values, list | tuple) else list(values)
-    if not listed:
-        return "{}"
-    joined = "\0".join(listed)
-    if joined.count("\0") != len(listed) - 1:
-        raise psycopg.DataError("a text holds a NUL character")
-    return '{"' + joined.replace("\\", "\\\\").replace('"', '\\"').replace("\0", '","') + '"}'
 
 
 async def redeem_batch(conn: Connection, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
