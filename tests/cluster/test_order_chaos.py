@@ -26,8 +26,6 @@ from tests.conftest import Operators
 from tests.messaging.helpers import Streams
 from voucher_operator.ledger.admin.verify import verify
 
-pytestmark = pytest.mark.long
-
 SEED = "CHAOS_SEED"
 """The environment variable that repeats a run's random choices; the timing still differs."""
 LONG = 150.0
