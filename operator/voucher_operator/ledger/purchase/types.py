@@ -1,4 +1,4 @@
-"""Requests to buy, their results, payment events and outbox events: plain frozen values, no SQL, Kubernetes or Stripe.
+"""Requests to buy, their results, and payment events: plain frozen values, no SQL, no Kubernetes, no Stripe.
 
 Amounts are integers of minor units of the ledger's one currency; times are aware datetimes from PostgreSQL's clock.
 See also: `ledger.types` has the same for redeeming; `ledger.api` takes and returns them.
