@@ -162,7 +162,7 @@ class Checkout:
             coupon_id = await self._stripe.coupon(purchase, currency)
         async with failpoint(Step.STRIPE_SESSION):
             session = await self._stripe.session(purchase, customer_id, coupon_id, currency)
-        async with failpoint(Step.NOTE_SESSION):
+        async with failpoint(Step.RECORD_SESSION):
             noted = await self._ledger.record_session(purchase.key, session.id, session.url, session.expires_at)
         if noted.session_id != session.id:
             # It was rolled back by another process meanwhile.
@@ -173,7 +173,7 @@ class Checkout:
         async with failpoint(Step.STRIPE_CUSTOMER):
             customer_id = await self._stripe.customer(purchase)
         # Before the session exists: it can be found again by its customer.
-        async with failpoint(Step.NOTE_CUSTOMER):
+        async with failpoint(Step.RECORD_CUSTOMER):
             await self._ledger.record_customer(purchase.key, customer_id)
         return customer_id
 
@@ -202,7 +202,7 @@ class Checkout:
         for subscription in await self._stripe.subscriptions(purchase):
             async with failpoint(Step.STRIPE_UNSUBSCRIBE):
                 await self._stripe.unsubscribe(subscription)
-        async with failpoint(Step.NOTE_ENDED):
+        async with failpoint(Step.RECORD_ENDED):
             await self._ledger.record_ended(purchase.key)
 
     async def receive(self, event: PaymentEvent) -> Received:
