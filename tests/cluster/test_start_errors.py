@@ -20,9 +20,7 @@ def last_line(operator: OperatorProcess, code: int = 1) -> str:
 
 def test_start_without_cluster_ends_with_one_line(operators: Operators, tmp_path: Path) -> None:
     operator = operators.start(env={"KUBECONFIG": str(tmp_path / "absent")}, interpreter=True)
-    assert last_line(operator) == (
-        "voucher-operator: no cluster is configured: run in a pod, or set KUBECONFIG"
-    )
+    assert last_line(operator) == ("voucher-operator: no cluster is configured: run in a pod, or set KUBECONFIG")
     operators.allow += ["Config not found", "no cluster is configured"]
 
 
