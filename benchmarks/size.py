@@ -21,18 +21,18 @@ from voucher_operator.ledger.purchase.rows import UNDERSTOOD
 from voucher_operator.ledger.statements import statement
 
 _SMALLER: Final = 100
-_FLOOR: Final = "SELECT count(*), sum(amount_omr), max(reason) FROM credit_ledger"
+_FLOOR: Final = b"SELECT count(*), sum(amount_omr), max(reason) FROM credit_ledger"
 _AGE: Final = "UPDATE vouchers.outbox SET published_at = published_at - interval '60 days'"
 _EXPORTS: Final = ("vouchers", "redemptions", "entries", "purchases")
 _READS: Final[Mapping[str, Mapping[str, Any]]] = {
     "payment_stale": {"seconds": 3600.0, "limit": 100, **UNDERSTOOD},
     "purchase_undelivered": {"namespaces": [SERVED, "shop"], "seconds": 300.0, "limit": 500, **UNDERSTOOD},
-    "purge_outbox": {"after": None, "limit": 2000},
-    "purge_webhook_events": {"after": None, "limit": 2000},
+    "outbox_purge": {"after": None, "limit": 2000},
+    "webhook_event_purge": {"after": None, "limit": 2000},
     "outbox_backlog": {},
     "outbox_pending": {"without": [], "limit": 500},
-    "entries": {"user": BUSY, "limit": 20},
-    "balance": {"user": BUSY},
+    "account_entries": {"user": BUSY, "limit": 20},
+    "account_balance": {"user": BUSY},
 }
 
 
@@ -98,16 +98,16 @@ async def _tidied(large: Database) -> float:
         await ledger.close()
 
 
-def _timed(conn: psycopg.Connection[Any], query: str) -> float:
+def _timed(conn: psycopg.Connection[Any], query: bytes) -> float:
     began = time.perf_counter()
-    conn.execute(query.encode()).fetchall()
+    conn.execute(query).fetchall()
     return time.perf_counter() - began
 
 
 def _gathered(conn: psycopg.Connection[Any], what: str) -> float:
     began = time.perf_counter()
     with conn.cursor("export", withhold=True) as cursor:
-        cursor.execute(statement(f"export_{what}").encode())
+        cursor.execute(statement(f"export_{what}"))
         cursor.fetchone()
         return time.perf_counter() - began
 
@@ -116,10 +116,10 @@ def _read(database: Database, name: str, values: Mapping[str, Any]) -> float:
     """Return the median time of a statement in a session of the operator, prepared, in milliseconds; nothing stays."""
     times: list[float] = []
     with psycopg.connect(database.runtime_url, autocommit=True, prepare_threshold=0) as conn:
-        conn.execute(statement("session").encode())
+        conn.execute(statement("session"))
         for _ in range(20):
             with conn.transaction(force_rollback=True):
                 began = time.perf_counter()
-                conn.execute(statement(name).encode(), values)
+                conn.execute(statement(name), values)
                 times.append(1e3 * (time.perf_counter() - began))
     return median(times)

@@ -37,7 +37,7 @@ CREATE FUNCTION vouchers.whole_units(minor bigint, scale bigint) RETURNS bigint
 REVOKE ALL ON FUNCTION vouchers.whole(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vouchers.whole_units(bigint, bigint) FROM PUBLIC;
 
--- The bodies of the functions in PL/pgSQL are text: they still say the old names.
+-- The bodies of the functions in PL/pgSQL are text: they still have the old names.
 DO $body$
 DECLARE
     definition text;

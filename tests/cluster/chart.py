@@ -69,12 +69,17 @@ def _template(values: str, namespace: str, release: str, options: tuple[str, ...
     return rendered.stdout
 
 
+def load_all(text: str) -> list[Document]:
+    """Return the documents of a YAML text; by libyaml, which takes a tenth of the time."""
+    return [document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document]
+
+
 def render(
     values: Values | None = None, *, namespace: str = "billing", release: str = RELEASE, options: tuple[str, ...] = ()
 ) -> list[Document]:
     """Return the chart's objects with these values, without the CRDs."""
     text = template(values, namespace=namespace, release=release, options=options)
-    return [document for document in yaml.safe_load_all(text) if document]
+    return load_all(text)
 
 
 def refusal(values: Values) -> str:

@@ -25,7 +25,7 @@ BRISK = {
 }
 
 
-pytestmark = pytest.mark.xdist_group("own-cluster")
+pytestmark = [pytest.mark.xdist_group("own-cluster"), pytest.mark.long]
 
 
 @pytest.fixture

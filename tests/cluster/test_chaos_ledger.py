@@ -12,12 +12,14 @@ from psycopg import sql
 
 from testbed.cluster import install_rights, migrate
 from testbed.control_plane import ControlPlane
+from testbed.kstatus import kstatus
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import RUNTIME, Database, PostgresServer
 from tests.cluster.chaos import ChaosContext, open_context, wait_for_problem
 from tests.cluster.chaos_client import until
 from tests.conftest import Operators
-from voucher_operator.resources.conditions import kstatus
+
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("chaos-ledger")]
 
 QUICK = {"VOUCHER_OPERATOR_COUNTER_SYNC_INTERVAL": "0.5", "VOUCHER_OPERATOR_BACKOFF_MAX": "2"}
 LEDGER_DOWN = r"the ledger cannot be used"

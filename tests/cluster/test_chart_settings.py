@@ -12,7 +12,7 @@ from voucher_operator.settings import Settings
 PREFIX = "VOUCHER_OPERATOR_"
 # Credentials come in mounted files, pods listen where they always do, and there is one Stripe.
 NOT_OFFERED = {"DATABASE_URL", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"}
-NOT_OFFERED |= {"HTTP_HOST", "WEBHOOK_HOST", "STRIPE_API_BASE"}
+NOT_OFFERED |= {"STRIPE_API_BASE"}
 # Known only in the cluster, or the release's own.
 PER_RELEASE = {"database_dir", "excluded_secrets", "namespaces", "pod_name", "pod_namespace", "lease_name"}
 MOUNTED = {

@@ -35,7 +35,7 @@ from tests.cluster.test_order_organization import GROUP, Registry
 from tests.messaging.helpers import Message, Streams
 from voucher_operator.failpoints import VARIABLE, Step
 
-pytestmark = pytest.mark.xdist_group("own-cluster")
+pytestmark = [pytest.mark.xdist_group("own-cluster"), pytest.mark.long]
 
 
 REACHED: Final[Mapping[Step, tuple[str, ...]]] = {

@@ -21,7 +21,7 @@ from tests.cluster.resources import CustomObject, Object, Predicate, condition, 
 from tests.cluster.stripe_fixture import StripeFixture, conditions_of, order, purchase
 from tests.cluster.test_order_paid import issued
 
-pytestmark = pytest.mark.xdist_group("own-cluster")
+pytestmark = [pytest.mark.xdist_group("own-cluster"), pytest.mark.long]
 
 GROUP = "catalyst.openova.io"
 ANY: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from testbed.kstatus import kstatus
 from tests.cluster.conftest import Sovereign
 from tests.cluster.ledger_reader import wait_for_full_passes
 from tests.cluster.resources import (
@@ -16,7 +17,6 @@ from tests.cluster.resources import (
     unique,
     waiting,
 )
-from voucher_operator.resources.conditions import kstatus
 
 GRANTED = ("Redeemed", "Redeemed")
 

@@ -2,11 +2,15 @@
 
 import asyncio
 
+import pytest
+
 from testbed.postgres import Database
 from tests.cluster.chaos import CODE, ChaosContext
 from tests.cluster.chaos_client import until
 from tests.conftest import Operators
 from tests.ledger.helpers import frozen_session, session_exists
+
+pytestmark = pytest.mark.long
 
 
 async def test_leader_ends_the_session_of_a_frozen_replica(

@@ -43,7 +43,7 @@ def test_start_with_a_port_in_use_ends_with_one_line(operators: Operators, tmp_p
         }
         words = last_line(operators.start(env=env))
     assert words == (
-        f"voucher-operator: cannot listen on 127.0.0.1 port {port} (Address already in use): "
+        f"voucher-operator: cannot listen on port {port} (Address already in use): "
         f"free the port, or set VOUCHER_OPERATOR_{part}_PORT"
     )
     operators.allow.append("cannot listen on")

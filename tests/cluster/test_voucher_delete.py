@@ -154,6 +154,7 @@ def tenant(
     return ResourceClient(admin, name), both
 
 
+@pytest.mark.long
 def test_namespace_with_vouchers_can_be_deleted(
     tenant: tuple[ResourceClient, Installation],
     api: ResourceClient,

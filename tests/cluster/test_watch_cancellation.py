@@ -1,7 +1,7 @@
 """Cancelling kopf: tasks that it leaves behind must end, too.
 
-Seen as an operator that was told to stop while kopf was still asking what the cluster serves: the questions that were
-under way opened a new session, which nobody closed.
+Found with an operator that was stopped while kopf was still in discovery: its requests under way opened a new session,
+which nothing closed.
 """
 
 import asyncio

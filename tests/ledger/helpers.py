@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.conninfo import make_conninfo
 
 from testbed.postgres import Database
@@ -19,6 +20,9 @@ from voucher_operator.ledger.types import RedeemRequest, RedeemResult, VoucherTe
 from voucher_operator.resources.keys import Key
 
 _numbers = itertools.count(1)
+
+ON_POSTGRESQL_16 = pytest.mark.parametrize("postgres", [16], ids=["pg16"], indirect=True)
+"""For what both versions do alike: other tests run the same statements on both. The Go service's version is 16."""
 
 
 def redeem_request(code: str = "CODE", user: str | None = None, **changes: Any) -> RedeemRequest:
@@ -114,7 +118,7 @@ async def session(database: Database) -> psycopg.AsyncConnection[Any]:
     """Open one as a replica does, with its limits; but it may be idle in a transaction for a moment only."""
     conninfo = make_conninfo(database.runtime_url, application_name="voucher-operator")
     conn = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
-    await conn.execute(statement("session").encode())
+    await conn.execute(statement("session"))
     await conn.execute("SET idle_in_transaction_session_timeout = '1ms'")
     return conn
 

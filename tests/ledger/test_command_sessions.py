@@ -41,8 +41,15 @@ async def slow_network(database: Database) -> AsyncIterator[Callable[[str], str]
                 writer.write(data)
                 await writer.drain()
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+    connections: set[asyncio.Task[None]] = set()
 
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
         await asyncio.sleep(SLOW)
         back, forth = await asyncio.open_connection(str(there["host"]), int(str(there["port"])))
         await asyncio.gather(forward(reader, forth), forward(back, writer))
@@ -53,6 +60,7 @@ async def slow_network(database: Database) -> AsyncIterator[Callable[[str], str]
         yield lambda url: make_conninfo(url, host=host, port=port)
     finally:
         server.close()
+        await asyncio.gather(*connections)
 
 
 async def test_each_command_waits_for_a_slow_connection(database18: Database) -> None:

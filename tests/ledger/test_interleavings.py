@@ -17,7 +17,7 @@ import pytest
 
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService
-from tests.ledger.helpers import open_ledger, redeem_request, rows, terms
+from tests.ledger.helpers import ON_POSTGRESQL_16, open_ledger, redeem_request, rows, terms
 from tests.ledger.interleaving import Operation, Run, Sessions, SteppedConnection, explore, open_sessions
 from tests.ledger.purchase_helpers import place_purchase, purchase_request
 from voucher_operator.ledger.admin.verify import verify
@@ -201,6 +201,7 @@ async def check(database: Database, names: tuple[str, ...] = ()) -> None:
     assert await rows(database, over) == []
 
 
+@ON_POSTGRESQL_16
 @pytest.mark.parametrize("name", TWO_GRANTS_AND_AN_ISSUE)
 async def test_cap_holds_in_every_order_of_two_grants_and_an_issue(database: Database, name: str) -> None:
     """Three preemptions suffice: both find no row to lock, it appears, and both decide before either commits."""

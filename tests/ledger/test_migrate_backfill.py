@@ -11,10 +11,12 @@ import pytest
 from testbed.postgres import Database
 from tests.ledger.backfill_helpers import CODES, complete, old_ledger, owner, plan, until_waiting, up, wrong
 from tests.ledger.go_service import STARTUP, GoService
-from tests.ledger.helpers import open_ledger, redeem_outcome, redeem_request
+from tests.ledger.helpers import ON_POSTGRESQL_16, open_ledger, redeem_outcome, redeem_request
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.schema.backfill import add_batch, apply_totals, backfill
 from voucher_operator.ledger.schema.session import APPLICATION_NAME
+
+pytestmark = ON_POSTGRESQL_16
 
 
 def first_uncounted(connection: psycopg.Connection[Any]) -> tuple[UUID, str] | None:

@@ -11,6 +11,7 @@ import pytest
 from testbed.postgres import OWNER, RUNTIME, Database
 from testbed.processes import wait_until
 from tests.ledger.go_service import STARTUP, GoService
+from tests.ledger.helpers import ON_POSTGRESQL_16
 from tests.ledger.ledger_rows import fill
 from voucher_operator.ledger.admin.export import export
 from voucher_operator.ledger.admin.verify import verify
@@ -20,6 +21,8 @@ from voucher_operator.ledger.schema.migrate import migrate
 from voucher_operator.ledger.schema.preflight import prepare
 from voucher_operator.ledger.schema.session import APPLICATION_NAME, MigrationError, Plan
 from voucher_operator.resources.errors import LedgerUnavailableError
+
+pytestmark = ON_POSTGRESQL_16
 
 DEFAULTS = {
     "default_transaction_isolation": "serializable",

@@ -10,9 +10,12 @@ import pytest
 
 from testbed.postgres import OWNER, RUNTIME, Database
 from tests.ledger.go_service import STARTUP, GoService
+from tests.ledger.helpers import ON_POSTGRESQL_16
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.schema.migrate import migrate
 from voucher_operator.ledger.schema.session import MigrationError
+
+pytestmark = ON_POSTGRESQL_16
 
 OWNERS = """
 SELECT DISTINCT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'vouchers'
@@ -63,7 +66,7 @@ def go_tables(database: Database) -> None:
 
 
 async def up(url: str) -> list[str]:
-    return await migrate(url, currency="OMR", runtime_role=RUNTIME, patience=5)
+    return await migrate(url, currency="OMR", runtime_role=RUNTIME, retry_seconds=5)
 
 
 def owners(admin: psycopg.Connection) -> set[str]:

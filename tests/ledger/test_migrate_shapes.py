@@ -38,7 +38,7 @@ def go_tables(database: Database, *statements: str) -> None:
 
 
 async def up(database: Database) -> list[str]:
-    return await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, patience=5)
+    return await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, retry_seconds=5)
 
 
 def shapes(database: Database) -> dict[tuple[str, str], Found]:
@@ -71,8 +71,8 @@ def interrupted(database: Database, name: str) -> None:
 
 def balance_plan(database: Database) -> str:
     with psycopg.connect(database.runtime_url, autocommit=True) as connection:
-        connection.execute(statement("session").encode())
-        rows = connection.execute(b"EXPLAIN " + statement("balance").encode(), {"user": "somebody"}).fetchall()
+        connection.execute(statement("session"))
+        rows = connection.execute(b"EXPLAIN " + statement("account_balance"), {"user": "somebody"}).fetchall()
     return "\n".join(row[0] for row in rows)
 
 
@@ -107,7 +107,7 @@ async def test_index_under_construction_is_not_dropped(database: Database, monke
     with psycopg.connect(database.owner_url) as builder:
         builder.execute("LOCK TABLE credit_ledger IN SHARE UPDATE EXCLUSIVE MODE")
         with pytest.raises(MigrationError, match=rf"INVALID index .* gave up .*pid {builder.info.backend_pid} "):
-            await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, patience=0.1)
+            await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, retry_seconds=0.1)
     assert not shapes(database)["index", "public.credit_ledger_newest"].working
 
 

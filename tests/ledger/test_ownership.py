@@ -14,13 +14,15 @@ import pytest
 
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService
-from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
+from tests.ledger.helpers import ON_POSTGRESQL_16, issue, open_ledger, redeem_outcome, redeem_request, rows, terms
 from tests.ledger.interleaving import Operation, Run, explore, open_sessions
 from voucher_operator.ledger.admin.commands import release
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutOutcome, VoucherOwner, VoucherTerms
 from voucher_operator.ledger.voucher import vouchers
 from voucher_operator.resources.errors import CodeConflictError, CodeReservedError
+
+pytestmark = ON_POSTGRESQL_16
 
 FIRST = VoucherOwner("voucher-1", "billing", "first")
 CREATED = terms().created_at

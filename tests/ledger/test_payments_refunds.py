@@ -199,14 +199,14 @@ async def test_partial_refund_before_its_payment_event_is_recorded(ledger18: Led
 
 async def test_lookup_result_is_recorded_without_an_event(ledger: Ledger, database: Database) -> None:
     placed = await place(database, COMPLETED)
-    looked = replace(partly(placed, 10_000, 1), looked=True)
+    looked = replace(partly(placed, 10_000, 1), lookup=True)
     for _ in range(2):
-        await ledger.note_payment(looked)
+        await ledger.record_payment(looked)
     assert await payments(database) == [
         (placed.session, f"pi_{placed.order}", f"ch_{placed.order}", DUE, 10_000, False, False)
     ]
     assert await event_outcomes(database) == []
-    await ledger.note_payment(replace(looked, session_id="cs_of_nobody", order_id=None, payment=None))
+    await ledger.record_payment(replace(looked, session_id="cs_of_nobody", order_id=None, payment=None))
 
 
 async def test_money_of_another_currency_is_recorded_without_its_amount(ledger18: Ledger, database18: Database) -> None:

@@ -54,7 +54,7 @@ def large(request: pytest.FixtureRequest) -> Iterator[Database]:
 def conn(large: Database) -> Iterator[psycopg.Connection[Any]]:
     """A session with the operator's settings, and rights to set the stage; what it does is rolled back."""
     with psycopg.connect(large.admin_url, autocommit=True) as admin:
-        admin.execute(statement("session").encode())
+        admin.execute(statement("session"))
         with admin.transaction(force_rollback=True):
             yield admin
 
@@ -69,8 +69,9 @@ class StatementRun:
 
 def run(conn: psycopg.Connection[Any], name: str, **values: Any) -> StatementRun:
     """Run a statement as a session of the operator does, prepared, and count the rows that its scans have read."""
-    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement(name))))
-    text = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", statement(name)).replace("%%", "%")
+    given = statement(name).decode()
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", given)))
+    text = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", given).replace("%%", "%")
     types = f"({', '.join(TYPES[one] for one in names)})" if names else ""
     values = UNDERSTOOD | values
     arguments = sql.SQL(", ").join(sql.SQL("{}::" + TYPES[one]).format(values[one]) for one in names)
@@ -123,8 +124,8 @@ QUIET = [
     ("payment_stale", {"seconds": 3600.0, "limit": 100}),
     ("purchase_undelivered", {"namespaces": [SERVED, "shop"], "seconds": 300.0, "limit": 500}),
     ("purchase_open", {"limit": 1000}),
-    ("purge_outbox", {"after": None, "limit": 2000}),
-    ("purge_webhook_events", {"after": None, "limit": 2000}),
+    ("outbox_purge", {"after": None, "limit": 2000}),
+    ("webhook_event_purge", {"after": None, "limit": 2000}),
     ("outbox_pending", {"without": ["tenant"], "limit": 500}),
     ("outbox_backlog", {}),
 ]
@@ -175,8 +176,8 @@ WHERE p.state NOT IN ('pending', 'awaiting_payment') AND p.delivered_at IS DISTI
 ORDER BY greatest(p.checked_at, p.placed_at) LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED
 """
 OLD = [
-    ("purge_outbox", "vouchers.outbox", "published_at"),
-    ("purge_webhook_events", "vouchers.webhook_event", "received_at"),
+    ("outbox_purge", "vouchers.outbox", "published_at"),
+    ("webhook_event_purge", "vouchers.webhook_event", "received_at"),
 ]
 
 
@@ -195,7 +196,7 @@ def test_purge_reads_up_to_the_limit(conn: psycopg.Connection[Any], name: str, t
 
 
 def test_newest_entries_are_read_by_index(conn: psycopg.Connection[Any]) -> None:
-    ran = run(conn, "entries", user=BUSY, limit=LIMIT)
+    ran = run(conn, "account_entries", user=BUSY, limit=LIMIT)
     assert ran.returned == LIMIT
     assert ran.read <= 3 * LIMIT
 
@@ -203,7 +204,7 @@ def test_newest_entries_are_read_by_index(conn: psycopg.Connection[Any]) -> None
 def test_counters_read_no_redemptions(conn: psycopg.Connection[Any]) -> None:
     codes = conn.execute("SELECT count(*) FROM promo_codes").fetchone()
     assert codes is not None
-    ran = run(conn, "counters", uids=None)
+    ran = run(conn, "voucher_counters", uids=None)
     assert ran.returned == codes[0]
     assert ran.read <= 4 * codes[0]
 
@@ -213,7 +214,7 @@ def test_commands_call_the_scale_function_at_most_ten_times(large: Database, nam
     """Not for each row. These sessions have the server's own settings for plans."""
     with psycopg.connect(large.admin_url) as conn:
         conn.execute("SET track_functions = 'all'")
-        conn.execute(statement(name).encode())
+        conn.execute(statement(name))
         calls = conn.execute(
             "SELECT coalesce(sum(calls), 0)::integer FROM pg_stat_xact_user_functions "
             "WHERE schemaname = 'vouchers' AND funcname IN ('scale', 'whole')"
@@ -231,7 +232,7 @@ def test_commands_read_each_row_at_most_twice(large: Database, name: str, writer
             conn.execute("DELETE FROM vouchers.redemption")
         # Each version shows the rows of parallel workers in another way.
         conn.execute("SET LOCAL max_parallel_workers_per_gather = 0")
-        ran = explained(conn, sql.SQL(statement(name)))
+        ran = explained(conn, sql.SQL(statement(name).decode()))
         conn.rollback()
     rows = SIZE.entries + 2 * SIZE.redemptions + 2 * (SIZE.purchases + SIZE.awaiting + SIZE.unserved)
     assert ran.read <= 2 * rows

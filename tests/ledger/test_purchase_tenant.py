@@ -13,7 +13,7 @@ import pytest
 
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService
-from tests.ledger.helpers import issue, redeem_outcome, redeem_request, rows
+from tests.ledger.helpers import ON_POSTGRESQL_16, issue, redeem_outcome, redeem_request, rows
 from tests.ledger.purchase_helpers import (
     add_credit,
     place_purchase,
@@ -26,6 +26,8 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase import batch as purchase_batch
 from voucher_operator.ledger.purchase.types import PurchaseRequest, PurchaseState
 from voucher_operator.resources.reasons import Reason
+
+pytestmark = ON_POSTGRESQL_16
 
 MISMATCH = Reason.CUSTOMER_MISMATCH.value
 
@@ -150,8 +152,8 @@ async def test_tenant_is_read_after_the_customer_lock(ledger: Ledger, database: 
     ids=["credit pays all", "credit pays a part", "card cannot pay so little"],
 )
 async def test_mismatched_orders_are_refused_in_few_transactions(
-    ledger18: Ledger,
-    database18: Database,
+    ledger: Ledger,
+    database: Database,
     monkeypatch: pytest.MonkeyPatch,
     total: int,
     refusal: str,
@@ -166,24 +168,24 @@ async def test_mismatched_orders_are_refused_in_few_transactions(
         return attempt(conn, requests, refusals)
 
     monkeypatch.setattr(purchase_batch, "_attempt", seen)
-    await issue(database18, "TEN", 10, max_redemptions=1)
+    await issue(database, "TEN", 10, max_redemptions=1)
     for n in range(30):
-        await add_credit(database18, f"user-{n}", 0)
+        await add_credit(database, f"user-{n}", 0)
     make = purchase_request if refusal == Reason.INVALID_ORDER else request_of_another_tenant
-    orders = [ledger18.purchase(make(total, "TEN", user=f"user-{n}", **changes)) for n in range(30)]
+    orders = [ledger.purchase(make(total, "TEN", user=f"user-{n}", **changes)) for n in range(30)]
     assert Counter(purchase_outcome(result) for result in await asyncio.gather(*orders)) == {refusal: 30}
     assert len(attempts) <= 4
-    assert await rows(database18, "SELECT times_redeemed FROM promo_codes") == [(0,)]
+    assert await rows(database, "SELECT times_redeemed FROM promo_codes") == [(0,)]
 
 
-async def test_order_paid_by_card_alone_gets_the_freed_use(ledger18: Ledger, database18: Database) -> None:
+async def test_order_paid_by_card_alone_gets_the_freed_use(ledger: Ledger, database: Database) -> None:
     """Its tenant does not matter, for the card's least amount is all of the price."""
-    await issue(database18, "TEN", 10, max_redemptions=1)
-    await issue(database18, "SMALL", 0, credit_minor=100, max_redemptions=1)
-    await add_credit(database18, "ahmed", 0)
-    await add_credit(database18, "sara", 0)
+    await issue(database, "TEN", 10, max_redemptions=1)
+    await issue(database, "SMALL", 0, credit_minor=100, max_redemptions=1)
+    await add_credit(database, "ahmed", 0)
+    await add_credit(database, "sara", 0)
     first, second = request_of_another_tenant(9_000, "SMALL"), request_of_another_tenant(200, "SMALL", user="sara")
-    answers = [result for result in await ledger18._purchase([first, second]) if not isinstance(result, Exception)]
+    answers = [result for result in await ledger._purchase([first, second]) if not isinstance(result, Exception)]
     assert [purchase_outcome(one) for one in answers] == [MISMATCH, "pending"]
     assert [one.purchase and one.purchase.held_minor for one in answers] == [None, 0]
 
@@ -191,20 +193,20 @@ async def test_order_paid_by_card_alone_gets_the_freed_use(ledger18: Ledger, dat
 @pytest.mark.parametrize("mismatched", [False, True])
 @pytest.mark.parametrize("payable", [False, True])
 async def test_python_rule_agrees_with_the_statement(
-    ledger18: Ledger, database18: Database, payable: bool, mismatched: bool
+    ledger: Ledger, database: Database, payable: bool, mismatched: bool
 ) -> None:
     """The rule is there twice, for a code that comes free is not yet in the balance that the statement sees."""
     n = 0
     for total in (0, 199, 200, 205, 9_000, 50_000):
         for balance in (-5, 0, 1, 4, 5, 100, 199, 200, 8_999, 9_000, 50_000):
             n += 1
-            await add_credit(database18, f"user-{n}", balance)
+            await add_credit(database, f"user-{n}", balance)
             request = (request_of_another_tenant if mismatched else purchase_request)(
                 total, "", user=f"user-{n}", payable=payable
             )
             told_before = request.refusal(balance, mismatched=mismatched)
-            result = await ledger18.purchase(request)
+            result = await ledger.purchase(request)
             assert result.refusal is told_before, (total, balance)
             if result.purchase is not None:
                 assert result.purchase.due_minor == request.due_minor(balance), (total, balance)
-    await rows(database18, "DELETE FROM credit_ledger WHERE amount_minor < 0 AND reason = 'gift'")
+    await rows(database, "DELETE FROM credit_ledger WHERE amount_minor < 0 AND reason = 'gift'")

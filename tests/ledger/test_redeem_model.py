@@ -10,10 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testbed.postgres import Database
-from tests.ledger.helpers import in_one_batch, open_ledger, redeem_outcome
+from tests.ledger.helpers import ON_POSTGRESQL_16, in_one_batch, open_ledger, redeem_outcome
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.types import RedeemRequest
 from voucher_operator.resources.keys import Key
+
+pytestmark = ON_POSTGRESQL_16
 
 CODES = ("OPEN", "CAP-1", "CAP-2", "OFF", "GONE", "NONE", "summer")
 USERS = ("ann", "ben", "cat")

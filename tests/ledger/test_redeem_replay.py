@@ -4,9 +4,19 @@ from dataclasses import replace
 
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService
-from tests.ledger.helpers import in_one_batch, issue, open_ledger, redeem_outcome, redeem_request, rows
+from tests.ledger.helpers import (
+    ON_POSTGRESQL_16,
+    in_one_batch,
+    issue,
+    open_ledger,
+    redeem_outcome,
+    redeem_request,
+    rows,
+)
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import Outcome, RedeemResult
+
+pytestmark = ON_POSTGRESQL_16
 
 
 def body(result: RedeemResult) -> RedeemResult:

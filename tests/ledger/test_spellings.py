@@ -6,10 +6,12 @@ row a code means.
 
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService
-from tests.ledger.helpers import issue, redeem_outcome, redeem_request, rows, terms
+from tests.ledger.helpers import ON_POSTGRESQL_16, issue, redeem_outcome, redeem_request, rows, terms
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutOutcome, VoucherState
+
+pytestmark = ON_POSTGRESQL_16
 
 
 async def test_cap_of_an_adopted_code_counts_uses_in_its_old_spelling(ledger: Ledger, database: Database) -> None:

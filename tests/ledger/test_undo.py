@@ -5,12 +5,14 @@ See also: test_purchase_compensate.py has the order's part; test_go_undo.py the 
 
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService
-from tests.ledger.helpers import issue, redeem_outcome, redeem_request, rows, terms
+from tests.ledger.helpers import ON_POSTGRESQL_16, issue, redeem_outcome, redeem_request, rows, terms
 from tests.ledger.purchase_helpers import place_purchase, purchase_request, undone
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.resources.reasons import Reason
 
 COUNTED = "SELECT times_redeemed, granted_minor FROM promo_codes"
+
+pytestmark = ON_POSTGRESQL_16
 
 
 async def test_undone_redemption_has_its_reversal_and_leaves_the_code_free(ledger: Ledger, database: Database) -> None:

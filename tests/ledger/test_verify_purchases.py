@@ -49,12 +49,12 @@ async def test_each_break_of_a_purchase_is_reported(database18: Database) -> Non
     async with await AsyncConnection.connect(database18.admin_url) as admin:
         for case in BREAKS:
             await admin.execute(case.sql.format(**placed).encode())
-            cursor = await admin.execute(statement(f"verify_{case.invariant}").encode())
+            cursor = await admin.execute(statement(f"verify_{case.invariant}"))
             found = [(row[2], row[3]) for row in await cursor.fetchall()]
             key = placed[case.state].key if case.state else None
             assert (key, case.detail.format(**placed)) in found, case
             await admin.rollback()
-            cursor = await admin.execute(statement(f"verify_{case.invariant}").encode())
+            cursor = await admin.execute(statement(f"verify_{case.invariant}"))
             assert await cursor.fetchall() == [], case
 
 

@@ -1,11 +1,13 @@
 """The orders of statements that take too long for every run: more preemptions, more operations, both versions.
 
-See also: tests/ledger/test_interleavings.py, which has the operations and runs the orders that find most.
+See also: tests/ledger/test_interleavings.py and test_purchase_two_replicas.py, which have the operations and run the
+orders that find most.
 """
 
 import pytest
 
 from testbed.postgres import Database
+from tests.ledger.helpers import open_ledger
 from tests.ledger.test_interleavings import (
     PAIRS,
     TWO_GRANTS_AND_AN_ISSUE,
@@ -14,6 +16,7 @@ from tests.ledger.test_interleavings import (
     nothing,
     try_all,
 )
+from tests.ledger.test_purchase_two_replicas import KINDS, check_batches_without_deadlock, check_one_answer
 
 MORE = {
     "redeem-buy-issue": (nothing, ("redeem", "buy", "issue")),
@@ -36,3 +39,13 @@ async def test_invariants_hold_in_every_order_of_two_operations(database: Databa
     given, operations = PAIRS[name]
     assert await try_all(database, given, operations, preemptions=2) > 1
     await check(database, operations)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_two_replicas_give_one_answer_in_every_order_of_statements(database: Database, kind: str) -> None:
+    async with open_ledger(database.runtime_url) as ledger:
+        await check_one_answer(ledger, database, kind, preemptions=2)
+
+
+async def test_two_replicas_with_one_batch_wait_for_each_other_without_deadlock(database: Database) -> None:
+    await check_batches_without_deadlock(database, preemptions=2)

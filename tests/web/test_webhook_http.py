@@ -140,7 +140,7 @@ async def test_server_changes_no_signal_handler_and_logs_no_call(
 async def test_port_in_use_is_an_error_with_the_setting(stripe_calls: WebhookClient) -> None:
     """Ends the start with an error that names the setting, not the process with a line of uvicorn's."""
     port = stripe_calls.server.port
-    server = WebServer(Starlette(), "127.0.0.1", port, name="other", setting="OTHER_PORT", limits=module.PORT_LIMITS)
+    server = WebServer(Starlette(), port, name="other", setting="OTHER_PORT", limits=module.PORT_LIMITS)
     with pytest.raises(AddressInUseError, match="OTHER_PORT"):
         server.start()
 

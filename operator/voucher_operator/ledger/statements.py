@@ -1,7 +1,7 @@
-"""The registry of SQL statements: one statement a file, named by its use, beside the module that runs it.
+"""The registry of SQL statements: one statement a file, named by its subject and use, beside the module that runs it.
 
 SQL lives in files of its own so that editors, reviewers and `psql -f` can read it. A name is unique in the whole
-`ledger` package. See also: `locks`, which says what each statement locks.
+`ledger` package. See also: `locks`, which has what each statement locks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,12 +12,12 @@ from types import MappingProxyType
 
 
 @cache
-def statement(name: str) -> str:
-    """Return the text of `<name>.sql`.
+def statement(name: str) -> bytes:
+    """Return the text of `<name>.sql` as psycopg takes it: in bytes, because the type of a `str` query is a literal.
 
     Raises KeyError if there is none: a fault of packaging, not of a user.
     """
-    return registry()[name].read_text(encoding="utf-8")
+    return registry()[name].read_bytes()
 
 
 @cache

@@ -93,7 +93,6 @@ class Operator:
         app = probes.application(self.problems, self.details, self.refresh)
         server = WebServer(
             app,
-            self.settings.http_host,
             self.settings.http_port,
             name="probes",
             setting="VOUCHER_OPERATOR_HTTP_PORT",
@@ -129,7 +128,6 @@ class Operator:
         app = application(Webhook(secrets, checkout.payment_event, checkout.receive, self.relay.wake))
         server = WebServer(
             app,
-            self.settings.webhook_host,
             self.settings.webhook_port,
             name="webhook",
             setting="VOUCHER_OPERATOR_WEBHOOK_PORT",

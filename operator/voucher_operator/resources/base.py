@@ -42,8 +42,6 @@ class Metadata(Model):
     generation: int
     creation_timestamp: datetime
     deletion_timestamp: datetime | None = None
-    resource_version: str = ""
-    finalizers: tuple[str, ...] = ()
 
 
 class SecretKeyRef(Model):

@@ -14,7 +14,6 @@ from typing import Any, Final, Literal
 from voucher_operator.resources.reasons import Reason
 
 ConditionStatus = Literal["True", "False", "Unknown"]
-KStatus = Literal["InProgress", "Failed", "Current"]
 
 READY: Final = "Ready"
 RECONCILING: Final = "Reconciling"
@@ -128,15 +127,3 @@ def format_time(moment: datetime) -> str:
     if moment.tzinfo is None:
         raise ValueError("the time has no time zone")
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def kstatus(body: Mapping[str, Any]) -> KStatus:
-    """Read a resource as kstatus does (deletion aside): by generation, Reconciling, Stalled, Ready, in this order."""
-    status = body.get("status") or {}
-    generation = body["metadata"].get("generation")
-    statuses = {one["type"]: one["status"] for one in status.get("conditions", ())}
-    if status.get("observedGeneration", generation) != generation or statuses.get(RECONCILING) == "True":
-        return "InProgress"
-    if statuses.get(STALLED) == "True":
-        return "Failed"
-    return "Current" if statuses.get(READY, "True") == "True" else "InProgress"

@@ -63,10 +63,10 @@ class ApiUnavailableError(ApiError):
 class AddressInUseError(ProcessError):
     """The process cannot listen on a port."""
 
-    def __init__(self, host: str, port: int, setting: str, error: OSError) -> None:
+    def __init__(self, port: int, setting: str, error: OSError) -> None:
         """`setting` is the environment variable with the port."""
         why = os.strerror(error.errno) if error.errno else type(error).__name__
-        super().__init__(f"cannot listen on {host} port {port} ({why}): free the port, or set {setting}")
+        super().__init__(f"cannot listen on port {port} ({why}): free the port, or set {setting}")
 
 
 class TerminalError(OperatorError):

@@ -4,6 +4,7 @@ See also: `probes` and `webhook` are served; `uvicorn_internals` limits connecti
 """
 
 import asyncio
+import errno
 import socket
 from http import HTTPStatus
 
@@ -18,12 +19,11 @@ from voucher_operator.web.uvicorn_internals import Config, Limits, Server
 class WebServer:
     """One application on one port."""
 
-    def __init__(self, app: Starlette, host: str, port: int, *, name: str, setting: str, limits: Limits) -> None:
+    def __init__(self, app: Starlette, port: int, *, name: str, setting: str, limits: Limits) -> None:
         """Prepare the server; it does not listen yet.
 
         Port 0 means any free port. `name` is the name of the task, `setting` the environment variable with the port.
         """
-        self._address = (host, port)
         self._name = name
         self._setting = setting
         self._limits = limits
@@ -34,11 +34,10 @@ class WebServer:
 
     def start(self) -> asyncio.Task[None]:
         """Listen, and return the task that serves. Raises AddressInUseError."""
-        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         try:
-            listener = socket.create_server(self._address, family=family, backlog=self._limits.connections)
+            listener = _listen(self.port, self._limits.connections)
         except OSError as error:
-            raise AddressInUseError(*self._address, self._setting, error) from None
+            raise AddressInUseError(self.port, self._setting, error) from None
         self.port = listener.getsockname()[1]
         self.task = asyncio.create_task(self._server.serve(sockets=[listener]), name=self._name)
         return self.task
@@ -51,6 +50,17 @@ class WebServer:
             if late:
                 self._server.cancel_requests()
                 await asyncio.wait(late)
+
+
+def _listen(port: int, backlog: int) -> socket.socket:
+    """Listen on all addresses of the pod, IPv4 and IPv6, as far as its network has them."""
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)
+        except OSError as error:
+            if error.errno != errno.EAFNOSUPPORT:
+                raise
+    return socket.create_server(("", port), backlog=backlog)
 
 
 class _Stoppable:

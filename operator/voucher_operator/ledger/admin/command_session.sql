@@ -1,7 +1,7 @@
--- What the session of a command takes from nobody's defaults: a database or a role may have others, and the statements are
--- written for these. Read committed: a statement must see what was committed while the one before it waited for a lock.
--- row_security 'off' does not switch policies off: rows that a policy would hide become an error instead of a wrong sum.
--- Not every version has all of them.
+-- The settings that the session of a command does not take from the defaults of its database or role: the statements are
+-- written for these values. Read committed: a statement must see what was committed while the one before it waited for a
+-- lock. row_security 'off' does not switch policies off: rows that a policy would hide become an error instead of a wrong
+-- sum. Not every version has all of them.
 SELECT set_config(s.key, s.value, false)
 FROM jsonb_each_text(jsonb_build_object(
     'default_transaction_isolation', 'read committed',

@@ -1,10 +1,10 @@
-"""The sessions of people's commands, and the mask over codes that came from a Secret.
+"""The sessions of the commands, and the mask for codes that come from a Secret.
 
-A command must never stop the Go service's start-up, which needs each table to itself for a moment and gives up after
-ten seconds: nothing here keeps a transaction open, and every statement has a limit. The session of a command that only
-reads is read-only, so that it cannot change a live ledger by mistake.
+A command must never block the start of the Go service, which locks each table exclusively for a moment and gives up
+after ten seconds. So nothing here keeps a transaction open, and every statement has a limit. The session of a command
+that only reads is read-only, so that it cannot change a live ledger by mistake.
 
-See also: `verify`, `export` and `commands`; `errors`, which words what goes wrong; `pool`, the operator's sessions.
+See also: `verify`, `export` and `commands`; `errors` has the messages; `pool` has the operator's sessions.
 """
 
 import asyncio
@@ -21,10 +21,12 @@ from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.codes import normal_code
 from voucher_operator.resources.errors import LedgerUnavailableError
 
+_SESSION: Final = statement("command_session")
+_SECRET_CODES: Final = statement("read_secret_codes")
 CONNECT_SECONDS: Final = 10
-"""How long a command waits for a connection, whichever command it is."""
+"""How long every command waits for a connection."""
 STATEMENT_LIMIT: Final = 8.0
-"""Longest time that a command's statement may take, in seconds: less than what the Go service's start-up has."""
+"""Longest time that a command's statement may take, in seconds: less than the ten of the Go service's start."""
 
 
 @asynccontextmanager
@@ -56,7 +58,7 @@ async def command_session(
     }
     try:
         async with await _connect(database_url, name) as connection:
-            await connection.execute(statement("command_session"), {"settings": json.dumps(settings)})
+            await connection.execute(_SESSION, {"settings": json.dumps(settings)})
             yield connection
     except errors.QueryCanceled as error:
         raise (slow() if statement_limit is None else _too_slow(statement_limit)) from error
@@ -79,10 +81,10 @@ async def _connect(database_url: str, name: str) -> AsyncConnection[Any]:
 
 @asynccontextmanager
 async def limited(statement_limit: float) -> AsyncIterator[None]:
-    """Stop a statement after so many seconds from here, too.
+    """Stop a statement after `statement_limit` seconds by the client's clock, too.
 
-    For a cursor WITH HOLD: PostgreSQL gathers its rows at the end of the transaction, when `statement_timeout` does not
-    count any more; the locks are still held. Raises LedgerUnavailableError.
+    For a cursor WITH HOLD: PostgreSQL materializes its rows at the end of the transaction, when `statement_timeout` is
+    no longer in force and the locks are still held. Raises LedgerUnavailableError.
     """
     try:
         async with asyncio.timeout(statement_limit):
@@ -93,13 +95,13 @@ async def limited(statement_limit: float) -> AsyncIterator[None]:
 
 def _too_slow(statement_limit: float) -> LedgerUnavailableError:
     return LedgerUnavailableError(
-        f"a statement took longer than {statement_limit:g} s and was stopped: give it longer with "
+        f"a statement took longer than {statement_limit:g} s and was stopped: allow more with "
         "--statement-limit SECONDS while no other service is about to start, or use a replica"
     )
 
 
 class CodeMask:
-    """Shows a code, or for one that came from a Secret the Voucher that it belongs to, whatever its spelling."""
+    """Shows a code; for one that comes from a Secret, in any spelling, the Voucher that it belongs to instead."""
 
     def __init__(self, masks: Mapping[str, str]) -> None:
         """`masks`: normal form of a code -> what to show instead."""
@@ -107,8 +109,8 @@ class CodeMask:
 
     @classmethod
     async def load(cls, connection: AsyncConnection[Any]) -> "CodeMask":
-        """Read which codes are secret. Holds those alone in memory."""
-        cursor = await connection.execute(statement("read_secret_codes"))
+        """Read which codes are secret. Only those are held in memory."""
+        cursor = await connection.execute(_SECRET_CODES)
         return cls({normal_code(code): f"<secret {owner}>" async for code, owner in cursor})
 
     def code(self, code: str) -> str:

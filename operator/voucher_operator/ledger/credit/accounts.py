@@ -7,48 +7,49 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from psycopg.rows import class_row, scalar_row
+
 from voucher_operator.ledger.errors import schema_missing
+from voucher_operator.ledger.fetch import fetch_all, fetch_one
 from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Entry, LedgerInfo
 from voucher_operator.resources.keys import Key
 
-_INFO: Final = statement("info").encode()
-_BALANCE: Final = statement("balance").encode()
-_ENTRIES: Final = statement("entries").encode()
-_UNDO_UNREPORTED: Final = statement("undo_unreported").encode()
-_UNDO_REPORTED: Final = statement("undo_reported").encode()
+_INFO: Final = statement("ledger_info")
+_BALANCE: Final = statement("account_balance")
+_ENTRIES: Final = statement("account_entries")
+_UNDO_UNREPORTED: Final = statement("undo_unreported")
+_UNDO_REPORTED: Final = statement("undo_reported")
 
 
 async def info(conn: Connection) -> LedgerInfo:
     """Read the ledger's identity. Raises psycopg's errors and LedgerUnavailableError."""
-    row = await (await conn.execute(_INFO)).fetchone()
-    if row is None:
+    found = await fetch_one(conn, _INFO, rows=class_row(LedgerInfo))
+    if found is None:
         raise schema_missing()
-    return LedgerInfo(*row)
+    return found
 
 
 async def balance(conn: Connection, user_id: str) -> int:
-    """Sum a customer's entries, in minor units. Raises psycopg's errors."""
-    row = await (await conn.execute(_BALANCE, {"user": user_id})).fetchone()
-    return int(row[0]) if row else 0
+    """Return the sum of a customer's entries, in minor units. Raises psycopg's errors."""
+    return int(await fetch_one(conn, _BALANCE, {"user": user_id}, rows=scalar_row) or 0)
 
 
 async def entries(conn: Connection, user_id: str, limit: int) -> list[Entry]:
     """List a customer's newest entries, the newest first. Raises psycopg's errors."""
-    cursor = await conn.execute(_ENTRIES, {"user": user_id, "limit": limit})
-    return [Entry(*row) for row in await cursor.fetchall()]
+    return await fetch_all(conn, _ENTRIES, {"user": user_id, "limit": limit}, rows=class_row(Entry))
 
 
 async def undone_elsewhere(
     conn: Connection, namespaces: Sequence[str], older_than_seconds: float, limit: int
 ) -> dict[Key, datetime]:
-    """Keys whose redemption another writer has undone, and when; now they are looked at. Raises psycopg's errors."""
+    """Take keys whose redemption another writer has undone, and when; each is now checked. Raises psycopg's errors."""
     values = {"namespaces": list(namespaces), "seconds": older_than_seconds, "limit": limit}
     cursor = await conn.execute(_UNDO_UNREPORTED, values)
-    return {Key(row[0]): row[1] for row in await cursor.fetchall()}
+    return {Key(key): undone_at for key, undone_at in await cursor.fetchall()}
 
 
-async def note_undo_reported(conn: Connection, keys: Sequence[Key]) -> None:
-    """Remember that these undone redemptions are reported. Idempotent. Raises psycopg's errors."""
+async def record_undo_reported(conn: Connection, keys: Sequence[Key]) -> None:
+    """Record that these undone redemptions are reported. Idempotent. Raises psycopg's errors."""
     await conn.execute(_UNDO_REPORTED, {"keys": list(keys)})

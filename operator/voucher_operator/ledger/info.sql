@@ -1,1 +1,0 @@
-SELECT s.currency, s.minor_digits, clock_timestamp() FROM vouchers.sovereign AS s

@@ -1,0 +1,13 @@
+-- The payment of this checkout, for which nothing was due, is refunded: its events need no check by a person any more. An
+-- event of another payment of the same order still does. An event that another session holds is left out: that session
+-- judges it anew, with this refund recorded. To wait for it here would be a deadlock, because it waits for the customer.
+WITH resolved AS MATERIALIZED (
+    SELECT i.event_id
+    FROM vouchers.webhook_event AS i
+    WHERE i.order_id = %(order)s AND i.session_id = %(session)s AND i.outcome = 'mismatch'
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE vouchers.webhook_event AS i
+SET outcome = 'no_change'
+FROM resolved AS r
+WHERE i.event_id = r.event_id
