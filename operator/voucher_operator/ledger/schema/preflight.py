@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 _PREFLIGHT: Final = statement("migrate_preflight")
 _APPLIED: Final = statement("migrate_applied")
 _FOREIGN: Final = statement("migrate_foreign")
-_FORMER_TABLES: Final = frozenset({"vouchers.webhook_event", "vouchers.backfill_progress", "vouchers.backfill_total"})
+_FORMER_TABLES: Final = frozenset({"vouchers.inbox", "vouchers.summing", "vouchers.summed"})
 _FORMER_FUNCTIONS: Final = ("vouchers.promo_codes_in_step()",)
-"""Names from before migration 0024, which only their owner can rename."""
+"""Names from before the migrations 0024 to 0027, which only their owner can rename; the tables are views since."""
 
 Facts = dict[str, Any]
 """One row of `migrate_preflight.sql`."""
