@@ -111,7 +111,12 @@ def build_controllers(process: Process) -> Controllers:
 
 def _services(process: Process) -> _Services:
     ledger, settings, codes = process.ledger, process.settings, CodeIndex()
-    organizations = Organizations(process.kube, settings.counter_sync_interval, wanted=settings.organizations)
+    organizations = Organizations(
+        process.kube,
+        settings.counter_sync_interval,
+        namespace=settings.namespaces[0],
+        wanted=settings.organizations,
+    )
     redeems = RedeemService(ledger, codes)
     orders = OrderService(
         ledger,

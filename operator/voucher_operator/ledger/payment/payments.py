@@ -255,7 +255,11 @@ def _changes(key: Key, event: PaymentEvent, step: Step) -> dict[str, str | bool 
 
 
 async def _insert(conn: Connection, event: PaymentEvent) -> Received | None:
-    """Insert an event; when it is stored already, lock it and return its outcome so far."""
+    """Insert an event; when it is stored already, return its outcome so far.
+
+    A lookup, which is judged again, locks it. A webhook event is not judged again: a lock would make a refund skip it
+    (payment_event_refunded.sql), and no later judgement would find it.
+    """
     values = {
         "event": event.event_id,
         "type": event.type,
@@ -266,6 +270,8 @@ async def _insert(conn: Connection, event: PaymentEvent) -> Received | None:
     }
     if await fetch_one(conn, _INSERT_EVENT, values, rows=scalar_row) is not None:
         return None
+    if not event.lookup:
+        return Received.DUPLICATE
     outcome = await fetch_one(conn, _LOCK_EVENT, {"event": event.event_id}, rows=scalar_row)
     return Received(outcome) if outcome in _OUTCOMES else Received.UNKNOWN
 
