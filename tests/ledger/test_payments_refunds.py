@@ -74,10 +74,9 @@ async def test_duplicate_of_an_event_under_way_keeps_no_refund_from_it(ledger: L
     await ledger.receive(first(placed))
     second = placed.event(**SECOND)
     assert await ledger.receive(second) is Received.MISMATCH
-    async with await psycopg.AsyncConnection.connect(database.runtime_url) as conn:
+    async with await psycopg.AsyncConnection.connect(database.runtime_url) as conn, conn.transaction():
         assert await receive(conn, second, "") is Received.DUPLICATE
         await ledger.receive(placed.event(REFUNDED, **SECOND))
-        await conn.rollback()
     assert await event_outcomes(database) == ["applied", "no_change", "no_change"]
 
 
