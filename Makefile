@@ -44,6 +44,7 @@ check: venv ## lint, types, layers, locks
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 	$(PY) -m testbed.repository
+	$(MAKE) --no-print-directory lock-check
 
 .PHONY: test
 test: venv ## run all tests on real parts (ARGS="-k cap": some of them)
@@ -69,15 +70,22 @@ bench: venv ## measure ledger and operator, as ratios of one run
 tools: venv ## build the Go tools now instead of when they are needed
 	@$(PY) -m testbed.tools
 
-.PHONY: lock
+.PHONY: lock lock-check
+# The tool that writes the locks checks them: what is locked is kept as long as it satisfies pyproject.toml.
+lock-check: | python
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && cp requirements/*.txt "$$folder" \
+	  && $(MAKE) --no-print-directory lock LOCK_DIR="$$folder" ARGS= && diff -r requirements "$$folder" \
+	  || { echo "requirements/ does not match pyproject.toml: run make lock" >&2; exit 1; }
+
+LOCK_DIR ?= requirements
 lock: | python ## pin pyproject.toml's dependencies again, with hashes (ARGS=--upgrade: the newest)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" \
 	  && "$$folder/bin/pip" install --quiet --disable-pip-version-check $(UV) \
 	  && compile="$$folder/bin/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 $(ARGS)" \
-	  && $$compile --output-file requirements/run.txt pyproject.toml \
-	  && $$compile --output-file requirements/dev.txt --group dev pyproject.toml \
+	  && $$compile --output-file "$(LOCK_DIR)/run.txt" pyproject.toml \
+	  && $$compile --output-file "$(LOCK_DIR)/dev.txt" --group dev pyproject.toml \
 	  && $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
-	  | $$compile --output-file requirements/build.txt -
+	  | $$compile --output-file "$(LOCK_DIR)/build.txt" -
 
 .PHONY: clean
 clean: ## remove .venv and caches from the work tree

@@ -48,7 +48,7 @@ def measure(version: Version, rounds: int, redemptions: int) -> None:
         )
         _print_commands(large, rounds)
         _print_reads(small, large, rounds)
-        _print_tidy(large, size)
+        _print_purge(large, size)
 
 
 def _ledger(server: PostgresServer, redemptions: int) -> Database:
@@ -81,11 +81,11 @@ def _print_reads(small: Database, large: Database, rounds: int) -> None:
         line("    to that of the small ledger", ratios(many, few), "times", 1)
 
 
-def _print_tidy(large: Database, size: Size) -> None:
+def _print_purge(large: Database, size: Size) -> None:
     with psycopg.connect(large.admin_url, autocommit=True) as admin:
         admin.execute(_AGE)
     took = asyncio.run(_tidied(large))
-    line("tidy, all events old", [size.events / took], "/s")
+    line("purge, all events old", [size.events / took], "/s")
 
 
 async def _tidied(large: Database) -> float:

@@ -1,5 +1,5 @@
--- The Go billing service's tables, in its own shape, where they are absent. Where they are present nothing happens to them.
--- Its statements are a contract: add to these tables (0003, 0004), never change them here.
+-- The Go billing service's tables, in its own shape, where they are absent. Tables that exist are not changed.
+-- Its statements are a contract: later files add to these tables (0003, 0004); never change this file.
 
 CREATE TABLE IF NOT EXISTS customers (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),

@@ -1,6 +1,6 @@
--- What the Go service does not know: the ledger's identity, the terms that Git wants, the requests that were decided.
--- No foreign key points from here to its tables: nothing of ours may make one of its statements fail.
--- `migrate` sets vouchers.currency and vouchers.minor_digits for the session; the first run fixes them for good.
+-- What the Go service does not know: the ledger's identity, the terms that Git declares, the requests that were decided.
+-- No foreign key refers from here to its tables: no object of ours may make one of its statements fail.
+-- `migrate` sets vouchers.currency and vouchers.minor_digits for the session; the first run stores them permanently.
 -- depends: 0001.billing-tables
 
 CREATE SCHEMA IF NOT EXISTS vouchers;
@@ -15,7 +15,7 @@ INSERT INTO vouchers.sovereign (currency, minor_digits)
 VALUES (current_setting('vouchers.currency'), current_setting('vouchers.minor_digits')::smallint)
 ON CONFLICT (singleton) DO NOTHING;
 
--- One row a code that a Voucher owns or owned; revoked_at is NULL while it is live.
+-- One row for each code that a Voucher owns or owned; revoked_at is NULL while it is live.
 CREATE TABLE IF NOT EXISTS vouchers.terms (
     code text PRIMARY KEY,
     owner_uid text NOT NULL UNIQUE,
@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS vouchers.terms (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 
--- One row an idempotency key: what was asked (hash), by which object (uid), and what was answered.
+-- One row for each idempotency key: the request (hash), its object (uid), and the result.
 CREATE TABLE IF NOT EXISTS vouchers.redemption (
     key text PRIMARY KEY,
     request_hash text NOT NULL,
@@ -56,12 +56,12 @@ CREATE OR REPLACE FUNCTION vouchers.normal_code(code text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN upper(btrim(code, E' \t\n\r\f\x0b') COLLATE "C");
 
--- Minor units in one whole unit: 1000 for OMR.
+-- Minor units in one major unit: 1000 for OMR.
 CREATE OR REPLACE FUNCTION vouchers.scale() RETURNS bigint
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (SELECT (10::numeric ^ s.minor_digits)::bigint FROM vouchers.sovereign AS s);
 
--- Minor units in whole ones, rounded towards less credit: 25500 is 25, -12345 is -13.
+-- Minor units in major units, rounded down: 25500 is 25, -12345 is -13.
 CREATE OR REPLACE FUNCTION vouchers.whole(minor bigint) RETURNS integer
     LANGUAGE sql STABLE STRICT PARALLEL SAFE
     RETURN floor(minor::numeric / vouchers.scale())::integer;

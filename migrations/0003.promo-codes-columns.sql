@@ -1,5 +1,5 @@
--- Minor units and counters beside the whole-unit columns. NULL credit_minor means "as credit_omr says": nothing is back-filled.
--- One hot table a transaction: the lock is held for the length of one catalogue change.
+-- Minor units and counters beside the columns in major units. NULL credit_minor means "as credit_omr": no row is
+-- backfilled. One much-used table in each transaction: the lock is held for one change of the catalog only.
 -- depends: 0002.vouchers-schema
 
 -- uses_at_cap: the counter when the cap was last set. A cap set below use is legal, so more redemptions than the cap are

@@ -1,14 +1,14 @@
 -- Triggers that keep our columns right under the Go service's writes. Nothing here grows with the ledger: both tables are
--- locked against writes (not reads), in the Go service's own order, for as long as it takes to create four triggers.
--- No weaker mode will do: one that lets SELECT FOR UPDATE in deadlocks with a redemption between its lock and its update.
--- The functions run as their owner with a fixed search_path: the writer needs no right on anything of ours.
--- Our own statements fill all columns themselves, so that none of these fires on the way of a redemption.
--- What was granted before is summed up afterwards, portion by portion (ledger/backfill.py). An entry of before has no
--- amount_minor, and every entry from now on has one: so no entry is missed or counted twice, whoever writes meanwhile.
+-- locked against writes (not reads), in the Go service's own order, for as long as it takes to create four triggers. A
+-- weaker mode is not enough: one that permits SELECT FOR UPDATE deadlocks with a redemption between its lock and its
+-- update. The functions run as their owner with a fixed search_path: the writer needs no right on anything of ours. Our own
+-- statements fill all columns themselves, so that none of these triggers fires for a redemption. The credit that was
+-- granted before is added up afterwards, in portions (ledger/schema/backfill.py). An older entry has no amount_minor, and
+-- every entry from now on has one: so no entry is missed or counted twice, also when others write meanwhile.
 -- depends: 0004.credit-ledger-columns
 
--- How far the summing has come: entries of before whose id is less than `upto` are counted, in vouchers.summed or, once
--- their code's row was free, in promo_codes. Whoever deletes one of them waits for the portion under way, and no longer.
+-- The progress: older entries whose id is less than `upto` are counted, in vouchers.summed or, after their code's row was
+-- not locked by others, in promo_codes. A session that deletes one of them waits for the portion under way, and no longer.
 CREATE TABLE IF NOT EXISTS vouchers.summing (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     upto uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS vouchers.summing (
 
 INSERT INTO vouchers.summing DEFAULT VALUES ON CONFLICT (singleton) DO NOTHING;
 
--- What is still to be added to a code's row. Empty in the end.
+-- Totals that are not added to their code's row yet. Empty when the backfill is finished.
 CREATE TABLE IF NOT EXISTS vouchers.summed (
     code text PRIMARY KEY,
     granted_minor bigint NOT NULL,
@@ -100,5 +100,5 @@ CREATE OR REPLACE TRIGGER vouchers_removed AFTER DELETE ON credit_ledger
     FOR EACH ROW WHEN (OLD.reason LIKE 'promo:%' AND coalesce(OLD.order_id, '') = '')
     EXECUTE FUNCTION vouchers.credit_ledger_removed();
 
--- A counter above its cap today may stem from a cap that was lowered long ago: nobody recorded it.
+-- A counter above its cap today may come from a cap that was lowered long ago, which was not recorded.
 UPDATE promo_codes SET uses_at_cap = times_redeemed WHERE max_redemptions > 0 AND times_redeemed > max_redemptions;

@@ -1,4 +1,4 @@
--- Looks a code up in its normal form. On a ledger so large that this takes longer than `migrate` allows, build it by hand
+-- Finds a code by its normal form. On a ledger so large that this takes longer than `migrate` allows, build it by hand
 -- first, with CREATE INDEX CONCURRENTLY and this very name.
 -- depends: 0005.keep-in-step
 

@@ -1,12 +1,12 @@
--- Buying: the purchases, the events that wait to be published, and what the payment processor told us. All of it is ours:
--- the orders themselves are rows of the Go service's `orders` and `subscriptions`, whose shape stays.
+-- Purchases, the events to be published, and the webhook events of the payment processor. All of these tables are ours: the
+-- orders themselves are rows of the Go service's `orders` and `subscriptions`, whose shape is not changed.
 -- depends: 0007.credit-ledger-index
 
--- One row a purchase, for ever; its key is the idempotency key of vouchers.redemption. `lines` is what was bought, priced
--- before anything was consumed. Of the total, held_minor is paid by credit (hold_entry_id; released: release_entry_id)
--- and due_minor by card. `delivered_at` is the settled_at of the end that everybody has been told of: the Redemption, if
--- there still is one, and for a completed purchase its Organization.
--- `look_at`: when the payment processor is asked next about a purchase that has ended; NULL when nothing is left to ask.
+-- One row for each purchase, never deleted; its key is the idempotency key of vouchers.redemption. `lines` is what was
+-- bought, priced before anything was consumed. Of the total, held_minor is paid by credit (hold_entry_id; released:
+-- release_entry_id) and due_minor by card. `delivered_at` is the settled_at of the end that was delivered: to the
+-- Redemption, if it still exists, and for a completed purchase to its Organization.
+-- `look_at`: when the payment processor is next asked about a purchase that has ended; NULL when no check is left.
 CREATE TABLE IF NOT EXISTS vouchers.purchase (
     key text PRIMARY KEY,
     request_hash text NOT NULL,
@@ -70,7 +70,7 @@ CREATE TABLE IF NOT EXISTS vouchers.outbox (
 
 CREATE INDEX IF NOT EXISTS outbox_waiting ON vouchers.outbox (seq) WHERE published_at IS NULL;
 
--- What the payment processor told us, as it came, and what became of it.
+-- The payment processor's events, unchanged, each with its outcome.
 CREATE TABLE IF NOT EXISTS vouchers.inbox (
     event_id text PRIMARY KEY,
     type text NOT NULL,
@@ -83,10 +83,10 @@ CREATE TABLE IF NOT EXISTS vouchers.inbox (
     received_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Asked for while the customer is locked: what came for an order that was rolled back or is refunded.
+-- Read while the customer is locked: the events of an order that was rolled back or is refunded.
 CREATE INDEX IF NOT EXISTS inbox_order ON vouchers.inbox (order_id) WHERE order_id IS NOT NULL;
 
--- A key that bought without a code is taken, too: 'placed'. What is there already is not looked at.
+-- A key that bought without a code is used up, too: 'placed'. Existing rows are not checked.
 ALTER TABLE vouchers.redemption
     DROP CONSTRAINT IF EXISTS redemption_outcome_check,
     ADD CONSTRAINT redemption_outcome_check CHECK (outcome IN ('redeemed', 'refused', 'undone', 'placed')) NOT VALID;

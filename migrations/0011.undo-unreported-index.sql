@@ -1,4 +1,4 @@
--- Redemptions that somebody else undid and whose resource does not say so yet. Empty nearly always.
+-- Redemptions that another writer has undone and whose resource does not have this in its status yet. Nearly always empty.
 -- depends: 0010.redemption-customer-index
 
 CREATE INDEX IF NOT EXISTS redemption_undo_unreported ON vouchers.redemption (coalesce(undo_checked_at, undone_at))

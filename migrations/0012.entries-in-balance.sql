@@ -1,32 +1,32 @@
--- Triggers that keep vouchers.account, and the whole units of every customer, right under all writers.
+-- Triggers that keep vouchers.account, and the major units of every customer, correct for all writers.
 --
 -- An entry with `balance_minor` (the customer's exact balance after it) has been added to its account by the statement that
--- wrote it (redeem.sql). An entry without one, of the Go service, of an older operator, of a person or of a statement of ours
--- that writes few, is completed here before it is written:
---   amount_minor   NULL: what the whole units say; for the grant of a code what the code gives, whose whole units the Go
+-- wrote it (redeem.sql). An entry without one, of the Go service, of an older operator, of a person or of a statement of
+-- ours that writes few entries, is completed here before it is written:
+--   amount_minor   if NULL: the major units; for the grant of a code the credit of the code, whose major units the Go
 --                  service has read under the row's lock;
---   amount_omr     what brings the sum of the customer's whole units to the floor of the exact balance.
--- A DELETE or an UPDATE writes no entry that could take up a difference of whole units: an entry of reason 'rounding', exact
--- amount 0, does. vouchers.open_account corrects what it finds. Only what no trigger sees can part the two sums:
--- `verify` says so, and vouchers.recompute_account brings them together.
+--   amount_omr     the amount that brings the sum of the customer's major units to the floor of the exact balance.
+-- A DELETE or an UPDATE writes no entry that could contain a difference of major units: so an entry with the reason
+-- 'rounding' and the exact amount 0 is added. vouchers.open_account corrects the difference that it finds. Only a change
+-- that fires no trigger can make the two sums differ: `verify` reports it, and vouchers.recompute_account corrects it.
 --
--- The functions run as their owner: their search_path holds nothing that others may write into, and every name but
--- PostgreSQL's own is qualified; nobody else may execute them (post-apply.grants.sql grants two to the runtime role).
+-- The functions run as their owner: their search_path has no schema that others may write to, and every name except
+-- PostgreSQL's own is qualified; no other role may execute them (post-apply.grants.sql grants two to the runtime role).
 --
--- Locks: promo_codes, then vouchers.account by customer, then vouchers.redemption. All of it is under ACCESS EXCLUSIVE for
--- the length of a catalogue change, so that no entry is written between the old triggers and these.
+-- Locks: promo_codes, then vouchers.account by customer, then vouchers.redemption. This file holds ACCESS EXCLUSIVE for
+-- the changes of the catalog, so that no entry is written between the old triggers and these.
 -- depends: 0011.undo-unreported-index
 
 ALTER TABLE credit_ledger ADD COLUMN IF NOT EXISTS balance_minor bigint;
 
--- Minor units in whole ones, rounded towards less credit, also where no column is wide enough; `scale` as vouchers.scale().
+-- Minor units in major units, rounded down, also for values that no column can hold; `scale` as vouchers.scale().
 CREATE OR REPLACE FUNCTION vouchers.whole_units(minor bigint, scale bigint) RETURNS bigint
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN (minor - (minor % scale + scale) % scale) / scale;
 
--- Makes the account of a customer who has none yet from the entries there are; true when this call did it. The new row is
--- locked before the entries are summed, by a statement whose snapshot is younger: whoever wrote an entry meanwhile has
--- had to make or lock the same row, and has committed. Whole units that differ from the floor are corrected.
+-- Creates the account of a customer who has none yet from the entries that exist; true when this call has created it. The
+-- new row is locked before the entries are added up, by a statement whose snapshot is newer: a session that wrote an entry
+-- meanwhile had to insert or lock the same row, and has committed. Major units that differ from the floor are corrected.
 CREATE OR REPLACE FUNCTION vouchers.open_account(customer uuid) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 DECLARE
@@ -58,7 +58,7 @@ BEGIN
 END
 $body$;
 
--- Locks a customer's account, makes it where there is none, and returns the balance as of this lock.
+-- Locks a customer's account, creates it if there is none, and returns the balance as of this lock.
 CREATE OR REPLACE FUNCTION vouchers.lock_account(customer uuid) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 DECLARE
@@ -70,8 +70,8 @@ BEGIN
 END
 $body$;
 
--- Sums an account up again, under its lock, and corrects the whole units: the way out where triggers did not see what was
--- written (a restore of data alone, session_replication_role). For people, as the tables' owner.
+-- Computes an account again, under its lock, and corrects the major units: for changes that have fired no trigger (a
+-- restore of data only, session_replication_role). For administrators, as the tables' owner.
 CREATE OR REPLACE FUNCTION vouchers.recompute_account(customer uuid) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 DECLARE
@@ -92,7 +92,7 @@ BEGIN
 END
 $body$;
 
--- Adds to an account what has been changed in the customer's entries, in exact and in whole units.
+-- Adds to an account a change of the customer's entries, in exact and in major units.
 CREATE OR REPLACE FUNCTION vouchers.adjust_account(customer uuid, minor bigint, whole bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 DECLARE
@@ -151,8 +151,8 @@ BEGIN
 END
 $body$;
 
--- Beside the account: the sum of a code's grants (an entry of before the first migration is in it only once `migrate` has
--- counted it: 0005), and the request whose grant is deleted. That is the Go service's undo: it has deleted the row of
+-- Besides the account: the sum of a code's grants (an entry from before the first migration is in it only after `migrate`
+-- has counted it: 0005), and the request whose grant is deleted. That is the Go service's undo: it has deleted the row of
 -- promo_redemptions and lowered the counter itself.
 CREATE OR REPLACE FUNCTION vouchers.credit_ledger_after_delete() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
@@ -218,7 +218,7 @@ BEGIN
 END
 $body$;
 
--- A person corrects the whole units alone, the only column that the Go service shows: the exact amount moves as much.
+-- A person corrects only the major units, the one column that the Go service shows: the exact amount changes by the same.
 CREATE OR REPLACE FUNCTION vouchers.credit_ledger_before_update() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 BEGIN
@@ -241,7 +241,7 @@ BEGIN
 END
 $body$;
 
--- In this very transaction: at no moment may anybody else execute them.
+-- In the same transaction: at no moment may another role execute them.
 REVOKE ALL ON FUNCTION vouchers.open_account(uuid), vouchers.lock_account(uuid), vouchers.recompute_account(uuid),
     vouchers.adjust_account(uuid, bigint, bigint), vouchers.credit_ledger_before_insert(),
     vouchers.credit_ledger_before_update(), vouchers.credit_ledger_after_delete(), vouchers.credit_ledger_after_update(),

@@ -1,4 +1,4 @@
--- Uses of all spellings of one code count together: so does the counter that is remembered when a cap is set (0003).
+-- The uses of all spellings of one code are added up: so is the counter that is stored when a cap is set (0003).
 -- depends: 0012.entries-in-balance
 
 CREATE OR REPLACE FUNCTION vouchers.promo_codes_in_step() RETURNS trigger

@@ -1,4 +1,4 @@
--- A new customer has an account from the start, whoever writes the row: nobody has to open it later.
+-- A new customer has an account from the start, whichever service inserts the row: it need not be opened later.
 -- depends: 0013.uses-of-all-spellings
 
 CREATE OR REPLACE FUNCTION vouchers.customers_after_insert() RETURNS trigger

@@ -1,10 +1,10 @@
--- The runtime role needs two things that no grant on a table gives by itself: to lock a customer's row without changing
--- it, and to delete a redemption row together with the reversal of its credit, and never without.
+-- The runtime role needs two rights that no grant on a table gives alone: to lock a customer's row without the right to
+-- change it, and to delete a redemption row only together with the reversal of its credit.
 -- depends: 0014.customers-have-accounts
 
--- SELECT ... FOR NO KEY UPDATE asks for UPDATE on one column of the table. This is that column: it can hold nothing but
--- NULL. A function that locks would do, too, but would hide the lock order, and versions that lock the table themselves
--- would not work beside it. NOT VALID: a new column has no other value, and the table need not be read for that.
+-- SELECT ... FOR NO KEY UPDATE needs UPDATE on one column of the table. This is that column: it can only be NULL. A
+-- function that locks would work, too, but would hide the lock order, and versions that lock the table themselves would not
+-- work beside it. NOT VALID: a new column has no other value, and the table need not be read for that.
 ALTER TABLE customers
     ADD COLUMN IF NOT EXISTS lock_right boolean,
     DROP CONSTRAINT IF EXISTS customers_lock_right_check,
@@ -12,8 +12,8 @@ ALTER TABLE customers
 
 -- Deletes the redemption row of a request that is being undone, for undo.sql: under the locks of an undo, after it has
 -- written outcome and reversal. Returns whether there was one. The reversal is an entry of this very transaction (its
--- xmin), so that no call takes back a row twice or a row of somebody else: each costs a new entry, which nobody but the
--- tables' owner can change or remove. Raises insufficient_privilege when there is no such reversal.
+-- xmin), so that no call deletes a row twice or another request's row: each call needs a new entry, which only the
+-- tables' owner can change or delete. Raises insufficient_privilege when there is no such reversal.
 CREATE OR REPLACE FUNCTION vouchers.take_back_redemption(request_key text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path TO pg_catalog, pg_temp AS $body$
 DECLARE

@@ -1,5 +1,5 @@
 -- Ended purchases that are still to be delivered, by namespace: an operator reads those of its own namespaces alone.
--- The second column is when a purchase was last looked at; one that has ended since then comes first. Delivered ones are not
+-- The second column is when a purchase was last checked; one that has ended since then comes first. Delivered ones are not
 -- in it. On a ledger so large that this takes longer than `migrate` allows, build it by hand first, with CREATE INDEX
 -- CONCURRENTLY and this very name.
 -- depends: 0017.payments

@@ -1,4 +1,4 @@
--- A customer's newest entries, however many there are; takes the place of credit_ledger_customer_id (0023). On a ledger so
+-- A customer's newest entries, however many there are; replaces credit_ledger_customer_id (0023). On a ledger so
 -- large that this takes longer than `migrate` allows, build it by hand first, with CREATE INDEX CONCURRENTLY and this very
 -- name.
 -- depends: 0021.inbox-received-index

@@ -1,5 +1,5 @@
--- credit_ledger_newest begins with the same column: an entry is written into one index by customer, as before. An index that
--- somebody else has given this name stays.
+-- credit_ledger_newest begins with the same column: an entry is written into one index by customer, as before. An index
+-- with this name and another definition stays.
 -- depends: 0022.credit-ledger-newest-index
 
 DO $drop$

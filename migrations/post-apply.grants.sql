@@ -1,6 +1,6 @@
 -- After every run: the runtime role (vouchers.runtime_role, set by `migrate`) has these rights and no others, and nobody
 -- but the owner has what makes a function run as the owner. Nothing is written when that is so already.
--- A role that owns the tables cannot be held to its rights: it is warned about.
+-- A role that owns the tables cannot be restricted by rights: a warning is raised for it.
 
 DO $grants$
 DECLARE
@@ -24,17 +24,18 @@ DECLARE
         'vouchers.dispute', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.outbox', '["SELECT", "INSERT", "UPDATE", "DELETE"]'::jsonb,
         'vouchers.webhook_event', '["SELECT", "INSERT", "UPDATE", "DELETE"]'::jsonb,
-        -- Views of the version before, which runs beside this schema during an upgrade (0024).
         'vouchers.inbox', '["SELECT", "INSERT", "UPDATE", "DELETE"]'::jsonb,
         'vouchers.summing', '["SELECT"]'::jsonb,
         'vouchers.summed', '["SELECT"]'::jsonb
     );
+    -- Views of the version before, which runs beside this schema during an upgrade (0024, 0025); this version needs none.
+    views constant text[] := ARRAY['vouchers.inbox', 'vouchers.summing', 'vouchers.summed'];
     -- Single columns: relation -> privilege -> columns.
     columns constant jsonb := '{"public.customers": {"UPDATE": ["lock_right"]}}';
-    -- Functions that are called by name, and by whom. 'everybody': a writer of promo_codes runs it for an index, whoever
-    -- that is. 'granted': the runtime role, and whom the owner has granted it. 'runtime': the runtime role alone. A
-    -- function that is not here is for triggers: nobody needs a right for a trigger to fire, and whoever has one can make
-    -- a trigger on a table of his own.
+    -- Functions that are called by name, and by which roles. 'everybody': every writer of promo_codes runs it for an index.
+    -- 'granted': the runtime role, and roles to which the owner has granted it. 'runtime': the runtime role only. A
+    -- function that is not listed is for triggers: no role needs a right for a trigger to fire, and a role that has one
+    -- can create a trigger with it on a table of its own.
     callers constant jsonb := '{
         "vouchers.normal_code(text)": "everybody",
         "vouchers.scale()": "granted",
@@ -80,6 +81,9 @@ BEGIN
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', routine, grantee);
     END LOOP;
 
+    SELECT jsonb_object_agg(w.key, w.value) INTO wanted
+    FROM jsonb_each(wanted) AS w
+    WHERE w.key <> ALL (views) OR to_regclass(w.key) IS NOT NULL;
     SELECT bool_or(pg_has_role(runtime, c.relowner, 'USAGE')) INTO is_owner
     FROM jsonb_object_keys(wanted) AS k JOIN pg_class AS c ON c.oid = k::regclass;
     IF is_owner THEN
@@ -95,7 +99,7 @@ BEGIN
         EXECUTE format('GRANT USAGE ON SCHEMA vouchers TO %I', runtime);
     END IF;
 
-    -- What else of the owner's there is in our schema is not for the runtime role.
+    -- The runtime role has no right on other objects of the owner in our schema.
     SELECT wanted || coalesce(jsonb_object_agg(format('vouchers.%I', c.relname), '[]'::jsonb), '{}') INTO wanted
     FROM pg_class AS c
     WHERE c.relnamespace = 'vouchers'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')

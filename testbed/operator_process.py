@@ -52,9 +52,7 @@ class OperatorProcess:
             "VOUCHER_OPERATOR_NAMESPACES": ",".join(namespaces),
             "VOUCHER_OPERATOR_POD_NAME": self.pod_name,
             "VOUCHER_OPERATOR_POD_NAMESPACE": namespaces[0],
-            "VOUCHER_OPERATOR_HTTP_HOST": "127.0.0.1",
             "VOUCHER_OPERATOR_HTTP_PORT": str(self.port),
-            "VOUCHER_OPERATOR_WEBHOOK_HOST": "127.0.0.1",
             "VOUCHER_OPERATOR_WEBHOOK_PORT": str(self.webhook_port),
         }
         self._env = environment(database_url, own | dict(env or {}))

@@ -196,9 +196,9 @@ class StripeObjects:
         labels = params.get("metadata", {})
         self._expect(all(labels.get(name) for name in LABELS), f"a {what} without {', '.join(LABELS)}")
 
-    def _expect(self, holds: bool, complaint: str) -> None:
+    def _expect(self, holds: bool, fault: str) -> None:
         if not holds:
-            self.invalid_requests.append(complaint)
+            self.invalid_requests.append(fault)
 
 
 def _matches(thing: Mapping[str, Any], params: Mapping[str, Any], names: tuple[str, ...]) -> bool:

@@ -95,7 +95,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first: they wait while the other processes work. The order of the others is random."""
+    """Long tests first: they wait while the other processes work.
+
+    The order of the others is random, which also spreads those that load the processors.
+    """
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 

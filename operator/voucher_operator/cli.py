@@ -1,7 +1,7 @@
 """The command line: `voucher-operator run | migrate | verify | export | balance | release | version`.
 
-The only place that turns exceptions into exit codes and one line for people. See also: `process.run` and the
-ledger's commands.
+The only place that turns exceptions into exit codes and one-line messages. See also: `process.run`, `process.migrate`;
+`ledger.admin` has the other commands.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from voucher_operator.settings import PREFIX, Settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0 done, 1 it failed or found something, 2 wrong use."""
+    """Run one command; return its exit code: 0 success, 1 it failed or found violations, 2 wrong usage."""
     args = _parser().parse_args(argv)
     try:
         settings = Settings()
     except ValidationError as error:
-        return _fail("; ".join(_complaint(line) for line in error.errors()), 2)
+        return _fail("; ".join(_setting_error(line) for line in error.errors()), 2)
     telemetry.configure_logging(settings.log_level)
     try:
         code: int = asyncio.run(args.command(settings, args))
@@ -47,20 +47,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="voucher-operator", description="Vouchers as Kubernetes resources.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, text in (
-        ("run", _run, "watch Vouchers and Redemptions and serve them from the ledger"),
-        ("migrate", _migrate, "bring the ledger's schema up to date; connect as its owner; safe at any time"),
-        ("verify", _verify, "check the ledger's invariants; exit 1 with the rows that break one"),
+        ("run", _run, "run the operator: reconcile Vouchers and Redemptions with the ledger"),
+        ("migrate", _migrate, "migrate the ledger's schema; connect as its owner; safe at any time"),
+        ("verify", _verify, "check the ledger's invariants; exit 1 and print the rows that violate one"),
         ("export", _export, "write vouchers, redemptions, ledger entries or purchases as JSON lines or CSV"),
-        ("balance", _balance, "show a customer's credit and last entries"),
+        ("balance", _balance, "print a customer's balance and last ledger entries"),
         ("release", _release, "let another namespace issue the code of a deleted Voucher"),
         ("version", _version, "print the version"),
     ):
         commands.add_parser(name, help=text, description=text).set_defaults(command=command)
     migration = commands.choices["migrate"]
     migration.add_argument(
-        "--wait", type=seconds, default=0.0, metavar="SECONDS", help="try for so long; inf: for ever"
+        "--wait", type=seconds, default=0.0, metavar="SECONDS", help="retry for this time; inf: without limit"
     )
-    help_text = "what to leave to a later run, with exit code 0: a ledger that is not there, or also one that refuses"
+    help_text = (
+        "when to exit with code 0 without migrating: if the ledger cannot be reached (absent), or after any error"
+    )
     migration.add_argument("--defer", choices=DEFER, default="never", help=help_text)
     exporter = commands.choices["export"]
     exporter.add_argument("what", choices=("vouchers", "redemptions", "entries", "purchases"))
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--namespace",
         action="append",
         default=[],
-        help="also compare with the Redemptions of this namespace; repeatable",
+        help="compare also with the Redemptions of this namespace; repeatable",
     )
     for name in ("verify", "export"):
         commands.choices[name].add_argument(
@@ -77,13 +79,13 @@ def _parser() -> argparse.ArgumentParser:
             type=_seconds,
             default=STATEMENT_LIMIT,
             metavar="SECONDS",
-            help="longest time that one statement may take; default %(default)g, because the Go service's start-up "
-            "waits behind it and gives up after 10: a large ledger needs more, at a time when nothing starts",
+            help="time limit of one statement; default %(default)g, because the Go service waits for it at start-up, "
+            "and fails after 10: set a higher limit for a large ledger, at a time when the Go service does not start",
         )
     commands.choices["balance"].add_argument("user", help="the customer's userID")
     commands.choices["release"].add_argument("voucher", type=_voucher, help="NAMESPACE/NAME of the deleted Voucher")
     commands.choices["release"].add_argument(
-        "--to", type=_namespace, required=True, metavar="NAMESPACE", help="who may issue its code"
+        "--to", type=_namespace, required=True, metavar="NAMESPACE", help="the namespace that may issue its code"
     )
     return parser
 
@@ -112,7 +114,7 @@ def _voucher(text: str) -> tuple[str, str]:
 
 
 async def _run(settings: Settings, _: argparse.Namespace) -> int:
-    # Here, for the other commands need none of its libraries: they start in half the time. `_ungranted` does the same.
+    # Imported here: the other commands do not need its libraries, and start faster. `_ungranted` does the same.
     from voucher_operator.process.run import run
 
     await run(settings)
@@ -122,7 +124,7 @@ async def _run(settings: Settings, _: argparse.Namespace) -> int:
 async def _migrate(settings: Settings, args: argparse.Namespace) -> int:
     applied = await migrate_with_retries(settings, wait=args.wait, defer=args.defer)
     if applied is None:
-        print("left to a later run")
+        print("deferred to a later run")
     else:
         print("\n".join(f"applied {name}" for name in applied) or "nothing to do")
     return 0
@@ -135,7 +137,7 @@ async def _verify(settings: Settings, args: argparse.Namespace) -> int:
         broken += await _ungranted(settings.conninfo(), args.namespace, limit)
     for violation in broken:
         print(f"{violation.invariant}: {violation.subject}: {violation.detail}")
-    print(f"{len(broken)} rows break an invariant" if broken else "the ledger is consistent")
+    print(f"{len(broken)} rows violate an invariant" if broken else "the ledger is consistent")
     return 1 if broken else 0
 
 
@@ -166,10 +168,10 @@ async def _release(settings: Settings, args: argparse.Namespace) -> int:
     namespace, name = args.voucher
     if not await release(settings.conninfo(), namespace, name, args.to):
         return _fail(
-            f"no code to release of Voucher {namespace}/{name}: check the name; delete the Voucher first",
+            f"Voucher {namespace}/{name} has no code to release: check the name, and delete the Voucher first",
             1,
         )
-    print(f"a Voucher in namespace {args.to} may issue the code of {namespace}/{name} now")
+    print(f"a Voucher in namespace {args.to} can now issue the code of {namespace}/{name}")
     return 0
 
 
@@ -178,13 +180,13 @@ async def _version(_: Settings, __: argparse.Namespace) -> int:
     return 0
 
 
-def _complaint(line: ErrorDetails) -> str:
-    """Say in one line what is wrong with which setting, by its environment variable."""
-    said = line["msg"].removeprefix("Value error, ")
+def _setting_error(line: ErrorDetails) -> str:
+    """Return one line about an invalid setting, with the name of its environment variable."""
+    message = line["msg"].removeprefix("Value error, ")
     if not line["loc"]:
-        return said
+        return message
     name = str(line["loc"][0])
-    return f"{name if name.isupper() else PREFIX + name.upper()}: {said}"
+    return f"{name if name.isupper() else PREFIX + name.upper()}: {message}"
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,8 +1,8 @@
-"""Every effect of buying that outlives the process, by name; between two of them the process may die.
+"""Failpoints: the steps of a purchase with a durable effect, before or after which a test can kill the process.
 
-Each step that another system or the ledger remembers runs inside `async with failpoint(Step.X)`. A test orders the
-process to kill itself before or after one of them, by the environment variable `VOUCHER_OPERATOR_CRASH`; in production
-it is absent, and nothing happens here. See also: `saga`, the controllers, the relay and the webhook name their steps.
+Each step that the ledger or another system stores runs inside `async with failpoint(Step.X)`. A test kills the process
+before or after a step by the environment variable `VOUCHER_OPERATOR_CRASH`; without it a failpoint does nothing. See
+also: `payments.purchase_saga`, `services.order`, `controllers`, `messaging.outbox_relay` have the steps.
 """
 
 import os
@@ -13,49 +13,49 @@ from enum import StrEnum
 from typing import Final
 
 VARIABLE: Final = "VOUCHER_OPERATOR_CRASH"
-"""`before:<effect>` or `after:<effect>`."""
+"""`before:<step>` or `after:<step>`."""
 
 
 class Step(StrEnum):
-    """One effect; in the order in which a purchase meets them."""
+    """One step; in the order of a purchase."""
 
     PLACE = "place"
-    """The ledger: redemption, order, hold or spend, one transaction."""
+    """Ledger: redemption, order, hold or spend, one transaction."""
     STRIPE_CUSTOMER = "stripe_customer"
-    NOTE_CUSTOMER = "note_customer"
-    """The ledger remembers the customer's id at Stripe."""
+    RECORD_CUSTOMER = "record_customer"
+    """Ledger: records the customer's id at Stripe."""
     STRIPE_COUPON = "stripe_coupon"
     STRIPE_SESSION = "stripe_session"
-    NOTE_SESSION = "note_session"
-    """The ledger remembers the checkout, which is now the customer's to pay."""
+    RECORD_SESSION = "record_session"
+    """Ledger: records the checkout, which the customer can pay from now on."""
     COMPENSATE = "compensate"
-    """The ledger: hold released, redemption undone, order failed, one transaction."""
+    """Ledger: hold released, redemption undone, order failed, one transaction."""
     STRIPE_EXPIRE = "stripe_expire"
-    """A checkout that nobody may pay any more is closed at Stripe."""
+    """Stripe: the checkout is expired, so that it can no longer be paid."""
     RECEIVE = "receive"
-    """The ledger: what Stripe told us and what follows from it, one transaction."""
+    """Ledger: stores a payment event with its effect, one transaction."""
     STRIPE_UNSUBSCRIBE = "stripe_unsubscribe"
-    """The subscription of an order that was refunded, or whose payment failed, is ended at Stripe."""
-    NOTE_ENDED = "note_ended"
-    """The ledger remembers that there is nothing more to end."""
+    """Stripe: the subscription of an order that was refunded, or whose payment failed, is cancelled."""
+    RECORD_ENDED = "record_ended"
+    """Ledger: records that the subscription is cancelled."""
     PUBLISH = "publish"
-    """NATS has the events of a batch."""
+    """NATS: an event of the outbox is published."""
     MARK_PUBLISHED = "mark_published"
-    """The ledger remembers that they are published."""
+    """Ledger: the events are marked as published."""
     ORGANIZATION = "organization"
-    """The API server has the Organization."""
+    """API server: the Organization is created."""
     STATUS = "status"
-    """The API server has the Redemption's status."""
+    """API server: the Redemption's status is written."""
 
 
 @asynccontextmanager
 async def failpoint(name: Step) -> AsyncIterator[None]:
-    """Do one effect; where the environment orders it, the process ends by SIGKILL before or after. An error passes."""
-    _perhaps_die("before", name)
+    """Run one step; kill the process by SIGKILL before or after it, if the environment says so. Errors propagate."""
+    _kill_if_set("before", name)
     yield
-    _perhaps_die("after", name)
+    _kill_if_set("after", name)
 
 
-def _perhaps_die(moment: str, name: Step) -> None:
+def _kill_if_set(moment: str, name: Step) -> None:
     if os.environ.get(VARIABLE) == f"{moment}:{name}":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,9 +1,6 @@
-"""Logs and metrics.
+"""Logs and metrics: JSON lines on standard error, Prometheus metrics; never with a code, a credential or a customer.
 
-JSON lines on standard error, Prometheus counters; never a code, a credential or a customer in either.
-
-See also: `cli` calls `configure_logging` once; every layer above `resources` may count; `web.probes` serves the
-metrics.
+See also: `cli` calls `configure_logging` once; every layer above `resources` updates metrics; `web.probes` serves them.
 """
 
 import logging
@@ -19,54 +16,61 @@ REGISTRY = CollectorRegistry()
 
 REDEMPTIONS = Counter(
     "voucher_operator_redemptions_total",
-    "Redemption resources that became finished, each once, by the outcome and reason that they had then.",
+    "Finished Redemption resources, each counted once, by outcome and reason at that time.",
     ["outcome", "reason"],
     registry=REGISTRY,
 )
-"""A finished one whose payment goes on, or that is undone, is not counted again."""
+"""A finished one is not counted again when its payment changes or it is undone."""
 BATCH_SIZE = Histogram(
     "voucher_operator_ledger_batch_size",
-    "Requests that travelled in one ledger statement.",
+    "Requests in one ledger statement.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
     registry=REGISTRY,
 )
 BATCH_SECONDS = Histogram(
     "voucher_operator_ledger_batch_seconds",
-    "Time of one ledger statement with its commit, in seconds.",
+    "Duration of one ledger statement with its commit, in seconds.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
     registry=REGISTRY,
 )
 LEDGER_ERRORS = Counter(
-    "voucher_operator_ledger_errors_total", "Calls to the ledger that failed and may pass.", registry=REGISTRY
-)
-LEDGER_UP = Gauge(
-    "voucher_operator_ledger_up",
-    "1 when the ledger answered, and took writes, the last time it was asked.",
-    registry=REGISTRY,
+    "voucher_operator_ledger_errors_total", "Calls of the ledger that failed with a transient error.", registry=REGISTRY
 )
 CLOCK_OFFSET = Gauge(
     "voucher_operator_clock_offset_seconds",
-    "PostgreSQL's clock minus this machine's, in seconds, when the ledger answered last.",
+    "PostgreSQL's clock minus this machine's, in seconds, at the last health check.",
     registry=REGISTRY,
 )
+LEDGER_UP = Gauge(
+    "voucher_operator_ledger_up", "1 when the last health check of the ledger succeeded.", registry=REGISTRY
+)
 QUEUE_LENGTH = Gauge(
-    "voucher_operator_queue_length", "Resources queued, under way or backing off.", ["resource"], registry=REGISTRY
+    "voucher_operator_queue_length",
+    "Resources that are queued, running or in backoff.",
+    ["resource"],
+    registry=REGISTRY,
 )
 STATUS_WRITES = Counter("voucher_operator_status_writes_total", "Status patches sent.", ["resource"], registry=REGISTRY)
-EVENTS_DROPPED = Counter("voucher_operator_events_dropped_total", "Kubernetes events not posted.", registry=REGISTRY)
+EVENTS_DROPPED = Counter(
+    "voucher_operator_events_dropped_total", "Kubernetes Events that were not posted.", registry=REGISTRY
+)
 WATCH_MISSED = Counter(
-    "voucher_operator_watch_missed_total", "Resources that a list found and no watch had told.", registry=REGISTRY
+    "voucher_operator_watch_missed_total", "Resources that a list found and the watch had missed.", registry=REGISTRY
 )
 DRIFT_CORRECTED = Counter(
     "voucher_operator_drift_corrected_total",
-    "Ledger rows that were edited outside Git and put back.",
+    "Ledger rows that were changed outside Git and restored.",
     registry=REGISTRY,
 )
 OUTBOX_PENDING = Gauge(
-    "voucher_operator_outbox_pending", "Events that wait to be published, counted up to 100000.", registry=REGISTRY
+    "voucher_operator_outbox_pending",
+    "Outbox events that are not published yet, counted up to 100000.",
+    registry=REGISTRY,
 )
 OUTBOX_AGE = Gauge(
-    "voucher_operator_outbox_oldest_seconds", "Age of the oldest event that waits to be published.", registry=REGISTRY
+    "voucher_operator_outbox_oldest_seconds",
+    "Age of the oldest outbox event that is not published yet, in seconds.",
+    registry=REGISTRY,
 )
 EVENTS_PUBLISHED = Counter(
     "voucher_operator_events_published_total",
@@ -74,48 +78,44 @@ EVENTS_PUBLISHED = Counter(
     ["type"],
     registry=REGISTRY,
 )
-"""One that is published again, because it could not be marked, is counted once."""
+"""An event that is published again, because it could not be marked, is counted once."""
 NATS_UP = Gauge("voucher_operator_nats_up", "1 while the leader is connected to JetStream.", registry=REGISTRY)
-WEBHOOKS = Counter(
-    "voucher_operator_webhooks_total", "Calls of the webhook, by what became of them.", ["result"], registry=REGISTRY
-)
+WEBHOOKS = Counter("voucher_operator_webhooks_total", "Webhook calls, by result.", ["result"], registry=REGISTRY)
 MISMATCHES = Counter(
     "voucher_operator_payment_mismatches_total",
-    "Reports of payments that fit no order: events of a webhook, and findings of a look at Stripe.",
+    "Payments that do not match an order, reported by a webhook or found by a look-up at Stripe.",
     registry=REGISTRY,
 )
-"""Without labels, so that it is there and 0 before the first one: `increase` does not see a series begin.
+"""Without labels, so that it is exported as 0 before the first one: `increase` ignores the first sample of a series.
 
-Each event and each look with news counts: one payment that both report is counted twice. `verify` names each once.
+Webhook and look-up both count: a payment that both report is counted twice. `verify` lists each once.
 """
-DISPUTES = Counter(
-    "voucher_operator_payment_disputes_total", "Payments of orders that became disputed.", registry=REGISTRY
-)
-NEWER_PURCHASES = Gauge(
-    "voucher_operator_newer_purchases",
-    "Purchases that wait for something and that only a newer version of the operator understands.",
+DISPUTES = Counter("voucher_operator_payment_disputes_total", "Disputes of payments of orders.", registry=REGISTRY)
+UNSUPPORTED_PURCHASES = Gauge(
+    "voucher_operator_unsupported_purchases",
+    "Unfinished purchases that need a newer version of the operator.",
     registry=REGISTRY,
 )
 LEADER = Gauge("voucher_operator_leader", "1 while this replica leads.", registry=REGISTRY)
 
-_QUIET = ("kopf", "kubernetes", "yoyo", "asyncio")
-"""Loggers of libraries that say at INFO what every object does, or print tracebacks at ERROR for what we retry."""
-_SILENT = ("stripe", "httpx", "httpcore")
-"""Loggers that say at DEBUG what is sent, customers and all: never below WARNING."""
+_VERBOSE = ("kopf", "kubernetes", "yoyo", "asyncio")
+"""Loggers that log each object at INFO, or tracebacks at ERROR for calls that are retried: WARNING, except at DEBUG."""
+_CONFIDENTIAL = ("stripe", "httpx", "httpcore")
+"""Loggers that log the content of requests, with customers, at DEBUG: always WARNING."""
 
 
 _FORBIDDEN_CALLS = 1000
-_LASTING = 5
-"""Attempts after which a call is forbidden in earnest: seven seconds."""
-_HANDLED = ("failed temporarily", "Unprocessed streams left")
-"""A revocation that waits for the ledger, which `ledger.pool` says once; what a stop leaves to the next start."""
+_FORBIDDEN_ATTEMPTS = 5
+"""Attempts, about seven seconds, after which a forbidden call is logged."""
+_IGNORED = ("failed temporarily", "Unprocessed streams left")
+"""A revocation that is retried (`ledger.pool` logs the cause once), and streams left at a stop."""
 
 
-class _Retried(logging.Filter):
-    """Drops what kopf says at ERROR of each try of a call that it repeats: `kube.client` says it once.
+class _KopfRetryFilter(logging.Filter):
+    """Drops kopf's ERROR record for each attempt of a call that it retries: `kube.client` logs the cause once.
 
-    A call that stays forbidden is another matter: it is said once for each call, for somebody must give the right. An
-    API server that has just started forbids everything for a moment.
+    A call that stays forbidden is logged once, because somebody must grant the permission. An API server that has just
+    started forbids everything for a moment.
     """
 
     def __init__(self) -> None:
@@ -123,17 +123,17 @@ class _Retried(logging.Filter):
         self._forbidden: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to log it."""
+        """Return whether to log the record."""
         message = record.getMessage()
         tried, retried, call = message.partition("will retry")
         if not record.name.startswith("kopf."):
             return True
         if not retried:
-            return not any(handled in message for handled in _HANDLED)
+            return not any(ignored in message for ignored in _IGNORED)
         attempt = re.search(r"attempt #(\d+)", tried)
         if (
             attempt is None
-            or int(attempt[1]) < _LASTING
+            or int(attempt[1]) < _FORBIDDEN_ATTEMPTS
             or "Forbidden" not in call
             or call in self._forbidden
             or len(self._forbidden) >= _FORBIDDEN_CALLS
@@ -151,18 +151,18 @@ def configure_logging(level: str) -> None:
             "{asctime}{levelname}{name}{message}",
             style="{",
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
-            # kopf hangs its whole settings on what it says of an object: no JSON, and the line would be lost.
+            # kopf adds its settings to each record; they are not JSON, and the record would be lost.
             reserved_attrs=[*RESERVED_ATTRS, "settings", "k8s_skip"],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in _SILENT:
+    for name in _CONFIDENTIAL:
         logging.getLogger(name).setLevel(logging.WARNING)
     if level != "DEBUG":
-        handler.addFilter(_Retried())
-        for name in _QUIET:
+        handler.addFilter(_KopfRetryFilter())
+        for name in _VERBOSE:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -26,7 +26,7 @@ from tests.cluster.chaos import ChaosContext, open_context
 from tests.cluster.controller_harness import ControllerHarness
 from tests.cluster.controller_harness import opened as open_harness
 from tests.cluster.ledger_reader import LedgerReader
-from tests.cluster.resources import CLOSED_SECRET, FAST, ResourceClient
+from tests.cluster.resources import EXCLUDED_SECRET, FAST, ResourceClient
 from tests.cluster.stripe_fixture import StripeFixture
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.types import Violation
@@ -96,7 +96,7 @@ def run_shared_operator(
             **installed.env,
             **FAST,
             **stripe_fixture.env,
-            "VOUCHER_OPERATOR_CLOSED_SECRETS": CLOSED_SECRET,
+            "VOUCHER_OPERATOR_EXCLUDED_SECRETS": EXCLUDED_SECRET,
         },
     )
     operator.start()

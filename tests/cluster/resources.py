@@ -37,7 +37,7 @@ FAST = {
 """Shorter pauses than in production: the same passes, more often."""
 
 
-CLOSED_SECRET = "ledger-login"
+EXCLUDED_SECRET = "ledger-login"
 """The name of the database Secret in the settings of the session's operator."""
 
 

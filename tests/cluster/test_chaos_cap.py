@@ -14,8 +14,6 @@ from tests.cluster.chaos_client import until
 from tests.conftest import Operators
 from tests.ledger.go_service import GoService, RedemptionRefused
 
-pytestmark = pytest.mark.long
-
 CAP = 100
 REQUESTS = 1000
 

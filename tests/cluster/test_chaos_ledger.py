@@ -12,12 +12,12 @@ from psycopg import sql
 
 from testbed.cluster import install_rights, migrate
 from testbed.control_plane import ControlPlane
+from testbed.kstatus import kstatus
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import RUNTIME, Database, PostgresServer
 from tests.cluster.chaos import ChaosContext, open_context, wait_for_problem
 from tests.cluster.chaos_client import until
 from tests.conftest import Operators
-from voucher_operator.resources.conditions import kstatus
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("chaos-ledger")]
 
@@ -228,7 +228,7 @@ async def test_namespace_is_deleted_while_postgresql_is_down(
     """It is deleted, with its Role, after the time limit of its Vouchers; their codes are revoked afterwards."""
     deleted = control_plane.namespace(f"{namespace}-doomed")
     both = Operators(install_rights(control_plane, [namespace, deleted]), database18, tmp_path)
-    operator = both.start(env=QUICK | {"VOUCHER_OPERATOR_RELEASE_AFTER": "2"})
+    operator = both.start(env=QUICK | {"VOUCHER_OPERATOR_FINALIZER_TIMEOUT": "2"})
     operators.started.append(operator)
     async with (
         open_context(control_plane, namespace, database18) as context,

@@ -75,14 +75,14 @@ def test_notes_list_what_orders_wait_for() -> None:
     """And, when nothing is missing, the target of webhooks."""
     notes = _notes()
     assert "Orders wait for prices: set catalog.url" in notes
-    assert "only credit can: set sovereign, checkout.successUrl." in notes
-    assert "Events wait in the ledger until nats.url is set, or the Secret voucher-operator-nats is there." in notes
+    assert "For card payments set sovereign, checkout.successUrl." in notes
+    assert "Events stay in the ledger until nats.url is set, or the Secret voucher-operator-nats exists." in notes
     notes = _notes(
         sovereign="a.example", catalog_url="http://c", checkout_successUrl="https://s", nats_url="nats://n:4222"
     )
-    assert "Orders are priced by http://c." in notes
+    assert "Orders use the prices of http://c." in notes
     assert "http://x-voucher-operator.ops:8090/billing/webhook" in notes
-    assert "wait" not in notes.partition("Next:")[0]
+    assert not any(word in notes.partition("Next:")[0] for word in ("wait", "stay in the ledger", "For card payments"))
 
 
 @pytest.mark.parametrize(("scope", "made"), [("Cluster", "true"), ("Namespaced", "true"), ("None", "false")])

@@ -150,7 +150,7 @@ def test_required_alerts_have_severity_and_runbook() -> None:
     rules = {rule["alert"]: rule for rule in _rules()}
     assert {rule["labels"]["severity"] for rule in rules.values()} == {"critical", "warning"}
     critical = {name for name, rule in rules.items() if rule["labels"]["severity"] == "critical"}
-    assert critical == {f"VoucherOperator{part}" for part in ("Down", "LedgerDown", "NoLeader", "ApiSilent")}
+    assert critical == {f"VoucherOperator{part}" for part in ("Down", "LedgerDown", "NoLeader", "ApiUnavailable")}
     assert {"VoucherOperatorQueueNotDraining", "VoucherOperatorDriftCorrected"} <= rules.keys()
     for rule in rules.values():
         assert rule["annotations"].keys() == {"summary", "description", "runbook"}

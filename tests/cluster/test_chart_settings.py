@@ -12,9 +12,9 @@ from voucher_operator.settings import Settings
 PREFIX = "VOUCHER_OPERATOR_"
 # Credentials come in mounted files, pods listen where they always do, and there is one Stripe.
 NOT_OFFERED = {"DATABASE_URL", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"}
-NOT_OFFERED |= {"HTTP_HOST", "WEBHOOK_HOST", "STRIPE_API_BASE"}
+NOT_OFFERED |= {"STRIPE_API_BASE"}
 # Known only in the cluster, or the release's own.
-PER_RELEASE = {"database_dir", "closed_secrets", "namespaces", "pod_name", "pod_namespace", "lease_name"}
+PER_RELEASE = {"database_dir", "excluded_secrets", "namespaces", "pod_name", "pod_namespace", "lease_name"}
 MOUNTED = {
     "stripe_api_key_file": Path("/etc/voucher-operator/stripe/api-key"),
     "stripe_webhook_secret_file": Path("/etc/voucher-operator/stripe/webhook-secret"),
@@ -52,7 +52,7 @@ def test_chart_defaults_equal_the_settings(monkeypatch: pytest.MonkeyPatch) -> N
     defaults = {name: field.default for name, field in Settings.model_fields.items() if name not in PER_RELEASE}
     assert {name: getattr(given, name) for name in defaults} == defaults | MOUNTED
     assert given.database_dir == Path("/etc/voucher-operator/database")
-    assert given.closed_secrets == (
+    assert given.excluded_secrets == (
         "voucher-operator-database",
         "voucher-operator-database-owner",
         "voucher-operator-stripe",
@@ -70,7 +70,7 @@ def test_chart_defaults_equal_the_settings(monkeypatch: pytest.MonkeyPatch) -> N
         ({"database": {"poolSize": 9}}, "pool_size", 9),
         (
             {"database": {"existingSecret": "a", "ownerSecret": "b"}},
-            "closed_secrets",
+            "excluded_secrets",
             ("a", "b", "voucher-operator-stripe", "voucher-operator-nats"),
         ),
         ({"logLevel": "DEBUG"}, "log_level", "DEBUG"),
@@ -81,7 +81,7 @@ def test_chart_defaults_equal_the_settings(monkeypatch: pytest.MonkeyPatch) -> N
         ({"intervals": {"secret": 1}}, "secret_interval", 1.0),
         ({"intervals": {"backoffMax": 60}}, "backoff_max", 60.0),
         ({"intervals": {"notFoundGrace": 0}}, "not_found_grace", 0.0),
-        ({"intervals": {"releaseAfter": 0}}, "release_after", 0.0),
+        ({"intervals": {"finalizerTimeout": 0}}, "finalizer_timeout", 0.0),
         ({"sovereign": "1e3.example"}, "sovereign", "1e3.example"),
         ({"catalog": {"url": "http://catalog:8080"}}, "catalog_url", "http://catalog:8080"),
         (

@@ -211,9 +211,9 @@ def published(control_plane: ControlPlane) -> None:
     ],
 )
 def test_kubectl_explain_shows_descriptions(control_plane: ControlPlane, path: str, says: str) -> None:
-    told = " ".join(control_plane.kubectl("explain", path).split())
-    assert says in told
-    assert "<no description>" not in told
+    explained = " ".join(control_plane.kubectl("explain", path).split())
+    assert says in explained
+    assert "<no description>" not in explained
 
 
 def nodes(node: Object, path: str) -> Iterator[tuple[str, Object]]:

@@ -10,7 +10,6 @@ import yaml
 
 from testbed import release
 from testbed.processes import TestbedError
-from testbed.repository import pins
 from tests.cluster.chart import CHART, ROOT
 
 BLUEPRINT: dict[str, Any] = yaml.safe_load((CHART / "blueprint.yaml").read_text())
@@ -129,11 +128,3 @@ def test_blueprint_names_files_and_toggles_that_exist() -> None:
         for key in path.split("."):
             value = value[key]
         assert value is False
-
-
-def test_build_tools_are_locked() -> None:
-    """The image is built with what pyproject.toml asks for, by hash."""
-    requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-    lock = (ROOT / "requirements/build.txt").read_text()
-    assert [f"{name}=={version}" for name, version in pins(lock).items()] == requires
-    assert "--hash=sha256:" in lock

@@ -73,7 +73,13 @@ async def test_finished_redemptions_are_deleted_in_the_namespaces_that_are_liste
 
 @pytest.mark.parametrize(
     ("status", "said", "left"),
-    [(404, "gone", {"kept"}), (409, "another", {"kept"}), (403, "denied", {"kept"}), (403, NO_RIGHT, {"kept", "old"})],
+    [
+        (404, "gone", {"kept"}),
+        (409, "another", {"kept"}),
+        (403, "denied", {"kept"}),
+        (422, "denied", {"kept"}),
+        (403, NO_RIGHT, {"kept", "old"}),
+    ],
 )
 async def test_one_that_cannot_be_deleted_keeps_no_other(
     harness: ControllerHarness, status: int, said: str, left: set[str]

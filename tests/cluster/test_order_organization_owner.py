@@ -2,9 +2,9 @@
 
 import pytest
 
+from testbed.kstatus import kstatus
 from tests.cluster.controller_harness import ControllerHarness, reason, settle, spec
 from tests.cluster.stripe_fixture import order
-from voucher_operator.resources.conditions import kstatus
 from voucher_operator.resources.keys import Key
 
 NOTED = "billing.openova.io/tenant-id"

@@ -1,9 +1,9 @@
 """Orders that are paid: by credit, by the balance alone, by credit and card; and given back afterwards."""
 
+from testbed.kstatus import kstatus
 from tests.cluster.conftest import Sovereign
 from tests.cluster.resources import CustomObject, condition, ready, state, status, unique, until
 from tests.cluster.stripe_fixture import awaiting, conditions_of, order, purchase
-from voucher_operator.resources.conditions import kstatus
 
 DELEGATED = ("Unknown", "Delegated")
 

@@ -2,12 +2,12 @@
 
 import pytest
 
+from testbed.kstatus import kstatus
 from testbed.scripted_stripe import Fault
 from tests.cluster.conftest import Sovereign
 from tests.cluster.resources import CustomObject, condition, stalled, unique, until, waiting
 from tests.cluster.stripe_fixture import awaiting, conditions_of, order, purchase
 from tests.cluster.test_order_paid import issued
-from voucher_operator.resources.conditions import kstatus
 
 CUSTOMERS = "/v1/customers"
 

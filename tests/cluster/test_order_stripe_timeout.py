@@ -33,7 +33,7 @@ async def test_holds_are_released_while_stripe_hangs(
     harness: ControllerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Deleted before their customers could pay; the first one's open checkouts are asked for, and no answer comes."""
-    monkeypatch.setattr(purchases, "_TIME", 60.0)
+    monkeypatch.setattr(purchases, "_STEP_TIMEOUT", 60.0)
     names = ["first", "second", "third"]
     harness.stripe_fixture.stripe.fail(SESSIONS, *[Fault.UNAVAILABLE] * 9)
     for name in names:
@@ -57,7 +57,7 @@ async def test_hanging_stripe_call_does_not_block_the_sweep(
     harness: ControllerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its hold is released by then; what would be asked of the payment processor is left."""
-    monkeypatch.setattr(purchases, "_TIME", 2.0)
+    monkeypatch.setattr(purchases, "_STEP_TIMEOUT", 2.0)
     harness.stripe_fixture.stripe.fail(SESSIONS, Fault.UNAVAILABLE)
     harness.apply("kestrel", spec(await harness.issue(), order=order("xl")))
     await harness.reconcile("kestrel")

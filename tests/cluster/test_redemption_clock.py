@@ -9,8 +9,6 @@ from tests.cluster.ledger_reader import LedgerReader
 from tests.cluster.resources import FAST, CustomObject, ResourceClient, condition, ready, state, waiting
 from tests.conftest import Operators
 
-pytestmark = pytest.mark.long
-
 GRANTED = ("Redeemed", "Redeemed")
 OFF = 300
 SHIFT = '''

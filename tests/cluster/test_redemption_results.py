@@ -4,9 +4,9 @@ import re
 from typing import Any
 
 from testbed.control_plane import ControlPlane
+from testbed.kstatus import kstatus
 from tests.cluster.conftest import Sovereign
 from tests.cluster.resources import CustomObject, Object, condition, ready, state, unique
-from voucher_operator.resources.conditions import kstatus
 
 TIMES = ("lastTransitionTime", "finishedAt")
 
@@ -96,8 +96,8 @@ def test_unknown_and_revoked_codes_look_the_same(sovereign: Sovereign) -> None:
     bodies = [refused(sovereign, one, "VoucherNotFound", one.spec["customer"]["userID"]) for one in made]
     first, *others = [timeless(body["status"]) for body in bodies]
     assert others == [first] * 4
-    told = [{(event["type"], event["reason"], event["note"]) for event in one.events()} for one in made]
-    assert told == [told[0]] * 5
+    events = [{(event["type"], event["reason"], event["note"]) for event in one.events()} for one in made]
+    assert events == [events[0]] * 5
     assert sovereign.ledger.rows(
         "SELECT count(*) FROM vouchers.redemption WHERE uid = ANY(%s) AND reason <> 'VoucherNotFound'",
         [one.uid for one in made],

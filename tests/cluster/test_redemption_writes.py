@@ -10,8 +10,6 @@ from tests.cluster.ledger_reader import LedgerReader
 from tests.cluster.resources import FAST, CustomObject, ResourceClient, condition, ready, until
 from tests.conftest import Operators
 
-pytestmark = pytest.mark.long
-
 WRITES = 'voucher_operator_status_writes_total{resource="Redemption"}'
 DECIDED = 'voucher_operator_redemptions_total{outcome="redeemed",reason="Redeemed"}'
 MANY = 500

@@ -2,10 +2,11 @@
 
 import pytest
 
+from testbed.kstatus import kstatus
 from tests.cluster.conftest import Sovereign
 from tests.cluster.ledger_reader import wait_for_full_passes
 from tests.cluster.resources import (
-    CLOSED_SECRET,
+    EXCLUDED_SECRET,
     CustomObject,
     Object,
     ResourceClient,
@@ -16,7 +17,6 @@ from tests.cluster.resources import (
     unique,
     waiting,
 )
-from voucher_operator.resources.conditions import kstatus
 
 GRANTED = ("Redeemed", "Redeemed")
 
@@ -66,12 +66,12 @@ def test_malformed_code_is_refused_until_fixed(sovereign: Sovereign, text: str) 
 def test_database_secret_is_refused_as_code_source(sovereign: Sovereign) -> None:
     """A password may look like a code; who writes Vouchers could otherwise have it issued."""
     api, password = sovereign.api, unique("PASSWORD").upper()
-    api.secret(CLOSED_SECRET, password=password)
-    voucher = api.voucher(codeFrom=source(CLOSED_SECRET, "password"))
+    api.secret(EXCLUDED_SECRET, password=password)
+    voucher = api.voucher(codeFrom=source(EXCLUDED_SECRET, "password"))
     body = voucher.wait(stalled("InvalidCode"))
-    assert f"Secret {CLOSED_SECRET} holds credentials of the operator" in condition(body, "Ready")["message"]
+    assert f"Secret {EXCLUDED_SECRET} holds credentials of the operator" in condition(body, "Ready")["message"]
     assert sovereign.ledger.promo(password) == ()
-    redemption = api.redeem(codeFrom=source(CLOSED_SECRET, "password"))
+    redemption = api.redeem(codeFrom=source(EXCLUDED_SECRET, "password"))
     assert redemption.result() == ("Rejected", "VoucherNotFound")
 
 

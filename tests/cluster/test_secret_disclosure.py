@@ -6,15 +6,11 @@ import io
 import json
 from collections.abc import Iterator
 
-import pytest
-
 from testbed.fork_server import ForkServer
 from testbed.interpreter import environment
 from tests.cluster.ledger_reader import LedgerReader
 from tests.cluster.resources import FAST, Object, ResourceClient, ready, stalled, state, waiting
 from tests.conftest import Operators
-
-pytestmark = pytest.mark.long
 
 CODE = "QUIET-7Q4X-PARTNER"
 OTHER = "HUSHED-9Z2W-OTHER"

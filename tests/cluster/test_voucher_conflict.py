@@ -3,10 +3,10 @@
 See also: test_voucher_namespaces.py for two namespaces.
 """
 
+from testbed.kstatus import kstatus
 from tests.cluster.conftest import Sovereign
 from tests.cluster.ledger_reader import wait_for_full_passes
 from tests.cluster.resources import condition, ready, stalled, state, status, unique, waiting
-from voucher_operator.resources.conditions import kstatus
 
 
 def test_older_voucher_keeps_the_code(sovereign: Sovereign) -> None:

@@ -13,8 +13,6 @@ from tests.cluster.ledger_reader import LedgerReader, wait_for_full_passes
 from tests.cluster.resources import FAST, CustomObject, ResourceClient, ready, state, status, unique, until
 from tests.conftest import Operators
 
-pytestmark = pytest.mark.long
-
 REVOKED = (False, True)
 GONE = "revoked the code of a deleted Voucher"
 
@@ -156,6 +154,7 @@ def tenant(
     return ResourceClient(admin, name), both
 
 
+@pytest.mark.long
 def test_namespace_with_vouchers_can_be_deleted(
     tenant: tuple[ResourceClient, Installation],
     api: ResourceClient,

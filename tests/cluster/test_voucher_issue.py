@@ -3,12 +3,12 @@
 import re
 
 from testbed.control_plane import ControlPlane
+from testbed.kstatus import kstatus
 from tests.cluster.conftest import Sovereign
 from tests.cluster.ledger_reader import LedgerReader, wait_for_full_passes
 from tests.cluster.resources import FAST, ResourceClient, condition, ready, stalled, state, status
 from tests.conftest import Operators
 from tests.ledger.go_service import GoService
-from voucher_operator.resources.conditions import kstatus
 
 WRITES = 'voucher_operator_status_writes_total{resource="Voucher"}'
 

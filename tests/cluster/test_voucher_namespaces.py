@@ -134,7 +134,7 @@ def test_released_code_moves_to_the_other_namespace_with_its_counter(two: TwoNam
     moved.wait(stalled("CodeReserved"))
     name = f"{two.owner.namespace}/{holder.name}"
     assert command(two.ledger.database.runtime_url, "release", name, "--to", two.other.namespace).strip() == (
-        f"a Voucher in namespace {two.other.namespace} may issue the code of {name} now"
+        f"a Voucher in namespace {two.other.namespace} can now issue the code of {name}"
     )
     moved.wait(lambda body: ready("Issued")(body) and body["status"]["timesRedeemed"] == 1)
     assert two.owner.redeem(holder.code, user="customer").result() == ("Rejected", "AlreadyRedeemed")

@@ -1,7 +1,7 @@
 """Cancelling kopf: tasks that it leaves behind must end, too.
 
-Seen as an operator that was told to stop while kopf was still asking what the cluster serves: the questions that were
-under way opened a new session, which nobody closed.
+Found with an operator that was stopped while kopf was still in discovery: its requests under way opened a new session,
+which nothing closed.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import pytest
 from testbed.cluster import Installation
 from voucher_operator.controllers import watch
 from voucher_operator.kube import kopf_internals
-from voucher_operator.process.run import _end
+from voucher_operator.process.run import _cancel
 
 
 async def test_cancelling_kopf_during_discovery_leaves_no_task(
@@ -36,7 +36,7 @@ async def test_cancelling_kopf_during_discovery_leaves_no_task(
         await asyncio.sleep(0)
     before = asyncio.all_tasks() - set(tasks) - kopf_internals.orphaned_tasks()
 
-    await _end(*tasks, *kopf_internals.orphaned_tasks())
+    await _cancel(*tasks, *kopf_internals.orphaned_tasks())
 
     assert asyncio.all_tasks() <= before
     gc.collect()

@@ -66,7 +66,7 @@ def test_installation_succeeds_when_ledger_parts_come_one_by_one(
     kind.kubectl("delete", "secret", RUNTIME_SECRET, OWNER_SECRET, f"--namespace={namespace}")
     role = f"late_{release.database}"
     late = server.login(role, release.database, create=False)
-    short_waits = {"migration": {"hookPatience": 1}, "intervals": {"backoffMax": 5}}
+    short_waits = {"migration": {"hookTimeout": 1}, "intervals": {"backoffMax": 5}}
     release.install({"replicas": 1, "runtimeRole": role, **short_waits})
     kind.apply(voucher("hopeful", "HOPEFUL"), redemption("hopeful", "hopeful", code="HOPEFUL"), namespace=namespace)
     kind.wait("voucher/hopeful", "condition=Reconciling", namespace)

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from testbed.interpreter import ROOT
+from testbed.kstatus import kstatus
 from testbed.tools import ensure
-from voucher_operator.resources.conditions import kstatus
 
 KEY = "resource.customizations.health.billing.openova.io_{}"
 HEALTH = {"InProgress": "Progressing", "Failed": "Degraded", "Current": "Healthy"}

@@ -27,12 +27,12 @@ UPDATE promo_codes SET granted_minor = 0, last_redeemed_at = NULL;
 """
 
 
-def plan(database: Database, patience: float = 60.0) -> Plan:
-    return Plan(database.owner_url, "OMR", 3, RUNTIME, patience)
+def plan(database: Database, retry_seconds: float = 60.0) -> Plan:
+    return Plan(database.owner_url, "OMR", 3, RUNTIME, retry_seconds)
 
 
-async def up(database: Database, patience: float = 60.0) -> list[str]:
-    return await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, patience=patience)
+async def up(database: Database, retry_seconds: float = 60.0) -> list[str]:
+    return await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, retry_seconds=retry_seconds)
 
 
 @contextmanager
@@ -76,12 +76,12 @@ async def wrong(database: Database) -> list[str]:
     return [
         f"{v.invariant} {v.subject} {v.detail}"
         for v in found
-        if v.invariant != "spelling" and "'GONE'" not in v.subject and "not summed up yet" not in v.detail
+        if v.invariant != "spelling" and "'GONE'" not in v.subject and "not added up yet" not in v.detail
     ]
 
 
 async def complete(database: Database) -> bool:
-    return not any("not summed up yet" in violation.detail for violation in await verify(database.runtime_url))
+    return not any("not added up yet" in violation.detail for violation in await verify(database.runtime_url))
 
 
 def waiting(database: Database, application: str) -> bool:

@@ -97,6 +97,9 @@ class _SteppedCursor:
     async def fetchall(self) -> list[Any]:
         return await self._cursor.fetchall()
 
+    async def fetchone(self) -> Any:
+        return await self._cursor.fetchone()
+
 
 @dataclass(slots=True)
 class Run:
@@ -215,7 +218,7 @@ async def _repeated(operation: Operation, session: SteppedConnection) -> Any:
         try:
             return await operation(session)
         except psycopg.Error as error:
-            if not session.ours or error.sqlstate not in {*pool._AGAIN, "55P03"}:
+            if not session.ours or error.sqlstate not in {*pool._REPEATED, "55P03"}:
                 raise
     return await operation(session)
 

@@ -154,7 +154,7 @@ BREAKS = [
         "rolled_back",
         INBOX.replace("OUTCOME", "mismatch").replace("STATE", "rolled_back"),
         "event evt_mismatch (paid) says that order {rolled_back.order} was paid, which is rolled_back with 39500 minor "
-        "units due: look at it, and refund what was not due",
+        "units due: check it, and refund what was not due",
     ),
     Break(
         Invariant.WEBHOOK_EVENTS,
@@ -173,7 +173,7 @@ BREAKS = [
             Invariant.WEBHOOK_EVENTS,
             state,
             INBOX.replace("OUTCOME", outcome).replace("STATE", state),
-            f"event evt_{outcome} (paid) was kept as {outcome}, but it is of a purchase that is {state}: is the "
+            f"event evt_{outcome} (paid) was stored as {outcome}, but its purchase is {state}: is the "
             "Sovereign's name right?",
         )
         for state in ("pending", "awaiting_payment")
@@ -266,8 +266,8 @@ BREAKS += [
         + "; "
         + INBOX.replace("OUTCOME", "mismatch").replace("STATE", "cancelled")
         + "; UPDATE vouchers.webhook_event SET session_id = '{cancelled.session}'",
-        "event evt_mismatch waits for a human, but its payment pi_1 (session {cancelled.session}) is refunded in full: "
-        "say that it is settled",
+        "event evt_mismatch is a mismatch, but its payment pi_1 (session {cancelled.session}) is refunded in full: "
+        "set its outcome to no_change",
     ),
     Break(
         Invariant.PAYMENTS,

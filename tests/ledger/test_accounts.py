@@ -163,4 +163,4 @@ async def test_undone_requests_are_listed_in_turn(ledger: Ledger, database: Data
     seen = [await ledger.undone_elsewhere(["billing"], 0.0, 1) for _ in range(6)]
     assert [one for page in seen for one in page] == keys * 2
     assert await rows(database, "SELECT DISTINCT undone_by FROM vouchers.redemption") == [(OWNER,)]
-    await asyncio.gather(*(ledger.note_undo_reported([Key(key)]) for key in keys))
+    await asyncio.gather(*(ledger.record_undo_reported([Key(key)]) for key in keys))

@@ -73,7 +73,7 @@ async def test_undone_requests_are_listed_until_they_are_reported(ledger: Ledger
     assert not await ledger.undone_elsewhere(["billing"], 0.0, 10)
     assert list(await ledger.undone_elsewhere(["billing", "shop"], 60.0, 10)) == ["shop/one"]
     assert not await ledger.undone_elsewhere(["shop"], 60.0, 10)
-    await ledger.note_undo_reported([Key("shop/one")])
+    await ledger.record_undo_reported([Key("shop/one")])
     assert not await ledger.undone_elsewhere(["shop"], 0.0, 10)
 
 

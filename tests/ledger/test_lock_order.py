@@ -1,4 +1,4 @@
-"""The use cases lock what `ledger.locks` lists, in its order: the product's code on a session that records statements."""
+"""The use cases lock what `ledger.locks` lists, in its order: run on a session that records statements."""
 
 import asyncio
 from typing import Any
@@ -78,7 +78,7 @@ async def test_payment_events_run_the_listed_statements_in_order(database18: Dat
 async def test_refund_does_not_wait_for_a_lookup_that_waits_for_the_customer(database18: Database) -> None:
     """The lookup holds its own event, which the refund resolves; the refund holds the customer."""
     placed = await place(database18)
-    other_payment = placed.event(looked=True, session_id="cs_other")
+    other_payment = placed.event(lookup=True, session_id="cs_other")
     refund = placed.event(PaymentEffect.REFUNDED, session_id="cs_other")
     async with open_ledger(database18.runtime_url) as one, open_ledger(database18.runtime_url) as two:
         assert await one.receive(other_payment) is Received.MISMATCH

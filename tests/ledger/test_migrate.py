@@ -42,9 +42,12 @@ ALL = [
     "0021.inbox-received-index",
     "0022.credit-ledger-newest-index",
     "0023.credit-ledger-customer-index",
-    "0024.standard-names",
-    "0025.key-namespace",
-    "0026.purchase-undelivered-namespace-index",
+    "0024.webhook-event",
+    "0025.backfill-names",
+    "0026.function-names",
+    "0027.sync-triggers",
+    "0028.key-namespace",
+    "0029.purchase-undelivered-namespace-index",
 ]
 
 

@@ -86,7 +86,7 @@ async def test_backfill_killed_while_waiting_for_a_row_continues(empty_database:
             "SELECT code FROM vouchers.backfill_total WHERE code = 'lower'",
         )
         with pytest.raises(MigrationError, match=rf"pid {holder.info.backend_pid} .* on .*promo_codes"):
-            await up(empty_database, patience=0.1)
+            await up(empty_database, retry_seconds=0.1)
         holder.execute("ROLLBACK")
     assert await up(empty_database) == []
     assert await complete(empty_database)
@@ -132,7 +132,7 @@ async def test_own_statement_limit_is_reported_without_lock_holder(
     await old_ledger(empty_database, customers=1)
     with owner(empty_database) as connection:
         connection.execute(SLOW.format(most=0).encode())
-    with pytest.raises(MigrationError, match=r"^summing up 100 of the ledger's entries took longer than the 5 s"):
+    with pytest.raises(MigrationError, match=r"^adding up 100 of the ledger's entries took longer than the 5 s"):
         await up(empty_database)
 
 

@@ -124,14 +124,14 @@ async def test_migration_stops_at_the_time_limit_and_names_the_lock_holder(empty
         reader_that_idles(empty_database, "promo_codes") as pid,
         pytest.raises(MigrationError, match=rf"pid {pid} \(idle in transaction, careless\) on promo_codes"),
     ):
-        await migrate(empty_database.owner_url, currency="OMR", runtime_role=RUNTIME, patience=0.1)
+        await migrate(empty_database.owner_url, currency="OMR", runtime_role=RUNTIME, retry_seconds=0.1)
     assert await migrate(empty_database.owner_url, currency="OMR", runtime_role=RUNTIME)
 
 
 @pytest.mark.parametrize("table", ["customers", "promo_codes", "promo_redemptions", "credit_ledger", "orders"])
 async def test_migration_without_changes_waits_for_no_lock(database: Database, table: str) -> None:
     with reader_that_idles(database, table):
-        assert await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, patience=0) == []
+        assert await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, retry_seconds=0) == []
 
 
 class GoLoad:

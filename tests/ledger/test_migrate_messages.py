@@ -81,7 +81,7 @@ async def test_error_messages_contain_no_row_values(database: Database) -> None:
         owner.execute("ALTER TABLE promo_codes ADD CHECK (granted_minor < 0) NOT VALID")
     with pytest.raises(MigrationError) as raised:
         await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME)
-    assert str(raised.value) == "PostgreSQL refuses a statement (SQLSTATE 23514); look into its log"
+    assert str(raised.value) == "PostgreSQL refuses a statement (SQLSTATE 23514); check its log"
 
 
 async def test_error_messages_contain_schema_names(database: Database) -> None:
@@ -93,7 +93,7 @@ async def test_error_messages_contain_schema_names(database: Database) -> None:
             "UPDATE vouchers.backfill_progress SET finished = false; "
             "ALTER TABLE vouchers.backfill_progress ENABLE TRIGGER stray"
         )
-    with pytest.raises(MigrationError, match=r'SQLSTATE 42703\): column "nothing" does not exist; look into its log$'):
+    with pytest.raises(MigrationError, match=r'SQLSTATE 42703\): column "nothing" does not exist; check its log$'):
         await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME)
 
 

@@ -66,7 +66,7 @@ def go_tables(database: Database) -> None:
 
 
 async def up(url: str) -> list[str]:
-    return await migrate(url, currency="OMR", runtime_role=RUNTIME, patience=5)
+    return await migrate(url, currency="OMR", runtime_role=RUNTIME, retry_seconds=5)
 
 
 def owners(admin: psycopg.Connection) -> set[str]:

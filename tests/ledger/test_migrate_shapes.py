@@ -39,7 +39,7 @@ def go_tables(database: Database, *statements: str) -> None:
 
 
 async def up(database: Database) -> list[str]:
-    return await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, patience=5)
+    return await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, retry_seconds=5)
 
 
 def shapes(database: Database) -> dict[tuple[str, str], Found]:
@@ -108,7 +108,7 @@ async def test_index_under_construction_is_not_dropped(database: Database, monke
     with psycopg.connect(database.owner_url) as builder:
         builder.execute("LOCK TABLE credit_ledger IN SHARE UPDATE EXCLUSIVE MODE")
         with pytest.raises(MigrationError, match=rf"INVALID index .* gave up .*pid {builder.info.backend_pid} "):
-            await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, patience=0.1)
+            await migrate(database.owner_url, currency="OMR", runtime_role=RUNTIME, retry_seconds=0.1)
     assert not shapes(database)["index", "public.credit_ledger_newest"].working
 
 

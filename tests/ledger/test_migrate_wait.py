@@ -58,9 +58,9 @@ def test_migration_waits_for_an_absent_then_wrong_secret(database: Database, tmp
     """No Secret, then one with a port where nobody listens, then the right one: one process sees it through."""
     env = environment("", {"VOUCHER_OPERATOR_DATABASE_DIR": str(tmp_path)})
     with _migration(env, "--wait", "inf") as process:
-        assert "database Secret is not there yet" in _line(process, "the migration waits")
+        assert "database Secret does not exist yet" in _line(process, "the migration will be retried")
         _secret(tmp_path, database.owner_url, port="1")
-        assert "PostgreSQL cannot be reached" in _line(process, "the migration waits")
+        assert "PostgreSQL cannot be reached" in _line(process, "the migration will be retried")
         _secret(tmp_path, database.owner_url)
         output, _ = process.communicate()
         assert (process.returncode, "applied 0001.billing-tables" in output) == (0, True)
@@ -81,7 +81,7 @@ def test_migration_waits_for_the_runtime_role(postgres18: PostgresServer, databa
     role = f"r{secrets.token_hex(6)}"
     url = _may_not_create_roles(postgres18, database)
     with _migration(environment(url, {"VOUCHER_OPERATOR_RUNTIME_ROLE": role}), "--wait", "inf") as process:
-        assert f'CREATE ROLE \\"{role}\\" LOGIN' in _line(process, "the migration waits")
+        assert f'CREATE ROLE \\"{role}\\" LOGIN' in _line(process, "the migration will be retried")
         with psycopg.connect(postgres18.admin_url, autocommit=True) as connection:
             connection.execute(f"CREATE ROLE {role} LOGIN".encode())
         output, _ = process.communicate()
@@ -93,10 +93,10 @@ def test_migration_waits_for_the_runtime_role(postgres18: PostgresServer, databa
     [
         (True, [], 1, "PostgreSQL cannot be reached"),
         (True, ["--defer", "never"], 1, "PostgreSQL cannot be reached"),
-        (True, ["--defer", "absent"], 0, "left to a later run"),
-        (True, ["--defer", "always"], 0, "left to a later run"),
+        (True, ["--defer", "absent"], 0, "deferred to a later run"),
+        (True, ["--defer", "always"], 0, "deferred to a later run"),
         (False, ["--defer", "absent"], 1, "does not exist and may not be created"),
-        (False, ["--defer", "always"], 0, "left to a later run"),
+        (False, ["--defer", "always"], 0, "deferred to a later run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

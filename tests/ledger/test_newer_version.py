@@ -28,7 +28,7 @@ ALTER TABLE vouchers.purchase DROP CONSTRAINT purchase_state_check;
 Pass = Callable[[Ledger], Awaitable[list[Purchase]]]
 PASSES: dict[PurchaseState, Pass] = {
     PurchaseState.PENDING: lambda ledger: ledger.open_purchases(1),
-    PurchaseState.AWAITING_PAYMENT: lambda ledger: ledger.stale_sessions(0, 1),
+    PurchaseState.AWAITING_PAYMENT: lambda ledger: ledger.purchases_to_check(0, 1),
     PurchaseState.COMPLETED: lambda ledger: ledger.undelivered_purchases(["billing"], 0, 1),
 }
 
@@ -80,7 +80,7 @@ async def test_due_ended_purchase_of_a_newer_version_is_skipped(ledger18: Ledger
     await rows(database18, "UPDATE vouchers.purchase SET look_at = clock_timestamp(), settled_at = clock_timestamp()")
     await rows(database18, NEWER["reason"], newer.key)
     before = await looked_at(database18, newer)
-    assert [found.key for found in await ledger18.stale_sessions(0, 1)] == [other.key]
+    assert [found.key for found in await ledger18.purchases_to_check(0, 1)] == [other.key]
     assert await looked_at(database18, newer) == before
     assert await ledger18.newer_purchases(10) == [newer.key]
 
@@ -119,8 +119,8 @@ async def test_newer_purchases_are_counted_and_each_is_logged_once(
         if change is not None:
             await rows(database18, NEWER["reason"], change.key)
         await passes.count_newer()
-        assert telemetry.REGISTRY.get_sample_value("voucher_operator_newer_purchases") == number
+        assert telemetry.REGISTRY.get_sample_value("voucher_operator_unsupported_purchases") == number
     assert [vars(one)["key"] for one in caplog.records] == [newer.key, other.key]
     await rows(database18, "UPDATE vouchers.purchase SET reason = NULL")
     await passes.count_newer()
-    assert telemetry.REGISTRY.get_sample_value("voucher_operator_newer_purchases") == 0
+    assert telemetry.REGISTRY.get_sample_value("voucher_operator_unsupported_purchases") == 0

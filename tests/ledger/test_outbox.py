@@ -8,7 +8,8 @@ from psycopg import AsyncConnection
 from testbed.postgres import Database
 from tests.ledger.helpers import holding, open_ledger, rows
 from tests.ledger.purchase_rows import place
-from voucher_operator.ledger.purchase.types import OutboxBacklog, PurchaseState
+from voucher_operator.ledger.outbox.types import OutboxBacklog
+from voucher_operator.ledger.purchase.types import PurchaseState
 
 WRITE = "INSERT INTO vouchers.outbox (type, tenant_id, data) VALUES ('test', %s, %s)"
 

@@ -181,7 +181,7 @@ async def test_same_event_again_is_a_duplicate(ledger18: Ledger, database18: Dat
 async def test_lookup_result_is_decided_anew_each_time(database18: Database) -> None:
     """A lookup result is no copy of an event: the reason to refuse it may have gone."""
     placed = await place(database18)
-    looked = placed.event(looked=True)
+    looked = placed.event(lookup=True)
     async with open_ledger(database18.runtime_url, sovereign="muscat.example.org") as ledger:
         for again in (Received.FOREIGN, Received.DUPLICATE):
             assert await ledger.receive(replace(looked, sovereign="salalah.example.org")) is again

@@ -99,7 +99,7 @@ async def test_order_event_is_the_same_by_card_as_by_credit(database18: Database
         await add_credit(database18, "sara", 50_000)
         by_card = await place_purchase(ledger, purchase_request(50_000, user="ahmed"))
         ends = by_card.placed_at + timedelta(hours=1)
-        await ledger.note_session(by_card.key, "cs_1", "https://checkout.example.com", ends)
+        await ledger.record_session(by_card.key, "cs_1", "https://checkout.example.com", ends)
         paid = PaymentEvent("evt", "paid", PaymentEffect.PAID, b"", "cs_1", None, "sub_1", by_card.due_minor)
         assert await ledger.receive(paid) is Received.APPLIED
         by_credit = await place_purchase(ledger, purchase_request(50_000, user="sara"))
@@ -156,10 +156,10 @@ async def test_stale_sessions_lists_awaiting_purchases_oldest_first(database18: 
     )
     before = await rows(database18, "SELECT key, updated_at FROM vouchers.purchase ORDER BY key")
     async with open_ledger(database18.runtime_url) as ledger:
-        assert await ledger.stale_sessions(3600, 10) == []
+        assert await ledger.purchases_to_check(3600, 10) == []
         async with holding(database18, "SELECT 1 FROM vouchers.purchase WHERE key = %s FOR UPDATE", older.key):
-            assert [one.key for one in await ledger.stale_sessions(300, 10)] == [newer.key]
-        (found,) = await ledger.stale_sessions(300, 1)
+            assert [one.key for one in await ledger.purchases_to_check(300, 10)] == [newer.key]
+        (found,) = await ledger.purchases_to_check(300, 1)
         assert (found.key, found.order_id, found.session_id, found.state) == (
             older.key,
             older.order,
@@ -168,6 +168,6 @@ async def test_stale_sessions_lists_awaiting_purchases_oldest_first(database18: 
         )
         assert (found.total_minor, found.held_minor, found.due_minor, found.overdue) == (50_000, HELD, 39_500, False)
         assert (found.apps, found.addons, [line.slug for line in found.lines]) == (("shop",), ("waf",), ["l"])
-        assert await ledger.stale_sessions(300, 10) == []
-        assert len(await ledger.stale_sessions(-1, 1)) == 1
+        assert await ledger.purchases_to_check(300, 10) == []
+        assert len(await ledger.purchases_to_check(-1, 1)) == 1
     assert await rows(database18, "SELECT key, updated_at FROM vouchers.purchase ORDER BY key") == before

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from testbed.postgres import Database
@@ -12,6 +13,7 @@ from tests.ledger.helpers import rows
 from tests.ledger.purchase_rows import PlacedPurchase, event_outcomes, order_state, place, violated
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.payment.payments import receive
 from voucher_operator.ledger.purchase.types import (
     Dispute,
     Payment,
@@ -64,6 +66,18 @@ async def test_payment_is_recorded_with_its_names(ledger: Ledger, database: Data
     ) == [
         (placed.session, placed.order, "pi_1", "ch_1", "in_1", f"sub_{placed.order}", DUE, 0, False, True, None, NOON)
     ]
+
+
+async def test_duplicate_of_an_event_under_way_keeps_no_refund_from_it(ledger: Ledger, database: Database) -> None:
+    """A copy is not judged again: if it held the event, a refund would skip it, and nobody would come back to it."""
+    placed = await place(database)
+    await ledger.receive(first(placed))
+    second = placed.event(**SECOND)
+    assert await ledger.receive(second) is Received.MISMATCH
+    async with await psycopg.AsyncConnection.connect(database.runtime_url) as conn, conn.transaction():
+        assert await receive(conn, second, "") is Received.DUPLICATE
+        await ledger.receive(placed.event(REFUNDED, **SECOND))
+    assert await event_outcomes(database) == ["applied", "no_change", "no_change"]
 
 
 async def test_refund_of_a_second_payment_settles_that_payment_alone(ledger: Ledger, database: Database) -> None:
@@ -199,14 +213,14 @@ async def test_partial_refund_before_its_payment_event_is_recorded(ledger18: Led
 
 async def test_lookup_result_is_recorded_without_an_event(ledger: Ledger, database: Database) -> None:
     placed = await place(database, COMPLETED)
-    looked = replace(partly(placed, 10_000, 1), looked=True)
+    looked = replace(partly(placed, 10_000, 1), lookup=True)
     for _ in range(2):
-        await ledger.note_payment(looked)
+        await ledger.record_payment(looked)
     assert await payments(database) == [
         (placed.session, f"pi_{placed.order}", f"ch_{placed.order}", DUE, 10_000, False, False)
     ]
     assert await event_outcomes(database) == []
-    await ledger.note_payment(replace(looked, session_id="cs_of_nobody", order_id=None, payment=None))
+    await ledger.record_payment(replace(looked, session_id="cs_of_nobody", order_id=None, payment=None))
 
 
 async def test_money_of_another_currency_is_recorded_without_its_amount(ledger18: Ledger, database18: Database) -> None:

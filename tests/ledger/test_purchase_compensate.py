@@ -180,7 +180,7 @@ async def test_compensation_and_concurrent_session_note_exclude_each_other(
     async with open_ledger(database18.runtime_url) as other:
         await asyncio.gather(
             *(back(ledger18, one) for one in placed),
-            *(other.note_session(one.key, f"cs_{one.key}", "https://pay", EXPIRES) for one in placed),
+            *(other.record_session(one.key, f"cs_{one.key}", "https://pay", EXPIRES) for one in placed),
         )
     found = {p.key: p.state for one in placed if (p := await ledger18.purchase_of(one.key))}
     assert set(found.values()) <= {PurchaseState.ROLLED_BACK, PurchaseState.AWAITING_PAYMENT}
@@ -213,20 +213,20 @@ async def test_compensation_beside_orders_of_the_same_customer_keeps_the_balance
 
 async def test_customer_and_session_are_noted_once(ledger18: Ledger) -> None:
     placed = await place_purchase(ledger18, purchase_request(50_000, "", "ahmed"))
-    await ledger18.note_customer(placed.key, "cus_1")
-    await ledger18.note_customer(placed.key, "cus_1")
-    noted = await ledger18.note_session(placed.key, "cs_1", "https://pay/1", EXPIRES)
+    await ledger18.record_customer(placed.key, "cus_1")
+    await ledger18.record_customer(placed.key, "cus_1")
+    noted = await ledger18.record_session(placed.key, "cs_1", "https://pay/1", EXPIRES)
     assert (noted.state, noted.session_id, noted.checkout_url) == (
         PurchaseState.AWAITING_PAYMENT,
         "cs_1",
         "https://pay/1",
     )
     assert (noted.stripe_customer_id, noted.session_expires_at) == ("cus_1", EXPIRES)
-    assert await ledger18.note_session(placed.key, "cs_2", "https://pay/2", EXPIRES) == noted
+    assert await ledger18.record_session(placed.key, "cs_2", "https://pay/2", EXPIRES) == noted
     assert await ledger18.purchase_of(placed.key) == noted
     assert await ledger18.open_purchases(10) == []
     with pytest.raises(RequestRejectedError):
-        await ledger18.note_session(Key("nobody/knows"), "cs_3", "https://pay/3", EXPIRES)
+        await ledger18.record_session(Key("nobody/knows"), "cs_3", "https://pay/3", EXPIRES)
 
 
 async def test_open_purchases_lists_pending_ones_oldest_first(ledger18: Ledger) -> None:
@@ -248,9 +248,9 @@ async def test_undelivered_ends_are_listed_until_delivered(ledger18: Ledger, dat
     assert end.settled_at is not None
     assert await undelivered(0, "shop") == []
     assert [await undelivered(), await undelivered(), await undelivered(0)] == [[placed.key], [], [placed.key]]
-    await ledger18.note_delivered({placed.key: end.settled_at - timedelta(seconds=1)})
+    await ledger18.record_delivered({placed.key: end.settled_at - timedelta(seconds=1)})
     assert await undelivered(0) == [placed.key], "another end was delivered"
-    await ledger18.note_delivered({placed.key: end.settled_at, Key("billing/never"): end.settled_at})
+    await ledger18.record_delivered({placed.key: end.settled_at, Key("billing/never"): end.settled_at})
     assert await undelivered(0) == []
     await rows(database18, "UPDATE vouchers.purchase SET settled_at = clock_timestamp()")
     assert await undelivered() == [placed.key]

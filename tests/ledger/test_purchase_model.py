@@ -129,7 +129,7 @@ class History:
         before = await self._ledger.purchase_of(purchase.key)
         assert before is not None
         if what == "note":
-            await self._ledger.note_session(purchase.key, f"cs_{purchase.order_id}", "https://pay", EXPIRES)
+            await self._ledger.record_session(purchase.key, f"cs_{purchase.order_id}", "https://pay", EXPIRES)
         elif what == "compensate":
             await self._ledger.compensate(purchase.key, Reason.PAYMENT_REJECTED)
         else:

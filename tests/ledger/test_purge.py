@@ -21,7 +21,7 @@ FROM unnest(%s::text[]) AS outcome CROSS JOIN unnest(%s::text[]) AS age
 """
 AGE = """
 WITH settled AS (UPDATE vouchers.purchase SET settled_at = now() - interval '{age}'),
-told AS (UPDATE vouchers.webhook_event SET received_at = now() - interval '{age}')
+webhook_events AS (UPDATE vouchers.webhook_event SET received_at = now() - interval '{age}')
 UPDATE vouchers.outbox SET at = now() - interval '{age}', published_at = now() - interval '{age}'
 """
 

@@ -9,7 +9,7 @@ import pytest
 
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService
-from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
+from tests.ledger.helpers import ON_POSTGRESQL_16, issue, open_ledger, redeem_outcome, redeem_request, rows, terms
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutOutcome, VoucherOwner, VoucherState, VoucherTerms
 from voucher_operator.resources.errors import (
@@ -19,6 +19,8 @@ from voucher_operator.resources.errors import (
     RequestRejectedError,
 )
 
+pytestmark = ON_POSTGRESQL_16
+
 PROMO = "SELECT code, credit_omr, credit_minor, description, active, max_redemptions, deleted_at FROM promo_codes"
 NEWER = datetime(2026, 2, 1, tzinfo=UTC)
 FIRST = VoucherOwner("voucher-1", "billing", "first")
@@ -26,8 +28,7 @@ FIRST = VoucherOwner("voucher-1", "billing", "first")
 
 def second(**changes: Any) -> VoucherTerms:
     """Make the terms of another Voucher on the same code."""
-    named: dict[str, Any] = {"uid": "voucher-2", "name": "second", "created_at": NEWER}
-    return terms(**(named | changes))
+    return replace(terms(uid="voucher-2", name="second", created_at=NEWER), **changes)
 
 
 async def test_put_of_new_terms_issues_the_code(ledger: Ledger, database: Database) -> None:
@@ -158,11 +159,8 @@ async def test_two_other_spellings_are_not_adopted(ledger: Ledger, database: Dat
     await issue(database, "code", 1)
     await issue(database, "Code", 2)
     await ledger.put(terms())
-    assert await rows(database, 'SELECT code, credit_omr FROM promo_codes ORDER BY code COLLATE "C"') == [
-        ("CODE", 25),
-        ("Code", 2),
-        ("code", 1),
-    ]
+    found = await rows(database, 'SELECT code, credit_omr FROM promo_codes ORDER BY code COLLATE "C"')
+    assert found == [("CODE", 25), ("Code", 2), ("code", 1)]
     assert (await ledger.redeem(redeem_request("code"))).credit_minor == 25_500
 
 

@@ -6,11 +6,13 @@ import pytest
 
 from testbed.postgres import Database
 from tests.ledger.go_service import GoService
-from tests.ledger.helpers import in_one_batch, issue, redeem_outcome, redeem_request, rows, terms
+from tests.ledger.helpers import ON_POSTGRESQL_16, in_one_batch, issue, redeem_outcome, redeem_request, rows, terms
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import Outcome
 from voucher_operator.resources.errors import RequestRejectedError
 from voucher_operator.resources.reasons import Reason
+
+pytestmark = ON_POSTGRESQL_16
 
 
 async def test_grant_writes_each_table_once(ledger: Ledger, database: Database) -> None:

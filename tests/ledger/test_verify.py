@@ -142,7 +142,7 @@ BREAKS = [
         f"UPDATE promo_codes SET granted_minor = 5 WHERE code = '{SECRET}'",
         Invariant.GRANTED,
         "code <secret billing/quiet>",
-        "granted_minor is 5, but its entries sum to 1250",
+        "granted_minor is 5, but its entries add up to 1250",
     ),
     Break(
         "SET session_replication_role = replica; UPDATE promo_codes SET credit_omr = 24 WHERE code = 'OURS'",
@@ -154,19 +154,19 @@ BREAKS = [
         f"UPDATE vouchers.account SET balance_minor = 1 WHERE customer_id = '{FIRST}'",
         Invariant.ACCOUNTS,
         f"customer {FIRST}",
-        "the account says 1 minor units, but its entries sum to 6750",
+        "the account has 1 minor units, but its entries add up to 6750",
     ),
     Break(
         "SET session_replication_role = replica; UPDATE credit_ledger SET amount_omr = 0 WHERE amount_minor = 1250",
         Invariant.ACCOUNTS,
         f"customer {FIRST}",
-        "the whole units sum to 5, but the exact balance is 6750 minor units",
+        "the major units add up to 5, but the exact balance is 6750 minor units",
     ),
     Break(
         "INSERT INTO vouchers.account VALUES ('00000000-0000-4000-8000-00000000ffff', 5)",
         Invariant.ACCOUNTS,
         "customer 00000000-0000-4000-8000-00000000ffff",
-        "the account says 5 minor units, but there is no entry",
+        "the account has 5 minor units, but there is no entry",
     ),
     Break(
         f"SET session_replication_role = replica; DELETE FROM promo_codes WHERE code = '{SECRET}'",

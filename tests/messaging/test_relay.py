@@ -17,7 +17,7 @@ from tests.messaging.helpers import (
 )
 from voucher_operator import telemetry
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase.types import OutboxEvent
+from voucher_operator.ledger.outbox.types import OutboxEvent
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 MANY = [f"tenant-{n % 7}" for n in range(280)]

@@ -18,7 +18,7 @@ from tests.messaging.helpers import (
 )
 from voucher_operator import telemetry
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.purchase.types import OutboxEvent
+from voucher_operator.ledger.outbox.types import OutboxEvent
 from voucher_operator.messaging import nats_connection as bus
 from voucher_operator.messaging import outbox_relay as relay
 

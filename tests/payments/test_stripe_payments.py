@@ -155,10 +155,10 @@ async def test_lookup_finds_a_refund_without_webhook(
 ) -> None:
     """Asked rarely, and more rarely with its age: what was paid is seldom refunded."""
     await receive_event(checkout, stripe.pay(session_of(awaiting)))
-    assert await ledger.stale_sessions(-1, 10) == []
+    assert await ledger.purchases_to_check(-1, 10) == []
     for days, again in ((1.1, True), (2.0, False), (2.3, True), (119, True), (239, True), (900, False)):
         await paid_before(database18, days)
-        found = await ledger.stale_sessions(300, 10)
+        found = await ledger.purchases_to_check(300, 10)
         assert [one.state for one in found] == [PurchaseState.COMPLETED] * again, days
         for one in found:
             assert await checkout.look_up(one) is Received.NO_CHANGE

@@ -31,12 +31,12 @@ async def test_refunded_order_cancels_its_subscription(
     other = await checkout.advance(await place(ledger, database18))
     await receive_event(checkout, stripe.pay(session_of(other)))
     await refunded(checkout, stripe, awaiting)
-    (found,) = await ledger.stale_sessions(300, 10)
+    (found,) = await ledger.purchases_to_check(300, 10)
     assert (found.key, found.state) == (awaiting.key, PurchaseState.REFUNDED)
     assert subscription_statuses(stripe) == ["active", "active"]
     await checkout.look_up(found)
     assert subscription_statuses(stripe) == ["active", "canceled"]
-    assert await ledger.stale_sessions(-1, 10) == []
+    assert await ledger.purchases_to_check(-1, 10) == []
     assert await reload_purchase(ledger, awaiting) == found
 
 
@@ -46,7 +46,7 @@ async def test_refund_before_its_payment_event_cancels_the_subscription(
     """The ledger does not know the subscription: it is found by the customer at Stripe."""
     stripe.pay(session_of(awaiting))
     await receive_event(checkout, stripe.refund(session_of(awaiting)))
-    (found,) = await ledger.stale_sessions(300, 10)
+    (found,) = await ledger.purchases_to_check(300, 10)
     await checkout.look_up(found)
     assert subscription_statuses(stripe) == ["canceled"]
 
@@ -56,17 +56,17 @@ async def test_failed_payment_cancels_the_subscription(
 ) -> None:
     stripe.pay(session_of(awaiting), later=True)
     await receive_event(checkout, stripe.payment_fails(session_of(awaiting)))
-    (found,) = await ledger.stale_sessions(300, 10)
+    (found,) = await ledger.purchases_to_check(300, 10)
     await checkout.look_up(found)
     assert subscription_statuses(stripe) == ["canceled"]
-    assert await ledger.stale_sessions(-1, 10) == []
+    assert await ledger.purchases_to_check(-1, 10) == []
 
 
 async def test_expired_checkout_needs_no_cancellation(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase
 ) -> None:
     await receive_event(checkout, stripe.expire(session_of(awaiting)))
-    assert await ledger.stale_sessions(-1, 10) == []
+    assert await ledger.purchases_to_check(-1, 10) == []
 
 
 async def test_cancellation_is_retried_until_it_succeeds(
@@ -77,13 +77,13 @@ async def test_cancellation_is_retried_until_it_succeeds(
     (name,) = stripe.subscriptions
     stripe.fail(f"{SUBSCRIPTIONS}/{name}", Fault.CUT_AFTER)
     for error in (PaymentProcessorUnavailableError, PaymentRejectedError, PaymentProcessorUnavailableError):
-        (found,) = await ledger.stale_sessions(0, 10)
+        (found,) = await ledger.purchases_to_check(0, 10)
         with pytest.raises(error):
             await checkout.look_up(found)
-    assert await ledger.stale_sessions(300, 10) != []
-    assert await ledger.stale_sessions(300, 10) == []
+    assert await ledger.purchases_to_check(300, 10) != []
+    assert await ledger.purchases_to_check(300, 10) == []
     await checkout.look_up(found)
-    assert await ledger.stale_sessions(-1, 10) == []
+    assert await ledger.purchases_to_check(-1, 10) == []
     assert stripe.count(f"DELETE {SUBSCRIPTIONS}/{name}") == 1
 
 
@@ -94,5 +94,5 @@ async def test_late_payment_keeps_the_subscription(
     stripe.pay(session_of(awaiting), later=True)
     await receive_event(checkout, stripe.payment_fails(session_of(awaiting)))
     assert await receive_event(checkout, stripe.payment_succeeds(session_of(awaiting))) is Received.APPLIED
-    await ledger.note_ended(awaiting.key)
+    await ledger.record_ended(awaiting.key)
     assert await rows(database18, "SELECT look_at - settled_at FROM vouchers.purchase") == [(timedelta(days=1),)]

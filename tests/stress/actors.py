@@ -127,7 +127,7 @@ async def _pay(context: LoadContext, purchase: Purchase) -> None:
         await context.ledger.compensate(purchase.key, Reason.PAYMENT_REJECTED)
         return
     session = f"cs_{purchase.order_id}"
-    await context.ledger.note_session(purchase.key, session, "https://pay", datetime.now(UTC) + timedelta(hours=1))
+    await context.ledger.record_session(purchase.key, session, "https://pay", datetime.now(UTC) + timedelta(hours=1))
     paid = _event(context, purchase, PaymentEffect.PAID)
     second = replace(
         paid, event_id=f"evt_{next(context.events)}", session_id=f"{session}_b", payment=Payment(f"pi_{session}_b")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testbed.kstatus import kstatus
 from voucher_operator.resources.conditions import (
     MAX_MESSAGE,
     READY,
@@ -17,7 +18,6 @@ from voucher_operator.resources.conditions import (
     Condition,
     condition,
     format_time,
-    kstatus,
     merge,
     one_line,
     ready,

@@ -11,7 +11,7 @@ from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRec
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from voucher_operator.kube.leader_election import Leadership, TimedLeaseLock
-from voucher_operator.process.run import _end
+from voucher_operator.process.run import _cancel
 from voucher_operator.resources.errors import LeaseExpiredError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def test_task_that_ignores_a_cancellation_is_cancelled_again() -> None:
 
     task = asyncio.create_task(ignores_first_cancellation())
     await asyncio.sleep(0)
-    await _end(task, patience=0.01)
+    await _cancel(task, again_after=0.01)
     assert task.cancelled()
 
 

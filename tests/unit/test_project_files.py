@@ -66,7 +66,7 @@ def _command(entry: str) -> str:
 def _recipe(target: str) -> list[str]:
     """Return the commands of a target of the Makefile, its variables for .venv replaced."""
     (lines,) = re.findall(rf"^{target}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    replaced = lines.replace("$(PY)", "$(VENV)/bin/python").replace("$(VENV)", ".venv")
+    replaced = lines.replace("$(MAKE)", "make").replace("$(PY)", "$(VENV)/bin/python").replace("$(VENV)", ".venv")
     return [line.strip() for line in replaced.splitlines()]
 
 

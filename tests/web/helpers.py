@@ -57,7 +57,7 @@ async def webhook(
 @asynccontextmanager
 async def served(app: Starlette, limits: Limits) -> AsyncIterator[WebhookClient]:
     """Serve an application on a free port, and end in good order."""
-    server = WebServer(app, "127.0.0.1", 0, name="test", setting="PORT_OF_THE_TEST", limits=limits)
+    server = WebServer(app, 0, name="test", setting="PORT_OF_THE_TEST", limits=limits)
     server.start()
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client:

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import gzip
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -154,3 +155,15 @@ async def test_idle_connections_are_closed_and_keep_the_kubelet_out_for_no_longe
         for _, writer in held:
             writer.close()
         await asyncio.gather(*(writer.wait_closed() for _, writer in held), return_exceptions=True)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_port_is_served_on_ipv4_and_ipv6(address: str) -> None:
+    if address == "::1" and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    async with probing() as caller:
+        reader, writer = await asyncio.open_connection(address, caller.server.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.readline()).split()[1] == b"200"
+        writer.close()
+        await writer.wait_closed()

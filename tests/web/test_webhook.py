@@ -111,7 +111,7 @@ async def test_body_that_is_not_utf8_is_answered_400(stripe_calls: WebhookClient
 async def test_signed_body_that_is_no_event_is_answered_400(stripe_calls: WebhookClient) -> None:
     for body in ("", "no JSON", "[]", '"text"', "[" * 60_000):
         answer = await stripe_calls.post(body)
-        assert (answer.status_code, answer.json()) == (400, {"error": "the body is no event"}), body[:9]
+        assert (answer.status_code, answer.json()) == (400, {"error": "the body is not an event"}), body[:9]
 
 
 async def test_webhook_secret_may_come_late_and_rotate(ledger: Ledger, tmp_path: Path) -> None:

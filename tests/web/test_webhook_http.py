@@ -15,7 +15,7 @@ from tests.ledger.helpers import rows, until
 from tests.web.helpers import PATH, WebhookClient, read, session_event, sign, webhook, webhook_count
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PaymentEvent
-from voucher_operator.resources.errors import AddressTakenError
+from voucher_operator.resources.errors import AddressInUseError
 from voucher_operator.web import webhook as module
 from voucher_operator.web.server import WebServer
 
@@ -68,7 +68,7 @@ async def test_declared_length_over_the_limit_is_answered_413_at_once(stripe_cal
 
 
 async def test_slow_body_is_answered_408(stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(module, "_BODY_TIMEOUT", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
     writer.write(f"{HEAD}Content-Length: 10\r\n\r\n12345".encode())
     assert (await reader.readline()).split()[1] == b"408"
@@ -140,8 +140,8 @@ async def test_server_changes_no_signal_handler_and_logs_no_call(
 async def test_port_in_use_is_an_error_with_the_setting(stripe_calls: WebhookClient) -> None:
     """Ends the start with an error that names the setting, not the process with a line of uvicorn's."""
     port = stripe_calls.server.port
-    server = WebServer(Starlette(), "127.0.0.1", port, name="other", setting="OTHER_PORT", limits=module.PORT_LIMITS)
-    with pytest.raises(AddressTakenError, match="OTHER_PORT"):
+    server = WebServer(Starlette(), port, name="other", setting="OTHER_PORT", limits=module.PORT_LIMITS)
+    with pytest.raises(AddressInUseError, match="OTHER_PORT"):
         server.start()
 
 
@@ -161,5 +161,5 @@ async def test_a_call_that_outlasts_the_stop_is_answered_503(ledger: Ledger, cap
         async with asyncio.timeout(10):
             await caller.server.stop()
         answer = await call
-    assert (answer.status_code, answer.json()) == (503, {"error": "the server stops"})
+    assert (answer.status_code, answer.json()) == (503, {"error": "the server is stopping"})
     assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []

@@ -1,4 +1,4 @@
-{{/* What the operator's container needs for orders: prices, Stripe, NATS. The migration needs none of it. */}}
+{{/* Environment of the operator's container for orders: prices, Stripe, NATS. The migration does not need it. */}}
 {{- define "voucher-operator.buyingEnv" -}}
 - {name: VOUCHER_OPERATOR_WEBHOOK_PORT, value: "8090"}
 - {name: VOUCHER_OPERATOR_SOVEREIGN, value: {{ .Values.sovereign | quote }}}
@@ -24,13 +24,13 @@
 - {name: VOUCHER_OPERATOR_NATS_SUBJECT_PREFIX, value: {{ .Values.nats.subjectPrefix | quote }}}
 {{- end -}}
 
-{{/* Names of the volumes below, which are those of their folders, separated by commas. */}}
+{{/* Names of the volumes below, which are also the names of their directories, separated by commas. */}}
 {{- define "voucher-operator.buyingVolumeNames" -}}
 {{- $names := list (.Values.stripe.existingSecret | empty | ternary "" "stripe") (.Values.nats.existingSecret | empty | ternary "" "nats") (.Values.catalog.existingConfigMap | empty | ternary "" "catalog") -}}
 {{- compact $names | join "," -}}
 {{- end -}}
 
-{{/* Optional, as the database's Secret: a pod starts without them and sees them when they come. */}}
+{{/* Optional, like the database's Secret: a pod starts without them and reads them when they are created. */}}
 {{- define "voucher-operator.buyingVolumes" -}}
 {{- with .Values.stripe }}
 {{- if .existingSecret }}
@@ -67,7 +67,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* Egress rules for what is configured of it. */}}
+{{/* Egress rules for those that are configured. */}}
 {{- define "voucher-operator.buyingEgress" -}}
 {{- $wanted := dict "stripe" .Values.stripe.existingSecret "nats" (or .Values.nats.url .Values.nats.existingSecret) "catalog" .Values.catalog.url -}}
 {{- range $name := list "stripe" "nats" "catalog" }}

@@ -3,7 +3,7 @@
 {{- .Values.nameOverride | default "voucher-operator" | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Name of the objects: the release's own when it says enough. 44 characters leave room for suffixes. */}}
+{{/* Name of the objects: the release's name if it contains the application's. 44 characters leave room for suffixes. */}}
 {{- define "voucher-operator.fullname" -}}
 {{- $name := include "voucher-operator.name" . -}}
 {{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
@@ -12,7 +12,7 @@
 
 {{/*
 Labels of an object, as a map in YAML. Call with (list $ "component" "name suffix").
-The migration has a name of its own, so that the operator's selectors never catch its pods.
+The migration has another name, so that the operator's selectors do not match its pods.
 */}}
 {{- define "voucher-operator.labels" -}}
 {{- $ := index . 0 -}}
@@ -65,7 +65,7 @@ app.kubernetes.io/instance: {{ $.Release.Name | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* The restricted profile of Pod Security, spelled out. */}}
+{{/* The restricted profile of Pod Security. */}}
 {{- define "voucher-operator.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 10001
@@ -87,9 +87,9 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
-{{/* Environment of both containers. PG* are libpq's: they count where the mounted Secret says nothing. */}}
+{{/* Environment of both containers. PG* are libpq's variables, for keys that the mounted Secret does not have. */}}
 {{- define "voucher-operator.env" -}}
-# A bare numeric uid has no user name, and kopf asks for one.
+# A numeric uid without a user has no name, and kopf reads one.
 - {name: LOGNAME, value: voucher-operator}
 - {name: VOUCHER_OPERATOR_DATABASE_DIR, value: /etc/voucher-operator/database}
 - {name: VOUCHER_OPERATOR_CURRENCY, value: {{ .Values.currency | quote }}}
@@ -112,7 +112,7 @@ seccompProfile:
 
 {{/*
 Volumes of both pods. Call with (list $ "name of the Secret").
-The Secret is optional, and so are its keys: a pod starts without it and sees it when it comes.
+The Secret and its keys are optional: a pod starts without it and reads it when it is created.
 */}}
 {{- define "voucher-operator.volumes" -}}
 {{- $ := index . 0 -}}
@@ -154,7 +154,7 @@ The Secret is optional, and so are its keys: a pod starts without it and sees it
 {{- end -}}
 
 {{- define "voucher-operator.volumeMounts" -}}
-# The whole folder, no subPath: only so does a changed Secret reach a running container.
+# The whole directory, no subPath: otherwise a changed Secret does not reach a running container.
 - name: database
   mountPath: /etc/voucher-operator/database
   readOnly: true
@@ -167,17 +167,17 @@ The Secret is optional, and so are its keys: a pod starts without it and sees it
   mountPath: /tmp
 {{- end -}}
 
-{{/* Whether the cluster has the Prometheus operator's kinds: "true" or nothing. */}}
+{{/* Whether the cluster has the Prometheus operator's kinds: "true" or empty. */}}
 {{- define "voucher-operator.monitored" -}}
 {{- .Capabilities.APIVersions.Has "monitoring.coreos.com/v1" | ternary "true" "" -}}
 {{- end -}}
 
-{{/* How Prometheus tells this release's series from all others. */}}
+{{/* Label matchers of this release's series. */}}
 {{- define "voucher-operator.series" -}}
 {{- printf "{namespace=%q, job=%q}" .Release.Namespace (include "voucher-operator.fullname" .) -}}
 {{- end -}}
 
-{{/* Secrets with credentials of the operator's own. */}}
-{{- define "voucher-operator.closedSecrets" -}}
+{{/* Secrets with the operator's own credentials. */}}
+{{- define "voucher-operator.excludedSecrets" -}}
 {{- list .Values.database.existingSecret .Values.database.ownerSecret .Values.stripe.existingSecret .Values.nats.existingSecret | compact | uniq | join "," -}}
 {{- end }}

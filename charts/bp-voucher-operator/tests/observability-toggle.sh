@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Proves that monitoring is off by default, and that each object comes with its own toggle, and only where the cluster has
-# monitoring.coreos.com/v1:   tests/observability-toggle.sh <chart dir>     (HELM names another helm)
+# Tests that monitoring is off by default, and that each object has its own toggle, and is only created if the cluster has
+# monitoring.coreos.com/v1:   tests/observability-toggle.sh <chart dir>     (HELM: path of helm)
 set -euo pipefail
 chart=${1:?usage: observability-toggle.sh <chart dir>}
 helm=${HELM:-helm}
 failed=0
 
-# render OPTION... -> the kinds of monitoring that come out, one a line
+# render OPTION... -> the rendered kinds of monitoring, one per line
 render() {
   local out
   out=$("$helm" template toggle "$chart" "$@" 2>/dev/null) || { echo "helm template failed: $*" >&2; return 1; }

@@ -40,7 +40,7 @@ class OrganizationStatus:
     settled: bool
     reason: Reason
     message: str
-    stuck: bool = False
+    stalled: bool = False
     """A person must act first; the operator still checks it again."""
 
 
@@ -58,7 +58,9 @@ class Organizations:
     With `wanted` False every order is delegated to the platform by its event, also where the CRD exists.
     """
 
-    def __init__(self, api: KubeApi, keep: float, *, wanted: bool = True) -> None:
+    def __init__(self, api: KubeApi, keep: float, *, namespace: str, wanted: bool = True) -> None:
+        """`namespace` is that of the Organizations of orders over HTTP, which come from none."""
+        self._namespace = namespace
         self._kube = api
         self._keep = keep
         self._wanted = wanted
@@ -79,9 +81,8 @@ class Organizations:
         except (ForbiddenError, InvalidError) as error:
             return _refused(purchase, error)
         except ApiError as error:
-            message = (
-                f"Organization {purchase.subdomain} cannot be created: {_cause(purchase, error)}. This is retried."
-            )
+            cause = _cause(purchase.key.namespace or self._namespace, error)
+            message = f"Organization {purchase.subdomain} cannot be created: {cause}. This is retried."
             return OrganizationStatus(None, False, Reason.ORGANIZATION_NOT_READY, message)
 
     async def _ensure(self, purchase: Purchase) -> OrganizationStatus:
@@ -97,7 +98,7 @@ class Organizations:
         """
         try:
             served = await self._served()
-            live = None if served is None else await self._kube.read(f"{_collection(namespace, served)}/{name}")
+            live = None if served is None else await self._kube.read(f"{self._collection(namespace, served)}/{name}")
         except ApiError:
             return False
         return live is not None and _tenant(live) != tenant_id
@@ -112,16 +113,16 @@ class Organizations:
 
     async def _live(self, purchase: Purchase, served: Body) -> Body:
         """Read the Organization, or create it; raises ApiError."""
-        where = _collection(purchase.key.namespace, served)
+        where = self._collection(purchase.key.namespace, served)
         live = await self._kube.read(f"{where}/{purchase.subdomain}")
         if live is None:
             async with failpoint(Step.ORGANIZATION):
                 live = await self._kube.create(where, _body(purchase))
         return live
 
-
-def _collection(namespace: str | None, served: Body) -> str:
-    return f"/apis/{API_VERSION}/{f'namespaces/{namespace}/' if served['namespaced'] else ''}{PLURAL}"
+    def _collection(self, namespace: str | None, served: Body) -> str:
+        scope = f"namespaces/{namespace or self._namespace}/" if served["namespaced"] else ""
+        return f"/apis/{API_VERSION}/{scope}{PLURAL}"
 
 
 def _tenant(live: Body) -> str:
@@ -157,7 +158,7 @@ def _status(purchase: Purchase, live: Body) -> OrganizationStatus:
             f"Organization {name} belongs to another tenant: the sovereign-admin must delete it, assign it to this "
             f"tenant by the annotation {TENANT}, or refund the order."
         )
-        return OrganizationStatus(False, False, Reason.ORGANIZATION_REFUSED, message, stuck=True)
+        return OrganizationStatus(False, False, Reason.ORGANIZATION_REFUSED, message, stalled=True)
     ready = _ready(live)
     if ready.get("status") == "True" and "deletionTimestamp" not in metadata:
         return OrganizationStatus(True, True, Reason.ORGANIZATION_CREATED, f"Organization {name} is ready.")
@@ -176,8 +177,7 @@ def _ready(live: Body) -> dict[str, Any]:
     return next((one for one in status.get("conditions") or () if one.get("type") == READY), {})
 
 
-def _cause(purchase: Purchase, error: ApiError) -> str:
-    namespace = purchase.key.split("/")[0]
+def _cause(namespace: str, error: ApiError) -> str:
     match error:
         case NamespaceTerminatingError():
             return f"namespace {namespace} is being deleted"

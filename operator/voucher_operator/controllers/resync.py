@@ -17,7 +17,7 @@ from voucher_operator.controllers.kinds import REDEMPTION, UNFINISHED, VOUCHER
 from voucher_operator.controllers.voucher.controller import FINALIZER, VoucherController
 from voucher_operator.kube.cache import Cache, is_older, key_of
 from voucher_operator.kube.client import Body, KubeApi
-from voucher_operator.kube.errors import ConflictError, ForbiddenError, NotFoundError, is_authorization
+from voucher_operator.kube.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, is_authorization
 from voucher_operator.kube.kinds import ResourceKind
 from voucher_operator.kube.periodic import every
 from voucher_operator.ledger.api import Ledger
@@ -141,7 +141,7 @@ class Resync:
             await self.kube.delete(REDEMPTION, metadata["namespace"], metadata["name"], metadata["uid"])
         except (ConflictError, NotFoundError):
             return
-        except ForbiddenError as error:
+        except (ForbiddenError, InvalidError) as error:
             if is_authorization(error):
                 raise  # it concerns all Redemptions of the namespace
             key = f"{metadata['namespace']}/{metadata['name']}"

@@ -57,7 +57,7 @@ class UndoReporter:
         undone = await self.ledger.undone_elsewhere(self.settings.namespaces, self.settings.backoff_max, _AT_ONCE)
         reported = [key for key, at in undone.items() if await self._is_reported(key, at)]
         if reported:
-            await self.ledger.note_undo_reported(reported)
+            await self.ledger.record_undo_reported(reported)
 
     async def _is_reported(self, key: Key, undone_at: datetime) -> bool:
         try:

@@ -48,10 +48,10 @@ class UnboundedBackoff(Iterable[float]):
         return itertools.chain((0.5, 1.0, 2.0, 3.0), itertools.repeat(5.0))
 
 
-def build(feed: Feed, controller: VoucherController, release_after: float) -> kopf.OperatorRegistry:
+def build(feed: Feed, controller: VoucherController, finalizer_timeout: float) -> kopf.OperatorRegistry:
     """Build kopf's registry: two watch handlers and one delete handler.
 
-    After `release_after` seconds without a ledger the finalizer is removed before the code is revoked.
+    After `finalizer_timeout` seconds without a ledger the finalizer is removed before the code is revoked.
     """
     registry = kopf.OperatorRegistry()
 
@@ -68,7 +68,7 @@ def build(feed: Feed, controller: VoucherController, release_after: float) -> ko
         try:
             await controller.revoke(dict(body))
         except TransientError as error:
-            if runtime.total_seconds() >= release_after:
+            if runtime.total_seconds() >= finalizer_timeout:
                 controller.release_finalizer(dict(body), error)
                 return
             raise kopf.TemporaryError(error.message, delay=_REVOKE_RETRY) from None

@@ -93,7 +93,7 @@ class _Services:
 def build_controllers(process: Process) -> Controllers:
     """Build all controllers, with empty caches."""
     services = _services(process)
-    secrets = SecretCodes(process.kube, process.settings.closed_secrets)
+    secrets = SecretCodes(process.kube, process.settings.excluded_secrets)
     voucher_cache, redemption_cache = Cache(), Cache()
     vouchers = VoucherController(
         services.issuing,
@@ -111,7 +111,12 @@ def build_controllers(process: Process) -> Controllers:
 
 def _services(process: Process) -> _Services:
     ledger, settings, codes = process.ledger, process.settings, CodeIndex()
-    organizations = Organizations(process.kube, settings.counter_sync_interval, wanted=settings.organizations)
+    organizations = Organizations(
+        process.kube,
+        settings.counter_sync_interval,
+        namespace=settings.namespaces[0],
+        wanted=settings.organizations,
+    )
     redeems = RedeemService(ledger, codes)
     orders = OrderService(
         ledger,

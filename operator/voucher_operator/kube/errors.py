@@ -81,7 +81,7 @@ def error_of(status: int, reason: str, data: bytes) -> ApiError:
     return _BY_STATUS.get(status, InvalidError)(message, _detail(answer))
 
 
-def is_authorization(error: ForbiddenError) -> bool:
+def is_authorization(error: ForbiddenError | InvalidError) -> bool:
     """Whether authorization refused the call (a missing permission); otherwise admission control did."""
     return _UNAUTHORIZED.search(error.detail) is not None
 

@@ -1,5 +1,7 @@
 """The only module that uses private names of kopf: for tasks and generators that kopf leaves when it is cancelled.
 
+`tests/unit/test_kopf_internals.py` fails when an upgrade of kopf moves one of the names.
+
 See also: `controllers.watch` uses kopf's public names; `leader_election` overrides methods of the `kubernetes` client's
 leader election.
 """

@@ -72,7 +72,8 @@ class StatusWriter:
             live = await self._live(sent.body)
         except ResponseError:
             live = None  # not readable
-        del self._unconfirmed[key]
+        if self._unconfirmed.pop(key, None) is not sent:
+            return  # another caller has reported it
         if live is None or live["metadata"]["uid"] != sent.body["metadata"]["uid"]:
             return
         if not is_news(slim(live), sent.patch):

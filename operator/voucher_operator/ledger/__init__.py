@@ -1,1 +1,1 @@
-"""Everything that speaks SQL, and nothing else that does. Controllers call `Ledger`; this layer knows no Kubernetes."""
+"""All SQL of the operator. Services and controllers call `api.Ledger`; this layer knows no Kubernetes."""

@@ -1,10 +1,11 @@
-"""Gathers concurrent requests, to redeem or to buy, into one transaction.
+"""Runs concurrent requests, to redeem or to buy, in batches: one transaction for each batch.
 
-A lone request starts at once; those that arrive while a commit is under way form the next batch. Requests run in
-arrival order in one lane. When somebody holds a row locked, the requests that need that row move to a lane of their
-own, on another connection, until it succeeds there: their neighbours wait no more. A batch with a value that PostgreSQL
-cannot store is halved until the bad request stands alone. See also: `redeem` and
-`purchase_batch` speak to PostgreSQL, `api` is the door.
+A single request starts at once; those that arrive while a commit is under way form the next batch. Requests run in
+arrival order in the main queue. When another session holds a row locked, the requests that need this row move to an
+isolated queue on another connection, until one succeeds there; the other requests of the batch wait no longer. A batch
+with a value that PostgreSQL cannot store is bisected until the bad request is alone.
+
+See also: `redemption.redeem` and `purchase.batch` run a batch; `api` has one Batcher for each.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Request(Protocol):
-    """What the lanes go by: the key, and the rows that a request needs. A blank code needs none."""
+    """What the queues need of a request: its key, and the rows that it locks. A blank code locks none."""
 
     @property
     def key(self) -> str: ...  # noqa: D102
@@ -39,7 +40,7 @@ A = TypeVar("A")
 
 Work = Callable[[Sequence[Q]], Awaitable[list[A | OperatorError]]]
 Held = Callable[[Sequence[Q]], Awaitable[tuple[set[str], set[str]]]]
-"""Which codes (normal form) and users of some requests another session holds locked."""
+"""Returns which codes (normal form) and users of some requests another session has locked."""
 
 
 @dataclass(slots=True)
@@ -47,14 +48,14 @@ class _Job(Generic[Q, A]):
     request: Q
     answer: asyncio.Future[A]
 
-    def give(self, result: A | OperatorError) -> None:
+    def set_result(self, result: A | OperatorError) -> None:
         if isinstance(result, OperatorError):
             self.fail(result)
         elif not self.answer.done():
             self.answer.set_result(result)
 
     def fail(self, error: BaseException) -> None:
-        # One instance a caller: a shared one would gather everybody's traceback.
+        # One instance for each caller: a shared one would collect the tracebacks of all callers.
         if not self.answer.done():
             self.answer.set_exception(
                 type(error)(*error.args) if isinstance(error, OperatorError | LeaseExpiredError) else error
@@ -69,24 +70,24 @@ class _SerialQueue(Generic[Q, A]):
     task: asyncio.Task[None] | None = None
 
     def take(self, most: int, one_each: bool) -> list[_Job[Q, A]]:
-        """Take the next batch: in arrival order, no key (no user) twice, without those whose caller has gone."""
+        """Take the next batch: in arrival order, no key (no user) twice, without those whose caller has given up."""
         taken: dict[str, _Job[Q, A]] = {}
         users: set[str] = set()
-        again: list[_Job[Q, A]] = []
+        left: list[_Job[Q, A]] = []
         while self.waiting and len(taken) < most:
             job = self.waiting.popleft()
             if job.request.key in taken or job.request.user_id in users:
-                again.append(job)
+                left.append(job)
             elif not job.answer.done():
                 taken[job.request.key] = job
                 if one_each:
                     users.add(job.request.user_id)
-        self.waiting.extendleft(reversed(again))
+        self.waiting.extendleft(reversed(left))
         return list(taken.values())
 
 
 class Batcher(Generic[Q, A]):
-    """`submit` hands back a future; cancelling it hurts nobody else, and what was granted is read again by its key.
+    """`submit` returns a future. Cancelling it affects no other request; a result is read again by its key.
 
     `most` requests make a batch; with `one_each` a user has at most one of them.
     """
@@ -106,7 +107,7 @@ class Batcher(Generic[Q, A]):
         self._one_each = one_each
         self._main: _SerialQueue[Q, A] = _SerialQueue()
         self._isolated: dict[tuple[str, str], _SerialQueue[Q, A]] = {}
-        # Side lanes leave connections to the main lane and to what is no redemption.
+        # The isolated queues leave connections to the main queue and to everything that is no batch.
         self._slots = asyncio.Semaphore(max(1, isolated_connections))
         self._orphaned: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -116,51 +117,51 @@ class Batcher(Generic[Q, A]):
         if self._closed:
             raise closed()
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        key, lane = self._queue_of(request) if self._isolated else (None, self._main)
-        lane.waiting.append(_Job(request, answer))
-        if lane.task is None:
-            lane.task = asyncio.create_task(self._drain() if key is None else self._drain_isolated(key, lane))
+        key, queue = self._queue_of(request) if self._isolated else (None, self._main)
+        queue.waiting.append(_Job(request, answer))
+        if queue.task is None:
+            queue.task = asyncio.create_task(self._drain() if key is None else self._drain_isolated(key, queue))
         return answer
 
     async def close(self) -> None:
-        """Take no more, and wait for what is under way."""
+        """Refuse further requests, and wait for those under way."""
         self._closed = True
         while tasks := [
-            t for t in (self._main.task, *(la.task for la in self._isolated.values()), *self._orphaned) if t
+            t for t in (self._main.task, *(queue.task for queue in self._isolated.values()), *self._orphaned) if t
         ]:
             await asyncio.wait(tasks)
 
     def _queue_of(self, request: Q) -> tuple[tuple[str, str] | None, _SerialQueue[Q, A]]:
         for key in (("code", normal_code(request.code)), ("user", request.user_id)):
-            if lane := self._isolated.get(key):
-                return key, lane
+            if queue := self._isolated.get(key):
+                return key, queue
         return None, self._main
 
     async def _drain(self) -> None:
-        lane = self._main
+        queue = self._main
         try:
-            while lane.waiting:
-                if jobs := lane.take(self._most, self._one_each):
+            while queue.waiting:
+                if jobs := queue.take(self._most, self._one_each):
                     await self._settle(jobs, self._isolate_locked)
-                # Callers that were just answered ask again within one turn of the loop: let them into the next batch.
+                # Callers whose result was just set may submit again within one turn of the loop: into the next batch.
                 await asyncio.sleep(0)
         finally:
-            lane.task = None
+            queue.task = None
 
-    async def _drain_isolated(self, key: tuple[str, str], lane: _SerialQueue[Q, A]) -> None:
+    async def _drain_isolated(self, key: tuple[str, str], queue: _SerialQueue[Q, A]) -> None:
         try:
-            while lane.waiting:
+            while queue.waiting:
                 async with self._slots:
-                    jobs = lane.take(self._most, self._one_each)
-                    if jobs and await self._settle(jobs, self._give_up) and not lane.waiting:
+                    jobs = queue.take(self._most, self._one_each)
+                    if jobs and await self._settle(jobs, self._give_up) and not queue.waiting:
                         self._isolated.pop(key, None)
         finally:
-            lane.task = None
+            queue.task = None
 
     async def _settle(
         self, jobs: list[_Job[Q, A]], busy: Callable[[list[_Job[Q, A]], LedgerBusyError], Awaitable[None]]
     ) -> bool:
-        """Do the work, and answer every job or hand it on; False when somebody else held a row."""
+        """Run a batch and finish its jobs, or pass them to `busy`; False when another session held a row."""
         try:
             results = await self._work([job.request for job in jobs])
         except LedgerBusyError as error:
@@ -174,7 +175,7 @@ class Batcher(Generic[Q, A]):
                 job.answer.cancel()
             raise
         except Exception as error:
-            # One of them is to blame: the others must not pay for it.
+            # One of them has caused it: find it, and run the others without it.
             if len(jobs) > 1:
                 half = len(jobs) // 2
                 first = await self._settle(jobs[:half], busy)
@@ -182,7 +183,7 @@ class Batcher(Generic[Q, A]):
             jobs[0].fail(error)
         else:
             for job, result in zip(jobs, results, strict=True):
-                job.give(result)
+                job.set_result(result)
         return True
 
     async def _give_up(self, jobs: list[_Job[Q, A]], error: LedgerBusyError) -> None:
@@ -190,7 +191,7 @@ class Batcher(Generic[Q, A]):
             job.fail(error)
 
     async def _isolate_locked(self, jobs: list[_Job[Q, A]], _error: LedgerBusyError) -> None:
-        """Move what needs a locked row to lanes of its own, and let the others run."""
+        """Move the requests that need a locked row to isolated queues, and run the others."""
         try:
             codes, users = await self._held([job.request for job in jobs])
         except OperatorError:
@@ -207,13 +208,13 @@ class Batcher(Generic[Q, A]):
             await self._settle(free, self._bisect)
 
     def _isolate(self, key: tuple[str, str], job: _Job[Q, A]) -> None:
-        lane = self._isolated.setdefault(key, _SerialQueue())
-        lane.waiting.append(job)
-        if lane.task is None:
-            lane.task = asyncio.create_task(self._drain_isolated(key, lane))
+        queue = self._isolated.setdefault(key, _SerialQueue())
+        queue.waiting.append(job)
+        if queue.task is None:
+            queue.task = asyncio.create_task(self._drain_isolated(key, queue))
 
     async def _bisect(self, jobs: list[_Job[Q, A]], error: LedgerBusyError) -> None:
-        """Nobody is seen to hold a row, and yet they wait: find out aside which request it is."""
+        """Find in the background which request waits, when the probes have found no locked row."""
         task = asyncio.create_task(self._bisect_in_background(jobs, error))
         self._orphaned.add(task)
         task.add_done_callback(self._orphaned.discard)

@@ -1,8 +1,7 @@
-"""The ledger's own errors, and how PostgreSQL's become them: by SQLSTATE, never by text.
+"""The ledger's own errors, and the translation of PostgreSQL's into them: by SQLSTATE, not by text.
 
-PostgreSQL's messages may hold codes, names and addresses, and differ from one try to the next, so none is passed on:
-each message here is one constant line that says what to do. See also: `pool` translates, `batch` tells busy from
-refused.
+PostgreSQL's messages may contain codes, names and addresses, and differ from one try to the next, so none is shown:
+each message here is one constant line that says what to do. See also: `pool` translates; `batch` isolates what is busy.
 """
 
 from typing import Final
@@ -13,11 +12,11 @@ from voucher_operator.resources.errors import LedgerUnavailableError, OperatorEr
 
 
 class LedgerBusyError(LedgerUnavailableError):
-    """Another session holds a row for longer than we wait."""
+    """Another session holds a row for longer than `lock_timeout`."""
 
 
 class NewerVersionError(LedgerUnavailableError):
-    """A row says what only a newer version of the operator knows; every other row can be read."""
+    """A row has a value that only a newer version of the operator knows; every other row can be read."""
 
 
 class PoolFullError(LedgerUnavailableError):
@@ -25,21 +24,23 @@ class PoolFullError(LedgerUnavailableError):
 
 
 _BUSY: Final = (
-    "Another session holds a row of the ledger: end it if it sits idle in a transaction; this is tried again."
+    "Another session holds a row of the ledger: end that session if it is idle in a transaction. This is retried."
 )
-_UNREACHABLE: Final = "PostgreSQL cannot be reached: check that it runs and that the database settings name it."
+_UNREACHABLE: Final = "PostgreSQL cannot be reached: check that it runs and that the database settings are right."
 _LOGIN: Final = "PostgreSQL refuses the login: check user and password in the database settings."
 _NO_DATABASE: Final = "PostgreSQL has no such database: create it, or correct the database settings."
 _SETTINGS: Final = "The database settings are missing or incomplete: check the Secret that they are mounted from."
 _MIGRATE: Final = "The ledger's schema is missing or out of date: run `voucher-operator migrate`."
 _RIGHTS: Final = "The database role lacks rights on the ledger: run `voucher-operator migrate` for this runtime role."
 _READ_ONLY: Final = "PostgreSQL is read-only: point the database settings at the primary."
-_CROWDED: Final = "PostgreSQL has no connection left: raise its max_connections or lower the operator's pool size."
+_NO_CONNECTIONS: Final = (
+    "PostgreSQL has no connection left: raise its max_connections or lower the operator's pool size."
+)
 _POOL_FULL: Final = (
     "All of the operator's connections to PostgreSQL are in use: raise its pool size, or end a session that holds "
-    "locks; this is tried again."
+    "locks. This is retried."
 )
-_FULL: Final = "PostgreSQL is out of disk space or memory: give it more."
+_FULL: Final = "PostgreSQL is out of disk space or memory: add more."
 _SLOW: Final = "PostgreSQL did not answer in time: check its load and its network."
 _CLOSED: Final = "The ledger is closed: the operator is stopping."
 _NEWER: Final = "A newer version of the operator has settled this purchase: upgrade this one."
@@ -57,24 +58,24 @@ _BY_STATE: Final = {
     "42883": _MIGRATE,
     "42P01": _MIGRATE,
     "42704": _MIGRATE,
-    "53300": _CROWDED,
+    "53300": _NO_CONNECTIONS,
 }
 _BY_CLASS: Final = {"08": _UNREACHABLE, "28": _LOGIN, "53": _FULL, "57": _UNREACHABLE}
 
-# A failed login carries no SQLSTATE in libpq's answer, only the server's words.
-_BY_WORDS: Final = (
+# A failed login has no SQLSTATE in libpq's error, only the server's message.
+_BY_TEXT: Final = (
     ("authentication failed", _LOGIN),
     ("no password supplied", _LOGIN),
     ("no pg_hba.conf entry", _LOGIN),
     ("is not permitted to log in", _LOGIN),
-    ("too many connections", _CROWDED),
-    ("too many clients", _CROWDED),
-    ("connection slots are reserved", _CROWDED),
+    ("too many connections", _NO_CONNECTIONS),
+    ("too many clients", _NO_CONNECTIONS),
+    ("connection slots are reserved", _NO_CONNECTIONS),
 )
 
 
 def slow() -> LedgerUnavailableError:
-    """PostgreSQL keeps silent."""
+    """Return the error for a PostgreSQL that does not answer."""
     return LedgerUnavailableError(_SLOW)
 
 
@@ -89,22 +90,22 @@ def is_outage(error: LedgerUnavailableError) -> bool:
 
 
 def closed() -> LedgerUnavailableError:
-    """The ledger has been closed."""
+    """Return the error for a ledger that is closed."""
     return LedgerUnavailableError(_CLOSED)
 
 
 def newer_version() -> NewerVersionError:
-    """A purchase stands where only a newer version can go on."""
+    """Return the error for a purchase that only a newer version can process."""
     return NewerVersionError(_NEWER)
 
 
 def schema_missing() -> LedgerUnavailableError:
-    """The tables are there, what `migrate` puts into them is not."""
+    """Return the error for tables without the rows that `migrate` inserts."""
     return LedgerUnavailableError(_MIGRATE)
 
 
 def no_connection(cause: Exception | None) -> LedgerUnavailableError:
-    """Why the pool has no connection: `cause` is what the last try to connect failed with, None if none failed."""
+    """Return the error for a pool without a connection; `cause` is the error of the last try to connect, if any."""
     if cause is None:
         return LedgerUnavailableError(_SLOW)
     if isinstance(cause, psycopg.Error) and (line := _BY_STATE.get(cause.sqlstate or "")):
@@ -114,20 +115,20 @@ def no_connection(cause: Exception | None) -> LedgerUnavailableError:
     text = str(cause)
     if 'database "' in text and '" does not exist' in text:
         return LedgerUnavailableError(_NO_DATABASE)
-    return LedgerUnavailableError(next((line for words, line in _BY_WORDS if words in text), _UNREACHABLE))
+    return LedgerUnavailableError(next((line for words, line in _BY_TEXT if words in text), _UNREACHABLE))
 
 
 def translate(error: psycopg.Error) -> OperatorError:
-    """Our error for one of psycopg's: transient, unless the request's own values cannot be stored."""
+    """Return our error for one of psycopg's: transient, unless the request's own values cannot be stored."""
     state = error.sqlstate or ""
     if state in _CONTENDED:
         return LedgerBusyError(_SLOW if state == "57014" else _BUSY)
     if isinstance(error, psycopg.DataError | psycopg.IntegrityError) or state.startswith("54"):
         return RequestRejectedError(
-            "The ledger cannot store a value of this resource: look for control characters and amounts out of bounds."
+            "The ledger cannot store a value of this resource: check for control characters and amounts out of range."
         )
     if line := _BY_STATE.get(state) or _BY_CLASS.get(state[:2]):
         return LedgerUnavailableError(line)
     if isinstance(error, psycopg.OperationalError) and not state:
         return LedgerUnavailableError(_UNREACHABLE)
-    return LedgerUnavailableError(f"PostgreSQL refuses a statement (SQLSTATE {state or 'unknown'}): look into its log.")
+    return LedgerUnavailableError(f"PostgreSQL refuses a statement (SQLSTATE {state or 'unknown'}): check its log.")

@@ -1,7 +1,7 @@
-"""Whether the ledger is known to be unavailable, so that thousands of resources see it at once.
+"""Whether the ledger is known to be unavailable, so that the reconcilers of all resources know it at once.
 
-Each would otherwise wait for a connection for a second or more, a few at a time. The counter sync, which asks the
-ledger every few seconds anyway, sets the state; the reconcilers only read it.
+Each of them would otherwise wait for a connection for a second or more, a few at a time. The counter sync, which reads
+the ledger every few seconds, sets the state; the reconcilers only read it.
 """
 
 from voucher_operator.resources.errors import LedgerUnavailableError
@@ -15,15 +15,15 @@ class LedgerHealth:
 
     @property
     def available(self) -> bool:
-        """Whether the ledger answered when it was last asked."""
+        """Whether the last read of the ledger succeeded."""
         return self._error is None
 
     def set_unavailable(self, error: LedgerUnavailableError) -> None:
-        """The ledger could not be asked, for this reason, which may differ from the last."""
+        """Record that a read failed, with its error, which may differ from the one before."""
         self._error = error
 
     def set_available(self) -> None:
-        """The ledger has answered."""
+        """Record that a read succeeded."""
         self._error = None
 
     def check(self) -> None:

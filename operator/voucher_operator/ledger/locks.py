@@ -18,7 +18,7 @@ id is known to others after the commit alone). Not here either: the table locks 
 migration, which runs none of these statements while it holds a table.
 
 See also: docs/adr/0002-lock-order.md; docs/architecture.md says why no interleaving exceeds a cap; `statements` finds
-the files; tests/unit/test_locks.py compares this module with the SQL, and tests/ledger/test_lock_order.py with what runs.
+the files; tests/unit/test_locks.py compares this module with the SQL, tests/ledger/test_lock_order.py with what runs.
 """
 
 from collections.abc import Mapping

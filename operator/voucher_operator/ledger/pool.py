@@ -1,8 +1,8 @@
-"""Connections to PostgreSQL: session limits, and a way to run work that survives restarts, races and deadlocks.
+"""Connections to PostgreSQL: session limits, and work that is repeated after a lost connection, race or deadlock.
 
-`Pool.run` and `Pool.run_unnoted` are the only ways to a connection. The work they are given must be safe to repeat, for
-a commit whose answer was lost is repeated: every write of the ledger is idempotent, by its key or by its owner.
-See also: `errors` words what went wrong.
+`Pool.run` and `Pool.run_unmonitored` are the only ways to a connection. Their work must be safe to repeat, because a
+commit whose acknowledgement was lost is repeated: every write of the ledger is idempotent, by its key or by its owner.
+See also: `errors` has the messages; `session.sql` has the limits of a session.
 """
 
 import asyncio
@@ -37,19 +37,19 @@ TURN_SECONDS: Final = 5.0
 CHECK_SECONDS: Final = 4.0
 """How long a health check may take, all in all: less than the kubelet waits for the readiness probe."""
 ANSWER_SECONDS: Final = 15.0
-"""How long a piece of work may take, tries and all; the server's own limits (session.py) come first."""
+"""How long a piece of work may take with all its tries; the server's own limits (session.py) are shorter."""
 _TRIES: Final = 5
-_AGAIN: Final = frozenset(
+_REPEATED: Final = frozenset(
     {
         "40001",  # serialization_failure
         "40P01",  # deadlock_detected
-        "23503",  # a row that ours refers to went away
-        "23505",  # somebody else wrote the same key
-        "23514",  # 'overtaken' in redeem.sql
+        "23503",  # foreign_key_violation: a row that ours refers to was deleted
+        "23505",  # unique_violation: another session wrote the same key
+        "23514",  # check_violation: 'overtaken' in redeem.sql
     }
 )
 _STALE_PLAN: Final = frozenset({"0A000", "26000"})
-"""A prepared statement that the server no longer knows, or whose tables a migration has changed."""
+"""A prepared statement that the server does not know any more, or whose tables a migration has changed."""
 _LINK: Final[dict[str, str | int]] = {
     "application_name": "voucher-operator",
     "client_encoding": CLIENT_ENCODING,
@@ -62,15 +62,15 @@ _LINK: Final[dict[str, str | int]] = {
 
 
 class Pool:
-    """A few connections that come back by themselves.
+    """A few connections, which are opened again after a failure.
 
-    `conninfo` is called at each new connection, so that a rotated password is picked up; whatever it raises counts as
-    missing settings. `size` is the most connections at once; one more is reserved for what decides over health, so that
-    a full pool is not taken for an outage.
+    `conninfo` is called at each new connection, so that a rotated password is used; every error that it raises counts
+    as missing settings. `size` is the most connections at once; one more is reserved for health checks, so that a full
+    pool does not look like an outage.
     """
 
     def __init__(self, conninfo: Callable[[], str], size: int) -> None:
-        # Its warnings hold the server's words, one per try: `_note` says it once, in ours.
+        # Its warnings contain the server's messages, one for each try: `_record` logs one message of ours.
         logging.getLogger("psycopg").setLevel(logging.ERROR)
         self._source = conninfo
         self._cause: Exception | None = None
@@ -82,7 +82,7 @@ class Pool:
         self._reserved = asyncio.Semaphore(1)
         self._pool = AsyncConnectionPool(
             self._conninfo,
-            connection_class=_recording(self._failed),
+            connection_class=_reporting(self._set_cause),
             kwargs={"autocommit": True, "prepare_threshold": 0},
             min_size=min(2, size),
             max_size=size + 1,
@@ -94,27 +94,27 @@ class Pool:
         )
 
     async def open(self) -> None:
-        """Start connecting in the background; a missing PostgreSQL is no error here."""
+        """Start connecting in the background; it is no error when PostgreSQL cannot be reached."""
         await self._pool.open(wait=False)
 
     async def close(self) -> None:
-        """Close all connections. A pool that is left open keeps its event loop from ending."""
+        """Close all connections. An event loop does not end while a pool is open."""
         await self._pool.close(timeout=5.0)
 
     async def run(
         self, work: Callable[[Connection], Awaitable[T]], *, reserved: bool = False, seconds: float = ANSWER_SECONDS
     ) -> T:
-        """Give `work` a connection in autocommit; repeat it when the connection, or a race, was lost.
+        """Run `work` with a connection in autocommit mode; repeat it after a lost connection or a lost race.
 
         `reserved` work may use the connection that is kept free for it. All of it takes `seconds` at most.
 
-        Raises LedgerUnavailableError (LedgerBusyError: somebody holds a row; NewerVersionError: only a newer version
-        can read it; PoolFullError: our connections are all in use) and RequestRejectedError.
+        Raises LedgerUnavailableError (LedgerBusyError: another session holds a row; NewerVersionError: only a newer
+        version can read a row; PoolFullError: our connections are all in use) and RequestRejectedError.
         """
-        return await self._cancellable(self._noted(work, reserved, seconds))
+        return await self._cancellable(self._monitored(work, reserved, seconds))
 
-    async def run_unnoted(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """The same for work that needs nothing of ours in the database: how it ends says nothing about the ledger.
+    async def run_unmonitored(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do the same for work that uses no object of the ledger: its failure does not make the ledger unavailable.
 
         It may use the reserved connection.
         """
@@ -127,22 +127,22 @@ class Pool:
             return await running
         finally:
             if task is not None and task.cancelling() > before:
-                # Before Python 3.12 `asyncio.wait_for`, by which the pool waits, may lose a cancellation; whoever
-                # cancels does it once, and waits for the end.
+                # Before Python 3.12 `asyncio.wait_for`, which the pool uses, may lose a cancellation; the caller
+                # cancels once and waits for the task to end.
                 raise asyncio.CancelledError
 
-    async def _noted(self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float) -> T:
+    async def _monitored(self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float) -> T:
         refusals = self._refusals
         try:
             result = await self._translated(work, reserved, seconds)
         except LedgerUnavailableError as error:
             telemetry.LEDGER_ERRORS.inc()
             if errors.is_outage(error):
-                self._note(error)
+                self._record(error)
             raise
         if refusals == self._refusals:
             # Otherwise it may have read on a session of before a server became read-only.
-            self._note(None)
+            self._record(None)
         return result
 
     async def _translated(self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float) -> T:
@@ -207,7 +207,7 @@ class Pool:
 
     async def _worth_repeating(self, conn: Connection, error: psycopg.Error) -> bool:
         if conn.closed:
-            # A restart killed the others too: have the pool weed them out before the next try.
+            # A restart has closed the other connections, too: have the pool replace them before the next try.
             await self._pool.check()
             return True
         if error.sqlstate == errors.READ_ONLY:
@@ -219,16 +219,16 @@ class Pool:
         if error.sqlstate in _STALE_PLAN:
             await conn.close()
             return True
-        return error.sqlstate in _AGAIN
+        return error.sqlstate in _REPEATED
 
     def _conninfo(self) -> str:
         try:
             return make_conninfo(self._source(), **_LINK)
         except Exception as error:
-            self._failed(error)
+            self._set_cause(error)
             raise
 
-    def _failed(self, error: Exception | None) -> None:
+    def _set_cause(self, error: Exception | None) -> None:
         self._cause = error
 
     async def _configure(self, conn: Connection) -> None:
@@ -239,13 +239,13 @@ class Pool:
                 self._refusals += 1
                 raise psycopg.errors.ReadOnlySqlTransaction("the session is read-only")
         except Exception as error:
-            self._failed(error)
+            self._set_cause(error)
             await conn.close()
             raise
-        self._failed(None)
+        self._set_cause(None)
 
-    def _note(self, error: LedgerUnavailableError | None) -> None:
-        """Log each change between up and down, once."""
+    def _record(self, error: LedgerUnavailableError | None) -> None:
+        """Log each change between usable and unusable, once."""
         if error is not None and not self._down:
             _log.warning("the ledger cannot be used: %s", error.message)
         elif error is None and self._down:
@@ -253,16 +253,16 @@ class Pool:
         self._down = error is not None
 
 
-def _recording(note: Callable[[Exception], None]) -> type[Connection]:
-    """Make a connection class that tells why it could not connect; the pool itself only logs it."""
+def _reporting(report: Callable[[Exception], None]) -> type[Connection]:
+    """Return a connection class that reports why it could not connect; the pool itself only logs it."""
 
-    class Recording(psycopg.AsyncConnection[TupleRow]):
+    class Reporting(psycopg.AsyncConnection[TupleRow]):
         @classmethod
         async def connect(cls, *args: Any, **kwargs: Any) -> Self:
             try:
                 return await super().connect(*args, **kwargs)
             except Exception as error:
-                note(error)
+                report(error)
                 raise
 
-    return Recording
+    return Reporting

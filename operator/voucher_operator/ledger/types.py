@@ -1,7 +1,7 @@
-"""What goes into the ledger and what comes out: plain frozen values, no SQL, no Kubernetes.
+"""Requests to the ledger and its results: plain frozen values, no SQL, no Kubernetes.
 
 Amounts are integers of minor units of the ledger's one currency; times are aware datetimes from PostgreSQL's clock.
-See also: `voucher_operator.ledger.api` takes and returns them, the controllers build and read them.
+See also: `voucher_operator.ledger.api` takes and returns them; the services and the controllers build and read them.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from voucher_operator.resources.reasons import Reason
 
 
 class Outcome(StrEnum):
-    """What became of a request to redeem."""
+    """The outcome of a request to redeem."""
 
     REDEEMED = "redeemed"
     REFUSED = "refused"
@@ -24,9 +24,9 @@ class Outcome(StrEnum):
 class RedeemRequest:
     """One request to redeem a code.
 
-    `key` is the idempotency key, `request_hash` the SHA-256 hex of the spec, `uid` the object's: a
-    grant is bound to the key for ever, a refusal only to key and uid: a Redemption created anew is judged anew.
-    `provisional`: do not record a refusal VoucherNotFound (the Voucher may be on its way).
+    `key` is the idempotency key, `request_hash` the SHA-256 hex of the spec, `uid` the object's. A
+    grant is bound to the key for ever, a refusal only to key and uid: a Redemption that is created again is judged
+    again. `provisional`: do not record a refusal VoucherNotFound (the Voucher may be created soon).
     """
 
     key: Key
@@ -41,7 +41,7 @@ class RedeemRequest:
 
 @dataclass(frozen=True, slots=True)
 class RedeemResult:
-    """The answer. `refusal` is set when `outcome` is REFUSED; `replayed` when the ledger had the answer already."""
+    """The result. `refusal` is set when `outcome` is REFUSED; `replayed` when the ledger had this result before."""
 
     key: Key
     outcome: Outcome
@@ -53,7 +53,7 @@ class RedeemResult:
 
 
 class VoucherState(StrEnum):
-    """Where a voucher in the ledger stands, by PostgreSQL's clock."""
+    """The state of a voucher in the ledger, by PostgreSQL's clock."""
 
     ACTIVE = "Active"
     SCHEDULED = "Scheduled"
@@ -64,7 +64,7 @@ class VoucherState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class VoucherTerms:
-    """What Git says a voucher is. `max_redemptions` 0 = no cap; `created_at` is the resource's creationTimestamp."""
+    """A voucher as Git declares it. `max_redemptions` 0 = no cap; `created_at` is the resource's creationTimestamp."""
 
     uid: str
     namespace: str
@@ -84,7 +84,7 @@ class VoucherTerms:
 
 @dataclass(frozen=True, slots=True)
 class VoucherCounters:
-    """What the ledger says happened to a voucher that has an owner."""
+    """The counters and the state of a voucher that has an owner."""
 
     uid: str
     namespace: str
@@ -102,7 +102,7 @@ class PutOutcome(StrEnum):
     """What `put` did to the ledger row."""
 
     ISSUED = "issued"
-    """New, adopted from a legacy writer, or brought back after a revoke."""
+    """New, adopted from a legacy writer, or issued again after a revoke."""
     UPDATED = "updated"
     """The spec had changed."""
     DRIFT_CORRECTED = "drift_corrected"
@@ -121,7 +121,7 @@ class VoucherOwner:
 
 @dataclass(frozen=True, slots=True)
 class PutResult:
-    """`corrected` names the fields that drifted, `displaced` the newer one that lost the code to this older one."""
+    """`corrected` names the fields that drifted; `displaced` is the newer Voucher that lost the code to this one."""
 
     outcome: PutOutcome
     counters: VoucherCounters
@@ -153,7 +153,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A row that breaks an invariant; `detail` holds no code that came from a Secret."""
+    """A row that breaks an invariant; `detail` has no code that comes from a Secret."""
 
     invariant: str
     subject: str

@@ -17,7 +17,7 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
-from voucher_operator.ledger.purchase.types import OutboxEvent
+from voucher_operator.ledger.outbox.types import OutboxEvent
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext

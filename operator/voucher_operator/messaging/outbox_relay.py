@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from voucher_operator import telemetry
 from voucher_operator.failpoints import Step, failpoint
-from voucher_operator.ledger.purchase.types import OutboxBacklog, OutboxEvent
+from voucher_operator.ledger.outbox.types import OutboxBacklog, OutboxEvent
 from voucher_operator.messaging.nats_connection import (
     EventRefusedError,
     NatsConnection,

@@ -44,12 +44,12 @@ class PurchaseLedger(Protocol):
 
     async def info(self) -> LedgerInfo: ...  # noqa: D102
     async def purchase_of(self, key: Key) -> Purchase | None: ...  # noqa: D102
-    async def note_customer(self, key: Key, stripe_customer_id: str) -> None: ...  # noqa: D102
-    async def note_session(self, key: Key, session_id: str, url: str, expires_at: datetime) -> Purchase: ...  # noqa: D102
+    async def record_customer(self, key: Key, stripe_customer_id: str) -> None: ...  # noqa: D102
+    async def record_session(self, key: Key, session_id: str, url: str, expires_at: datetime) -> Purchase: ...  # noqa: D102
     async def compensate(self, key: Key, reason: Reason) -> Purchase | None: ...  # noqa: D102
     async def receive(self, event: PaymentEvent) -> Received: ...  # noqa: D102
-    async def note_payment(self, event: PaymentEvent) -> None: ...  # noqa: D102
-    async def note_ended(self, key: Key) -> None: ...  # noqa: D102
+    async def record_payment(self, event: PaymentEvent) -> None: ...  # noqa: D102
+    async def record_ended(self, key: Key) -> None: ...  # noqa: D102
 
 
 class Checkout:
@@ -135,7 +135,7 @@ class Checkout:
         # Every webhook may have been lost, or may still arrive.
         event = await self._reader.with_details(event, currency)
         if purchase.state is PurchaseState.COMPLETED and event.effect is not PaymentEffect.REFUNDED:
-            await self._ledger.note_payment(event)
+            await self._ledger.record_payment(event)
             return Received.NO_CHANGE
         received = await self.receive(event)
         if received is Received.MISMATCH:
@@ -163,8 +163,8 @@ class Checkout:
         offset = (await self._ledger.info()).clock_offset
         async with failpoint(Step.STRIPE_SESSION):
             session = await self._stripe.session(purchase, customer_id, coupon_id, currency, offset)
-        async with failpoint(Step.NOTE_SESSION):
-            noted = await self._ledger.note_session(purchase.key, session.id, session.url, session.expires_at)
+        async with failpoint(Step.RECORD_SESSION):
+            noted = await self._ledger.record_session(purchase.key, session.id, session.url, session.expires_at)
         if noted.session_id != session.id:
             # It was rolled back by another process meanwhile.
             await self._expire([session])
@@ -174,8 +174,8 @@ class Checkout:
         async with failpoint(Step.STRIPE_CUSTOMER):
             customer_id = await self._stripe.customer(purchase)
         # Before the session exists: it can be found again by its customer.
-        async with failpoint(Step.NOTE_CUSTOMER):
-            await self._ledger.note_customer(purchase.key, customer_id)
+        async with failpoint(Step.RECORD_CUSTOMER):
+            await self._ledger.record_customer(purchase.key, customer_id)
         return customer_id
 
     async def _roll_back(self, purchase: Purchase, reason: Reason) -> Purchase:
@@ -203,8 +203,8 @@ class Checkout:
         for subscription in await self._stripe.subscriptions(purchase):
             async with failpoint(Step.STRIPE_UNSUBSCRIBE):
                 await self._stripe.unsubscribe(subscription)
-        async with failpoint(Step.NOTE_ENDED):
-            await self._ledger.note_ended(purchase.key)
+        async with failpoint(Step.RECORD_ENDED):
+            await self._ledger.record_ended(purchase.key)
 
     async def receive(self, event: PaymentEvent) -> Received:
         """Store an event in the ledger with its effect, as `Ledger.receive`; also for webhooks."""

@@ -53,7 +53,7 @@ def looked_up(session: Mapping[str, Any], raw: bytes, currency: str) -> PaymentE
     elif status == "expired":
         effect = PaymentEffect.EXPIRED
     event_id = f"lookup:{session_id}:{status}:{payment}"
-    return replace(session_event(session, effect, event_id, "lookup", raw, currency), sovereign=None, looked=True)
+    return replace(session_event(session, effect, event_id, "lookup", raw, currency), sovereign=None, lookup=True)
 
 
 def with_details(found: PaymentEvent, money: InvoiceMoney, seen_at: datetime, currency: str) -> PaymentEvent:
@@ -65,7 +65,7 @@ def with_details(found: PaymentEvent, money: InvoiceMoney, seen_at: datetime, cu
         effect = PaymentEffect.FAILED
     else:
         return found
-    event_id = f"lookup:{found.session_id}:{effect}" if found.looked else found.event_id
+    event_id = f"lookup:{found.session_id}:{effect}" if found.lookup else found.event_id
     return replace(found, event_id=event_id, effect=effect, amount_minor=None)
 
 

@@ -38,12 +38,10 @@ class StripeSession:
 
     id: str
     url: str
-    status: str
     amount: int | None
     currency: str
     expires_at: datetime
     order_id: str | None
-    invoice_id: str | None
     body: Mapping[str, Any]
 
 
@@ -238,12 +236,10 @@ def _session(body: Mapping[str, Any]) -> StripeSession:
         return StripeSession(
             id=_text(body, "id"),
             url=body.get("url") or "",
-            status=body.get("status") or "",
             amount=body.get("amount_total"),
             currency=body.get("currency") or "",
             expires_at=datetime.fromtimestamp(body["expires_at"], UTC),
             order_id=labels.get("order_id") if isinstance(labels, Mapping) else None,
-            invoice_id=stripe_requests.reference(body.get("invoice")),
             body=body,
         )
     except (KeyError, TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""The process around the controllers: who leads, is it healthy, how does it start and stop.
+"""The processes: start, stop and lifetime of their parts.
 
-`leader` holds the Lease, `http` answers probes and Prometheus, `runner` puts everything together.
+`run` has the operator itself, `migrate` the migration Job.
 """

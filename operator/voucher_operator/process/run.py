@@ -1,11 +1,11 @@
-"""Puts the parts together.
+"""Runs one replica of the operator.
 
-One ledger, one API client, one server for probes and one for webhooks for each process; caches, queues and watches for
-each time of leading. Any replica takes webhooks; the leader alone publishes events.
+Each process has one ledger, one API client, one server for probes and one for webhooks; each term as leader has its own
+caches, queues and watches. Every replica serves webhooks; only the leader reconciles and publishes events.
 
-Starts without PostgreSQL, without a Secret and without CRDs: it is then not ready, says why, and tries again. On
-SIGTERM the watches end first, what is under way is finished, and the Lease is given back last. See also: `cli`
-calls `run`; `leader` decides when `lead` runs; the controllers do the work.
+It starts without PostgreSQL, without a Secret and without CRDs: then it is not ready, reports why, and retries. On
+SIGTERM the watches end first, then the running reconciles are finished, and the Lease is released last. See also: `cli`
+calls `run`; `kube.leader_election` decides when `lead` runs; `controllers.wiring` builds the controllers.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from voucher_operator.messaging.outbox_relay import Relay
 from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.catalog_source import source
 from voucher_operator.payments.purchase_saga import Checkout
-from voucher_operator.resources.errors import AddressTakenError, ApiError, LedgerUnavailableError
+from voucher_operator.resources.errors import AddressInUseError, ApiError, LedgerUnavailableError
 from voucher_operator.settings import Settings
 from voucher_operator.web import probes
 from voucher_operator.web.server import WebServer
@@ -46,16 +46,16 @@ log = logging.getLogger(__name__)
 
 _CONTROLLER = f"{GROUP}/voucher-operator"
 _DRAIN = 10.0
-"""Seconds that what is under way may take to finish on a stop."""
-_REPEAT = 10.0
-"""Seconds after which a task that goes on is cancelled once more; kopf's own take up to two to end in good order."""
-_LEADING = 30.0
-"""The same for the leader's, which first finishes what is under way."""
+"""Seconds in which running reconciles must finish at a stop."""
+_CANCEL_AGAIN = 10.0
+"""Seconds after which a task that has not ended is cancelled again; kopf's tasks take up to two seconds to end."""
+_CANCEL_LEADING_AGAIN = 30.0
+"""The same for the leader's task, which first finishes running reconciles."""
 _CRD_PAUSE = 2.0
 _CRD_CHECK = 30.0
 _SECRET_CHECK = 2.0
 _PURGE = 60.0
-"""Seconds between two passes of `Ledger.purge`, which takes half a minute at most and finds nothing by two look-ups."""
+"""Seconds between two runs of `Ledger.purge`, which take half a minute at most."""
 _STALE_SESSIONS = 5.0
 
 
@@ -80,15 +80,15 @@ class Operator:
         self.leadership: Leadership | None = None
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT."""
-        self._listen_to_signals()
+        """Run until SIGTERM or SIGINT."""
+        self._handle_signals()
         asyncio.get_running_loop().set_exception_handler(kopf_internals.handle_exception)
         async with AsyncExitStack() as opened:
             await self._serve(await self._open(opened))
 
     async def _open(self, opened: AsyncExitStack) -> asyncio.Task[None]:
-        """Open all parts, and return what serves the probes."""
-        # Closed also when the next one cannot be opened: the pool's tasks outlive a mere cancellation.
+        """Open all parts, and return the task that serves the probes."""
+        # Closed also when the next one fails to open: the pool's tasks do not end by a cancellation.
         for part in (self.ledger, self.checkout, self.catalog):
             opened.push_async_callback(part.close)
         await self.ledger.open()
@@ -97,7 +97,6 @@ class Operator:
         app = probes.application(self.problems, self.details, self.refresh)
         server = WebServer(
             app,
-            self.settings.http_host,
             self.settings.http_port,
             name="probes",
             setting="VOUCHER_OPERATOR_HTTP_PORT",
@@ -108,7 +107,7 @@ class Operator:
         return serving
 
     async def _serve(self, probing: asyncio.Task[None]) -> None:
-        webhook = _task(self._take_webhooks(), "webhooks")
+        webhook = _task(self._serve_webhooks(), "webhooks")
         self.leadership = Leadership(self.settings, self.kube.client, self.lead)
         leading = asyncio.create_task(self.leadership.run(), name="leadership")
         stop = asyncio.create_task(self.stopping.wait(), name="signals")
@@ -119,21 +118,20 @@ class Operator:
             if stop not in done:
                 raise _ended(done)
         finally:
-            await _end(leading, stop, patience=_LEADING)
-            await _end(webhook)
+            await _cancel(leading, stop, again_after=_CANCEL_LEADING_AGAIN)
+            await _cancel(webhook)
 
-    async def _take_webhooks(self) -> None:
-        """Serve webhooks from the time that there is a secret to know Stripe by; before, nobody could be believed."""
-        while not self.settings.webhook_secrets():  # noqa: ASYNC110 - a file that comes late tells nobody
+    async def _serve_webhooks(self) -> None:
+        """Serve webhooks once there is a signing secret; without one no event could be verified."""
+        while not self.settings.webhook_secrets():  # noqa: ASYNC110 - the file of a Secret sends no notification
             await asyncio.sleep(_SECRET_CHECK)
-        # Read late, for Stripe's library is large, and many a Sovereign takes no cards.
+        # Imported late: Stripe's library is large, and not every Sovereign accepts cards.
         from voucher_operator.web.webhook import PORT_LIMITS, Webhook, application
 
         secrets, checkout = self.settings.webhook_secrets, self.checkout
         app = application(Webhook(secrets, checkout.payment_event, checkout.receive, self.relay.wake))
         server = WebServer(
             app,
-            self.settings.webhook_host,
             self.settings.webhook_port,
             name="webhook",
             setting="VOUCHER_OPERATOR_WEBHOOK_PORT",
@@ -146,8 +144,8 @@ class Operator:
             await server.stop()
 
     async def lead(self) -> None:
-        """Watch and reconcile until cancelled, or until a part of it ends, which it never should."""
-        await self._until_served()
+        """Watch and reconcile until cancelled; raise when one of the tasks ends, which is always a fault."""
+        await self._wait_for_crds()
         parts = build_controllers(
             Process(self.ledger, self.kube, self.recorder, self.catalog, self.checkout, self.settings)
         )
@@ -159,56 +157,56 @@ class Operator:
             done, _ = await asyncio.wait([*own, *draining], return_when=asyncio.FIRST_COMPLETED)
             raise _ended(done)
         finally:
-            await _end(*own, *kopf_internals.orphaned_tasks())
+            await _cancel(*own, *kopf_internals.orphaned_tasks())
             await self._drain(draining)
             self.queues = []
 
     def _own_tasks(self, parts: Controllers) -> list[asyncio.Task[Any]]:
-        """Start what works beside the watches while this replica leads; none of it ever ends by itself."""
+        """Start the tasks beside the watches of this term as leader; none of them ends by itself."""
         return [
             _task(self.recorder.run(), "events"),
             *(_task(work(), name) for name, work in parts.tasks.items()),
             _task(self.relay.run(), "relay"),
             _task(every(_PURGE, self.ledger.purge), "purge"),
             _task(every(_STALE_SESSIONS, self.ledger.end_stale_sessions), "stale sessions"),
-            _task(self._while_served(), "crds"),
+            _task(self._watch_crds(), "crds"),
         ]
 
     async def _watch(self, feed: Feed, vouchers: VoucherController) -> list[asyncio.Task[Any]]:
-        """Start kopf's tasks without its `run_tasks`, which ends by cancelling every younger task of the process."""
+        """Start kopf's tasks without its `run_tasks`, which would cancel every task that was started later."""
         tasks = await kopf.spawn_tasks(
-            registry=watch.build(feed, vouchers, self.settings.release_after),
+            registry=watch.build(feed, vouchers, self.settings.finalizer_timeout),
             settings=watch.settings(),
             namespaces=self.settings.namespaces,
         )
-        self._listen_to_signals()  # kopf has just put its own handlers in their place
+        self._handle_signals()  # kopf has just replaced them by its own
         return list(tasks)
 
     async def _drain(self, draining: list[asyncio.Task[None]]) -> None:
         for queue in self.queues:
             queue.stop()
         _, late = await asyncio.wait(draining, timeout=_DRAIN)
-        await _end(*late)
+        await _cancel(*late)
         await self.recorder.drain(2.0)
 
-    async def _until_served(self) -> None:
-        """Wait for the CRDs: kopf would look for them once and then never again."""
-        told: str | None = None
+    async def _wait_for_crds(self) -> None:
+        """Wait for the CRDs: kopf looks for them only once."""
+        logged: str | None = None
         while (fault := await self._crd_fault()) is not None:
-            if fault != told:
+            if fault != logged:
                 extra = {"resource": "crd", "key": "billing.openova.io", "reason": "NotFound"}
                 log.warning("waiting for the CRDs: %s", fault, extra=extra)
-            told = fault
+            logged = fault
             await asyncio.sleep(_CRD_PAUSE)
 
-    async def _while_served(self) -> None:
-        """End when the CRDs are gone or older ones came, so that everything starts anew with a new watch."""
+    async def _watch_crds(self) -> None:
+        """End when the CRDs are deleted or replaced by older ones, so that everything starts again."""
         missing = 0
         while missing < 2:
             await asyncio.sleep(_CRD_CHECK)
             missing = 0 if await self._crd_fault(unknown=None) is None else missing + 1
 
-    async def _crd_fault(self, *, unknown: str | None = "The API server cannot be asked.") -> str | None:
+    async def _crd_fault(self, *, unknown: str | None = "The API server is unavailable.") -> str | None:
         try:
             return await self.crd_check.fault()
         except ApiError:
@@ -219,13 +217,13 @@ class Operator:
         if self.leadership is not None:
             self.leadership.check()
 
-    def _listen_to_signals(self) -> None:
+    def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
 
     async def problems(self) -> dict[str, str]:
-        """What keeps this replica from being ready: part -> one line."""
+        """Return why this replica is not ready: part -> one line. Empty when it is ready."""
         found = {}
         if (fault := await self._ledger_fault()) is not None:
             found["ledger"] = fault
@@ -250,7 +248,7 @@ class Operator:
         return None
 
     def details(self) -> dict[str, object]:
-        """Facts for people."""
+        """Return more facts for /readyz."""
         leads = self.leadership is not None and self.leadership.leads
         found: dict[str, object] = {"leader": leads, "queues": {queue.name: len(queue) for queue in self.queues}}
         if (clock := difference(self.ledger.clock_offset)) is not None:
@@ -258,21 +256,21 @@ class Operator:
         return found | ({"outbox": outbox} if (outbox := self.relay.details()) else {})
 
     def refresh(self) -> None:
-        """Bring the gauges up to date."""
+        """Update the gauges."""
         for queue in self.queues:
             telemetry.QUEUE_LENGTH.labels(queue.name).set(len(queue))
 
 
 class _EndedError(RuntimeError):
-    """A part that should run for ever has ended."""
+    """A task that must not end has ended."""
 
 
 def _ended(tasks: set[asyncio.Task[Any]]) -> BaseException:
-    """Return what to raise when these have ended: what a person can mend as it is, all else with its cause."""
+    """Return the exception to raise when these tasks have ended: AddressInUseError itself, any other as the cause."""
     ended = _EndedError(", ".join(sorted(task.get_name() for task in tasks)))
     for task in tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
-            if isinstance(error, AddressTakenError):
+            if isinstance(error, AddressInUseError):
                 return error
             ended.__cause__ = error
     return ended
@@ -282,18 +280,18 @@ def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
     return asyncio.create_task(work, name=name)
 
 
-async def _end(*tasks: asyncio.Task[Any], patience: float = _REPEAT) -> None:
-    """Cancel tasks and wait until they are gone.
+async def _cancel(*tasks: asyncio.Task[Any], again_after: float = _CANCEL_AGAIN) -> None:
+    """Cancel tasks and wait until they have ended.
 
-    Again and again: before Python 3.12 `asyncio.wait_for`, which libraries use, may lose a cancellation.
+    Repeatedly: before Python 3.12 `asyncio.wait_for`, which libraries use, may lose a cancellation.
     """
     left = set(tasks)
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=patience)
+        _, left = await asyncio.wait(left, timeout=again_after)
 
 
 async def run(settings: Settings) -> None:
-    """Run one replica until it is told to stop."""
+    """Run one replica until SIGTERM or SIGINT."""
     await Operator(settings).run()

@@ -1,4 +1,4 @@
-"""The words of the domain: pydantic models of the resources, conditions, money, reasons, errors. No I/O.
+"""The domain: pydantic models of the resources, conditions, money, reasons, errors. No I/O.
 
-Everything else imports this layer; it imports nothing of ours.
+Every other layer imports this one; it imports no other module of this package.
 """

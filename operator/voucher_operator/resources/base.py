@@ -1,7 +1,6 @@
-"""What the models of both kinds share: configuration, metadata, a code in a Secret, how a status becomes a patch.
+"""Shared by the models of both kinds: configuration, metadata, a code in a Secret, the patch of a status.
 
-See also: `voucher` and `redemption` build on it; the CRDs in `crds/` say the same to the API server, which a test
-holds field by field.
+See also: `voucher` and `redemption` use it; the CRDs in `crds/` have the same fields, which a test compares.
 """
 
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME
 
 
 class Model(BaseModel):
-    """Frozen, camelCase outside. Unknown fields are refused: a newer CRD's field must not be passed over in silence."""
+    """Frozen, with camelCase aliases. Unknown fields are refused: a field of a newer CRD must not be ignored."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -27,13 +26,13 @@ class Model(BaseModel):
         alias_generator=to_camel,
         validate_by_name=True,
         validate_by_alias=True,
-        # A spec may hold a code; an error ends up in a log.
+        # A spec may contain a code, and an error may be logged.
         hide_input_in_errors=True,
     )
 
 
 class Metadata(Model):
-    """What the operator needs of metav1.ObjectMeta; the rest is passed over."""
+    """The fields of metav1.ObjectMeta that the operator uses; the others are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -43,8 +42,6 @@ class Metadata(Model):
     generation: int
     creation_timestamp: datetime
     deletion_timestamp: datetime | None = None
-    resource_version: str = ""
-    finalizers: tuple[str, ...] = ()
 
 
 class SecretKeyRef(Model):
@@ -55,25 +52,25 @@ class SecretKeyRef(Model):
 
 
 class CodeFrom(Model):
-    """Where a code is kept that Git may not show."""
+    """The Secret of a code that must not be in Git."""
 
     secret_key_ref: SecretKeyRef
 
 
 class Resource(Model):
-    """A custom resource as kopf or the API server hands it over; apiVersion and kind are passed over."""
+    """A custom resource as returned by kopf or the API server; apiVersion and kind are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
     metadata: Metadata
     status: dict[str, Any] = {}
-    """The last status as it was read, unchecked: whatever another version wrote there must not stop this one."""
+    """The last status as it was read, not validated: another version may have written other fields."""
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Self:
         """Read a body.
 
-        Raises ValueError (pydantic's ValidationError, whose text holds no input) where the CRD would refuse the spec.
+        Raises ValueError (pydantic's ValidationError, whose text contains no input) for a spec that the CRD refuses.
         """
         return cls.model_validate({key: body[key] for key in ("metadata", "spec", "status") if key in body})
 
@@ -84,17 +81,17 @@ class Resource(Model):
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
-        """Read a body; raises InvalidSpecError for a spec that this version does not know all of."""
+        """Read a body; raises InvalidSpecError for a spec with fields that this version does not know."""
         try:
             return cls.from_body(body)
         except ValidationError:
             raise InvalidSpecError(
-                "This version of the operator does not know all of the spec: upgrade the operator."
+                "The spec has fields or values that this version of the operator does not know: upgrade the operator."
             ) from None
 
     @property
     def conditions(self) -> list[dict[str, Any]]:
-        """The last conditions, for `conditions.merge`."""
+        """The current conditions, for `conditions.merge`."""
         return list(self.status.get("conditions") or ())
 
     @property
@@ -104,13 +101,13 @@ class Resource(Model):
 
 
 class Status(Model):
-    """A status as this version writes it whole; fields that it does not know are not touched."""
+    """A complete status of this version; fields that it does not know are kept."""
 
     observed_generation: Annotated[int, Field(ge=-1)]
     conditions: Annotated[tuple[dict[str, Any], ...], Field(max_length=32)]
 
     def to_patch(self) -> dict[str, Any]:
-        """Return a JSON merge patch of `.status`: every field of this model, None as null, which removes it."""
+        """Return a JSON merge patch of `.status` with every field; None becomes null, which removes a field."""
         return {_alias(type(self), name): _json(value) for name, value in self}
 
 

@@ -1,9 +1,9 @@
-"""metav1.Condition and kstatus: build the next list of conditions from the last one. Pure functions without a clock.
+"""metav1.Condition and kstatus: builds the next list of conditions from the current one. Pure functions, no clock.
 
-kstatus, as Flux and `kubectl wait` read it: Reconciling or Stalled are present only while True; something that may pass
-is Ready=False with Reconciling=True, something that a user must change is Ready=False with Stalled=True.
-See also: the controllers decide which conditions they want, `reasons` names why; docs/voucher.md and
-docs/redemption.md explain each to people.
+kstatus, as Flux and `kubectl wait` read it: Reconciling and Stalled are present only while True; a transient problem is
+Ready=False with Reconciling=True, a problem that a user must resolve is Ready=False with Stalled=True.
+See also: the controllers choose the conditions; `reasons` has the reasons; docs/voucher.md and docs/redemption.md
+explain them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,6 @@ from typing import Any, Final, Literal
 from voucher_operator.resources.reasons import Reason
 
 ConditionStatus = Literal["True", "False", "Unknown"]
-KStatus = Literal["InProgress", "Failed", "Current"]
 
 READY: Final = "Ready"
 RECONCILING: Final = "Reconciling"
@@ -33,15 +32,15 @@ REDEMPTION_CONDITIONS: Final = frozenset(
 """The condition types that the operator writes on a Redemption."""
 
 OVERALL_CONDITIONS: Final = frozenset({READY, RECONCILING, STALLED})
-"""Those that say how the resource stands as a whole; of both kinds."""
+"""The condition types about the whole resource; of both kinds."""
 
 MAX_MESSAGE: Final = 1024
-"""Characters; longer messages are cut. Below the schema's bound, which is that of metav1.Condition."""
+"""Maximum number of characters; longer messages are cut. It is below the limit of metav1.Condition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition as the operator wants it; `message` may be any text, `merge` makes one bounded line of it."""
+    """One condition to be set; `message` may be any text, `merge` cuts it to one line of limited length."""
 
     type: str
     status: ConditionStatus
@@ -50,19 +49,19 @@ class Condition:
     observed_generation: int
 
 
-def condition(kind: str, holds: bool | None, reason: Reason, message: str, *, generation: int) -> Condition:
-    """Build one condition; `holds` None means Unknown."""
-    status: ConditionStatus = "Unknown" if holds is None else "True" if holds else "False"
+def condition(kind: str, value: bool | None, reason: Reason, message: str, *, generation: int) -> Condition:
+    """Build one condition; `value` None means Unknown."""
+    status: ConditionStatus = "Unknown" if value is None else "True" if value else "False"
     return Condition(kind, status, reason, message, generation)
 
 
 def ready(reason: Reason, message: str, *, generation: int) -> tuple[Condition, ...]:
-    """Build the conditions of a resource for which all that was asked is done."""
+    """Build the conditions of a resource whose spec is fulfilled."""
     return (condition(READY, True, reason, message, generation=generation),)
 
 
 def retrying(reason: Reason, message: str, *, generation: int) -> tuple[Condition, ...]:
-    """Build the conditions of a resource that waits for what may pass, and is tried again."""
+    """Build the conditions of a resource with a transient problem, which is retried."""
     return (
         condition(READY, False, reason, message, generation=generation),
         condition(RECONCILING, True, reason, message, generation=generation),
@@ -70,7 +69,7 @@ def retrying(reason: Reason, message: str, *, generation: int) -> tuple[Conditio
 
 
 def stalled(reason: Reason, message: str, *, generation: int) -> tuple[Condition, ...]:
-    """Build the conditions of a resource for which somebody must change something first."""
+    """Build the conditions of a resource with a problem that somebody must resolve."""
     return (
         condition(READY, False, reason, message, generation=generation),
         condition(STALLED, True, reason, message, generation=generation),
@@ -85,11 +84,11 @@ def reason_in(previous: Iterable[Mapping[str, Any]], kind: str) -> str | None:
 def merge(
     previous: Sequence[Mapping[str, Any]], wanted: Iterable[Condition], *, owned: frozenset[str], now: datetime
 ) -> list[dict[str, Any]]:
-    """Return the whole next list: `wanted` in its order, then what `previous` has of types not `owned`, untouched.
+    """Return the complete next list: `wanted` in its order, then the conditions of `previous` that are not `owned`.
 
-    `lastTransitionTime` is that of `previous` unless `status` moved; then it is `now` (aware), in whole seconds.
-    Owned types that are not wanted go, and so do Reconciling and Stalled unless they are True.
-    Raises ValueError when `wanted` names a type twice or one that is not owned, or when `now` has no zone.
+    `lastTransitionTime` is that of `previous` unless `status` changes; then it is `now` (aware), in whole seconds.
+    Owned types that are not wanted are removed, and so are Reconciling and Stalled unless they are True.
+    Raises ValueError when `wanted` has a type twice or one that is not owned, or when `now` has no time zone.
     """
     wanted = tuple(wanted)
     before = {str(one.get("type")): one for one in previous}
@@ -106,12 +105,12 @@ def _is_shown(one: Condition) -> bool:
 
 
 def _entry(one: Condition, before: Mapping[str, Any] | None, now: str) -> dict[str, Any]:
-    moved = before is None or before.get("status") != one.status or not before.get("lastTransitionTime")
+    changed = before is None or before.get("status") != one.status or not before.get("lastTransitionTime")
     return {
         "type": one.type,
         "status": one.status,
         "observedGeneration": one.observed_generation,
-        "lastTransitionTime": now if moved or before is None else before["lastTransitionTime"],
+        "lastTransitionTime": now if changed or before is None else before["lastTransitionTime"],
         "reason": str(one.reason),
         "message": one_line(one.message),
     }
@@ -124,19 +123,7 @@ def one_line(text: str) -> str:
 
 
 def format_time(moment: datetime) -> str:
-    """Write an aware datetime as metav1.Time does: UTC, whole seconds. Raises ValueError when it has no zone."""
+    """Format an aware datetime as metav1.Time: UTC, whole seconds. Raises ValueError when it has no time zone."""
     if moment.tzinfo is None:
-        raise ValueError("a time without a zone means nothing to another machine")
+        raise ValueError("the time has no time zone")
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def kstatus(body: Mapping[str, Any]) -> KStatus:
-    """Read a resource as kstatus does (deletion aside): by generation, Reconciling, Stalled, Ready, in this order."""
-    status = body.get("status") or {}
-    generation = body["metadata"].get("generation")
-    held = {one["type"]: one["status"] for one in status.get("conditions", ())}
-    if status.get("observedGeneration", generation) != generation or held.get(RECONCILING) == "True":
-        return "InProgress"
-    if held.get(STALLED) == "True":
-        return "Failed"
-    return "Current" if held.get(READY, "True") == "True" else "InProgress"

@@ -1,17 +1,17 @@
-"""The one exception tree: who has to act decides the branch. And beside it what no condition can tell of.
+"""The exception tree: the branch says who must act.
 
     OperatorError
-    ├── TerminalError             the user must act            -> Stalled
+    ├── TerminalError             a user must act              -> Stalled
     │   ├── CodeConflictError     another Voucher owns the code
     │   ├── CodeReservedError     another namespace issued the code first
-    │   ├── CurrencyMismatchError the ledger counts in another currency
-    │   ├── CodeChangedError      the Secret now holds another code
-    │   ├── InvalidCodeError      what the Secret holds is no code
+    │   ├── CurrencyMismatchError the ledger has another currency
+    │   ├── CodeChangedError      the Secret has another code now
+    │   ├── InvalidCodeError      the Secret's value is not a code
     │   ├── InvalidSpecError      the CRD is newer than the operator
-    │   ├── InvalidOrderError     what the catalog does not sell, or nobody can pay
+    │   ├── InvalidOrderError     the order is not in the catalog, or cannot be paid
     │   ├── PaymentRejectedError  Stripe refuses the checkout, or our key
     │   └── PaymentProcessorNotConfiguredError
-    └── TransientError            it may pass, retry           -> Reconciling
+    └── TransientError            retry                        -> Reconciling
         ├── LedgerUnavailableError
         ├── SecretNotFoundError
         ├── SecretUnreadableError
@@ -19,15 +19,15 @@
         ├── CatalogUnavailableError
         └── PaymentProcessorUnavailableError
 
-    ProcessError                  a line of the log, or of the command
-    ├── ApiError                  a call of the API server failed; what it answered: `kube.errors`
-    │   ├── ApiUnavailableError   the API server is away, retry
-    │   └── LeaseExpiredError     this replica leads no more: nothing is written
-    └── AddressTakenError         whoever starts the process must act
+    ProcessError                  reported in the log, or by the command
+    ├── ApiError                  a call of the API server failed; its response: `kube.errors`
+    │   ├── ApiUnavailableError   the API server is unavailable, retry
+    │   └── LeaseExpiredError     this replica no longer leads: nothing is written
+    └── AddressInUseError         the port is in use: whoever starts the process must act
 
 Refusals of a redemption are results, not exceptions: see `voucher_operator.ledger.types.RedeemResult`.
-Messages are one line, deterministic, say what to do, and hold no secret, no counter and no time, for they become
-condition messages.
+Messages are one line, deterministic, say what to do, and contain no secret, no counter and no time, because they become
+condition messages. See also: `reasons`; `ledger.errors` and `kube.errors` raise most of them.
 """
 
 import os
@@ -39,22 +39,22 @@ from voucher_operator.resources.reasons import Reason
 class _OneLineError(Exception):
     @property
     def message(self) -> str:
-        """One line for people."""
+        """The message as one line."""
         return " ".join(str(self).split())
 
 
 class OperatorError(_OneLineError):
-    """Something went wrong that a user or an engineer is to be told about."""
+    """An error that is reported in a condition."""
 
     reason: ClassVar[Reason]
 
 
 class ProcessError(_OneLineError):
-    """Something went wrong with what this process stands on."""
+    """An error of the process' environment, which is not reported in a condition."""
 
 
 class ApiError(ProcessError):
-    """A call of the API server was not done."""
+    """A call of the API server failed."""
 
 
 class ApiUnavailableError(ApiError):
@@ -62,29 +62,29 @@ class ApiUnavailableError(ApiError):
 
 
 class LeaseExpiredError(ApiError):
-    """The Lease has passed, and another replica may lead: a write of the leader's work is not done."""
+    """The Lease has expired, and another replica may lead: the leader's work does not write."""
 
     def __init__(
-        self, message: str = "this replica's Lease has passed: nothing is written until it leads again"
+        self, message: str = "this replica's Lease has expired: nothing is written until it leads again"
     ) -> None:
         super().__init__(message)
 
 
-class AddressTakenError(ProcessError):
-    """A port cannot be listened at."""
+class AddressInUseError(ProcessError):
+    """The process cannot listen on a port."""
 
-    def __init__(self, host: str, port: int, setting: str, error: OSError) -> None:
-        """`setting` is the environment variable that has the port."""
+    def __init__(self, port: int, setting: str, error: OSError) -> None:
+        """`setting` is the environment variable with the port."""
         why = os.strerror(error.errno) if error.errno else type(error).__name__
-        super().__init__(f"cannot listen at {host} port {port} ({why}): end what listens there, or set {setting}")
+        super().__init__(f"cannot listen on port {port} ({why}): free the port, or set {setting}")
 
 
 class TerminalError(OperatorError):
-    """Retrying cannot help: the user must change something."""
+    """A retry cannot succeed: a user must change something."""
 
 
 class TransientError(OperatorError):
-    """It may pass: retry with backoff, never drop."""
+    """A retry may succeed: retry with backoff, never drop."""
 
 
 class CodeConflictError(TerminalError):
@@ -93,25 +93,25 @@ class CodeConflictError(TerminalError):
     reason = Reason.CODE_CONFLICT
 
     def __init__(self, message: str, holder_uid: str = "") -> None:
-        """`holder_uid` is that of the Voucher that owns it."""
+        """`holder_uid` is the uid of the Voucher that owns the code."""
         super().__init__(message)
         self.holder_uid = holder_uid
 
 
 class CodeReservedError(TerminalError):
-    """A Voucher of another namespace had the code: it is not handed to this one by itself."""
+    """A deleted Voucher of another namespace had the code: it must be released first."""
 
     reason = Reason.CODE_RESERVED
 
 
 class CurrencyMismatchError(TerminalError):
-    """The Sovereign's ledger counts in another currency."""
+    """The Sovereign's ledger has another currency."""
 
     reason = Reason.CURRENCY_MISMATCH
 
 
 class CodeChangedError(TerminalError):
-    """A code is immutable, also when a Secret carries it."""
+    """The value in the Secret has changed; a code is immutable."""
 
     reason = Reason.CODE_CHANGED
 
@@ -123,37 +123,37 @@ class InvalidCodeError(TerminalError):
 
 
 class InvalidSpecError(TerminalError):
-    """The spec has something in it that this version does not know."""
+    """The spec has fields or values that this version does not know."""
 
     reason = Reason.INVALID_SPEC
 
 
 class RequestRejectedError(TerminalError):
-    """A value cannot be stored: a NUL character, an amount beyond the ledger's columns."""
+    """The ledger cannot store a value: a NUL character, or an amount that is too large."""
 
     reason = Reason.REQUEST_REJECTED
 
 
 class InvalidOrderError(TerminalError):
-    """The order names what the catalog does not sell, names it twice, or cannot be paid or provisioned."""
+    """The order has an item that is not in the catalog, or has it twice, or cannot be paid or provisioned."""
 
     reason = Reason.INVALID_ORDER
 
 
 class PaymentRejectedError(TerminalError):
-    """The payment processor refuses the checkout or our key: trying again changes nothing."""
+    """The payment processor refuses the checkout or the API key; a retry cannot succeed."""
 
     reason = Reason.PAYMENT_REJECTED
 
 
 class PaymentProcessorNotConfiguredError(TerminalError):
-    """The credit does not cover all, and there is no payment processor to charge the rest."""
+    """The credit does not cover the order, and no payment processor is configured to charge the rest."""
 
     reason = Reason.PAYMENT_PROCESSOR_NOT_CONFIGURED
 
 
 class LedgerUnavailableError(TransientError):
-    """PostgreSQL cannot be reached, refuses us, is busy, or has no schema yet."""
+    """PostgreSQL cannot be reached, refuses the login, is busy, or has no schema yet."""
 
     reason = Reason.LEDGER_UNAVAILABLE
 
@@ -165,7 +165,7 @@ class SecretNotFoundError(TransientError):
 
 
 class SecretUnreadableError(TransientError):
-    """The API server refused or failed to show the Secret."""
+    """The API server refused or failed to return the Secret."""
 
     reason = Reason.SECRET_UNREADABLE
 
@@ -177,7 +177,7 @@ class VoucherNotReadyError(TransientError):
 
 
 class CatalogUnavailableError(TransientError):
-    """The catalog cannot be read, or says nothing that can be relied on."""
+    """The catalog cannot be read, or its content is invalid."""
 
     reason = Reason.CATALOG_UNAVAILABLE
 

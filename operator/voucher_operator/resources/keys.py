@@ -1,8 +1,8 @@
-"""Idempotency keys: where a request came from, and its name there.
+"""Idempotency keys: the origin of a request, and its name there.
 
 The ledger stores a key as text: `<namespace>/<name>` of a Redemption resource, `http:<name>` of a request over HTTP,
-which has no namespace. No namespace holds a colon, so the two never meet. This module and the SQL function
-`vouchers.key_namespace` (migrations/0025) are the only places that read this text; a test holds them together.
+which has no namespace. No namespace contains a colon, so the two are always different. Only this module and the SQL
+function `vouchers.key_namespace` (migrations/0025) parse this text; a test compares them.
 """
 
 from enum import StrEnum
@@ -12,7 +12,7 @@ _HTTP: Final = "http:"
 
 
 class Origin(StrEnum):
-    """Which door a request came through."""
+    """Where a request came from."""
 
     REDEMPTION = "redemption"
     HTTP = "http"
@@ -30,12 +30,12 @@ class Key(str):
 
     @classmethod
     def of_http(cls, name: str) -> Self:
-        """Return the key of a request over HTTP; `name` is unique among those."""
+        """Return the key of a request over HTTP; `name` is unique among these."""
         return cls(f"{_HTTP}{name}")
 
     @property
     def origin(self) -> Origin:
-        """Which door it came through."""
+        """Where the request came from."""
         return Origin.HTTP if self.startswith(_HTTP) else Origin.REDEMPTION
 
     @property

@@ -1,11 +1,11 @@
-"""Money: an integer of minor units plus an ISO 4217 currency; decimals of major units only where people read and write.
+"""Money: an integer of minor units plus an ISO 4217 currency; decimals of major units only in specs and messages.
 
-See also: the CRDs in `crds/` refuse at apply what `parse_amount` refuses here (a test holds the two together);
-the model `voucher` and the ledger count in minor units. No float comes near.
+No floats are used. See also: the CRDs in `crds/` refuse the same amounts as `parse_amount` (a test compares them); the
+model `voucher` and the ledger use minor units.
 
 The table is "List one: current currency and funds code list" of ISO 4217 (published by SIX Financial Information),
 edition of 1 January 2026. Entries without a minor unit (metals, bond units, XDR, XSU, XUA, XTS, XXX) are left out:
-nobody can pay in them. A change goes here and into `crds/vouchers.billing.openova.io.yaml`; a test compares the two.
+nobody can pay in them. Changes go here and into `crds/vouchers.billing.openova.io.yaml`; a test compares the two.
 """
 
 import re
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 MAX_WHOLE_UNITS: Final = 1_000_000_000
-"""The largest credit in major units: the billing service keeps whole units in an int4."""
+"""The largest credit in major units: the Go billing service stores whole units as int4."""
 
 _NO_DIGITS: Final = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _TWO_DIGITS: Final = (
@@ -35,13 +35,13 @@ MINOR_DIGITS: Final = MappingProxyType(
         for currency in currencies.split()
     }
 )
-"""Currency code -> number of decimals its amounts have."""
+"""Currency code -> number of decimals."""
 
 _DECIMAL: Final = re.compile(r"(?:0|[1-9][0-9]{0,9})(?:\.([0-9]+))?", re.ASCII)
 
 
 def minor_digits(currency: str) -> int:
-    """How many decimals amounts of `currency` have (OMR 3, USD 2, JPY 0). Raises ValueError for an unknown code."""
+    """Return the number of decimals of a currency (OMR 3, USD 2, JPY 0). Raises ValueError for an unknown code."""
     try:
         return MINOR_DIGITS[currency]
     except KeyError:
@@ -51,15 +51,15 @@ def minor_digits(currency: str) -> int:
 
 
 def scale(currency: str) -> int:
-    """How many minor units make one major unit (OMR 1000, USD 100, JPY 1). Raises ValueError for an unknown code."""
+    """Return the minor units of one major unit (OMR 1000, USD 100, JPY 1). Raises ValueError for an unknown code."""
     return int(10 ** minor_digits(currency))
 
 
 def parse_amount(value: int | str, currency: str) -> int:
-    """Minor units of an amount in major units, as written in a spec: 200 or "25.500" OMR give 200000 or 25500.
+    """Convert an amount in major units, as written in a spec, to minor units: 200 or "25.500" OMR to 200000 or 25500.
 
-    Raises ValueError, with what to write instead, for anything but a positive decimal of at most `MAX_WHOLE_UNITS` with
-    no more decimals than the currency has.
+    Raises ValueError, with a correct example, for anything but a positive decimal of at most `MAX_WHOLE_UNITS` with no
+    more decimals than the currency has.
     """
     digits = minor_digits(currency)
     amount = _decimal(value, currency, digits)
@@ -91,7 +91,7 @@ def _example(currency: str) -> str:
 
 
 def format_amount(minor: int, currency: str) -> str:
-    """Write an amount in major units with all decimals of the currency: 25500 OMR -> "25.500".
+    """Format an amount in major units with all decimals of the currency: 25500 OMR -> "25.500".
 
     Raises ValueError for an unknown currency.
     """

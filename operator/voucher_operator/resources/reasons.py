@@ -1,7 +1,7 @@
-"""Every reason that a condition or an event may carry, in one enum, so that docs and tests can hold the list.
+"""Every reason that a condition or an event may carry, in one enum, so that docs and tests can use the list.
 
-See also: `conditions` puts them into a status, `errors` carries them, the pages docs/voucher.md and
-docs/redemption.md explain each one to people.
+See also: `conditions` writes them into a status; `errors` has the exceptions with a reason; docs/voucher.md and
+docs/redemption.md explain each.
 """
 
 from enum import StrEnum
@@ -18,38 +18,38 @@ class Reason(StrEnum):
     CODE_RESERVED = "CodeReserved"
     """A deleted Voucher of another namespace had the code."""
     CURRENCY_MISMATCH = "CurrencyMismatch"
-    """The ledger counts in another currency."""
+    """The ledger has another currency."""
     CODE_CHANGED = "CodeChanged"
-    """The Secret now holds another code than the one that was issued."""
+    """The Secret has another code now than the one that was issued."""
     INVALID_CODE = "InvalidCode"
-    """What the Secret holds is no code."""
+    """The Secret's value is not a code."""
 
     # Voucher: Redeemable
     ACTIVE = "Active"
     """A customer could redeem it now."""
     SCHEDULED = "Scheduled"
-    """`validFrom` is still to come."""
+    """The time in `validFrom` is not reached yet."""
     INACTIVE = "Inactive"
     """`active: false`."""
     EXHAUSTED = "Exhausted"
-    """As many redemptions as the cap allows, or more."""
+    """`maxRedemptions` is reached."""
     EXPIRED = "Expired"
     """`validUntil` has passed."""
     NOT_ISSUED = "NotIssued"
     """The code is not in the ledger for this Voucher."""
 
-    # Both kinds: something that may pass
+    # Both kinds: transient problems
     LEDGER_UNAVAILABLE = "LedgerUnavailable"
     """PostgreSQL cannot be reached, is busy, or has not been migrated yet."""
     SECRET_NOT_FOUND = "SecretNotFound"
     """The Secret, or the key in it, is absent."""
     SECRET_UNREADABLE = "SecretUnreadable"
-    """The API server refused to show the Secret or could not."""
+    """The API server refused or failed to return the Secret."""
     VOUCHER_NOT_READY = "VoucherNotReady"
     """The Voucher exists but is not in the ledger yet."""
 
     INVALID_SPEC = "InvalidSpec"
-    """The spec has something in it that this version of the operator does not know: its CRD is newer."""
+    """The spec has fields or values that this version of the operator does not know: the CRD is newer."""
 
     REQUEST_REJECTED = "RequestRejected"
     """The ledger cannot store a value of the resource."""
@@ -60,9 +60,9 @@ class Reason(StrEnum):
     ROLLED_BACK = "RolledBack"
     """The redemption was undone; the customer may redeem again."""
 
-    # Redemption: refused for good (design section 3)
+    # Redemption: refused, final
     VOUCHER_NOT_FOUND = "VoucherNotFound"
-    """No such code, or it was revoked: the two are never told apart."""
+    """The code does not exist or was revoked; the two are not distinguished."""
     VOUCHER_INACTIVE = "VoucherInactive"
     """`active: false`."""
     VOUCHER_NOT_YET_VALID = "VoucherNotYetValid"
@@ -70,7 +70,7 @@ class Reason(StrEnum):
     VOUCHER_EXPIRED = "VoucherExpired"
     """After `validUntil`, by the clock of PostgreSQL."""
     REDEMPTION_LIMIT_REACHED = "RedemptionLimitReached"
-    """The cap is used up."""
+    """`maxRedemptions` is reached."""
     ALREADY_REDEEMED = "AlreadyRedeemed"
     """This customer has redeemed this code before."""
     IDEMPOTENCY_CONFLICT = "IdempotencyConflict"
@@ -78,33 +78,33 @@ class Reason(StrEnum):
 
     # Redemption with an order
     PLACED = "Placed"
-    """The order is written and the credit held."""
+    """The order is placed and the credit is held."""
     AWAITING_PAYMENT = "AwaitingPayment"
     """The customer has a checkout URL and has to pay the rest."""
     COMPLETED = "Completed"
     """The order is paid."""
     CHECKOUT_EXPIRED = "CheckoutExpired"
-    """The customer did not pay in time: the order is cancelled, the credit stays."""
+    """The customer did not pay in time: the order is cancelled, the customer keeps the credit."""
     PAYMENT_FAILED = "PaymentFailed"
-    """The payment failed after the checkout: the order is cancelled, the credit stays."""
+    """The payment failed after the checkout: the order is cancelled, the customer keeps the credit."""
     REFUNDED = "Refunded"
-    """The payment was refunded in full, and the credit given back."""
+    """The payment was refunded in full, and the credit is returned."""
     INVALID_ORDER = "InvalidOrder"
-    """The order names what the catalog does not sell, or what cannot be paid or provisioned."""
+    """The order has an item that is not in the catalog, or cannot be paid or provisioned."""
     CUSTOMER_MISMATCH = "CustomerMismatch"
-    """The credit is that of another tenant's customer."""
+    """The customer belongs to another tenant in the ledger."""
     PAYMENT_PROCESSOR_NOT_CONFIGURED = "PaymentProcessorNotConfigured"
-    """The credit does not cover all, and this Sovereign has no payment processor."""
+    """The credit does not cover the order, and this Sovereign has no payment processor."""
     PAYMENT_REJECTED = "PaymentRejected"
     """The payment processor refused the checkout."""
     ABANDONED = "Abandoned"
     """The Redemption was deleted before the customer got a checkout URL."""
     PAYMENT_PROCESSOR_UNAVAILABLE = "PaymentProcessorUnavailable"
-    """The payment processor cannot be reached or failed; or did so for longer than the deadline."""
+    """The payment processor cannot be reached or failed, possibly until the deadline."""
     CATALOG_UNAVAILABLE = "CatalogUnavailable"
     """The catalog cannot be reached or failed."""
     ORGANIZATION_CREATED = "OrganizationCreated"
-    """The Organization was made from the order, or was there and has been adopted."""
+    """The Organization was created for the order, or existed already."""
     ORGANIZATION_NOT_READY = "OrganizationNotReady"
     """The Organization exists and is not ready yet."""
     DELEGATED = "Delegated"
@@ -116,6 +116,6 @@ class Reason(StrEnum):
     REVOKED = "Revoked"
     """The Voucher was deleted; its code can no longer be redeemed."""
     DRIFT_CORRECTED = "DriftCorrected"
-    """The ledger row was edited outside Git and has been put back."""
+    """The ledger row was changed outside Git and has been restored."""
     CODE_CONTESTED = "CodeContested"
-    """Another Voucher has the same code, and was refused."""
+    """Another Voucher has the same code and was refused."""

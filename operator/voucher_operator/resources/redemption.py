@@ -1,7 +1,7 @@
 """Redemption: one customer's request to redeem one code, to buy something, or both, as frozen models.
 
-See also: `crds/redemptions.billing.openova.io.yaml` says the same to the API server (a test compares them field by
-field), `controllers.redemption.controller` asks the ledger, docs/redemption.md explains it to people.
+See also: `crds/redemptions.billing.openova.io.yaml` has the same fields (a test compares them);
+`controllers.redemption.controller` reconciles it; docs/redemption.md explains it.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class State(StrEnum):
 
 
 class Customer(Model):
-    """Who gets the credit."""
+    """The customer who gets the credit."""
 
     user_id: Annotated[str, Field(alias="userID", min_length=1, max_length=256, pattern=_TRIMMED)]
     tenant_id: Annotated[str, Field(alias="tenantID", min_length=1, max_length=253, pattern=_TRIMMED)]
@@ -51,7 +51,7 @@ class VoucherRef(Model):
 
 
 class Order(Model):
-    """What is bought: a plan, with apps and add-ons, for an Organization."""
+    """An order: a plan, with apps and add-ons, for an Organization."""
 
     plan_id: Annotated[CatalogID, Field(alias="planID")]
     apps: CatalogIDs = ()
@@ -62,14 +62,14 @@ class Order(Model):
     @model_validator(mode="after")
     def _can_be_provisioned(self) -> Self:
         if len(set(self.apps)) != len(self.apps) or len(set(self.addons)) != len(self.addons):
-            raise ValueError("an order names each app and each add-on once")
+            raise ValueError("an app or add-on is listed twice")
         if self.subdomain is not None and is_reserved(self.subdomain):
             raise ValueError("subdomain is reserved")
         return self
 
 
 class RedemptionSpec(Model):
-    """Who redeems what, and what is bought with it; immutable."""
+    """The code, the customer and the order; immutable."""
 
     code: Annotated[str, Field(min_length=3, max_length=64, pattern=r"^[A-Za-z0-9-]{3,64}$")] | None = None
     code_from: CodeFrom | None = None
@@ -89,18 +89,18 @@ class RedemptionSpec(Model):
 
     @property
     def has_code(self) -> bool:
-        """Whether it redeems something; an order may also be paid from the balance alone."""
+        """Whether it redeems a code; an order can also be paid from the balance alone."""
         return self.code is not None or self.code_from is not None or self.voucher_ref is not None
 
     @property
     def subdomain(self) -> str:
-        """Where the Organization is to be reached, and its slug."""
+        """The subdomain and slug of the Organization."""
         given = self.order.subdomain if self.order is not None else None
         return given or self.customer.tenant_id
 
 
 class RedemptionStatus(Status):
-    """What the ledger answered."""
+    """The ledger's result."""
 
     state: State | None = None
     finished: bool | None = None
@@ -122,9 +122,9 @@ class Redemption(Resource):
         return Key.of_redemption(self.metadata.namespace, self.metadata.name)
 
     def request_hash(self) -> str:
-        """SHA-256, in hex, of what is asked for: canonical JSON of the spec without ttlSecondsAfterFinished."""
-        asked = self.spec.model_dump(
+        """Return the SHA-256, in hex, of the canonical JSON of the spec without ttlSecondsAfterFinished."""
+        content = self.spec.model_dump(
             mode="json", by_alias=True, exclude_none=True, exclude={"ttl_seconds_after_finished"}
         )
-        text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Voucher: what a sovereign-admin commits, as frozen models of spec and status.
 
-See also: `crds/vouchers.billing.openova.io.yaml` says the same to the API server (a test compares them field by
-field), `money` counts its credit, `services.issue` puts it into the ledger, docs/voucher.md is for people.
+See also: `crds/vouchers.billing.openova.io.yaml` has the same fields (a test compares them); `money` parses its credit;
+`services.issue` puts it into the ledger; docs/voucher.md explains it.
 """
 
 from datetime import datetime
@@ -33,7 +33,7 @@ class State(StrEnum):
 
 
 class Credit(Model):
-    """What one redemption gives: a decimal of major units."""
+    """The credit of one redemption: a decimal of major units."""
 
     amount: Amount
     currency: Annotated[str, Field(min_length=3, max_length=3, pattern=r"^[A-Z]{3}$")]
@@ -50,7 +50,7 @@ class Credit(Model):
 
 
 class VoucherSpec(Model):
-    """What a voucher is, as Git says."""
+    """The terms of a voucher, from Git."""
 
     code: Annotated[str, Field(min_length=3, max_length=64, pattern=r"^[A-Z0-9-]{3,64}$")] | None = None
     code_from: CodeFrom | None = None
@@ -71,7 +71,7 @@ class VoucherSpec(Model):
 
 
 class VoucherStatus(Status):
-    """What the ledger says about a voucher. Decimal strings and counters, see the CRD."""
+    """State and counters of a voucher in the ledger; see the CRD."""
 
     state: State | None = None
     credit: Annotated[str, Field(max_length=32)] | None = None
@@ -89,10 +89,10 @@ class Voucher(Resource):
 
     @property
     def from_secret(self) -> bool:
-        """Whether a Secret carries the code, which then must not be shown anywhere."""
+        """Whether the code is in a Secret; then it must not appear anywhere else."""
         return self.spec.code_from is not None
 
     @property
     def credit_minor(self) -> int:
-        """What one redemption gives, in minor units."""
+        """The credit of one redemption, in minor units."""
         return self.spec.credit.minor

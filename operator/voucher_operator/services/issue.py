@@ -5,6 +5,7 @@ also: `ledger.voucher` writes; `code_index` records the confirmed codes.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -25,32 +26,39 @@ class IssueService:
         self._revoked: dict[str, None] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def lock(self, uid: str) -> asyncio.Lock:
-        """Return the lock of a Voucher, by uid: acquire it before its terms are read, release it after the put."""
-        return self._locks.setdefault(uid, asyncio.Lock())
-
     def is_revoked(self, uid: str) -> bool:
         """Whether this process has revoked this Voucher: it is never put again, also not for an old list or event."""
         return uid in self._revoked
 
-    async def issue(self, terms: VoucherTerms) -> PutResult:
-        """Make the ledger row of a Voucher equal to its terms. Idempotent. Raises as `Ledger.put`."""
-        result = await self._ledger.put(terms)
-        self.codes.put(terms.uid, terms.code)
-        return result
+    async def issue(self, uid: str, read_terms: Callable[[], Awaitable[VoucherTerms]]) -> PutResult | None:
+        """Make the ledger row of a Voucher equal to its terms; None when it is revoked. Idempotent.
+
+        The terms are read under the Voucher's lock, so that older terms never follow newer ones. Raises as `Ledger.put`
+        and as `read_terms`.
+        """
+        async with self._lock(uid):
+            if self.is_revoked(uid):
+                return None
+            terms = await read_terms()
+            result = await self._ledger.put(terms)
+            self.codes.put(uid, terms.code)
+            return result
 
     async def revoke(self, owner: VoucherOwner) -> bool:
         """Revoke the code of a Voucher; redemptions and entries stay. True if a live row was revoked. Idempotent.
 
         Raises LedgerUnavailableError.
         """
-        async with self.lock(owner.uid):
+        async with self._lock(owner.uid):
             self._remember_revoked(owner.uid)
             return await self._ledger.revoke(owner)
 
     async def revoke_orphan(self, owner: VoucherOwner) -> bool:
         """Revoke the code of a Voucher that does not exist; as `revoke`, but a Voucher seen later is put again."""
         return await self._ledger.revoke(owner)
+
+    def _lock(self, uid: str) -> asyncio.Lock:
+        return self._locks.setdefault(uid, asyncio.Lock())
 
     def _remember_revoked(self, uid: str) -> None:
         self.codes.drop(uid)

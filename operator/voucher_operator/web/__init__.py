@@ -1,1 +1,1 @@
-"""What others call over HTTP: the webhook of the payment processor."""
+"""HTTP: probes, metrics, and the webhook of the payment processor."""

@@ -1,6 +1,6 @@
-"""What all our HTTP applications have in common: `{"error": "..."}` for all that fails.
+"""Common to all HTTP applications: every error response is `{"error": "..."}`.
 
-See also: `probes` and `webhook`, which add their routes; `server`, which serves them.
+See also: `probes` and `webhook` have the routes; `server` serves them.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,23 +15,23 @@ from starlette.routing import Route
 
 
 def create_app(*routes: Route, failed: Callable[[], None] = lambda: None) -> Starlette:
-    """Return an application of these routes; `failed` is called for each request that a fault of ours ends."""
+    """Return an application with these routes; `failed` is called for each request that ends by an internal error."""
 
     async def refused(_: Request, error: Exception) -> JSONResponse:
         refusal = cast("HTTPException", error)
         return error_response(refusal.status_code, str(refusal.detail).lower(), refusal.headers)
 
     async def fault(_: Request, __: Exception) -> JSONResponse:
-        """A fault of ours; the server logs it."""
+        """Respond to an internal error; the server logs it."""
         failed()
         return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
 
     app = Starlette(routes=routes, exception_handlers={HTTPException: refused, Exception: fault})
-    # A path is right or it is not: no redirect to the one that was meant.
+    # A wrong path is answered with 404, not with a redirect.
     app.router.redirect_slashes = False
     return app
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return the response to a request that failed; `message` is one line for the caller."""
+    """Return the response to a failed request; `message` is one line for the caller."""
     return JSONResponse({"error": message}, status_code=status, headers=headers)

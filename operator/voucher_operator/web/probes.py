@@ -1,9 +1,8 @@
-"""/healthz, /readyz and /metrics: what is wrong, in words, without a credential or a code.
+"""/healthz, /readyz and /metrics. Responses contain no credential and no code.
 
-Alive: the event loop answers, and the API server has answered within the last minutes. Ready: connected to what the
-work needs; a standby is ready as well, so that a rollout can go on. A check that fails by itself counts as a problem:
-the kubelet, and people, are answered all the same. See also: `process.run`, which checks and serves; `telemetry`, which
-has the metrics.
+Healthy: the event loop runs, and the API server has responded within the last ten minutes. Ready: ledger, API server
+and CRDs are usable; a standby is ready as well, so that a rollout can proceed. A check that raises counts as a
+problem. See also: `process.run` supplies the checks; `server` serves; `telemetry` has the metrics.
 """
 
 import json
@@ -26,16 +25,16 @@ from voucher_operator.web.uvicorn_internals import Limits
 _log = logging.getLogger(__name__)
 
 PORT_LIMITS: Final = Limits(connections=256, reading=5.0, stopping=2.0)
-"""No request here has a body."""
+"""Requests to these endpoints have no body."""
 _MAX_RESPONSE_AGE: Final = 600.0
 """Seconds without a response of the API server after which a restart may help."""
 
 Check = Callable[[], Awaitable[dict[str, str]]]
-"""Returns what is wrong: part -> one line. Empty means ready."""
+"""Returns the problems: part -> one line. Empty means ready."""
 
 
 def application(problems: Check, details: Callable[[], dict[str, object]], refresh: Callable[[], None]) -> Starlette:
-    """Build the three endpoints; `details` are facts for people, `refresh` brings gauges up to date."""
+    """Build the three endpoints; `details` adds facts to /readyz, `refresh` updates gauges before /metrics."""
     readiness = _Readiness(problems, details)
 
     async def healthz(_: Request) -> Response:
@@ -46,10 +45,10 @@ def application(problems: Check, details: Callable[[], dict[str, object]], refre
     async def readyz(_: Request) -> Response:
         body = await readiness.body()
         status = HTTPStatus.OK if body["ready"] else HTTPStatus.SERVICE_UNAVAILABLE
-        # Sorted, for people who compare two answers; JSONResponse does not sort.
+        # Sorted, so that two responses are easy to compare; JSONResponse does not sort.
         return Response(json.dumps(body, sort_keys=True), status, media_type="application/json")
 
-    # A route and no mount, which answers /metrics itself with a redirect, or with 404.
+    # A route, not a mount: a mount answers /metrics with a redirect or with 404.
     metrics = Route("/metrics", _Metrics(refresh), methods=["GET"])
     return create_app(Route("/healthz", healthz), Route("/readyz", readyz), metrics)
 
@@ -78,9 +77,9 @@ class _Readiness:
 
 
 class _Metrics:
-    """prometheus-client's own endpoint, which chooses format and compression, behind a refresh of the gauges.
+    """prometheus-client's endpoint, which chooses format and compression, after a refresh of the gauges.
 
-    Not a function: Starlette would take one to be a handler of requests.
+    A class, because Starlette treats a function as a request handler.
     """
 
     def __init__(self, refresh: Callable[[], None]) -> None:

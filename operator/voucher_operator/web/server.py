@@ -1,16 +1,17 @@
-"""A uvicorn inside our event loop for each port; signals and the end of the process stay with `process.run`.
+"""A uvicorn server for each port, in the event loop of the process; `process.run` handles signals.
 
-See also: `probes` and `webhook`, which it serves; `uvicorn_internals`, which limits what callers may hold.
+See also: `probes` and `webhook` are served; `uvicorn_internals` limits connections and time.
 """
 
 import asyncio
+import errno
 import socket
 from http import HTTPStatus
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
-from voucher_operator.resources.errors import AddressTakenError
+from voucher_operator.resources.errors import AddressInUseError
 from voucher_operator.web.app import error_response
 from voucher_operator.web.uvicorn_internals import Config, Limits, Server
 
@@ -18,33 +19,31 @@ from voucher_operator.web.uvicorn_internals import Config, Limits, Server
 class WebServer:
     """One application on one port."""
 
-    def __init__(self, app: Starlette, host: str, port: int, *, name: str, setting: str, limits: Limits) -> None:
-        """Prepare; nothing listens yet.
+    def __init__(self, app: Starlette, port: int, *, name: str, setting: str, limits: Limits) -> None:
+        """Prepare the server; it does not listen yet.
 
-        Port 0 means a free one. `name` is that of the task, `setting` the environment variable that has the port.
+        Port 0 means any free port. `name` is the name of the task, `setting` the environment variable with the port.
         """
-        self._address = (host, port)
         self._name = name
         self._setting = setting
         self._limits = limits
         self._server = Server(Config(_Stoppable(app), limits))
         self.port = port
         self.task: asyncio.Task[None] | None = None
-        """Ends only by `stop`, or by a fault."""
+        """Ends only by `stop`, or by an error."""
 
     def start(self) -> asyncio.Task[None]:
-        """Listen, and return the task that serves. Raises AddressTakenError."""
-        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        """Listen, and return the task that serves. Raises AddressInUseError."""
         try:
-            listener = socket.create_server(self._address, family=family, backlog=self._limits.connections)
+            listener = _listen(self.port, self._limits.connections)
         except OSError as error:
-            raise AddressTakenError(*self._address, self._setting, error) from None
+            raise AddressInUseError(self.port, self._setting, error) from None
         self.port = listener.getsockname()[1]
         self.task = asyncio.create_task(self._server.serve(sockets=[listener]), name=self._name)
         return self.task
 
     async def stop(self) -> None:
-        """Accept no more requests and finish those under way, or answer 503. A fault stays with `task`."""
+        """Accept no more requests; finish the running ones, or answer them with 503. An error stays in `task`."""
         if self.task is not None:
             self._server.begin_stop()
             _, late = await asyncio.wait([self.task], timeout=self._limits.stopping)
@@ -53,8 +52,19 @@ class WebServer:
                 await asyncio.wait(late)
 
 
+def _listen(port: int, backlog: int) -> socket.socket:
+    """Listen on all addresses of the pod, IPv4 and IPv6, as far as its network has them."""
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)
+        except OSError as error:
+            if error.errno != errno.EAFNOSUPPORT:
+                raise
+    return socket.create_server(("", port), backlog=backlog)
+
+
 class _Stoppable:
-    """Answers a request that `stop` cancels; uvicorn would log an error with a traceback for each."""
+    """Responds to a request that `stop` cancels; otherwise uvicorn logs an error with a traceback for each."""
 
     def __init__(self, app: Starlette) -> None:
         self._app = app
@@ -63,4 +73,4 @@ class _Stoppable:
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
-            await error_response(HTTPStatus.SERVICE_UNAVAILABLE, "the server stops")(scope, receive, send)
+            await error_response(HTTPStatus.SERVICE_UNAVAILABLE, "the server is stopping")(scope, receive, send)

@@ -1,16 +1,15 @@
-"""What we change in uvicorn by names that it does not document: no signal handlers, and limits for each port.
+"""The only module that uses undocumented names of uvicorn: no signal handlers, and limits for each port.
 
-Looked at for a server that has these limits as options, and found none (November 2026):
+No server with these limits as options was found (November 2026):
 
-- uvicorn 0.54.0: `limit_concurrency` judges a connection when its request's headers have arrived, so one that sends
-  nothing stays and counts; `timeout_keep_alive` runs between two requests only. Time limits for a request are its
-  issue 157, closed without them.
-- hypercorn 0.18.0: `read_timeout` is for one read, so a byte now and then renews it, and it also ends a request that
-  takes us longer than that to answer; no limit of the number of connections.
+- uvicorn 0.54.0: `limit_concurrency` is checked when the headers of a request have arrived, so a connection that sends
+  nothing stays open and counts; `timeout_keep_alive` applies only between two requests. Time limits for a request are
+  its issue 157, which was closed without them.
+- hypercorn 0.18.0: `read_timeout` is for one read, so each byte restarts it, and it also ends a request whose response
+  takes longer; no limit of the number of connections.
 - granian 2.8.9: a time limit for headers, none for a body; no limit of the number of connections.
 
-`tests/unit/test_uvicorn_internals.py` fails when an upgrade of uvicorn moves one of the names. See also: `server`,
-which listens.
+`tests/unit/test_uvicorn_internals.py` fails when an upgrade of uvicorn changes one of the names. See also: `server`.
 """
 
 import asyncio
@@ -27,25 +26,25 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _MARGIN: Final = 5
-"""Seconds after `Limits.stopping` at which uvicorn itself, which logs it as an error, ends what is left."""
+"""Seconds after `Limits.stopping` after which uvicorn itself cancels the remaining requests, and logs an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What all callers of one port may hold."""
+    """Limits of one port."""
 
     connections: int
-    """Connections at once; one more is answered 503 and closed."""
+    """Maximum number of connections; one more is answered with 503 and closed."""
     reading: float
-    """Seconds from the first moment of a connection, or of its next request, until the whole request has arrived."""
+    """Seconds from the start of a connection, or of its next request, until the whole request must have arrived."""
     stopping: float
-    """Seconds that requests under way have when the server stops."""
+    """Seconds in which running requests must finish when the server stops."""
     busy: Callable[[], None] = lambda: None
-    """Called for each connection that is one too many."""
+    """Called for each connection over the limit."""
 
 
 class Config(uvicorn.Config):
-    """The options of one port; logs are the process' own."""
+    """The options of one port; the process configures the logs."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         super().__init__(
@@ -64,30 +63,30 @@ class Config(uvicorn.Config):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, without handlers of signals: `process.run` has them."""
+    """uvicorn's server without signal handlers: `process.run` has them."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the process' handlers in place."""
+        """Keep the handlers of the process."""
         yield
 
     def begin_stop(self) -> None:
-        """Accept no more connections, and end when the requests under way are answered."""
+        """Accept no more connections, and end when the running requests are answered."""
         self.should_exit = True
 
     def cancel_requests(self) -> None:
-        """Cancel the tasks of the requests under way."""
+        """Cancel the tasks of the running requests."""
         for task in tuple(self.server_state.tasks):
             task.cancel()
 
 
 class Connection(H11Protocol):
-    """uvicorn's, within the limits of its port."""
+    """uvicorn's connection with the limits of its port."""
 
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Refuse it, or begin to wait for its request."""
+        """Refuse the connection, or start the deadline of its first request."""
         full = len(self.connections) >= self._limits.connections
         super().connection_made(transport)
         if full:
@@ -98,12 +97,12 @@ class Connection(H11Protocol):
             self._start_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Stop the deadline."""
         self._stop_deadline()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Wait for the rest of a request, also of one that is answered already; between two, uvicorn's limit holds."""
+        """Keep the deadline until a request has arrived completely; between two requests uvicorn's limit applies."""
         super().data_received(data)
         if self.transport.is_closing() or self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._stop_deadline()
@@ -111,7 +110,7 @@ class Connection(H11Protocol):
             self._start_deadline()
 
     def pause_writing(self) -> None:
-        """End it: responses are small, so its caller does not read them."""
+        """Close the connection: responses are small, so the caller does not read them."""
         self.transport.abort()
 
     @property

@@ -1,8 +1,8 @@
-"""`POST /billing/webhook`: what the payment processor tells us, taken once, or answered so that it is told again.
+"""`POST /billing/webhook`: the payment processor's events; each is processed once, or refused so that it is sent again.
 
-An event is answered 200 only after the ledger has committed it together with its effect; neither a crash nor a second
-delivery changes anything then. Duplicates, unknown sessions and other Sovereigns' events are kept and answered 200 too.
-See also: `server` listens, `payments.purchase_saga` reads events, `ledger.api` keeps them; docs/architecture.md.
+The response is 200 only after the ledger has committed the event together with its effect; a crash or a second delivery
+changes nothing then. Duplicates, unknown sessions and events of other Sovereigns are stored and get 200 too.
+See also: `server` listens; `payments.purchase_saga` reads events; `ledger.api` stores them; docs/architecture.md.
 """
 
 import asyncio
@@ -27,22 +27,22 @@ from voucher_operator.web.uvicorn_internals import Limits
 log = logging.getLogger(__name__)
 
 LIMIT: Final = 64 * 1024
-"""Bytes of the largest body that is read."""
+"""Maximum size of a body, in bytes."""
 PORT_LIMITS: Final = Limits(connections=256, reading=15.0, stopping=5.0, busy=telemetry.WEBHOOKS.labels("busy").inc)
-"""Each connection may hold a body. `reading` is longer than `_PATIENCE`, after which the caller gets an answer."""
+"""Each connection can hold a body. `reading` is longer than `_BODY_TIMEOUT`, after which the caller gets a response."""
 _TOLERANCE: Final = 300
-"""Seconds that a signature may be old, so that nobody sends an old event again."""
-_PATIENCE: Final = 10.0
-"""Seconds that a body may take."""
+"""Maximum age of a signature in seconds, against replayed events."""
+_BODY_TIMEOUT: Final = 10.0
+"""Seconds in which a body must arrive."""
 
 Reader = Callable[[Mapping[str, Any], bytes], Awaitable[PaymentEvent]]
-"""Says what a verified event, given as JSON and as its bytes, means. Raises OperatorError: it is to be sent again."""
+"""Reads a verified event, given as JSON and as bytes. Raises OperatorError: Stripe must send it again."""
 Receiver = Callable[[PaymentEvent], Awaitable[Received]]
-"""Commits an event with its effect. Raises OperatorError: it is to be sent again."""
+"""Commits an event with its effect. Raises OperatorError: Stripe must send it again."""
 
 
-class _AnswerError(Exception):
-    """The call ends here: with a status, one line for the caller, and the result that is counted."""
+class _ResponseError(Exception):
+    """Ends the call with a status, one line for the caller, and the result for the metric."""
 
     def __init__(self, status: HTTPStatus, result: str, message: str) -> None:
         super().__init__(message)
@@ -51,9 +51,9 @@ class _AnswerError(Exception):
 
 
 class Webhook:
-    """The endpoint without HTTP's framing.
+    """The endpoint.
 
-    `secrets` are asked at each call; `applied` is called after a commit that changed something.
+    `secrets` is called for each request; `applied` is called after a commit with an effect.
     """
 
     def __init__(
@@ -65,46 +65,51 @@ class Webhook:
         self._applied = applied
 
     async def __call__(self, request: Request) -> JSONResponse:
-        """Take one call, and count what became of it."""
+        """Process one call, and count its result."""
         try:
-            result = await self._take(request)
-        except _AnswerError as answer:
-            telemetry.WEBHOOKS.labels(answer.result).inc()
-            return error_response(answer.status, str(answer))
+            result = await self._process(request)
+        except _ResponseError as error:
+            telemetry.WEBHOOKS.labels(error.result).inc()
+            return error_response(error.status, str(error))
         telemetry.WEBHOOKS.labels(result).inc()
         return JSONResponse({"result": result})
 
-    async def _take(self, request: Request) -> Received:
+    async def _process(self, request: Request) -> Received:
         secrets = self._secrets()
         if not secrets:
-            raise _AnswerError(
+            raise _ResponseError(
                 HTTPStatus.SERVICE_UNAVAILABLE, "not_configured", "the payment processor is not configured"
             )
         signature = request.headers.get("stripe-signature", "")
         if not signature:
-            raise _AnswerError(HTTPStatus.BAD_REQUEST, "bad_signature", "the header Stripe-Signature is missing")
+            raise _ResponseError(HTTPStatus.BAD_REQUEST, "bad_signature", "the header Stripe-Signature is missing")
         raw = await _body(request)
         if not any(_signed(raw, signature, secret) for secret in secrets):
-            raise _AnswerError(HTTPStatus.BAD_REQUEST, "bad_signature", "the signature is wrong or too old")
-        return await self._keep(_event(raw), raw)
+            raise _ResponseError(HTTPStatus.BAD_REQUEST, "bad_signature", "the signature is wrong or too old")
+        return await self._store(_event(raw), raw)
 
-    async def _keep(self, event: Mapping[str, Any], raw: bytes) -> Received:
+    async def _store(self, event: Mapping[str, Any], raw: bytes) -> Received:
         extra = {"resource": "webhook", "key": str(event.get("id"))}
         try:
             received = await self._receive(await self._read(event, raw))
         except OperatorError as error:
             level = logging.INFO if isinstance(error, TransientError) else logging.WARNING
-            log.log(level, "an event is to be sent again: %s", error.message, extra={**extra, "reason": error.reason})
-            raise _AnswerError(HTTPStatus.INTERNAL_SERVER_ERROR, "unavailable", "try again later") from None
+            log.log(
+                level,
+                "event not processed, Stripe sends it again: %s",
+                error.message,
+                extra={**extra, "reason": error.reason},
+            )
+            raise _ResponseError(HTTPStatus.INTERNAL_SERVER_ERROR, "unavailable", "try again later") from None
         if received is Received.MISMATCH:
-            log.warning("a payment does not fit its order: compare the two", extra={**extra, "reason": received})
+            log.warning("a payment does not match its order: compare them", extra={**extra, "reason": received})
         if received is Received.APPLIED:
             self._applied()
         return received
 
 
 def application(webhook: Webhook) -> Starlette:
-    """Build the application: one route."""
+    """Build the application with one route."""
 
     async def receive(request: Request) -> JSONResponse:
         return await webhook(request)
@@ -115,35 +120,35 @@ def application(webhook: Webhook) -> Starlette:
 
 
 async def _body(request: Request) -> bytes:
-    """Read the body as it comes, and no further than the limit; what comes after that, the server throws away."""
-    # Not Starlette's `max_body_size`: it answers in plain text, also in place of another answer (Starlette
-    # 1.10.0), and here every error is `{"error": ...}` and counted.
+    """Read the body, up to the limit; the server discards the rest."""
+    # Not Starlette's `max_body_size`: it responds in plain text, also instead of another response (Starlette
+    # 1.10.0); here every error is `{"error": ...}` and counted.
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > LIMIT:
         raise _too_large()
     body = bytearray()
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_BODY_TIMEOUT):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > LIMIT:
                     raise _too_large()
     except TimeoutError:
-        raise _AnswerError(HTTPStatus.REQUEST_TIMEOUT, "invalid", "the body takes too long") from None
+        raise _ResponseError(HTTPStatus.REQUEST_TIMEOUT, "invalid", "the body did not arrive in time") from None
     except ClientDisconnect:
-        raise _AnswerError(HTTPStatus.BAD_REQUEST, "invalid", "the body is not whole") from None
+        raise _ResponseError(HTTPStatus.BAD_REQUEST, "invalid", "the body is incomplete") from None
     return bytes(body)
 
 
-def _too_large() -> _AnswerError:
-    return _AnswerError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"the body has more than {LIMIT} bytes")
+def _too_large() -> _ResponseError:
+    return _ResponseError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"the body has more than {LIMIT} bytes")
 
 
 def _signed(raw: bytes, signature: str, secret: str) -> bool:
     try:
         return bool(stripe.WebhookSignature.verify_header(raw, signature, secret, _TOLERANCE))
     except (stripe.SignatureVerificationError, ValueError, TypeError):
-        # The last two: bytes that are no text, a signature that is not ASCII.
+        # The last two: bytes that are not text, a signature that is not ASCII.
         return False
 
 
@@ -153,5 +158,5 @@ def _event(raw: bytes) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         event = None
     if not isinstance(event, dict):
-        raise _AnswerError(HTTPStatus.BAD_REQUEST, "invalid", "the body is no event")
+        raise _ResponseError(HTTPStatus.BAD_REQUEST, "invalid", "the body is not an event")
     return event

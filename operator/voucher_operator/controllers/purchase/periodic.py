@@ -68,7 +68,7 @@ class PurchaseTasks:
             await self._run()
         finally:
             # The next leader counts them.
-            telemetry.NEWER_PURCHASES.set(0)
+            telemetry.UNSUPPORTED_PURCHASES.set(0)
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -81,11 +81,11 @@ class PurchaseTasks:
         """Write each final state into its Redemption, create its Organization, and record both in the ledger."""
         if not self.health.available:
             return
-        await self._note_delivered()
+        await self._record_delivered()
         pause, namespaces = self.settings.backoff_max, self.settings.namespaces
         undelivered = await self.ledger.undelivered_purchases(namespaces, pause, _MAX_UNDELIVERED)
         await self._each(self._deliver, undelivered, _STEP_TIMEOUT)
-        await self._note_delivered()
+        await self._record_delivered()
 
     async def sweep(self) -> None:
         """Advance every purchase without a checkout, or roll it back."""
@@ -96,7 +96,7 @@ class PurchaseTasks:
         """Look up checkouts at the payment processor for which no webhook has arrived for a long time."""
         if not self.health.available or self.checkout.fault is not None:
             return
-        stale = await self.ledger.stale_sessions(self.settings.session_lookup_interval, _MAX_LOOKUPS)
+        stale = await self.ledger.purchases_to_check(self.settings.session_lookup_interval, _MAX_LOOKUPS)
         await self._each(self._look_up, stale, None)
 
     async def count_newer(self) -> None:
@@ -104,7 +104,7 @@ class PurchaseTasks:
         if not self.health.available:
             return
         found = set(await self.ledger.newer_purchases(_MAX_NEWER))
-        telemetry.NEWER_PURCHASES.set(len(found))
+        telemetry.UNSUPPORTED_PURCHASES.set(len(found))
         for key in sorted(found - self._newer):
             extra = {"resource": "purchase", "key": key, "reason": "NewerVersion"}
             log.warning("a purchase needs a newer version of the operator: upgrade the operator", extra=extra)
@@ -136,10 +136,10 @@ class PurchaseTasks:
     async def _look_up(self, purchase: Purchase) -> None:
         await self.checkout.look_up(purchase)
 
-    async def _note_delivered(self) -> None:
+    async def _record_delivered(self) -> None:
         """Record deliveries in the ledger, then drop them here."""
         if ends := dict(self.purchases.delivered):
-            await self.ledger.note_delivered(ends)
+            await self.ledger.record_delivered(ends)
             for key, end in ends.items():
                 if self.purchases.delivered.get(key) == end:
                     del self.purchases.delivered[key]

@@ -146,7 +146,7 @@ def _overall(
             return conditions.ready(reason, message, generation=generation)
         if organization is not None:
             reason, message = organization.reason, organization.message
-        build = conditions.stalled if organization is not None and organization.stuck else conditions.retrying
+        build = conditions.stalled if organization is not None and organization.stalled else conditions.retrying
         return build(reason, message, generation=generation)
     if _is_finished(purchase, organization):
         return conditions.stalled(reason, message, generation=generation)

@@ -75,10 +75,9 @@ class VoucherController:
 
     async def _reconcile(self, key: str, body: Body, voucher: Voucher) -> Result:
         try:
-            async with self._issuing.lock(voucher.metadata.uid):
-                if self._issuing.is_revoked(voucher.metadata.uid):
-                    return Result.DONE
-                counters = self._known(voucher) or await self._issue(body, voucher)
+            if self._issuing.is_revoked(voucher.metadata.uid):
+                return Result.DONE
+            counters = self._known(voucher) or await self._issue(body, voucher)
         except (LedgerBusyError, PoolFullError) as error:
             # The row is locked, or no connection was free: the status of an issued Voucher stays correct.
             if _is_settled(voucher):
@@ -86,6 +85,8 @@ class VoucherController:
             return await self._fail(key, body, voucher, error)
         except OperatorError as error:
             return await self._fail(key, body, voucher, error)
+        if counters is None:
+            return Result.DONE
         status = voucher_status.issued(voucher, counters, datetime.now(UTC))
         report = lambda: self._events.status_written(body, voucher, status["state"])  # noqa: E731
         return Result.DONE if await self._writer.write(key, body, status, report) else Result.REQUEUE
@@ -97,12 +98,13 @@ class VoucherController:
             return None
         return counters if _is_settled(voucher) else None
 
-    async def _issue(self, body: Body, voucher: Voucher) -> VoucherCounters:
-        """Put the Voucher into the ledger, and record what that changed."""
-        terms = await self._terms(voucher)
-        self.health.check()
-        result = await self._issuing.issue(terms)
-        self._placed[voucher.key] = VoucherOwner(terms.uid, terms.namespace, terms.name)
+    async def _issue(self, body: Body, voucher: Voucher) -> VoucherCounters | None:
+        """Put the Voucher into the ledger, and record what that changed; None when it was revoked meanwhile."""
+        metadata = voucher.metadata
+        result = await self._issuing.issue(metadata.uid, lambda: self._terms(voucher))
+        if result is None:
+            return None
+        self._placed[voucher.key] = VoucherOwner(metadata.uid, metadata.namespace, metadata.name)
         self._events.put(body, voucher, result)
         self._requeue_displaced(result)
         return result.counters
@@ -132,13 +134,15 @@ class VoucherController:
     async def _terms(self, voucher: Voucher) -> VoucherTerms:
         """Read the terms; raises SecretNotFoundError, SecretUnreadableError, InvalidCodeError."""
         spec, metadata = voucher.spec, voucher.metadata
+        code = await self._code(voucher)
+        self.health.check()
         return VoucherTerms(
             uid=metadata.uid,
             namespace=metadata.namespace,
             name=metadata.name,
             created_at=metadata.creation_timestamp,
             generation=metadata.generation,
-            code=await self._code(voucher),
+            code=code,
             from_secret=voucher.from_secret,
             credit_minor=voucher.credit_minor,
             currency=spec.credit.currency,

@@ -1,6 +1,6 @@
-"""What the commands `balance` and `release` ask of the ledger: each in a session of its own, without a pool.
+"""The commands `balance` and `release`: each in a session of its own, without a pool.
 
-A pool waits for a connection as a controller does, a moment and then again; a command is started once.
+A pool gives up after a short wait, because a controller tries again; a command runs once.
 
 See also: `reader` opens the sessions of all commands; `verify` and `export` are the larger ones.
 """

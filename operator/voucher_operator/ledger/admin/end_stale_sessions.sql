@@ -1,7 +1,7 @@
--- Ends sessions of replicas that are frozen, or whose node is gone, in the midst of a transaction: they may hold rows
--- that everybody waits for. No limit of their own ends them: a pipeline whose end never came is not idle to PostgreSQL,
--- and version 16 has no limit of a whole transaction. A role may always end the sessions of its own. One that is not
--- gone after half a second is not counted, and found again next time.
+-- Ends sessions of replicas that are frozen, or whose node is lost, in the middle of a transaction: they may hold rows that
+-- others wait for. No limit of their own ends them: for PostgreSQL a pipeline that was not completed is not idle, and
+-- version 16 has no limit for a whole transaction. A role may always end its own sessions. One that has not ended after
+-- half a second is not counted, and is found again by the next run.
 SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid, 500))
 FROM pg_stat_activity AS a
 WHERE a.datname = current_database()

@@ -1,9 +1,9 @@
-"""Writes the ledger out for people and other systems: `voucher-operator export`.
+"""Writes the ledger to a file for people and other systems: `voucher-operator export`.
 
-The server gathers the result (a cursor WITH HOLD) and sends it in portions: memory here stays flat however large the
-ledger is, the rows are one snapshot, and a slow reader holds no lock on any table.
+The server materializes the result (a cursor WITH HOLD) and sends it in portions. So memory here does not grow with the
+ledger, the rows are one snapshot, and a slow reader holds no lock on any table.
 
-See also: `sql/export_*.sql` are the queries; `reader` has the session and the mask over codes from Secrets.
+See also: `export_*.sql` are the queries; `reader` has the session, and masks the codes that come from Secrets.
 """
 
 import csv
@@ -14,9 +14,10 @@ from typing import Any, Final, Literal, TextIO
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, scalar_row
 
 from voucher_operator.ledger.admin.reader import STATEMENT_LIMIT, CodeMask, limited, read_only
+from voucher_operator.ledger.fetch import fetch_one
 from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.errors import LedgerUnavailableError
 from voucher_operator.resources.money import format_amount
@@ -37,9 +38,9 @@ async def export(
 ) -> int:
     """Write all vouchers, redemptions, ledger entries or purchases to `out`, oldest first; return the number of rows.
 
-    An amount is a decimal of major units, with the integer of minor units (`<name>_minor`) beside it and the `currency`
-    in the end; times are RFC 3339 in UTC; a code from a Secret is shown as its Voucher. CSV has a header, and a text
-    that a spreadsheet would take for a formula gets a leading apostrophe. `statement_limit` bounds the gathering, in
+    An amount is a decimal of major units, with the integer of minor units (`<name>_minor`) beside it; the last column
+    is the `currency`. Times are RFC 3339 in UTC. A code from a Secret is shown as its Voucher. CSV has a header, and a
+    text that a spreadsheet would take for a formula gets a leading apostrophe. `statement_limit` bounds the query, in
     seconds; sending has no limit. Raises LedgerUnavailableError.
     """
     async with read_only(database_url, "voucher-operator export", statement_limit=statement_limit) as connection:
@@ -58,11 +59,10 @@ async def export(
 
 
 async def _currency(connection: AsyncConnection[Any]) -> str:
-    cursor = await connection.execute(_CURRENCY)
-    row = await cursor.fetchone()
-    if row is None:
+    currency: str | None = await fetch_one(connection, _CURRENCY, rows=scalar_row)
+    if currency is None:
         raise LedgerUnavailableError("this ledger has no currency yet: run voucher-operator migrate")
-    return str(row[0])
+    return currency
 
 
 def _header(columns: Iterator[str]) -> list[str]:
@@ -93,7 +93,7 @@ def _plain(value: Any) -> _Value:
         return str(value)
     if value is None or isinstance(value, str | int):
         return value
-    raise TypeError(f"no way to write a {type(value).__name__}")
+    raise TypeError(f"cannot write a {type(value).__name__}")
 
 
 def _writer(fmt: Format, out: TextIO, header: list[str]) -> Callable[[dict[str, _Value]], object]:
@@ -105,7 +105,7 @@ def _writer(fmt: Format, out: TextIO, header: list[str]) -> Callable[[dict[str, 
 
 
 def _cell(name: str, value: _Value) -> _Value:
-    """Keep a spreadsheet from running a customer's text. Amounts are numbers: their minus sign stays."""
+    """Prevent a spreadsheet from running a customer's text as a formula. Amounts keep their minus sign."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str) and name not in _AMOUNTS and value.startswith(_FORMULA):

@@ -1,6 +1,6 @@
--- Every request that was decided, and every redemption that a legacy writer made (no key); amounts in minor units. What
--- each redemption was granted is summed in one pass over the entries: look-ups for each take too long where most are
--- a legacy writer's.
+-- Every request that was decided, and every redemption of a legacy writer (without a key); amounts in minor units. The
+-- credit of the latter is added up in one pass over the entries: a lookup for each would take too long where most are a
+-- legacy writer's.
 WITH made AS (
     SELECT r.customer_id, r.code, r.created_at,
            coalesce(sum(coalesce(e.amount_minor, e.amount_omr * (SELECT vouchers.scale()))), 0)::bigint AS credit

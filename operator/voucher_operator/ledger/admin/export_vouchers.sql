@@ -1,4 +1,4 @@
--- Every code, with the Voucher that owns or owned it; amounts in minor units.
+-- Every code, with the Voucher that owns it, or owned it; amounts in minor units.
 SELECT p.code,
        t.owner_namespace AS namespace,
        t.owner_name AS name,

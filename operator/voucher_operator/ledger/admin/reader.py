@@ -1,10 +1,10 @@
-"""The sessions of people's commands, and the mask over codes that came from a Secret.
+"""The sessions of the commands, and the mask for codes that come from a Secret.
 
-A command must never stop the Go service's start-up, which needs each table to itself for a moment and gives up after
-ten seconds: nothing here keeps a transaction open, and every statement has a limit. The session of a command that only
-reads is read-only, so that it cannot change a live ledger by mistake.
+A command must never block the start of the Go service, which locks each table exclusively for a moment and gives up
+after ten seconds. So nothing here keeps a transaction open, and every statement has a limit. The session of a command
+that only reads is read-only, so that it cannot change a live ledger by mistake.
 
-See also: `verify`, `export` and `commands`; `errors`, which words what goes wrong; `pool`, the operator's sessions.
+See also: `verify`, `export` and `commands`; `errors` has the messages; `pool` has the operator's sessions.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from voucher_operator.resources.errors import LedgerUnavailableError
 
 _SECRET_CODES: Final = statement("read_secret_codes")
 CONNECT_SECONDS: Final = 10
-"""How long a command waits for a connection, whichever command it is."""
+"""How long every command waits for a connection."""
 STATEMENT_LIMIT: Final = 8.0
-"""Longest time that a command's statement may take, in seconds: less than what the Go service's start-up has."""
+"""Longest time that a command's statement may take, in seconds: less than the ten of the Go service's start."""
 
 
 @asynccontextmanager
@@ -84,10 +84,10 @@ async def _connect(database_url: str, name: str) -> AsyncConnection[Any]:
 
 @asynccontextmanager
 async def limited(statement_limit: float) -> AsyncIterator[None]:
-    """Stop a statement after so many seconds from here, too.
+    """Stop a statement after `statement_limit` seconds by the client's clock, too.
 
-    For a cursor WITH HOLD: PostgreSQL gathers its rows at the end of the transaction, when `statement_timeout` does not
-    count any more; the locks are still held. Raises LedgerUnavailableError.
+    For a cursor WITH HOLD: PostgreSQL materializes its rows at the end of the transaction, when `statement_timeout` is
+    no longer in force and the locks are still held. Raises LedgerUnavailableError.
     """
     try:
         async with asyncio.timeout(statement_limit):
@@ -98,13 +98,13 @@ async def limited(statement_limit: float) -> AsyncIterator[None]:
 
 def _too_slow(statement_limit: float) -> LedgerUnavailableError:
     return LedgerUnavailableError(
-        f"a statement took longer than {statement_limit:g} s and was stopped: give it longer with "
+        f"a statement took longer than {statement_limit:g} s and was stopped: allow more with "
         "--statement-limit SECONDS while no other service is about to start, or use a replica"
     )
 
 
 class CodeMask:
-    """Shows a code, or for one that came from a Secret the Voucher that it belongs to, whatever its spelling."""
+    """Shows a code; for one that comes from a Secret, in any spelling, the Voucher that it belongs to instead."""
 
     def __init__(self, masks: Mapping[str, str]) -> None:
         """`masks`: normal form of a code -> what to show instead."""
@@ -112,7 +112,7 @@ class CodeMask:
 
     @classmethod
     async def load(cls, connection: AsyncConnection[Any]) -> "CodeMask":
-        """Read which codes are secret. Holds those alone in memory."""
+        """Read which codes are secret. Only those are held in memory."""
         cursor = await connection.execute(_SECRET_CODES)
         return cls({normal_code(code): f"<secret {owner}>" async for code, owner in cursor})
 

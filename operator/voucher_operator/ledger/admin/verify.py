@@ -1,10 +1,10 @@
 """Checks the invariants of a live ledger: `voucher-operator verify`.
 
 Each invariant is one SQL query that returns the rows that break it. A query is one statement, hence one snapshot: it is
-consistent in itself while others redeem, and needs no transaction that would keep the Go service from starting.
+consistent while other sessions redeem, and needs no transaction that would block the start of the Go service.
 
-See also: `sql/verify_*.sql` are the queries; the tests run them after every fault; `reader` has the session and the
-mask over codes from Secrets.
+See also: `verify_*.sql` are the queries; the tests run them after every fault; `reader` has the session, and masks the
+codes that come from Secrets.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,16 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, scalar_row
 
 from voucher_operator.ledger.admin.reader import STATEMENT_LIMIT, CodeMask, read_only
+from voucher_operator.ledger.fetch import fetch_all
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Violation
 
 
 class Invariant(StrEnum):
-    """What holds at every moment; the value names the query `sql/verify_<value>.sql`."""
+    """What holds at every moment; the value names the query `verify_<value>.sql`."""
 
     COUNTER = "counter"
     CAP = "cap"
@@ -49,23 +50,23 @@ EXPLANATIONS: Final = MappingProxyType(
         Invariant.CAP: "A code has no more redemptions than its cap, or than it had when the cap was last set.",
         Invariant.ONCE_PER_CUSTOMER: "A customer redeems a code once, in whatever spelling.",
         Invariant.GRANT: "A request that was granted has one grant entry of its amount, and its redemption row.",
-        Invariant.ENTRIES: "Each redemption row has one grant that stands; no grant stands without a redemption row.",
+        Invariant.ENTRIES: "Each redemption row has one grant in force; no grant is in force without a redemption row.",
         Invariant.REVERSAL: "A request that was undone by the operator has an entry that negates its grant.",
         Invariant.BALANCE: "A customer's balance is not negative (two checkouts of the Go service at once can do it).",
-        Invariant.ACCOUNTS: "A customer's account is the sum of the entries; the whole units sum to its floor.",
-        Invariant.GRANTED: "What a code has granted is the sum of its entries that belong to no order.",
-        Invariant.COLUMNS: "Whole units and minor units of a code's credit differ by less than one whole unit.",
-        Invariant.TERMS: "The code of a live Voucher has its row (the operator puts a missing one back).",
+        Invariant.ACCOUNTS: "A customer's account is the sum of the entries; the major units add up to its floor.",
+        Invariant.GRANTED: "The credit that a code has granted is the sum of its entries that belong to no order.",
+        Invariant.COLUMNS: "Major units and minor units of a code's credit differ by less than one major unit.",
+        Invariant.TERMS: "The code of a live Voucher has its row (the operator restores a missing one).",
         Invariant.SPELLING: "No two codes have one normal form: only the one in normal spelling can be redeemed.",
-        Invariant.ORDERS: "A purchase has its order, amounts and state alike; a completed one has spent what it held.",
-        Invariant.HOLDS: "An open purchase holds its credit, once; one that came to nothing holds none.",
-        Invariant.OUTBOX: "What a purchase became is told by one event, and no event waits for over an hour.",
-        Invariant.WEBHOOK_EVENTS: "No payment waits for a person (a full refund settles one), or was applied in vain.",
-        Invariant.CHECKOUTS: "What Stripe is to be asked was asked in time: how a checkout ended, and to end no more.",
-        Invariant.PAYMENTS: "What was refunded fits payment and order, and no dispute waits for anybody.",
+        Invariant.ORDERS: "A purchase has an order with its amounts and state; a completed one has spent what it held.",
+        Invariant.HOLDS: "An open purchase holds its credit, once; only a completed one keeps it.",
+        Invariant.OUTBOX: "A completed or rolled back purchase has one event; none stays unpublished for over an hour.",
+        Invariant.WEBHOOK_EVENTS: "No payment needs a person (its full refund resolves it), and none has no effect.",
+        Invariant.CHECKOUTS: "Stripe was asked in time how a checkout ended, and to end what must not continue.",
+        Invariant.PAYMENTS: "Refunds match payment and order, and no dispute needs an answer.",
     }
 )
-"""One sentence each, for people and for the docs."""
+"""One sentence for each, for people and for the docs."""
 
 
 async def verify(database_url: str, *, statement_limit: float = STATEMENT_LIMIT) -> list[Violation]:
@@ -98,13 +99,11 @@ def _subject(row: dict[str, Any], mask: CodeMask) -> str:
 async def ungranted(
     database_url: str, keys: Sequence[str], *, statement_limit: float = STATEMENT_LIMIT
 ) -> list[Violation]:
-    """Return those of `keys` (`namespace/name` of Redemptions that say Redeemed) that the ledger has no grant for.
+    """Return those of `keys` (`namespace/name` of Redemptions whose status is Redeemed) that have no grant.
 
     `statement_limit` is in seconds. Raises LedgerUnavailableError.
     """
     async with read_only(database_url, "voucher-operator verify", statement_limit=statement_limit) as connection:
-        cursor = await connection.execute(_KEYS, {"keys": list(keys)})
-        return [
-            Violation("resource", f"redemption {key}", "says Redeemed, and the ledger has no grant for it")
-            async for (key,) in cursor
-        ]
+        missing = await fetch_all(connection, _KEYS, {"keys": list(keys)}, rows=scalar_row)
+    detail = "says Redeemed, and the ledger has no grant for it"
+    return [Violation("resource", f"redemption {key}", detail) for key in missing]

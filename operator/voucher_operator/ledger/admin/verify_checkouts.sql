@@ -1,5 +1,5 @@
--- The payment processor was asked in time: no purchase waits for its payment a day after its checkout ended, unless that
--- money is said to be on its way (for a month at most), and no subscription goes on of one that came to nothing.
+-- The payment processor was asked in time. No purchase awaits its payment a day after its checkout ended, unless the
+-- payment is being processed (for a month at most), and no subscription of a cancelled or refunded purchase continues.
 SELECT NULL::text AS code, p.customer_id, p.key,
        CASE WHEN p.state = 'awaiting_payment'
             THEN format('awaits its payment and holds %s minor units, though its checkout ended over a day ago: can Stripe be '

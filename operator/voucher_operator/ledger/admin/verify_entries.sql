@@ -1,4 +1,4 @@
--- Per customer and code: one grant that stands for a redemption row, none without one. Ours and the legacy writer's alike.
+-- Per customer and code: one grant in force for a redemption row, none without one. For ours and for the legacy writer's.
 WITH entry AS (
     SELECT e.customer_id, substr(e.reason, 7) AS code,
            sum(CASE WHEN coalesce(e.amount_minor, e.amount_omr) < 0 OR u.key IS NOT NULL THEN -1 ELSE 1 END) AS standing

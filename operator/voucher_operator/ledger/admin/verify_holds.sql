@@ -1,4 +1,4 @@
--- An open purchase holds its credit, once; one that was cancelled, rolled back or refunded holds nothing.
+-- An open purchase holds its credit, once; a cancelled, rolled back or refunded one holds nothing.
 SELECT NULL::text AS code, p.customer_id, p.key,
        CASE WHEN p.state IN ('pending', 'awaiting_payment')
             THEN format('is %s and holds %s minor units in %s entries instead of %s in %s', p.state,

@@ -1,4 +1,4 @@
--- A customer redeems a code once, whatever its spelling, and one request was the one that did it.
+-- A customer redeems a code once, in whatever spelling, and by one request.
 SELECT min(r.code) AS code, r.customer_id, NULL::text AS key,
        format('%s redemption rows of codes with one normal form', count(*)) AS detail
 FROM promo_redemptions AS r

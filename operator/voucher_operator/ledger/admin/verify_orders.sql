@@ -1,5 +1,5 @@
 -- A purchase has its order, with its customer, amounts and state; a completed one is paid by exactly the credit it holds.
--- Whole units of an order are rounded up.
+-- Major units of an order are rounded up.
 WITH spending AS (
     SELECT p.key, p.customer_id, p.order_id, p.state, p.total_minor, p.held_minor,
            -coalesce(sum(coalesce(e.amount_minor, e.amount_omr * (SELECT vouchers.scale()))), 0) AS spent

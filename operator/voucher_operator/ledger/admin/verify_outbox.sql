@@ -1,6 +1,6 @@
--- What a purchase became is told once: a completed one by order.placed (a refunded one may have been), a rolled back one by
--- redemption.rolled_back, and nothing else is. No event waits for longer than an hour. tidy.sql takes events out 30 days
--- after they were published: a purchase that was settled before need not have one any more.
+-- A completed purchase has one event order.placed (a refunded one may have it), a rolled back one one
+-- redemption.rolled_back, and no other has either. No event stays unpublished for over an hour. outbox_purge.sql deletes
+-- events 30 days after they were published: a purchase that was settled before that may have none any more.
 SELECT NULL::text AS code, p.customer_id, p.key,
        CASE WHEN coalesce(e.placed, 0) NOT BETWEEN w.least AND w.most
             THEN format('is %s and has %s events order.placed', p.state, coalesce(e.placed, 0))

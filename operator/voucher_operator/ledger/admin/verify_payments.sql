@@ -1,6 +1,6 @@
--- No payment has given back more than was paid; one that was refunded in full is so still, is not what keeps an order, and
--- waits for nobody. (Of a payment that the processor was not asked about, nothing is known.) No dispute waits for an answer,
--- and a lost one was looked at.
+-- No payment has more refunded than was paid. One that was refunded in full still is, does not pay for an order, and needs
+-- no person. (Nothing is known of a payment about which the processor was not asked.) No dispute needs an answer, and a
+-- lost one was settled by a person.
 SELECT NULL::text AS code, p.customer_id, p.key,
        CASE
            WHEN y.refunded_minor > y.amount_minor
@@ -17,8 +17,8 @@ SELECT NULL::text AS code, p.customer_id, p.key,
            WHEN p.session_id = y.session_id AND p.state IN ('pending', 'awaiting_payment', 'completed')
                THEN format('is %s, but its payment %s (session %s) is refunded in full', p.state,
                            coalesce(y.payment_intent, 'unknown'), y.session_id)
-           ELSE format('event %s waits for a human, but its payment %s (session %s) is refunded in full: say that it is '
-                       'settled', m.event_id, coalesce(y.payment_intent, 'unknown'), y.session_id)
+           ELSE format('event %s is a mismatch, but its payment %s (session %s) is refunded in full: set its outcome to '
+                       'no_change', m.event_id, coalesce(y.payment_intent, 'unknown'), y.session_id)
        END AS detail
 FROM vouchers.payment AS y
 LEFT JOIN vouchers.purchase AS p ON p.order_id = y.order_id

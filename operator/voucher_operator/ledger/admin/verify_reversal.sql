@@ -1,4 +1,4 @@
--- A request that was undone by the operator has an entry that negates its grant. (The Go service's own undo removes both.)
+-- A request that the operator has undone has an entry that negates its grant. (The Go service's own undo deletes both.)
 SELECT d.code, d.customer_id, d.key,
        CASE WHEN g.id IS NULL THEN 'its reversal stands without its grant'
             WHEN v.id IS NULL THEN 'its grant stands without a reversal'

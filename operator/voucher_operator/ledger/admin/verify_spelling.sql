@@ -1,4 +1,4 @@
--- No two rows whose codes have one normal form: the one in normal spelling wins, and nobody can redeem the others.
+-- No two rows have codes with one normal form: only the one in normal spelling can be redeemed.
 SELECT p.code, NULL::uuid AS customer_id, NULL::text AS key,
        format('%s rows have the normal form of this code, which is not spelled so: only the row that is can be redeemed',
               p.spellings) AS detail

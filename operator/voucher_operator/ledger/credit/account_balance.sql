@@ -1,5 +1,5 @@
--- A customer's exact balance: one look-up. Where nobody has opened the account yet, the sum of all entries, as for the Go
--- service; 0 for an unknown user.
+-- A customer's exact balance: one lookup. While the account is not opened, the sum of all entries, as for the Go service; 0
+-- for an unknown user.
 SELECT coalesce((
     SELECT coalesce(a.balance_minor, (
         SELECT sum(coalesce(e.amount_minor, e.amount_omr * (SELECT vouchers.scale())))

@@ -1,7 +1,9 @@
--- A customer's newest entries, read by index: as many as are asked for, and those of the same moment as the last. A code
--- that came from a Secret is not shown; the Voucher that it belongs to is.
-SELECT e.id::text, coalesce(e.amount_minor, e.amount_omr * (SELECT vouchers.scale())),
-       CASE WHEN t.from_secret THEN 'promo:<secret ' || t.owner_namespace || '/' || t.owner_name || '>' ELSE e.reason END,
+-- A customer's newest entries, read by index: `limit` of them, and those with the same time as the last. Instead of a code
+-- that comes from a Secret, the Voucher that it belongs to is shown.
+SELECT e.id::text AS id,
+       coalesce(e.amount_minor, e.amount_omr * (SELECT vouchers.scale())) AS amount_minor,
+       CASE WHEN t.from_secret THEN 'promo:<secret ' || t.owner_namespace || '/' || t.owner_name || '>' ELSE e.reason END
+           AS reason,
        e.order_id, e.created_at
 FROM customers AS c
 CROSS JOIN LATERAL (

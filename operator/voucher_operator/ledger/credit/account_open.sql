@@ -1,4 +1,4 @@
--- Makes the accounts of those of some users who are customers and have none yet.
+-- Opens the accounts of those of some users who are customers without an account.
 SELECT vouchers.open_account(o.id)
 FROM (
     SELECT c.id

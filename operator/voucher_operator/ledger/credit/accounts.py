@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 import psycopg
+from psycopg.rows import class_row, dict_row, scalar_row
 
 from voucher_operator.ledger.errors import schema_missing
+from voucher_operator.ledger.fetch import fetch_all, fetch_one
 from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Entry, LedgerInfo
@@ -45,36 +47,33 @@ async def check(conn: Connection) -> LedgerInfo:
 
 async def _info(conn: Connection) -> tuple[LedgerInfo, bool]:
     asked = datetime.now(UTC)
-    row = await (await conn.execute(_INFO)).fetchone()
+    row = await fetch_one(conn, _INFO, rows=dict_row)
     answered = datetime.now(UTC)
     if row is None:
         raise schema_missing()
-    currency, minor_digits, now, read_only = row
-    offset = now - (asked + (answered - asked) / 2)
-    return LedgerInfo(currency, minor_digits, now, offset), read_only
+    offset = row["now"] - (asked + (answered - asked) / 2)
+    return LedgerInfo(row["currency"], row["minor_digits"], row["now"], offset), row["read_only"]
 
 
 async def balance(conn: Connection, user_id: str) -> int:
-    """Sum a customer's entries, in minor units. Raises psycopg's errors."""
-    row = await (await conn.execute(_BALANCE, {"user": user_id})).fetchone()
-    return int(row[0]) if row else 0
+    """Return the sum of a customer's entries, in minor units. Raises psycopg's errors."""
+    return int(await fetch_one(conn, _BALANCE, {"user": user_id}, rows=scalar_row) or 0)
 
 
 async def entries(conn: Connection, user_id: str, limit: int) -> list[Entry]:
     """List a customer's newest entries, the newest first. Raises psycopg's errors."""
-    cursor = await conn.execute(_ENTRIES, {"user": user_id, "limit": limit})
-    return [Entry(*row) for row in await cursor.fetchall()]
+    return await fetch_all(conn, _ENTRIES, {"user": user_id, "limit": limit}, rows=class_row(Entry))
 
 
 async def undone_elsewhere(
     conn: Connection, namespaces: Sequence[str], older_than_seconds: float, limit: int
 ) -> dict[Key, datetime]:
-    """Keys whose redemption another writer has undone, and when; now they are looked at. Raises psycopg's errors."""
+    """Take keys whose redemption another writer has undone, and when; each is now checked. Raises psycopg's errors."""
     values = {"namespaces": list(namespaces), "seconds": older_than_seconds, "limit": limit}
     cursor = await conn.execute(_UNDO_UNREPORTED, values)
-    return {Key(row[0]): row[1] for row in await cursor.fetchall()}
+    return {Key(key): undone_at for key, undone_at in await cursor.fetchall()}
 
 
-async def note_undo_reported(conn: Connection, keys: Sequence[Key]) -> None:
-    """Remember that these undone redemptions are reported. Idempotent. Raises psycopg's errors."""
+async def record_undo_reported(conn: Connection, keys: Sequence[Key]) -> None:
+    """Record that these undone redemptions are reported. Idempotent. Raises psycopg's errors."""
     await conn.execute(_UNDO_REPORTED, {"keys": list(keys)})

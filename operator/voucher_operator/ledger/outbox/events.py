@@ -1,11 +1,10 @@
-"""Events that are written in the transaction that makes them true, and wait here until they have been published.
+"""The outbox: events are written in the transaction that makes them true, and stay until they have been published.
 
-`seq` is given when an event is written, so it orders what follows from one another: an event that was written after
-another one's commit has the greater one. Two transactions at the same time may become visible in either order; neither
-follows from the other then.
+`seq` is assigned when an event is written. So an event that was written after the commit of another one has the greater
+`seq`. Two concurrent transactions may become visible in either order; then neither event depends on the other.
 
-See also: the statements that write events; `voucher_operator.events`, which publishes them; `payments`, which keeps
-what the payment processor told.
+See also: `messaging.outbox_relay` publishes the events; `payment.payments` writes the webhook events that `purge`
+deletes.
 """
 
 import time
@@ -14,8 +13,11 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
+from psycopg.rows import class_row, dict_row
+
+from voucher_operator.ledger.fetch import fetch_all, fetch_one
+from voucher_operator.ledger.outbox.types import OutboxBacklog, OutboxEvent
 from voucher_operator.ledger.pool import Connection, Pool
-from voucher_operator.ledger.purchase.types import OutboxBacklog, OutboxEvent
 from voucher_operator.ledger.statements import statement
 
 _PENDING: Final = statement("outbox_pending")
@@ -23,7 +25,7 @@ _PUBLISHED: Final = statement("outbox_published")
 _BACKLOG: Final = statement("outbox_backlog")
 _PURGE: Final = (statement("outbox_purge"), statement("webhook_event_purge"))
 _AT_ONCE: Final = 2000
-"""Rows that are taken out of one table in one transaction."""
+"""Rows that are deleted from one table in one transaction."""
 
 
 async def pending(conn: Connection, limit: int, without: Sequence[str] = ()) -> list[OutboxEvent]:
@@ -31,40 +33,39 @@ async def pending(conn: Connection, limit: int, without: Sequence[str] = ()) -> 
 
     Raises psycopg's errors.
     """
-    cursor = await conn.execute(_PENDING, {"limit": limit, "without": list(without)})
-    return [OutboxEvent(*row) for row in await cursor.fetchall()]
+    values = {"limit": limit, "without": list(without)}
+    return await fetch_all(conn, _PENDING, values, rows=class_row(OutboxEvent))
 
 
 async def published(conn: Connection, ids: Sequence[str]) -> None:
-    """Note that these events have been published. Idempotent. Raises psycopg's errors."""
+    """Record that these events have been published. Idempotent. Raises psycopg's errors."""
     await conn.execute(_PUBLISHED, {"ids": list(ids)})
 
 
 async def backlog(conn: Connection) -> OutboxBacklog:
-    """Count what waits, and how long the oldest has waited, in seconds. Raises psycopg's errors."""
-    row = await (await conn.execute(_BACKLOG)).fetchone()
-    return OutboxBacklog(*row) if row else OutboxBacklog(0, 0.0)
+    """Count the events that are not published, and the age of the oldest. Raises psycopg's errors."""
+    return await fetch_one(conn, _BACKLOG, rows=class_row(OutboxBacklog)) or OutboxBacklog(0, 0.0)
 
 
 async def purge(pool: Pool, seconds: float) -> None:
-    """Take out the events, and what the payment processor told, that are of no use any more.
+    """Delete published events and webhook events that are older than their retention.
 
-    In small transactions, until nothing old is left; after so many seconds no other one is begun. Raises as `Pool.run`.
+    In small transactions, until nothing old is left; none is begun after `seconds`. Raises as `Pool.run`.
     """
     end = time.monotonic() + seconds
     left: dict[bytes, datetime | None] = dict.fromkeys(_PURGE)
     while left:
-        for table, after in list(left.items()):
-            number, last = await pool.run(partial(_take_out, table, after))
+        for query, after in list(left.items()):
+            number, last = await pool.run(partial(_purge_batch, query, after))
             if number < _AT_ONCE:
-                del left[table]
+                del left[query]
             else:
-                left[table] = last
+                left[query] = last
         if time.monotonic() >= end:
             return
 
 
-async def _take_out(table: bytes, after: datetime | None, conn: Connection) -> tuple[int, datetime | None]:
-    """Take the oldest rows out of a table, none of before `after`; return how many, and the last one's time."""
-    row = await (await conn.execute(table, {"after": after, "limit": _AT_ONCE})).fetchone()
-    return (row[0], row[1]) if row else (0, None)
+async def _purge_batch(query: bytes, after: datetime | None, conn: Connection) -> tuple[int, datetime | None]:
+    """Delete the oldest rows of a table, none older than `after`; return how many, and the time of the last one."""
+    row = await fetch_one(conn, query, {"after": after, "limit": _AT_ONCE}, rows=dict_row)
+    return (row["number"], row["last"]) if row else (0, None)

@@ -1,6 +1,6 @@
--- Takes out events that were published long ago, the longest ago first, and says how many and up to when; goes on from
--- `after`, so that no pass walks twice over what it has taken out. What waits stays for as long as it waits.
--- verify_outbox.sql asks for the events of younger purchases alone.
+-- Deletes events that were published long ago, the oldest first; returns how many and the time of the last. Continues at
+-- `after`, so that no run reads the same deleted rows twice. An event that is not published stays. verify_outbox.sql
+-- expects the events of younger purchases only.
 WITH old AS MATERIALIZED (
     SELECT o.seq, o.published_at
     FROM vouchers.outbox AS o
@@ -10,7 +10,7 @@ WITH old AS MATERIALIZED (
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ),
-taken_out AS (
+deleted AS (
     DELETE FROM vouchers.outbox AS o USING old AS d WHERE o.seq = d.seq
 )
-SELECT count(*), max(d.published_at) FROM old AS d
+SELECT count(*) AS number, max(d.published_at) AS last FROM old AS d

@@ -1,5 +1,5 @@
--- The same for what the payment processor told longer ago than it ever repeats anything: the purchase's own state answers
--- such a copy then. What waits for a human stays for as long as it waits.
+-- The same for webhook events that are older than any repetition by the payment processor: the purchase's own state decides
+-- about such a copy. An event that needs a person stays.
 WITH old AS MATERIALIZED (
     SELECT i.event_id, i.received_at
     FROM vouchers.webhook_event AS i
@@ -9,7 +9,7 @@ WITH old AS MATERIALIZED (
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ),
-taken_out AS (
+deleted AS (
     DELETE FROM vouchers.webhook_event AS i USING old AS d WHERE i.event_id = d.event_id
 )
-SELECT count(*), max(d.received_at) FROM old AS d
+SELECT count(*) AS number, max(d.received_at) AS last FROM old AS d

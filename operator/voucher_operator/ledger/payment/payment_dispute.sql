@@ -1,5 +1,5 @@
--- Records a dispute, or how it stands now. Events come in any order: the processor's later one counts, and of two of the
--- same second the one that ends it.
+-- Records a dispute, or its new status. Events arrive in any order: the later one by the processor's time counts, and of
+-- two of the same second the one that ends the dispute.
 INSERT INTO vouchers.dispute AS d (
     dispute_id, session_id, payment_intent, charge_id, amount_minor, status, reason, event_at
 )

@@ -1,4 +1,4 @@
--- Nothing of a purchase that came to nothing goes on at the payment processor.
+-- Nothing of a cancelled or refunded purchase continues at the payment processor: no check is due any more.
 UPDATE vouchers.purchase AS p
 SET look_at = NULL
 WHERE p.key = %(key)s AND p.state IN ('cancelled', 'refunded')

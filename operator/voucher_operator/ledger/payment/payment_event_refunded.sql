@@ -1,6 +1,7 @@
 -- The payment of this checkout, for which nothing was due, is refunded: its events need no check by a person any more. An
--- event of another payment of the same order still does. An event that another session holds is left out: that session
--- judges it anew, with this refund recorded. To wait for it here would be a deadlock, because it waits for the customer.
+-- event of another payment of the same order still does. An event that another session holds is left out: only a lookup
+-- locks one, and it judges it anew, with this refund recorded. To wait for it here would be a deadlock, because it waits for
+-- the customer.
 WITH resolved AS MATERIALIZED (
     SELECT i.event_id
     FROM vouchers.webhook_event AS i

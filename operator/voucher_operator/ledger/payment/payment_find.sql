@@ -1,5 +1,5 @@
--- The purchase that an event is about: by its session, or by the payment that it names, else by its order (a session may
--- be paid before it is noted).
+-- The purchase that an event is about: by its session, or by the payment that it identifies, else by its order (a session
+-- may be paid before it is recorded).
 SELECT f.key, f.customer_id
 FROM (
     SELECT p.key, p.customer_id, 1 AS rank FROM vouchers.purchase AS p WHERE p.session_id = %(session)s::text

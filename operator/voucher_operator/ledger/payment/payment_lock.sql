@@ -1,6 +1,6 @@
--- Locks a purchase and says where it stands. Runs after customer_lock.sql. The balance is as of the account's lock,
--- which this takes, too.
-SELECT p.state, p.order_id::text, p.due_minor, p.held_minor, p.session_id,
+-- Locks a purchase and returns its state. Runs after customer_lock.sql. Locks the customer's account, too: the balance is
+-- as of that lock.
+SELECT p.key, p.state, p.order_id::text AS order_id, p.due_minor, p.held_minor, p.session_id,
        vouchers.lock_account(p.customer_id) AS balance_minor
 FROM vouchers.purchase AS p
 WHERE p.key = %(key)s

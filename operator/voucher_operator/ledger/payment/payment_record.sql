@@ -1,6 +1,6 @@
--- Records what is said of a payment, under the purchase's lock, and returns whether it is refunded in full. What is known
--- stays where nothing is said. Of two answers of the processor the later one counts, and may lower what was refunded; an
--- event that has no time of its own (seen_at NULL) says how much was refunded at least.
+-- Records what is reported about a payment, under the purchase's lock, and returns whether it is refunded in full. A known
+-- value stays where none is reported. Of two responses of the processor the later one counts, and may lower the refunded
+-- amount; an event without a time of its own (seen_at NULL) has the least amount that was refunded.
 INSERT INTO vouchers.payment AS y (
     session_id, order_id, payment_intent, charge_id, invoice_id, subscription_id, amount_minor, refunded_minor, refunded,
     seen_at, paid_at, refunded_at

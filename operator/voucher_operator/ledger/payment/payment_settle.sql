@@ -1,7 +1,7 @@
--- Writes what a payment's event means for a purchase: state, order, credit, subscription and event in one statement.
--- Runs after the locks of customer_lock.sql and payment_lock.sql. A release negates the exact amount of the entry that it
--- releases. A subscription has its order's id: that finds it again when the processor named none. One that somebody else
--- has written stays. What is to be ended at the processor is looked at next, what was paid after a day.
+-- Applies a payment's event to a purchase: state, order, credit, subscription and event in one statement. Runs after
+-- customer_lock.sql and payment_lock.sql. A release negates the exact amount of the entry that it releases. A subscription
+-- has its order's id, by which it is found when the processor has reported no other. One that another writer has inserted
+-- stays. A subscription that must end is checked next; a paid purchase after a day.
 WITH target AS MATERIALIZED (
     SELECT p.*, gen_random_uuid() AS entry_id, clock_timestamp() AS instant
     FROM vouchers.purchase AS p

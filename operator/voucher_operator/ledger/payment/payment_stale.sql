@@ -1,7 +1,7 @@
--- Purchases that wait for a payment and have not been looked at for a while, the longest-waiting first, and those that have
--- ended and are due for a look; now they have been. Of what is completed, the next look comes when it is twice as old, for
--- as long as refunds are usual. One that somebody holds at this moment is left to the next look, and one that only a newer
--- version understands to that version (ledger/purchase_rows.py).
+-- Takes purchases that await a payment and were not checked for a while, the longest unchecked first, and those that have
+-- ended and are due for a check; they count as checked then. A completed one is due again when it is twice as old, for as
+-- long as refunds are usual. One that another session holds at this moment is left to the next run, and one that only a
+-- newer version understands to that version (purchase/rows.py).
 WITH open AS MATERIALIZED (
     SELECT p.key
     FROM vouchers.purchase AS p

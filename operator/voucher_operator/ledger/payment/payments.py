@@ -1,24 +1,29 @@
-"""What the payment processor says, and what it means for a purchase: the event and its effect in one transaction.
+"""Receives payment events: stores an event and applies its effect on the purchase, in one transaction.
 
-An event is kept under its id before anything is judged, so a second copy, at the same moment or a year later, changes
-nothing; a look at Stripe is judged each time, for what stood in its way the last time may be gone. And as all is one
-transaction, a crash can neither lose an event that was answered nor repeat its effect. Events may come in any order:
-each pair of state and effect has one answer in `TRANSITIONS`, and what is not there changes nothing. A purchase changes
-only for the payment of its own checkout: another one of the same order waits for a person until it is refunded.
+An event is inserted by its id before anything is decided. So a second copy, at the same moment or a year later,
+changes nothing. The result of a lookup at Stripe is decided again each time, because what prevented its effect the
+last time may no longer exist. All of it is one transaction: a crash can neither lose an event that was acknowledged
+nor repeat its effect.
 
-Locks: the event's id, then customers, then the purchase. See also: `payment_records`, which remembers each payment;
-`purchases`, which places and compensates under the same locks; `outbox`, which reads the events that are written here.
+Events may arrive in any order: `TRANSITIONS` has one entry for each pair of state and effect that changes a purchase.
+A purchase changes only for the payment of its own checkout. Another payment of the same order is a mismatch, which
+needs a person until it is refunded.
+
+See also: `records` records each payment; `purchases` compensates under the same locks; `locks` has their order.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
+from psycopg.rows import dict_row, kwargs_row, scalar_row
+
 from voucher_operator.ledger.errors import newer_version
-from voucher_operator.ledger.payment import records as payment_records
+from voucher_operator.ledger.fetch import fetch_all, fetch_one
+from voucher_operator.ledger.payment import records
 from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.purchase import purchases
 from voucher_operator.ledger.purchase.rows import UNDERSTOOD
@@ -33,14 +38,14 @@ from voucher_operator.ledger.statements import statement
 from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
-_KEEP: Final = statement("payment_event_insert")
-_KEPT: Final = statement("payment_event_lock")
+_INSERT_EVENT: Final = statement("payment_event_insert")
+_LOCK_EVENT: Final = statement("payment_event_lock")
 _FIND: Final = statement("payment_find")
 _LOCK_CUSTOMER: Final = statement("customer_lock")
 _LOCK: Final = statement("payment_lock")
 _SETTLE: Final = statement("payment_settle")
-_ANSWERED: Final = statement("payment_event_refunded")
-_OUTCOME: Final = statement("payment_event_outcome")
+_EVENT_REFUNDED: Final = statement("payment_event_refunded")
+_EVENT_OUTCOME: Final = statement("payment_event_outcome")
 _STALE: Final = statement("payment_stale")
 _ENDED: Final = statement("payment_ended")
 _STATES: Final = frozenset(state.value for state in PurchaseState)
@@ -51,16 +56,16 @@ class Credit(Enum):
     """What happens to the credit that the purchase holds."""
 
     KEEP = auto()
-    """A hold becomes a spend, or is gone already: nothing is written."""
+    """A hold becomes a spend, or was released before: nothing is written."""
     TAKE = auto()
-    """It was released, and is taken once more."""
+    """It was released, and is held again."""
     RELEASE = auto()
-    """It goes back to the customer."""
+    """It is released to the customer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where a purchase goes, why, what the Go service's order then says, and what happens to the credit."""
+    """A change of a purchase: its new state and reason, the status of the Go service's order, and the credit."""
 
     state: PurchaseState
     reason: Reason | None
@@ -77,29 +82,31 @@ _REFUNDED_LATE: Final = Step(PurchaseState.REFUNDED, Reason.REFUNDED, "refunded"
 
 TRANSITIONS: Final[Mapping[tuple[PurchaseState, PaymentEffect], Step]] = MappingProxyType(
     {
-        # A session may be paid or given back before its URL is noted. One that expires then was nobody's: the code must
-        # not be used up for it, so whoever drives the purchase takes it back whole, or finds it expired after the note.
+        # A session may be paid or refunded before its URL is recorded. One that expires before that changes nothing: no
+        # customer has seen it, so its code must not stay used. The saga then compensates the purchase, or records the
+        # session and finds it expired.
         (PurchaseState.PENDING, PaymentEffect.PAID): _PAID,
         (PurchaseState.PENDING, PaymentEffect.FAILED): _FAILED,
         (PurchaseState.PENDING, PaymentEffect.REFUNDED): _REFUNDED,
         (PurchaseState.AWAITING_PAYMENT, PaymentEffect.PAID): _PAID,
         (PurchaseState.AWAITING_PAYMENT, PaymentEffect.EXPIRED): _EXPIRED,
         (PurchaseState.AWAITING_PAYMENT, PaymentEffect.FAILED): _FAILED,
-        # The refund came before the event of the payment, which changes nothing when it comes.
+        # The refund arrived before the event of the payment, which changes nothing when it arrives.
         (PurchaseState.AWAITING_PAYMENT, PaymentEffect.REFUNDED): _REFUNDED,
-        # The money was taken after all: so is the credit, if it is still there.
+        # The card was charged after the checkout ended: the credit is held again, if the balance still covers it.
         (PurchaseState.CANCELLED, PaymentEffect.PAID): _PAID_LATE,
         (PurchaseState.CANCELLED, PaymentEffect.REFUNDED): _REFUNDED_LATE,
         (PurchaseState.COMPLETED, PaymentEffect.REFUNDED): _REFUNDED,
     }
 )
-"""Every change of a purchase that a payment makes. In all other pairs the purchase is there, or further, already."""
+"""Every change of a purchase by a payment. In all other pairs the purchase has this state, or a later one, already."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Standing:
-    """Where a purchase stands while it is locked; `balance_minor` is the customer's."""
+class LockedPurchase:
+    """What is decided by of a purchase, read under its lock; `balance_minor` is the customer's."""
 
+    key: Key
     state: PurchaseState
     order_id: str
     due_minor: int
@@ -109,123 +116,125 @@ class _Standing:
 
 
 async def receive(conn: Connection, event: PaymentEvent, sovereign: str) -> Received:
-    """Keep an event and do what follows from it; both or neither. `sovereign` is ours; "" takes every event for ours.
+    """Store an event and apply it; both or neither. `sovereign` is our name; with "" every event is ours.
 
-    A copy of an event that was received before is a DUPLICATE, whatever became of the first; so is a look that finds
-    nothing new. Raises psycopg's errors, and NewerVersionError for a purchase that only a newer version understands.
+    A copy of an event that was received before is a DUPLICATE, whatever the outcome of the first; so is a lookup that
+    finds nothing new. Raises psycopg's errors, and NewerVersionError for a purchase that only a newer version
+    understands.
     """
     async with conn.transaction():
-        before = await _keep(conn, event)
-        if before is not None and not event.looked:
+        before = await _insert(conn, event)
+        if before is not None and not event.lookup:
             return Received.DUPLICATE
-        received, order_id = await _settle(conn, event, sovereign)
+        received, order_id = await _apply(conn, event, sovereign)
         if before is not None and received is not Received.APPLIED and received in (before, Received.NO_CHANGE):
             return Received.DUPLICATE
-        await conn.execute(_OUTCOME, {"event": event.event_id, "outcome": received.value, "order": order_id})
+        values = {"event": event.event_id, "outcome": received.value, "order": order_id}
+        await conn.execute(_EVENT_OUTCOME, values)
         return received
 
 
 async def stale(conn: Connection, older_than_seconds: float, limit: int) -> list[Purchase]:
-    """Return purchases that await a payment and were not looked at for so long, and ended ones that are due for a look.
+    """Take purchases that await a payment and were not checked for so long, and ended ones whose next check is due.
 
-    Now they have been looked at. Up to `limit` of either. Raises psycopg's errors.
+    Each now counts as checked. Up to `limit` of either kind. Raises psycopg's errors.
     """
-    cursor = await conn.execute(_STALE, {"seconds": older_than_seconds, "limit": limit, **UNDERSTOOD})
-    return await purchases.read(conn, [row[0] for row in await cursor.fetchall()])
+    values = {"seconds": older_than_seconds, "limit": limit, **UNDERSTOOD}
+    return await purchases.read(conn, await fetch_all(conn, _STALE, values, rows=scalar_row))
 
 
 async def ended(conn: Connection, key: Key) -> None:
-    """Note that nothing of a cancelled or refunded purchase goes on at the processor. Raises psycopg's errors."""
+    """Record that nothing of a cancelled or refunded purchase continues at the processor. Raises psycopg's errors."""
     await conn.execute(_ENDED, {"key": key})
 
 
-async def note_payment(conn: Connection, event: PaymentEvent) -> None:
-    """Record what a look found out about a payment without anything to do for its purchase, or to keep as an event.
+async def record_payment(conn: Connection, event: PaymentEvent) -> None:
+    """Record what a lookup found about a payment, without a change of its purchase and without storing an event.
 
     Raises psycopg's errors and LedgerUnavailableError.
     """
     async with conn.transaction():
         if (found := await _locked(conn, event)) is not None:
-            await payment_records.record(conn, event, found[1].order_id)
+            await records.record(conn, event, found.order_id)
 
 
-def judge(event: PaymentEvent, standing: _Standing, *, refunded: bool) -> tuple[Step | None, Received]:
-    """Say what follows from an event for a purchase that stands so; `refunded`: its payment is, in full, as recorded.
+def decide(event: PaymentEvent, purchase: LockedPurchase, *, refunded: bool) -> tuple[Step | None, Received]:
+    """Return the change that an event makes to a purchase, if any, and the outcome of the event. No I/O.
 
-    Decides alone, without I/O.
+    `refunded`: its payment is refunded in full, as recorded.
     """
     effect = _effect(event, refunded=refunded)
-    if None not in (event.session_id, standing.session_id) and event.session_id != standing.session_id:
-        # A second checkout of one order: its end is nothing to us, its money is, until it has been given back.
+    if None not in (event.session_id, purchase.session_id) and event.session_id != purchase.session_id:
+        # A second checkout of one order. That it ends changes nothing; that it was paid does, until it is refunded.
         return None, Received.MISMATCH if effect is PaymentEffect.PAID else Received.NO_CHANGE
-    step = TRANSITIONS.get((standing.state, effect))
-    if effect is PaymentEffect.PAID and _unasked(event, standing, step):
+    step = TRANSITIONS.get((purchase.state, effect))
+    if effect is PaymentEffect.PAID and _unaccounted(event, purchase, step):
         return None, Received.MISMATCH
     if step is not None:
         return step, Received.APPLIED
-    if standing.state is PurchaseState.ROLLED_BACK and event.effect is effect is PaymentEffect.REFUNDED:
-        # It stays rolled back; that the money is back settles what its payment said, or is still to say.
+    if purchase.state is PurchaseState.ROLLED_BACK and event.effect is effect is PaymentEffect.REFUNDED:
+        # It stays rolled back. The refund resolves the mismatch of its payment, before or after that event arrives.
         return None, Received.APPLIED
     return None, Received.NO_CHANGE
 
 
 def _effect(event: PaymentEvent, *, refunded: bool) -> PaymentEffect:
-    """Say what an event means once its payment is recorded, for the news of a refund may have come before or since."""
+    """Return the effect of an event after its payment is recorded: its refund may be known before the payment is."""
     if event.effect is PaymentEffect.PAID and refunded:
         return PaymentEffect.REFUNDED
     if event.effect is PaymentEffect.REFUNDED and not refunded:
-        # The refund has failed since, or nobody knows of which payment it is.
+        # The refund has failed since, or its payment is not known.
         return PaymentEffect.NONE
     return event.effect
 
 
-async def _settle(conn: Connection, event: PaymentEvent, sovereign: str) -> tuple[Received, str | None]:
-    """Do what follows from an event that is kept; say what became of it, and of which order it tells."""
+async def _apply(conn: Connection, event: PaymentEvent, sovereign: str) -> tuple[Received, str | None]:
+    """Apply an event that is stored; return its outcome, and the id of its order."""
     if sovereign and event.sovereign and event.sovereign != sovereign:
         return Received.FOREIGN, event.order_id
-    found = await _locked(conn, event)
-    if found is None:
+    purchase = await _locked(conn, event)
+    if purchase is None:
         return Received.UNKNOWN, event.order_id
-    key, standing = found
-    event = replace(event, session_id=await payment_records.session_of(conn, event))
-    refunded = await payment_records.record(conn, event, standing.order_id)
-    step, received = judge(event, standing, refunded=refunded)
+    event = replace(event, session_id=await records.session_of(conn, event))
+    refunded = await records.record(conn, event, purchase.order_id)
+    step, received = decide(event, purchase, refunded=refunded)
     if step is not None:
-        await conn.execute(_SETTLE, _changes(key, event, step))
+        await conn.execute(_SETTLE, _changes(purchase.key, event, step))
     if refunded:
-        await conn.execute(_ANSWERED, {"order": standing.order_id, "session": event.session_id})
-    return received, standing.order_id
+        await conn.execute(_EVENT_REFUNDED, {"order": purchase.order_id, "session": event.session_id})
+    return received, purchase.order_id
 
 
-async def _locked(conn: Connection, event: PaymentEvent) -> tuple[Key, _Standing] | None:
+async def _locked(conn: Connection, event: PaymentEvent) -> LockedPurchase | None:
     """Find the purchase that an event is about and lock it, after its customer; None when there is none."""
     names = {
         "session": event.session_id,
         "intent": event.payment and event.payment.payment_intent,
         "order": _uuid(event),
     }
-    found = await (await conn.execute(_FIND, names)).fetchone()
+    found = await fetch_one(conn, _FIND, names, rows=dict_row)
     if found is None:
         return None
-    await conn.execute(_LOCK_CUSTOMER, {"customer": found[1]})
-    row = await (await conn.execute(_LOCK, {"key": found[0]})).fetchone()
-    if row is None:
-        return None
-    if row[0] not in _STATES:
+    await conn.execute(_LOCK_CUSTOMER, {"customer": found["customer_id"]})
+    return await fetch_one(conn, _LOCK, {"key": found["key"]}, rows=kwargs_row(_locked_purchase))
+
+
+def _locked_purchase(*, key: str, state: str, **values: Any) -> LockedPurchase:
+    if state not in _STATES:
         raise newer_version()
-    return Key(found[0]), _Standing(PurchaseState(row[0]), *row[1:])
+    return LockedPurchase(key=Key(key), state=PurchaseState(state), **values)
 
 
-def _unasked(event: PaymentEvent, standing: _Standing, step: Step | None) -> bool:
-    """Whether money was taken that this purchase does not account for."""
-    if standing.state is PurchaseState.ROLLED_BACK:
+def _unaccounted(event: PaymentEvent, purchase: LockedPurchase, step: Step | None) -> bool:
+    """Return whether an amount was paid for which this purchase has no use."""
+    if purchase.state is PurchaseState.ROLLED_BACK:
         return True
     if step is None:
         return False
-    if event.amount_minor is not None and event.amount_minor != standing.due_minor:
+    if event.amount_minor is not None and event.amount_minor != purchase.due_minor:
         return True
-    # What takes no credit asks for none: debts elsewhere do not matter then.
-    return step.credit is Credit.TAKE and standing.held_minor > max(standing.balance_minor, 0)
+    # Only a step that takes credit needs the balance: a negative one is no obstacle for the others.
+    return step.credit is Credit.TAKE and purchase.held_minor > max(purchase.balance_minor, 0)
 
 
 def _changes(key: Key, event: PaymentEvent, step: Step) -> dict[str, str | bool | None]:
@@ -238,15 +247,19 @@ def _changes(key: Key, event: PaymentEvent, step: Step) -> dict[str, str | bool 
         "release": step.credit is Credit.RELEASE,
         "complete": step.state is PurchaseState.COMPLETED,
         "refund": step.state is PurchaseState.REFUNDED,
-        # A checkout that expired has begun nothing.
+        # A checkout that expired has started no subscription.
         "end": step in (_REFUNDED, _REFUNDED_LATE, _FAILED),
         "session": event.session_id,
         "subscription": event.subscription_id,
     }
 
 
-async def _keep(conn: Connection, event: PaymentEvent) -> Received | None:
-    """Keep an event; what became of it before, locked, when it is there already."""
+async def _insert(conn: Connection, event: PaymentEvent) -> Received | None:
+    """Insert an event; when it is stored already, return its outcome so far.
+
+    A lookup, which is judged again, locks it. A webhook event is not judged again: a lock would make a refund skip it
+    (payment_event_refunded.sql), and no later judgement would find it.
+    """
     values = {
         "event": event.event_id,
         "type": event.type,
@@ -255,14 +268,16 @@ async def _keep(conn: Connection, event: PaymentEvent) -> Received | None:
         "order": event.order_id,
         "outcome": Received.UNKNOWN.value,
     }
-    if await (await conn.execute(_KEEP, values)).fetchone() is not None:
+    if await fetch_one(conn, _INSERT_EVENT, values, rows=scalar_row) is not None:
         return None
-    row = await (await conn.execute(_KEPT, {"event": event.event_id})).fetchone()
-    return Received(row[0]) if row and row[0] in _OUTCOMES else Received.UNKNOWN
+    if not event.lookup:
+        return Received.DUPLICATE
+    outcome = await fetch_one(conn, _LOCK_EVENT, {"event": event.event_id}, rows=scalar_row)
+    return Received(outcome) if outcome in _OUTCOMES else Received.UNKNOWN
 
 
 def _uuid(event: PaymentEvent) -> UUID | None:
-    """The order's id; None when what the event names is no id of ours."""
+    """Return the order's id; None when the event has none, or one that is not a UUID."""
     try:
         return UUID(event.order_id or "")
     except ValueError:

@@ -1,12 +1,15 @@
-"""Which money was paid for which order, and what became of it: `vouchers.payment` and `vouchers.dispute`.
+"""Records payments, their refunds and their disputes: `vouchers.payment` and `vouchers.dispute`.
 
-A row is written in the transaction that keeps the event which tells of it, under the lock of its purchase. It says what
-the payment processor says; what that means for the purchase is decided elsewhere. See also: `payments`, which decides;
-`sql/verify_payments.sql`, which compares both.
+A row is written in the transaction that stores the event about it, under the lock of its purchase. It has what the
+payment processor reports; `payments` decides what that means for the purchase. See also: `admin/verify_payments.sql`
+compares the two.
 """
 
 from typing import Final
 
+from psycopg.rows import scalar_row
+
+from voucher_operator.ledger.fetch import fetch_one
 from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.purchase.types import Dispute, Payment, PaymentEffect, PaymentEvent
 from voucher_operator.ledger.statements import statement
@@ -17,7 +20,7 @@ _SESSION: Final = statement("payment_session")
 _OF_MONEY: Final = frozenset(
     {PaymentEffect.PAID, PaymentEffect.REFUNDED, PaymentEffect.PARTLY_REFUNDED, PaymentEffect.DISPUTED}
 )
-_SAYS_NOTHING: Final = Payment()
+_UNKNOWN: Final = Payment()
 
 
 async def session_of(conn: Connection, event: PaymentEvent) -> str | None:
@@ -25,28 +28,28 @@ async def session_of(conn: Connection, event: PaymentEvent) -> str | None:
 
     Raises psycopg's errors.
     """
-    payment = event.payment or _SAYS_NOTHING
+    payment = event.payment or _UNKNOWN
     if event.session_id is not None or payment.payment_intent is None:
         return event.session_id
-    row = await (await conn.execute(_SESSION, {"intent": payment.payment_intent})).fetchone()
-    return str(row[0]) if row else None
+    found: str | None = await fetch_one(conn, _SESSION, {"intent": payment.payment_intent}, rows=scalar_row)
+    return found
 
 
 async def record(conn: Connection, event: PaymentEvent, order_id: str) -> bool:
-    """Record what an event says of a payment for an order; return whether that payment is refunded in full.
+    """Record what an event reports about a payment for an order; return whether that payment is refunded in full.
 
-    False for an event that names no checkout, or says nothing of money. Raises psycopg's errors.
+    False for an event that names no checkout session, or is not about money. Raises psycopg's errors.
     """
     if event.session_id is None or event.effect not in _OF_MONEY:
         return False
-    row = await (await conn.execute(_RECORD, _said(event, order_id))).fetchone()
+    refunded = await fetch_one(conn, _RECORD, _payment_values(event, order_id), rows=scalar_row)
     if event.dispute is not None:
-        await conn.execute(_DISPUTE, _disputed(event, event.dispute))
-    return bool(row and row[0])
+        await conn.execute(_DISPUTE, _dispute_values(event, event.dispute))
+    return bool(refunded)
 
 
-def _said(event: PaymentEvent, order_id: str) -> dict[str, object]:
-    payment = event.payment or _SAYS_NOTHING
+def _payment_values(event: PaymentEvent, order_id: str) -> dict[str, object]:
+    payment = event.payment or _UNKNOWN
     paid = event.amount_minor if payment.amount_minor is None else payment.amount_minor
     return {
         "session": event.session_id,
@@ -64,7 +67,7 @@ def _said(event: PaymentEvent, order_id: str) -> dict[str, object]:
     }
 
 
-def _disputed(event: PaymentEvent, dispute: Dispute) -> dict[str, object]:
+def _dispute_values(event: PaymentEvent, dispute: Dispute) -> dict[str, object]:
     return {
         "dispute": dispute.dispute_id,
         "session": event.session_id,

@@ -1,11 +1,12 @@
 """One batch of purchases: redeem, place the orders and hold the credit, in one transaction.
 
-Where the credit does not cover an order and nobody can pay the rest, or where it is not the tenant's to spend, nothing
-of it may stay, not even the redemption that was made a moment ago. So the whole batch is rolled back and tried again
-with that refusal given: it is recorded, consumes nothing, and its neighbours are judged as if it had not been there.
+An order may be impossible: the credit does not cover it and no card can pay the rest, or the credit may not be spent
+for this tenant. Then nothing of it may stay, not even the redemption that the same transaction has made. So the whole
+batch is rolled back and run again with that refusal given: the refusal is recorded and consumes nothing, and the other
+requests of the batch are judged as if it were not in it.
 
-See also: `batch` makes the batches, with no customer twice; `redeem` redeems without an order; `purchases` does what
-comes after; `sql/purchase_place.sql` decides.
+See also: `ledger.batch` makes the batches, with no customer twice; `redeem` redeems without an order; `purchases` has
+the steps after it; `purchase_place.sql` decides.
 """
 
 import json
@@ -15,11 +16,13 @@ from datetime import datetime
 from typing import Any, Final
 
 import psycopg
+from psycopg.rows import class_row, dict_row
 
+from voucher_operator.ledger.arrays import text_array
 from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.purchase.rows import purchase_from
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseRequest, PurchaseResult
-from voucher_operator.ledger.redemption.redeem import REASONS, parameters, result, text_array
+from voucher_operator.ledger.redemption.redeem import REASONS, parameters, result
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Outcome, RedeemRequest, RedeemResult
 from voucher_operator.resources.codes import normal_code
@@ -28,11 +31,11 @@ from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
 MAX_PURCHASES: Final = 100
-"""Orders in one batch: the customers' rows are held meanwhile."""
+"""Orders in one batch: the rows of their customers are locked until it commits."""
 
 _LOCK_PROMO: Final = statement("lock_promo")
 _REDEEM: Final = statement("redeem")
-_CUSTOMERS: Final = statement("purchase_add_customers")
+_ADD_CUSTOMERS: Final = statement("purchase_add_customers")
 _LOCK_CUSTOMERS: Final = statement("purchase_lock_customers")
 _LOCK_ACCOUNTS: Final = statement("account_lock")
 _PLACE: Final = statement("purchase_place")
@@ -41,12 +44,14 @@ _READ: Final = statement("purchase_read")
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What `purchase_place.sql` says: placed, known, refused, none (its code was refused) or impossible.
+    """A row of `purchase_place.sql`: placed, known, refused, none (its code was refused) or impossible.
 
-    `short_minor` is what the total exceeds the balance by, where it was asked: of a code that was refused, too.
-    `mismatched`: the customer's tenant is another one, and credit may not be spent for it.
+    `n` is the request's number, from 1. `short_minor` is the total less the balance, also when the code was refused;
+    None when the order was not judged. `mismatched`: the customer belongs to another tenant, and credit may not be
+    spent for this one.
     """
 
+    n: int
     outcome: str
     reason: str | None
     decided_at: datetime
@@ -57,17 +62,18 @@ class _Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """All that one attempt was answered: redemptions and verdicts by key, rows of purchases."""
+    """The results of one attempt: redemptions and verdicts by key, rows of purchases."""
 
     redeemed: Mapping[Key, RedeemResult | OperatorError]
     verdicts: Mapping[Key, _Verdict]
-    rows: Sequence[tuple[Any, ...]]
+    rows: Sequence[Mapping[str, Any]]
 
     def impossible(self, requests: Sequence[PurchaseRequest]) -> dict[Key, str]:
-        """Refusals that have to be given with the next attempt: then nothing of this one may stay.
+        """Return the refusals to give with the next attempt; if there are any, this one is rolled back.
 
-        A use of a code that comes free is the next one's, who may be impossible as well, and so on through the batch.
-        So whomever the code would not help is refused now, as if all of them had come first.
+        The use of a code that an impossible request gives up goes to the next request of this code, which may be
+        impossible as well, and so on through the batch. So every request that would be impossible even with the code's
+        credit is refused in the same attempt.
         """
         found = {key: v.reason for key, v in self.verdicts.items() if v.outcome == "impossible" and v.reason}
         freed = {normal_code(r.code): self._credit(r.key) for r in requests if r.code and r.key in found}
@@ -84,7 +90,7 @@ class _Found:
         return result.credit_minor
 
     def _refusal_with(self, request: PurchaseRequest, credit: int) -> Reason | None:
-        """Why an order that had only the code's cap against it is refused even with the code's credit, if it is."""
+        """Return why an order that failed only at the code's cap is refused with the code's credit, too; else None."""
         result, verdict = self.redeemed.get(request.key), self.verdicts[request.key]
         if not isinstance(result, RedeemResult) or result.replayed or verdict.short_minor is None:
             return None
@@ -96,8 +102,8 @@ class _Found:
 async def purchase_batch(conn: Connection, requests: Sequence[PurchaseRequest]) -> list[PurchaseResult | OperatorError]:
     """Place `requests`, no two of which have the same key or customer; one result each, in their order.
 
-    What a newer version answered to a key before is a LedgerUnavailableError in its place. Raises psycopg's errors;
-    nothing is written then.
+    A result that a newer version gave to a key before is a LedgerUnavailableError in its place. Raises psycopg's
+    errors; nothing is written then.
     """
     refusals: dict[Key, str] = {}
     while True:
@@ -108,19 +114,21 @@ async def purchase_batch(conn: Connection, requests: Sequence[PurchaseRequest]) 
 
 
 async def _attempt(conn: Connection, requests: Sequence[PurchaseRequest], refusals: Mapping[Key, str]) -> _Found:
-    """Run the batch; it is committed unless something in it turns out to be impossible."""
+    """Run the batch; it is committed unless an order in it is impossible."""
     trying = [r.redeem for r in requests if r.key not in refusals]
     coded = [r for r in trying if r.code]
-    # Also the codes of those whose refusal is given: another replica that redeems for the same key holds its code.
+    # Also the codes of those whose refusal is given: another replica that redeems for the same key has locked its code.
     codes = {r.code for r in requests if r.code}
-    redeemed, placed, read = (conn.cursor(binary=True) for _ in range(3))
+    redeemed = conn.cursor(binary=True)
+    placed = conn.cursor(binary=True, row_factory=class_row(_Verdict))
+    read = conn.cursor(binary=True, row_factory=dict_row)
     async with conn.transaction() as transaction:
         async with conn.pipeline():
             users = {"users": text_array({r.user_id for r in trying})}
             if codes:
                 await conn.execute(_LOCK_PROMO, {"codes": text_array(codes)}, prepare=True)
-            await conn.execute(_CUSTOMERS, _newcomers(trying), prepare=True)
-            # Before redeem.sql, which locks accounts, too. Whom that makes a customer nobody else sees yet.
+            await conn.execute(_ADD_CUSTOMERS, _new_customers(trying), prepare=True)
+            # Before redeem.sql, which locks accounts, too. A customer that it inserts is not visible to others yet.
             await conn.execute(_LOCK_CUSTOMERS, users, prepare=True)
             await conn.execute(_LOCK_ACCOUNTS, users, prepare=True)
             if coded:
@@ -130,7 +138,7 @@ async def _attempt(conn: Connection, requests: Sequence[PurchaseRequest], refusa
         answers = await redeemed.fetchall() if coded else []
         found = _Found(
             {coded[n - 1].key: result(coded[n - 1].key, *row) for n, *row in answers},
-            {requests[n - 1].redeem.key: _Verdict(*row) for n, *row in await placed.fetchall()},
+            {requests[verdict.n - 1].key: verdict for verdict in await placed.fetchall()},
             await read.fetchall(),
         )
         if found.impossible(requests):
@@ -138,8 +146,8 @@ async def _attempt(conn: Connection, requests: Sequence[PurchaseRequest], refusa
     return found
 
 
-def _newcomers(requests: Iterable[RedeemRequest]) -> dict[str, str]:
-    """Those who need a row although no code is redeemed for them."""
+def _new_customers(requests: Iterable[RedeemRequest]) -> dict[str, str]:
+    """Return the customers that need a row although no code is redeemed for them."""
     some = [r for r in requests if not r.code]
     return {
         "users": text_array([r.user_id for r in some]),
@@ -149,15 +157,15 @@ def _newcomers(requests: Iterable[RedeemRequest]) -> dict[str, str]:
 
 
 def _parameters(requests: Sequence[PurchaseRequest], refusals: Mapping[Key, str]) -> dict[str, str]:
-    asked = [r.redeem for r in requests]
+    redeems = [r.redeem for r in requests]
     return {
-        "keys": text_array([r.key for r in asked]),
-        "hashes": text_array([r.request_hash for r in asked]),
-        "uids": text_array([r.uid for r in asked]),
-        "coded": text_array(["t" if r.code else "f" for r in asked]),
-        "users": text_array([r.user_id for r in asked]),
-        "tenants": text_array([r.tenant_id for r in asked]),
-        "emails": text_array([r.email for r in asked]),
+        "keys": text_array([r.key for r in redeems]),
+        "hashes": text_array([r.request_hash for r in redeems]),
+        "uids": text_array([r.uid for r in redeems]),
+        "coded": text_array(["t" if r.code else "f" for r in redeems]),
+        "users": text_array([r.user_id for r in redeems]),
+        "tenants": text_array([r.tenant_id for r in redeems]),
+        "emails": text_array([r.email for r in redeems]),
         "plans": text_array([r.plan_id for r in requests]),
         "apps": text_array([json.dumps(r.apps) for r in requests]),
         "addons": text_array([json.dumps(r.addons) for r in requests]),
@@ -169,12 +177,12 @@ def _parameters(requests: Sequence[PurchaseRequest], refusals: Mapping[Key, str]
         "minimums": text_array([str(r.minimum_minor) for r in requests]),
         "deadlines": text_array([str(r.deadline_seconds) for r in requests]),
         "any_tenant": text_array(["t" if r.any_tenant else "f" for r in requests]),
-        "refusals": text_array([refusals.get(r.key, "") for r in asked]),
+        "refusals": text_array([refusals.get(r.key, "") for r in redeems]),
     }
 
 
 def _results(requests: Sequence[PurchaseRequest], found: _Found) -> Iterator[PurchaseResult | OperatorError]:
-    bought = {row[0]: row for row in found.rows}
+    bought = {row["key"]: row for row in found.rows}
     for request in requests:
         key = request.redeem.key
         try:

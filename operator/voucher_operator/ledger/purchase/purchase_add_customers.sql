@@ -1,4 +1,4 @@
--- Makes rows for those who buy without a code and have none yet. (With a code, redeem.sql makes them, if it is granted.)
+-- Inserts customers who buy without a code and have no row yet. (For a code, redeem.sql inserts them, if it is granted.)
 INSERT INTO customers (user_id, tenant_id, email)
 SELECT a.user_id, a.tenant_id, a.email
 FROM unnest(%(users)s::text[], %(tenants)s::text[], %(emails)s::text[]) AS a (user_id, tenant_id, email)

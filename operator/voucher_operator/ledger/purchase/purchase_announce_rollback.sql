@@ -1,4 +1,4 @@
--- Last part of a compensation: says what was taken back. A redemption whose credit is spent elsewhere has stayed.
+-- Last part of a compensation: the event with what was undone. A redemption whose credit was spent elsewhere has stayed.
 INSERT INTO vouchers.outbox (type, tenant_id, at, data)
 SELECT 'redemption.rolled_back', p.tenant_id, p.settled_at, jsonb_strip_nulls(jsonb_build_object(
     'key', p.key, 'order_id', p.order_id, 'customer_id', p.customer_id, 'user_id', p.user_id, 'reason', p.reason,

@@ -1,4 +1,4 @@
--- Whose rows a compensation has to lock; nothing when there is nothing left to compensate.
+-- The code and the customer that a compensation has to lock; no row when there is nothing to compensate.
 SELECT d.code, p.customer_id
 FROM vouchers.purchase AS p
 LEFT JOIN vouchers.redemption AS d ON d.key = p.key

@@ -1,4 +1,4 @@
--- Everybody has been told how these purchases ended. One that has gone on meanwhile is still to be told of.
+-- The ends of these purchases are delivered. One that has another end since then must be delivered again.
 UPDATE vouchers.purchase AS p
 SET delivered_at = p.settled_at
 FROM unnest(%(keys)s::text[], %(ends)s::timestamptz[]) AS d (key, settled_at)

@@ -1,2 +1,2 @@
--- After promo_codes and customers. No row comes back when somebody has settled or compensated it meanwhile.
+-- Locks a pending purchase, after promo_codes and customers. No row when another session has settled or compensated it.
 SELECT 1 FROM vouchers.purchase AS p WHERE p.key = %(key)s AND p.state = 'pending' FOR NO KEY UPDATE

@@ -1,5 +1,5 @@
--- Locks those who buy, in the one order that everybody uses, after promo_codes: the statement after it sees what others
--- spent while this one waited. The collation keeps the primary key from being walked for its order.
+-- Locks the buyers in the one order of all sessions, after promo_codes. The next statement sees what others spent while
+-- this one waited. With this collation PostgreSQL sorts, and does not read the primary key in its order.
 SELECT 1
 FROM customers AS c
 WHERE c.user_id = ANY (%(users)s::text[])

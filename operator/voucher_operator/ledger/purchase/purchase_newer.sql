@@ -1,5 +1,5 @@
--- Purchases that wait for something and that only a newer version understands: state, reason or a field of a line that this
--- one does not know. No pass of this version takes them. Each arm is a partial index of the passes.
+-- Unfinished purchases that only a newer version understands: with a state, reason or line field that this version does not
+-- know. No periodic task of this version takes them. Each arm reads a partial index of these tasks.
 SELECT DISTINCT p.key
 FROM (
     SELECT o.key, o.state, o.reason, o.lines FROM vouchers.purchase AS o WHERE o.state IN ('pending', 'awaiting_payment')

@@ -1,5 +1,5 @@
--- Keys of purchases whose customer has no checkout URL yet, the oldest first; those that only a newer version understands
--- take no place among them (ledger/purchase_rows.py).
+-- Keys of purchases without a checkout URL, the oldest first, without those that only a newer version understands
+-- (purchase/rows.py).
 SELECT p.key
 FROM vouchers.purchase AS p
 WHERE p.state = 'pending'

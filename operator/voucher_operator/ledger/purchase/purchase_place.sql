@@ -1,16 +1,18 @@
--- Places a batch of orders; one row per request comes back: placed, known (bought before), refused, or none (its code was
--- refused, and redeem.sql has said why). Runs after purchase_lock_customers.sql, account_lock.sql and redeem.sql in the same
--- transaction, so that the balance is younger than the lock. No key and no customer occurs twice. What the credit does not
--- cover and nobody could pay is 'impossible', as is a credit spent for another tenant than the customer's own, unless the
--- request may do so: the caller rolls all of it back, and comes again with that refusal given (`refusal`, else '').
--- What somebody else does to the same key at this moment breaks a key or a CHECK, as in redeem.sql: the batch is tried again.
+-- Places a batch of orders; returns one row for each request: placed, known (bought before), refused, or none (its code was
+-- refused, with the reason from redeem.sql). Runs after purchase_lock_customers.sql, account_lock.sql and redeem.sql in the
+-- same transaction, so that the balance is newer than the lock. No key and no customer occurs twice. An order is
+-- 'impossible' when the credit does not cover it and no card can pay the rest, or when credit would be spent for another
+-- tenant than the customer's own without permission: the caller rolls everything back, and runs the batch again with that
+-- refusal given (`refusal`, else ''). When another session writes the same key at this moment, a unique key or a CHECK is
+-- violated, as in redeem.sql: the batch is repeated.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS instant, vouchers.scale() AS scale
 ),
-asked AS MATERIALIZED (
+request AS MATERIALIZED (
     SELECT r.*, m.instant, m.scale, c.id AS customer_id,
            NOT r.any_tenant AND coalesce(c.tenant_id <> r.tenant_id, false) AS mismatched,
-           d.outcome AS prior, d.reason AS prior_reason, d.decided_at AS prior_decided_at, d.code AS promo_code, d.credit_minor AS granted_minor,
+           d.outcome AS prior, d.reason AS prior_reason, d.decided_at AS prior_decided_at,
+           d.code AS promo_code, d.credit_minor AS granted_minor,
            CASE
                WHEN b.key IS NOT NULL AND b.request_hash = r.request_hash THEN 'known'
                WHEN b.key IS NOT NULL THEN 'conflict'
@@ -30,8 +32,8 @@ asked AS MATERIALIZED (
         step, minimum, deadline, any_tenant, refusal, n
     )
     CROSS JOIN moment AS m
-    -- Whether redeem.sql was asked for this key in this transaction. It is not when the refusal is given: then what another
-    -- replica has recorded for the key since is known here alone.
+    -- Whether redeem.sql has judged this key in this transaction. It has not when the refusal is given: then only this
+    -- statement sees what another replica has recorded for the key meanwhile.
     CROSS JOIN LATERAL (SELECT r.coded AND r.refusal = '' AS redeemed) AS g
     LEFT JOIN vouchers.redemption AS d ON d.key = r.key
     LEFT JOIN vouchers.purchase AS b ON b.key = r.key
@@ -40,13 +42,13 @@ asked AS MATERIALIZED (
 -- Never more than the balance, which the Go service can make negative, and never more than the order.
 covered AS MATERIALIZED (
     SELECT a.*, a.total - greatest(least(a.total, e.balance), 0) AS open, a.total - e.balance AS short
-    FROM asked AS a
+    FROM request AS a
     CROSS JOIN LATERAL (
         SELECT coalesce((SELECT b.balance_minor FROM vouchers.account AS b WHERE b.customer_id = a.customer_id), 0) AS balance
     ) AS e
     WHERE a.way IN ('judge', 'none')
 ),
--- The card pays nothing, or what the payment processor's rules allow; the customer keeps the difference. (PurchaseRequest
+-- The card pays nothing, or an amount that the payment processor allows; the difference stays as credit. (PurchaseRequest
 -- has the same rule.)
 priced AS MATERIALIZED (
     SELECT c.*, CASE WHEN c.open = 0 THEN 0
@@ -85,7 +87,7 @@ spent AS (
     FROM placed AS p
     WHERE p.entry_id IS NOT NULL
 ),
--- Its id is the order's: what the payment processor says later finds it.
+-- It has the order's id, by which later payment events find it.
 subscribed AS (
     INSERT INTO subscriptions (id, customer_id, tenant_id, plan_id, created_at, updated_at)
     SELECT p.order_id, p.customer_id, p.tenant_id, p.plan_id, p.instant, p.instant FROM placed AS p WHERE p.paid
@@ -113,8 +115,8 @@ bought AS (
            p.instant + make_interval(secs => p.deadline), CASE WHEN p.paid THEN p.instant END, p.instant
     FROM placed AS p
 ),
--- A key that buys without a code is taken; a refusal that the caller gave is bound to key and uid.
-answer AS MATERIALIZED (
+-- A key that buys without a code is used up; a refusal that the caller gave is bound to key and uid.
+result AS MATERIALIZED (
     SELECT j.*, CASE WHEN j.reason IS NULL THEN 'placed' ELSE 'refused' END AS outcome
     FROM judged AS j
     WHERE j.refusal <> '' OR (j.reason IS NULL AND NOT j.coded)
@@ -122,7 +124,7 @@ answer AS MATERIALIZED (
 recorded AS (
     INSERT INTO vouchers.redemption (key, request_hash, uid, outcome, reason, customer_id, user_id, decided_at)
     SELECT a.key, a.request_hash, a.uid, a.outcome, a.reason, a.customer_id, a.user_id, a.instant
-    FROM answer AS a
+    FROM result AS a
     WHERE a.prior IS NULL
 ),
 overwritten AS (
@@ -131,17 +133,18 @@ overwritten AS (
                        ELSE 'overtaken' END,
         request_hash = a.request_hash, uid = a.uid, reason = a.reason, code = NULL, customer_id = a.customer_id,
         user_id = a.user_id, decided_at = a.instant
-    FROM answer AS a
+    FROM result AS a
     WHERE a.prior IS NOT NULL AND d.key = a.key
 )
-SELECT j.n, CASE WHEN j.reason IS NULL THEN 'placed' WHEN j.refusal <> '' THEN 'refused' ELSE 'impossible' END, j.reason,
-       j.instant, false, j.short, j.mismatched
+SELECT j.n, CASE WHEN j.reason IS NULL THEN 'placed' WHEN j.refusal <> '' THEN 'refused' ELSE 'impossible' END
+           AS outcome,
+       j.reason, j.instant AS decided_at, false AS replayed, j.short AS short_minor, j.mismatched
 FROM judged AS j
 UNION ALL
 SELECT a.n, CASE WHEN a.way IN ('known', 'none') THEN a.way ELSE 'refused' END,
        CASE a.way WHEN 'replay' THEN a.prior_reason WHEN 'conflict' THEN 'IdempotencyConflict' END,
        CASE WHEN a.way = 'replay' THEN a.prior_decided_at ELSE a.instant END, a.way IN ('known', 'replay'), c.short,
        a.mismatched
-FROM asked AS a
+FROM request AS a
 LEFT JOIN covered AS c ON c.n = a.n
 WHERE a.way <> 'judge'

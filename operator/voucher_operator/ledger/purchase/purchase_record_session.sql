@@ -1,5 +1,5 @@
--- The customer has a checkout URL from here on. One that has gone on meanwhile stays as it is.
-WITH noted AS (
+-- The customer gets a checkout URL. A purchase that is no longer pending stays as it is.
+WITH recorded AS (
     UPDATE vouchers.purchase AS p
     SET state = 'awaiting_payment', session_id = %(session)s, checkout_url = %(url)s, session_expires_at = %(expires_at)s,
         updated_at = clock_timestamp()
@@ -8,5 +8,5 @@ WITH noted AS (
 )
 UPDATE orders AS o
 SET stripe_session_id = %(session)s
-FROM noted AS n
+FROM recorded AS n
 WHERE o.id = n.order_id

@@ -1,5 +1,5 @@
--- First half of a compensation: the order fails and its hold is released (a trigger sets the whole units). Runs under the
--- locks of a compensation; undo.sql then takes the redemption back, on the balance with this release in it.
+-- First half of a compensation: the order fails and its hold is released (a trigger sets the major units). Runs under the
+-- locks of a compensation; undo.sql then undoes the redemption, with this release in the balance.
 WITH target AS MATERIALIZED (
     SELECT p.key, p.order_id, p.hold_entry_id, clock_timestamp() AS instant
     FROM vouchers.purchase AS p

@@ -1,24 +1,24 @@
--- Purchases of these namespaces that have come to an end which not everybody has been told of: their Redemptions, and
--- for a completed one its Organization. Each at once when it has ended, then after every pause, the longest-waiting first,
--- the namespaces taking turns; now they have been looked at. One that somebody holds at this moment is left to the next
--- look, and one that only a newer version understands to that version (ledger/purchase_rows.py). Read by the index
--- purchase_undelivered_namespace, whose expressions are repeated here: no more rows of a namespace than are due.
+-- Takes ended purchases of these namespaces whose end is not delivered: to their Redemption, and for a completed one to its
+-- Organization. Each is due at once when it has ended, then after every pause, the longest unchecked first, the namespaces
+-- in turn; it counts as checked then. One that another session holds at this moment is left to the next run, and one that
+-- only a newer version understands to that version (purchase/rows.py). Reads the index purchase_undelivered_namespace,
+-- whose expressions are repeated here: no more rows of a namespace than are due.
 WITH due AS MATERIALIZED (
-    SELECT d.key, d.looked_at, d.turn
+    SELECT d.key, d.checked, d.turn
     FROM unnest(%(namespaces)s::text[]) AS n (namespace)
     CROSS JOIN LATERAL (
-        SELECT p.key, w.looked_at, row_number() OVER (ORDER BY w.looked_at) AS turn
+        SELECT p.key, w.checked, row_number() OVER (ORDER BY w.checked) AS turn
         FROM vouchers.purchase AS p
         CROSS JOIN LATERAL (
             SELECT CASE WHEN greatest(p.checked_at, p.placed_at) <= p.settled_at THEN '-infinity'::timestamptz
-                        ELSE greatest(p.checked_at, p.placed_at) END AS looked_at
+                        ELSE greatest(p.checked_at, p.placed_at) END AS checked
         ) AS w
         WHERE p.state NOT IN ('pending', 'awaiting_payment') AND p.delivered_at IS DISTINCT FROM p.settled_at
           AND vouchers.key_namespace(p.key) = n.namespace
           AND p.state = ANY (%(states)s::text[]) AND (p.reason IS NULL OR p.reason = ANY (%(reasons)s::text[]))
           AND jsonb_path_query_array(p.lines, '$[*].keyvalue().key', silent => true) <@ to_jsonb(%(line_fields)s::text[])
-          AND w.looked_at <= statement_timestamp() - make_interval(secs => %(seconds)s)
-        ORDER BY w.looked_at
+          AND w.checked <= statement_timestamp() - make_interval(secs => %(seconds)s)
+        ORDER BY w.checked
         LIMIT %(limit)s
     ) AS d
 ),
@@ -29,7 +29,7 @@ taken AS MATERIALIZED (
     WHERE p.state NOT IN ('pending', 'awaiting_payment') AND p.delivered_at IS DISTINCT FROM p.settled_at
       AND greatest(p.checked_at, p.placed_at)
           <= greatest(p.settled_at, statement_timestamp() - make_interval(secs => %(seconds)s))
-    ORDER BY d.turn, d.looked_at
+    ORDER BY d.turn, d.checked
     LIMIT %(limit)s
     FOR NO KEY UPDATE OF p SKIP LOCKED
 )

@@ -1,10 +1,10 @@
-"""From a row of `sql/purchase_read.sql`, or of any statement with the same columns, to a `Purchase`. No I/O.
+"""Makes a `Purchase` of a row of `purchase_read.sql`. No I/O.
 
-A row that only a newer version understands is left to it, and keeps no other row. See also: `purchases` and `payments`,
-which read such rows.
+A row that only a newer version understands is left out, and does not affect the other rows. See also: `purchases` and
+`batch`, which read such rows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, Final
 
@@ -13,21 +13,20 @@ from voucher_operator.ledger.purchase.types import Line, Purchase, PurchaseState
 from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
-_NAMES: Final = tuple(field.name for field in fields(Purchase))
 UNDERSTOOD: Final = {
     "states": [state.value for state in PurchaseState],
     "reasons": [reason.value for reason in Reason],
     "line_fields": [field.name for field in fields(Line)],
 }
-"""Parameters of the statements that take rows for a pass: what this version understands of a purchase."""
+"""Parameters of the statements that take purchases: the states, reasons and line fields that this version knows."""
 
 
-def purchase_from(row: tuple[Any, ...]) -> Purchase:
-    """Make a Purchase of a row in the order of its fields.
+def purchase_from(row: Mapping[str, Any]) -> Purchase:
+    """Make a Purchase of a row whose columns have the names of its fields.
 
     Raises NewerVersionError for a state, a reason or a line that only a newer version understands.
     """
-    values = dict(zip(_NAMES, row, strict=True))
+    values = dict(row)
     try:
         values["key"] = Key(values["key"])
         values["state"] = PurchaseState(values["state"])
@@ -39,13 +38,13 @@ def purchase_from(row: tuple[Any, ...]) -> Purchase:
     return Purchase(**values)
 
 
-def understood(rows: Iterable[tuple[Any, ...]]) -> list[Purchase]:
+def understood(rows: Iterable[Mapping[str, Any]]) -> list[Purchase]:
     """Make Purchases of the rows that this version understands, and leave out the others."""
     found = []
     for row in rows:
         try:
             found.append(purchase_from(row))
         except NewerVersionError:
-            # It has changed since the pass took it: `purchases.of_newer_version` counts it.
+            # It has changed since it was taken: `purchases.of_newer_version` lists it.
             continue
     return found

@@ -1,13 +1,12 @@
-"""What buying puts into the ledger and gets out of it: plain frozen values, no SQL, no Kubernetes, no Stripe.
+"""Requests to buy, their results, and payment events: plain frozen values, no SQL, no Kubernetes, no Stripe.
 
 Amounts are integers of minor units of the ledger's one currency; times are aware datetimes from PostgreSQL's clock.
-See also: `types` has the same for redeeming, `voucher_operator.ledger.api` takes and returns them.
+See also: `ledger.types` has the same for redeeming; `ledger.api` takes and returns them.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from voucher_operator.ledger.types import RedeemRequest, RedeemResult
 from voucher_operator.resources.keys import Key
@@ -15,7 +14,7 @@ from voucher_operator.resources.reasons import Reason
 
 
 class PurchaseState(StrEnum):
-    """Where a purchase stands. `PENDING` and `AWAITING_PAYMENT` are open, the others are ends."""
+    """The state of a purchase. `PENDING` and `AWAITING_PAYMENT` are open, the others are final."""
 
     PENDING = "pending"
     """The order is written and the credit held; the customer has no checkout URL yet."""
@@ -33,7 +32,7 @@ class PurchaseState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that is bought, priced by the catalog before anything was consumed. `kind` is plan or addon."""
+    """One line of an order, priced by the catalog before anything was consumed. `kind` is plan or addon."""
 
     kind: str
     id: str
@@ -50,7 +49,7 @@ class PurchaseRequest:
     `redeem.code` is "" when only the balance is to be spent. `payable`: Stripe is configured; without it what the
     credit does not cover is refused before anything is consumed. `step_minor` and `minimum_minor` are Stripe's rules of
     the currency: the card pays nothing, or a multiple of the one and at least the other. `deadline_seconds`: how long
-    what may pass is retried before the purchase is rolled back. `any_tenant`: whoever asks may spend the customer's
+    transient errors are retried before the purchase is rolled back. `any_tenant`: the request may spend the customer's
     credit for another tenant than the one that the ledger has for the customer.
     """
 
@@ -79,11 +78,11 @@ class PurchaseRequest:
 
     @property
     def user_id(self) -> str:
-        """Who buys."""
+        """The user who buys."""
         return self.redeem.user_id
 
     def due_minor(self, balance_minor: int) -> int:
-        """Return what the card would pay beside this balance, in minor units, as `purchase_place.sql` reckons."""
+        """Return what the card would pay beside this balance, in minor units, as `purchase_place.sql` computes it."""
         rest = self.total_minor - max(min(self.total_minor, balance_minor), 0)
         return -(-max(rest, self.minimum_minor) // self.step_minor) * self.step_minor if rest else 0
 
@@ -133,14 +132,14 @@ class Purchase:
     overdue: bool
     """Whether the deadline has passed, by PostgreSQL's clock."""
     request_hash: str
-    """Of the request that made it: another object that asks for the very same has this purchase, too."""
+    """Of the request that made it: another object with the same key and request has this purchase, too."""
     redeemed: bool
-    """Whether a code was redeemed with it and that stands: a compensation cannot take back what was spent meanwhile."""
+    """Whether its code is still redeemed: a compensation cannot undo it when the credit was spent meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class PurchaseResult:
-    """The answer: `purchase` when there is one (also a rolled back one), else `refusal` says why there is none."""
+    """The result: `purchase` when there is one (also a rolled back one), else `refusal` is the reason."""
 
     key: Key
     decided_at: datetime
@@ -156,27 +155,27 @@ class PaymentEffect(StrEnum):
     PAID = "paid"
     """Session completed and paid (or nothing to pay), or an asynchronous payment succeeded."""
     PROCESSING = "processing"
-    """Session completed, the money is on its way: nothing changes yet."""
+    """Session completed, the payment is being processed: nothing changes yet."""
     EXPIRED = "expired"
     FAILED = "failed"
     """An asynchronous payment failed."""
     REFUNDED = "refunded"
     """This payment was refunded in full."""
     PARTLY_REFUNDED = "partly_refunded"
-    """Something of this payment was refunded, or a refund of it failed: recorded."""
+    """A part of this payment was refunded, or a refund of it failed: recorded."""
     DISPUTED = "disputed"
-    """This payment is disputed, or its dispute has gone on: recorded."""
+    """This payment is disputed, or its dispute has changed: recorded."""
     NONE = "none"
-    """Kept, without an effect: unknown types, payments of later months, other Sovereigns' sessions."""
+    """Stored without an effect: unknown types, payments of later months, other Sovereigns' sessions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """What the payment processor says about the money of one checkout. None: it does not say.
+    """What the payment processor reports about the payment of one checkout. None: not reported.
 
-    `amount_minor` is what was paid and `refunded_minor` what of it was refunded until now, in all. `seen_at` is
-    PostgreSQL's time of just before the processor was asked: of two answers the later one counts, and refunds that fail
-    lower the amount. Without it (an event says how much was refunded when it was made) the greater amount counts.
+    `amount_minor` was paid, `refunded_minor` is the total of its refunds until now. `seen_at` is PostgreSQL's time just
+    before the request to the processor: of two responses the later one counts, and a refund that fails lowers the
+    amount. Without it (an event has the amount at the time when it was created) the greater amount counts.
     """
 
     payment_intent: str | None = None
@@ -189,7 +188,7 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class Dispute:
-    """A dispute of a payment, in the payment processor's words; `event_at` is its time of the event that says so.
+    """A dispute of a payment, with the payment processor's values; `event_at` is the processor's time of the event.
 
     `amount_minor` is None where another currency is disputed than the ledger's.
     """
@@ -206,11 +205,11 @@ class Dispute:
 
 @dataclass(frozen=True, slots=True)
 class PaymentEvent:
-    """One verified webhook event, or what a look at a session found out (`event_id` is then made up from its state).
+    """One verified webhook event, or the result of a lookup of a session (`event_id` is then made of its state).
 
-    `session_id` or `order_id` finds the purchase. `amount_minor` is what was paid, when the event says so. `looked`: it
-    is a look at what is, which means something each time, and no event, which means something once. A refund or a
-    dispute acts on the payment of `session_id`, or on the one that `payment` names, and never on the order alone.
+    `session_id` or `order_id` identifies the purchase. `amount_minor` is what was paid, when the event has it. With
+    `lookup` it is applied each time, without it once. A refund or a dispute acts on the payment of `session_id`, or on
+    the one that `payment` identifies, and never on the order alone.
     """
 
     event_id: str
@@ -222,54 +221,30 @@ class PaymentEvent:
     subscription_id: str | None = None
     amount_minor: int | None = None
     sovereign: str | None = None
-    looked: bool = False
+    lookup: bool = False
     payment: Payment | None = None
     dispute: Dispute | None = None
 
 
 class Received(StrEnum):
-    """What became of an event; a label of the metric that counts them."""
+    """The outcome of an event; a label of the metric that counts them."""
 
     APPLIED = "applied"
     DUPLICATE = "duplicate"
-    """This event id was received before; of a look: and it says no more than then."""
+    """This event id was received before; of a lookup: with the same result."""
     NO_CHANGE = "no_change"
-    """The purchase was already there (or further), or the event was recorded and changes no purchase."""
+    """The purchase had this state, or a later one, before; or the event is recorded and changes no purchase."""
     UNKNOWN = "unknown"
-    """No purchase has this session or order: kept."""
+    """No purchase has this session or order: stored."""
     FOREIGN = "foreign"
-    """Another Sovereign's: kept."""
+    """Another Sovereign's: stored."""
     MISMATCH = "mismatch"
-    """What was paid is not what was due, or a rolled back order was paid: kept, for a human to look at."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxEvent:
-    """One event of the platform's envelope. `seq` orders, `id` deduplicates; `age_seconds` by PostgreSQL's clock."""
-
-    seq: int
-    id: str
-    type: str
-    tenant_id: str
-    at: datetime
-    data: dict[str, Any]
-    metadata: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxBacklog:
-    """What waits to be published."""
-
-    waiting: int
-    """Events, counted up to 100,000."""
-    oldest_seconds: float
+    """The amount paid is not the amount due, or a rolled back order was paid: stored, a person must check it."""
 
 
 __all__ = [
     "Dispute",
     "Line",
-    "OutboxBacklog",
-    "OutboxEvent",
     "Payment",
     "PaymentEffect",
     "PaymentEvent",

@@ -1,9 +1,9 @@
--- Locks the rows of some codes, in any spelling, in the one order that everybody uses: the statement after it sees what
--- others committed while this one waited. The collation keeps the primary key from being walked for its order.
+-- Locks the rows of some codes, in all spellings, in the one order of all sessions. The next statement sees what others
+-- committed while this one waited. With this collation PostgreSQL sorts, and does not read the primary key in its order.
 SELECT 1
 FROM promo_codes AS p
 WHERE vouchers.normal_code(p.code) = ANY (
-    ARRAY(SELECT vouchers.normal_code(asked.code) FROM unnest(%(codes)s::text[]) AS asked (code))
+    ARRAY(SELECT vouchers.normal_code(given.code) FROM unnest(%(codes)s::text[]) AS given (code))
 )
 ORDER BY p.code COLLATE "C"
 FOR NO KEY UPDATE

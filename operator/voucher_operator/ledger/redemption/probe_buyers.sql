@@ -1,5 +1,5 @@
--- Users of a batch whose row another session holds locked at this moment, however lightly, or whose account it holds: a
--- purchase locks both itself. The free ones are locked for the length of this statement only.
+-- Users of a batch whose row another session has locked at this moment in any mode but KEY SHARE, or whose account it has
+-- locked: a purchase locks both. The others are locked here until the end of this statement only.
 WITH free AS MATERIALIZED (
     SELECT c.id FROM customers AS c WHERE c.user_id = ANY (%(users)s::text[]) FOR NO KEY UPDATE SKIP LOCKED
 ),

@@ -1,5 +1,5 @@
--- Users of a batch whose row another session holds locked at this moment against the foreign keys of a redemption, or whose
--- account it holds.
+-- Users of a batch whose row another session has locked at this moment against the foreign keys of a redemption, or whose
+-- account it has locked.
 WITH free AS MATERIALIZED (
     SELECT c.id FROM customers AS c WHERE c.user_id = ANY (%(users)s::text[]) FOR KEY SHARE SKIP LOCKED
 ),

@@ -4,13 +4,17 @@ The two statements travel in one pipeline without BEGIN: PostgreSQL runs everyth
 transaction, commits at its end, and rolls all of it back when a statement fails. See also: `batch` makes the batches.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import psycopg
+from psycopg.rows import kwargs_row, scalar_row
 
+from voucher_operator.ledger.arrays import text_array
 from voucher_operator.ledger.batch import Request
+from voucher_operator.ledger.fetch import fetch_all, fetch_one
 from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Outcome, RedeemRequest, RedeemResult
@@ -29,25 +33,11 @@ _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 REASONS: Final[dict[str | None, Reason | None]] = {None: None, **{reason.value: reason for reason in Reason}}
 
 
-def text_array(values: Iterable[str]) -> str:
-    """Write a PostgreSQL array of texts: ten times as fast as psycopg's own, which matters at thousands a second.
-
-    Raises psycopg.DataError for a NUL character, which no text in PostgreSQL can hold.
-    """
-    listed = values if isinstance(values, list | tuple) else list(values)
-    if not listed:
-        return "{}"
-    joined = "\0".join(listed)
-    if joined.count("\0") != len(listed) - 1:
-        raise psycopg.DataError("a text holds a NUL character")
-    return '{"' + joined.replace("\\", "\\\\").replace('"', '\\"').replace("\0", '","') + '"}'
-
-
 async def redeem_batch(conn: Connection, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
     """Redeem `requests`, no two of which have the same key; one result each, in their order.
 
-    An answer that a newer version gave to a key before is a LedgerUnavailableError in its place, and holds up no other.
-    Raises psycopg's errors; nothing is written then.
+    An answer that a newer version gave to a key before is a LedgerUnavailableError in its place; the others are not
+    affected. Raises psycopg's errors; nothing is written then.
     """
     codes = text_array({request.code for request in requests})
     values = parameters(requests)
@@ -57,52 +47,58 @@ async def redeem_batch(conn: Connection, requests: Sequence[RedeemRequest]) -> l
             await conn.execute(_LOCK, {"codes": codes}, prepare=True)
             await cursor.execute(_REDEEM, values, prepare=True)
     except psycopg.errors.CheckViolation:
-        # The pool tries again; a customer's account that was missing is there by then.
+        # The pool repeats the batch; a customer's account that was missing exists then.
         await conn.execute(_OPEN_ACCOUNTS, {"users": values["users"]})
         raise
     results: list[Any] = [None] * len(requests)
+    # By position: this runs thousands of times a second, and a row by name takes almost twice as long (3.6 us, not 2).
     for n, *answer in await cursor.fetchall():
         results[n - 1] = result(requests[n - 1].key, *answer)
     return results
 
 
 async def read(conn: Connection, key: Key, request_hash: str, uid: str) -> RedeemResult | None:
-    """Read what became of a request before, None when nobody has answered it; nothing is redeemed.
+    """Return the result that a request got before, None when it has none yet. Redeems nothing.
 
     Raises psycopg's errors, and LedgerUnavailableError for what a newer version answered.
     """
-    row = await (await conn.execute(_READ, {"key": key, "hash": request_hash, "uid": uid})).fetchone()
-    if row is None:
-        return None
-    found = result(key, *row)
+    values = {"key": key, "hash": request_hash, "uid": uid}
+    found = await fetch_one(conn, _READ, values, rows=kwargs_row(partial(result, key)))
     if isinstance(found, OperatorError):
         raise found
     return found
 
 
 def result(
-    key: Key, outcome: str, reason: str | None, code: str | None, credit: int, decided_at: datetime, replayed: bool
+    key: Key,
+    outcome: str,
+    reason: str | None,
+    code: str | None,
+    credit_minor: int,
+    decided_at: datetime,
+    replayed: bool,
 ) -> RedeemResult | OperatorError:
-    """Make an answer of a row of `redeem.sql`; one that only a newer version knows is an error."""
+    """Make a result of a row of `redeem.sql`; one that only a newer version knows is an error."""
     if outcome not in _OUTCOMES or reason not in REASONS:
         return LedgerUnavailableError("A newer version of the operator has answered this Redemption: upgrade this one.")
-    return RedeemResult(key, _OUTCOMES[outcome], decided_at, REASONS[reason], code, credit, replayed)
+    return RedeemResult(key, _OUTCOMES[outcome], decided_at, REASONS[reason], code, credit_minor, replayed)
 
 
 async def held(conn: Connection, requests: Sequence[Request], *, buying: bool = False) -> tuple[set[str], set[str]]:
-    """Codes (in normal form) and users among `requests` whose rows another session holds locked at this moment.
+    """Return the codes (in normal form) and users of `requests` whose rows another session has locked at this moment.
 
-    `buying`: with any lock that a purchase waits for, which are more than a redemption does.
+    `buying`: counts every lock that a purchase waits for; a redemption waits for fewer. Raises psycopg's errors.
     """
-    codes = await conn.execute(_PROBE_PROMO, {"codes": text_array({r.code for r in requests} - {""})})
-    users = await conn.execute(
-        _PROBE_BUYERS if buying else _PROBE_CUSTOMERS, {"users": text_array({r.user_id for r in requests})}
+    probe = _PROBE_BUYERS if buying else _PROBE_CUSTOMERS
+    codes = await fetch_all(
+        conn, _PROBE_PROMO, {"codes": text_array({r.code for r in requests} - {""})}, rows=scalar_row
     )
-    return {row[0] for row in await codes.fetchall()}, {row[0] for row in await users.fetchall()}
+    users = await fetch_all(conn, probe, {"users": text_array({r.user_id for r in requests})}, rows=scalar_row)
+    return set(codes), set(users)
 
 
 def parameters(requests: Sequence[RedeemRequest]) -> dict[str, str]:
-    """Write `requests` as the arrays of `redeem.sql`. Raises psycopg.DataError."""
+    """Return `requests` as the arrays of `redeem.sql`. Raises psycopg.DataError."""
     return {
         "keys": text_array([r.key for r in requests]),
         "hashes": text_array([r.request_hash for r in requests]),

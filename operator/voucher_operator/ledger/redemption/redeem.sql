@@ -1,18 +1,19 @@
--- Judges a batch of requests in arrival order and writes what follows; one row per request comes back.
--- Runs after lock_promo.sql in the same transaction, so its snapshot is younger than the locks. No key occurs twice.
--- A generic plan thinks that a batch has ten rows, so nothing here joins two parts of the batch with each other: windows do.
--- What somebody else does at this moment to the same key or to a new customer breaks a key or a CHECK: the batch is tried
--- again, and reads what they did.
+-- Judges a batch of requests in arrival order and writes the results; returns one row for each request. Runs after
+-- lock_promo.sql in the same transaction, so its snapshot is newer than the locks. No key occurs twice. A generic plan
+-- expects ten rows in a batch, so no two parts of the batch are joined here: window functions do the work. When another
+-- session writes the same key or the same new customer at this moment, a unique key or a CHECK is violated: the batch is
+-- repeated, and reads what that session has written.
 --
--- THE CAP is enforced by `counted`. A row that appeared after lock_promo.sql is not locked, so each row of promo_codes that
--- was judged by, in any spelling, is updated only in the version that was judged (`xmin`): where one is not, `sound` is
--- false, a CHECK breaks, and the batch is tried again, with the row there to be locked. docs/architecture.md says why no
--- interleaving can pass. `sound` is false, too, for a customer without an account (redeem.py then opens it).
+-- THE CAP is enforced by `counted`. A row that appeared after lock_promo.sql is not locked. So each row of promo_codes on
+-- which the judgement is based, in any spelling, is updated only in the version that was judged (`xmin`). If one has
+-- another version, `sound` is false, a CHECK is violated, and the batch is repeated with this row locked.
+-- docs/architecture.md explains why no interleaving can exceed a cap. `sound` is also false for a customer without an
+-- account (redeem.py then opens it).
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS instant, vouchers.scale() AS scale,
            (SELECT s.currency FROM vouchers.sovereign AS s) AS currency
 ),
-asked AS MATERIALIZED (
+request AS MATERIALIZED (
     SELECT r.n, r.key, r.request_hash, r.uid, r.user_id, r.tenant_id, r.email, r.provisional,
            vouchers.normal_code(r.code) AS norm,
            d.outcome AS prior, d.uid AS prior_uid, d.request_hash AS prior_hash, d.reason AS prior_reason,
@@ -23,8 +24,8 @@ asked AS MATERIALIZED (
     ) WITH ORDINALITY AS r (key, request_hash, uid, code, user_id, tenant_id, email, provisional, n)
     LEFT JOIN vouchers.redemption AS d ON d.key = r.key
 ),
--- A grant is bound to its key for ever, a refusal to key and uid: the rest is judged. The row that a code means is the
--- one in normal spelling, else the only one there is.
+-- A grant is bound to its key for ever, a refusal to key and uid; all other requests are judged. The row that a code means
+-- is the one in normal spelling, else the only one that exists.
 examined AS MATERIALIZED (
     SELECT a.*, c.id AS customer_id, coalesce(c.id, gen_random_uuid()) AS candidate, p.code, p.room, p.credit, m.instant,
            m.currency, m.scale, p.spellings, p.versions, t.from_secret, t.owner_namespace, t.owner_name,
@@ -38,7 +39,7 @@ examined AS MATERIALIZED (
                    SELECT FROM promo_redemptions AS e WHERE e.customer_id = c.id AND e.code = ANY (p.spellings)
                ) THEN 'AlreadyRedeemed'
            END AS reason
-    FROM asked AS a
+    FROM request AS a
     CROSS JOIN moment AS m
     LEFT JOIN customers AS c ON c.user_id = a.user_id
     LEFT JOIN vouchers.account AS b ON b.customer_id = c.id
@@ -64,7 +65,7 @@ examined AS MATERIALIZED (
     ) AS t ON true
     WHERE a.prior IS NULL OR (a.prior = 'refused' AND a.prior_uid <> a.uid)
 ),
--- One customer's requests for one code stand together; only the first can be granted.
+-- One customer's requests for one code are one partition; only the first of it can be granted.
 paired AS MATERIALIZED (
     SELECT x.*, x.reason IS NULL AND row_number() OVER pair = 1 AS eligible,
            first_value(x.candidate) OVER customer AS payee
@@ -90,7 +91,7 @@ judged AS MATERIALIZED (
            END AS refusal
     FROM ranked AS r
 ),
-newcomer AS (
+new_customer AS (
     INSERT INTO customers (id, user_id, tenant_id, email)
     SELECT DISTINCT ON (j.user_id COLLATE "C") j.payee, j.user_id, j.tenant_id, j.email
     FROM judged AS j
@@ -98,7 +99,7 @@ newcomer AS (
     ORDER BY j.user_id COLLATE "C", j.n
     RETURNING 1
 ),
--- The rows that the grants were judged by: the one that counts them, and every other spelling with no use of its own.
+-- The rows on which the grants are based: the one that counts them, and all other spellings, unchanged.
 judged_by AS MATERIALIZED (
     SELECT v.code, v.version, CASE WHEN v.code = g.code THEN g.times ELSE 0 END AS times,
            CASE WHEN v.code = g.code THEN g.total ELSE 0 END AS total, g.instant
@@ -123,18 +124,18 @@ verdict AS MATERIALIZED (
     SELECT (SELECT count(*) FROM counted) = (SELECT count(*) FROM judged_by)
            AND NOT EXISTS (SELECT FROM judged AS j WHERE j.granted AND j.unopened) AS sound
 ),
--- Accounts are locked in order, after promo_codes and after new customers: an insert may wait for another session's.
+-- Accounts are locked in order, after promo_codes and after new customers, whose insert may wait for another session.
 posted AS (
     INSERT INTO vouchers.account AS b (customer_id, balance_minor)
     SELECT j.payee, sum(j.credit)
     FROM judged AS j
-    WHERE j.granted AND (SELECT v.sound FROM verdict AS v) AND (SELECT count(*) FROM newcomer) >= 0
+    WHERE j.granted AND (SELECT v.sound FROM verdict AS v) AND (SELECT count(*) FROM new_customer) >= 0
     GROUP BY j.payee
     ORDER BY j.payee
     ON CONFLICT (customer_id) DO UPDATE SET balance_minor = b.balance_minor + excluded.balance_minor
     RETURNING b.customer_id, b.balance_minor
 ),
--- The balance after each entry, counted back from the customer's last one.
+-- The balance after each entry, computed backwards from the customer's last one.
 balanced AS MATERIALIZED (
     SELECT e.*, first_value(e.posted) OVER customer - (sum(e.credit) OVER customer)::bigint + e.credit AS balance
     FROM (
@@ -158,7 +159,7 @@ credited AS (
     FROM balanced AS e
     WHERE e.entry_id IS NOT NULL AND e.balance IS NOT NULL
 ),
--- In arrival order. A code that came from a Secret, of a live or a revoked Voucher, is in no event.
+-- In arrival order. A code that comes from a Secret, of a live or a revoked Voucher, is in no event.
 announced AS (
     INSERT INTO vouchers.outbox (type, tenant_id, at, data)
     SELECT 'voucher.redeemed', j.tenant_id, j.instant, jsonb_strip_nulls(jsonb_build_object(
@@ -170,7 +171,7 @@ announced AS (
     WHERE j.granted
     ORDER BY j.n
 ),
-answer AS MATERIALIZED (
+result AS MATERIALIZED (
     SELECT j.n, j.key, j.request_hash, j.uid,
            CASE WHEN NOT v.sound THEN 'overtaken' WHEN j.granted THEN 'redeemed' ELSE 'refused' END AS outcome,
            j.refusal AS reason, j.code, CASE WHEN j.granted THEN j.payee ELSE j.customer_id END AS customer_id, j.user_id,
@@ -186,7 +187,7 @@ recorded AS (
     )
     SELECT a.key, a.request_hash, a.uid, a.outcome, a.reason, a.code, a.customer_id, a.user_id, a.credit_minor,
            a.entry_id, a.decided_at
-    FROM answer AS a
+    FROM result AS a
     WHERE a.final AND NOT a.known
 ),
 overwritten AS (
@@ -195,11 +196,11 @@ overwritten AS (
                        ELSE 'overtaken' END,
         request_hash = a.request_hash, uid = a.uid, reason = a.reason, code = a.code, customer_id = a.customer_id,
         user_id = a.user_id, credit_minor = a.credit_minor, grant_entry_id = a.entry_id, decided_at = a.decided_at
-    FROM answer AS a
+    FROM result AS a
     WHERE a.final AND a.known AND d.key = a.key
 )
 SELECT a.n, a.outcome, a.reason, a.code, a.credit_minor, a.decided_at, false AS replayed
-FROM answer AS a
+FROM result AS a
 UNION ALL
 SELECT k.n,
        CASE WHEN s.same THEN k.prior ELSE 'refused' END,
@@ -208,7 +209,7 @@ SELECT k.n,
        CASE WHEN s.same THEN k.prior_credit ELSE 0 END,
        CASE WHEN s.same THEN k.prior_decided_at ELSE m.instant END,
        s.same
-FROM asked AS k
+FROM request AS k
 CROSS JOIN moment AS m
 CROSS JOIN LATERAL (SELECT k.prior = 'refused' OR k.prior_hash = k.request_hash AS same) AS s
 WHERE k.prior <> 'refused' OR k.prior_uid = k.uid

@@ -1,4 +1,4 @@
--- What became of a request before, if it was this very one: a grant is bound to key and hash, a refusal to key and uid.
+-- The earlier result of a request, if it was this request: a grant is bound to key and hash, a refusal to key and uid.
 -- Judges nothing and locks nothing.
 SELECT d.outcome, d.reason, d.code, d.credit_minor, d.decided_at, true AS replayed
 FROM vouchers.redemption AS d

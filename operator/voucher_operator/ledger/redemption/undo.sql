@@ -1,7 +1,8 @@
--- Takes a redemption back, all of it or, when its credit has been spent, none. Runs after the two locks of undo_lock_*.sql.
--- The reversal has the grant's own reason: the Go service's undo deletes a customer's entries by it, and only together do
--- the two sum to nothing. A grant entry that is gone was taken back by the Go service, counter and all: only the outcome
--- is left to write. The redemption row goes by a function, which sees outcome and reversal: they are written when it runs.
+-- Undoes a redemption completely or, when its credit has been spent, not at all. Runs after undo_lock_promo.sql and
+-- customer_lock.sql. The reversal has the reason of the grant: the Go service's undo deletes a customer's entries by it,
+-- and only together do the two add up to zero. If the grant entry is gone, the Go service has undone the redemption, with
+-- its counter: only the outcome is written. The redemption row is deleted by a function, which checks outcome and reversal:
+-- both are written before it runs.
 WITH target AS MATERIALIZED (
     SELECT d.key, d.code, d.customer_id, e.id AS grant_id, e.reason, gen_random_uuid() AS reversal_id,
            coalesce(e.amount_minor, e.amount_omr * s.scale) AS amount,

@@ -1,6 +1,6 @@
--- Requests of these namespaces whose redemption another writer has undone, and whose Redemption may not say so yet: those
--- that nobody has looked at for longest, each at once and then after every pause; now somebody has. So none that stays keeps
--- others waiting.
+-- Takes requests of these namespaces whose redemption another writer has undone, and whose Redemption may not have that in
+-- its status yet. Each is due at once, and again after every pause, the longest unchecked first; it counts as checked then.
+-- So one that stays does not delay the others.
 WITH due AS MATERIALIZED (
     SELECT d.key
     FROM vouchers.redemption AS d

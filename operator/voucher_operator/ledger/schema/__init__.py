@@ -1,1 +1,1 @@
-"""The schema: migrations, what they must find, what they must leave, and the backfills after them."""
+"""The schema: migrations, the checks before and after them, and the backfills."""

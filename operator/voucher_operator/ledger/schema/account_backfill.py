@@ -1,10 +1,11 @@
-"""Opens the accounts of the customers of before, on a ledger of any size, while everybody goes on writing.
+"""Opens the accounts of customers from before the first migration, on a ledger of any size, while others write.
 
-An account that is missing is opened by whoever needs it first, which reads that customer's whole history once. This
-does it beforehand: some customers and a commit at a time, so that nobody waits long for a row that is held here. A kill
-costs one portion. Why no entry is missed: `migrations/0009.accounts.sql` and `0012.entries-in-balance.sql`.
+An account that is missing is opened by the first statement that needs it, which reads that customer's whole history
+once. This opens it beforehand: some customers in each transaction, so that no session waits long for a row that is
+locked here. A kill costs one portion. Why no entry is missed: `migrations/0009.accounts.sql` and
+`0012.entries-in-balance.sql`.
 
-See also: `migrate` calls this after the files; `backfill` does the same for the sums of codes.
+See also: `migrate` calls this after the files; `backfill` does the same for the totals of codes.
 """
 
 import logging
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import errors
+from psycopg.rows import scalar_row
 
 from voucher_operator.ledger.schema.session import TOO_SLOW, MigrationError, Plan, connect, retry_on_lock
 from voucher_operator.ledger.statements import statement
@@ -44,5 +46,6 @@ def open_accounts(plan: Plan, *, portion: int = PORTION) -> None:
 
 def open_batch(connection: psycopg.Connection[Any], size: int) -> bool:
     """Open the next `size` accounts in one transaction; returns whether none is left. Raises psycopg's errors."""
-    row = connection.execute(_OPEN_BATCH, {"size": size}).fetchone()
-    return row is None or bool(row[0])
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        finished = cursor.execute(_OPEN_BATCH, {"size": size}).fetchone()
+    return finished is None or bool(finished)

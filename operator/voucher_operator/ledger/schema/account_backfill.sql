@@ -1,5 +1,6 @@
--- Opens the accounts of the next customers by id, and remembers how far it came. One row: whether the end is reached; no
--- row when it was reached before. A customer who comes meanwhile with a smaller id is opened by whoever writes an entry.
+-- Opens the accounts of the next customers by id, and records the progress. Returns one row: whether the end is reached; no
+-- row when it was reached before. The account of a customer who is added meanwhile with a smaller id is opened when an
+-- entry is written.
 WITH progress AS MATERIALIZED (
     SELECT b.upto FROM vouchers.account_backfill AS b WHERE NOT b.finished
 ),

@@ -1,5 +1,5 @@
--- Adds the sums to some codes' rows, those that nobody holds at this moment: it waits for no lock, so it deadlocks with
--- nobody. One row a code that was served.
+-- Adds the totals to the rows of some codes that no other session holds at this moment: it waits for no lock, so it cannot
+-- deadlock. One row for each code.
 WITH free AS MATERIALIZED (
     SELECT p.code
     FROM vouchers.backfill_total AS s

@@ -1,7 +1,7 @@
--- Sums up the next entries by id, whatever they are, and moves on to the first one that is left. Runs after
--- backfill_lock.sql in the same transaction. One row: whether the end is reached.
--- A reason may be longer than a key of an index can be (2,704 bytes, compressed). What no row of promo_codes has for its
--- code then, none can ever have: it is summed for nobody.
+-- Adds up the next entries by id, of any kind, and moves on to the first one that is left. Runs after backfill_lock.sql in
+-- the same transaction. One row: whether the end is reached.
+-- A reason may be longer than a key of an index can be (2,704 bytes, compressed). If no row of promo_codes has the code of
+-- such a reason now, none can ever have it: it is not counted.
 WITH portion AS MATERIALIZED (
     SELECT e.id, e.amount_omr, e.amount_minor, e.reason, e.order_id, e.created_at
     FROM credit_ledger AS e

@@ -1,2 +1,2 @@
--- Whether sums wait for a row of promo_codes that somebody holds. (A code that has no row has nothing to be added to.)
+-- Whether totals wait for a row of promo_codes that another session holds. (A code without a row needs no total.)
 SELECT EXISTS (SELECT FROM vouchers.backfill_total AS s JOIN promo_codes AS p ON p.code = s.code)

@@ -1,4 +1,4 @@
--- The plans that the summing needs: entries by their primary key, a portion at a time, however few of all they are.
+-- The plans that the backfill needs: entries by their primary key, a portion at a time, also for a small part of them.
 SELECT set_config('enable_seqscan', 'off', false),
        set_config('enable_bitmapscan', 'off', false),
        set_config('jit', 'off', false),

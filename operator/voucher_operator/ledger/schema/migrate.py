@@ -5,13 +5,13 @@ The plain SQL files in `migrations/` (linked into this package) are applied by y
 - a migration and its mark in yoyo's table are one transaction: a kill at any moment leaves either both or neither;
 - yoyo's lock is a row that outlives its process. Ours is a session's advisory lock, on a connection of its own, which
   ends with the process;
-- yoyo's tables live in the schema `vouchers`, while the migrations speak to the Go billing service's, in `public`;
-- no file does what takes longer the larger the ledger is, but for the indexes: `backfill` sums up afterwards.
+- yoyo's tables are in the schema `vouchers`, while the migrations change the Go billing service's, in `public`;
+- only the indexes take longer on a larger ledger; `backfill` adds up the old entries afterwards.
 
-yoyo splits the files with sqlparse, which keeps dollar-quoted bodies whole; a test holds it to that.
+yoyo splits the files with sqlparse, which keeps dollar-quoted bodies whole; a test checks that.
 
-See also: `migrate_preflight` looks before anything is changed; `shapes` compares what is there with what is expected;
-`migrate_session` has the sessions and their patience with others; `backfill` does what grows with the ledger.
+See also: `preflight` checks before anything is changed; `shapes` compares the database with what is expected; `session`
+has the sessions and how long they wait; `backfill` does what grows with the ledger.
 """
 
 import asyncio
@@ -46,11 +46,11 @@ from voucher_operator.resources.money import minor_digits
 log = logging.getLogger(__name__)
 
 ADVISORY_LOCK = int.from_bytes(b"vouchers", "big")
-"""Held by the one migration that is at work in a database."""
-PATIENCE = 60.0
-"""How long one migration is tried again while others hold its locks, in seconds."""
+"""Held by the one migration that runs in a database."""
+RETRY_SECONDS = 60.0
+"""How long one migration file is retried while other sessions hold its locks."""
 
-# The lock's session has nothing to send while the other one works: keepalives tell the server when our machine is gone.
+# This session sends nothing while the other one works: by keepalives the server notices that our machine is lost.
 _LOCK_SESSION = {
     "lock_timeout": "150s",
     "statement_timeout": "0",
@@ -60,17 +60,20 @@ _LOCK_SESSION = {
 }
 
 
-async def migrate(database_url: str, *, currency: str, runtime_role: str, patience: float = PATIENCE) -> list[str]:
+async def migrate(
+    database_url: str, *, currency: str, runtime_role: str, retry_seconds: float = RETRY_SECONDS
+) -> list[str]:
     """Apply what is missing, re-apply the runtime role's grants, and return the ids of the migrations applied.
 
-    `database_url` is a libpq URL of the role that owns (or shall own) the tables; `patience` is in seconds. Safe to run
-    any number of times, two at once, and while other services work on the tables.
+    `database_url` is a libpq URL of the role that owns (or shall own) the tables; `retry_seconds` is how long a file is
+    retried while other sessions hold its locks. Safe to run any number of times, two at once, and while other services
+    use the tables.
 
-    Raises CurrencyMismatchError when the ledger counts in another currency, MigrationError when somebody must act,
+    Raises CurrencyMismatchError when the ledger has another currency, MigrationError when an administrator must act,
     LedgerUnavailableError when PostgreSQL cannot be reached.
     """
     try:
-        plan = Plan(database_url, currency, minor_digits(currency), runtime_role, patience)
+        plan = Plan(database_url, currency, minor_digits(currency), runtime_role, retry_seconds)
     except ValueError as error:
         raise MigrationError(str(error)) from None
     return await asyncio.to_thread(_migrate, plan)
@@ -94,23 +97,21 @@ def _migrate(plan: Plan) -> list[str]:
 
 @contextmanager
 def _only_one(plan: Plan) -> Iterator[None]:
-    """Hold the advisory lock on a connection that does nothing else: it ends with this process, however that ends."""
+    """Hold the advisory lock on a connection of its own: the lock ends with this process, also after a kill."""
     with connect(plan, _LOCK_SESSION) as connection:
         try:
             connection.execute("SELECT pg_advisory_lock(%s)", (ADVISORY_LOCK,))
         except errors.LockNotAvailable as error:
-            raise MigrationError(
-                "another migration of this database does not come to an end: look at its log"
-            ) from error
+            raise MigrationError("another migration of this database does not finish: check its log") from error
         yield
 
 
 def _read() -> Any:
     """Return this version's migrations, yoyo's list of them."""
-    logging.getLogger("yoyo.migrations").setLevel(logging.WARNING)  # it counts steps; we say what was applied
+    logging.getLogger("yoyo.migrations").setLevel(logging.WARNING)  # it logs steps; we log what was applied
     migrations = read_migrations("package:voucher_operator:migrations")
     if not migrations:
-        raise MigrationError("this installation has no migrations in it: install it anew, from a whole checkout")
+        raise MigrationError("this installation contains no migrations: install it again, from a complete checkout")
     return migrations
 
 
@@ -138,11 +139,11 @@ def _apply(backend: "_Backend", migration: Any, plan: Plan, *, mark: bool) -> No
 
 
 def _way_out(migration: Any) -> str:
-    """What to do about a file that is too slow. An index may be built by hand, without keeping anybody from writing."""
+    """Return what to do about a file that is too slow. An index may be built by hand, without blocking writes."""
     code = re.sub(r"^--.*\n", "", Path(migration.path).read_text(encoding="utf-8"), flags=re.MULTILINE)
     index = re.fullmatch(r"CREATE INDEX IF NOT EXISTS ([^;]*);", " ".join(code.split()))
     if index is None:
-        return "migrate again when PostgreSQL has less to do"
+        return "migrate again when PostgreSQL has less load"
     return (
         "run, as the tables' owner and when the Go service is not about to start, "
         f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {index[1]}; and then migrate again"
@@ -156,7 +157,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo is not t
 
     @classmethod
     def open(cls, plan: Plan) -> "_Backend":
-        """Connect. Deliberately without yoyo's `init_database`, which makes its lock table and a scratch table."""
+        """Connect. Deliberately without yoyo's `init_database`, which creates its lock table and a scratch table."""
         settings = {
             "vouchers.currency": plan.currency,
             "vouchers.minor_digits": str(plan.minor_digits),
@@ -177,7 +178,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo is not t
 
     def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:
         with self.transaction():
-            # The triggers' functions take this path with them.
+            # The functions of the triggers are created with this path (SET search_path FROM CURRENT).
             self.execute("SET LOCAL search_path TO public, pg_temp")
             migration.process_steps(self, "apply", force=force)
             self.execute("SET LOCAL search_path TO vouchers")

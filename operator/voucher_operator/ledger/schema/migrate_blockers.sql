@@ -1,5 +1,6 @@
--- Who holds a lock on one of the ledger's tables, longest transaction first. Shown when a migration gives up.
-SELECT a.pid, coalesce(nullif(a.application_name, ''), '(no name)') AS application, a.state,
+-- The sessions that hold a lock on one of the ledger's tables, the longest transaction first. Shown when a migration gives
+-- up.
+SELECT a.pid, coalesce(nullif(a.application_name, ''), '(no name)') AS application, coalesce(a.state, 'unknown') AS state,
        string_agg(DISTINCT c.relname, ', ') AS tables
 FROM pg_locks AS l
 JOIN pg_class AS c ON c.oid = l.relation

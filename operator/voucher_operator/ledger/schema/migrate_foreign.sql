@@ -1,5 +1,5 @@
--- What of ours in the schema vouchers, the schema itself first, does not belong to %(owner)s: whose it is, and the statement
--- that hands it over. Ours are %(tables)s, %(functions)s and yoyo's tables; a sequence of a column goes with its table.
+-- Objects of ours in the schema vouchers, the schema itself first, that do not belong to %(owner)s: their owner, and the
+-- statement that changes it. Ours are %(tables)s, %(functions)s and yoyo's tables; a column's sequence follows its table.
 SELECT f.owner, f.command
 FROM (
     SELECT 1 AS rank, n.nspname::text AS name, pg_get_userbyid(n.nspowner)::text AS owner,

@@ -1,6 +1,6 @@
--- All that a migration must know before it changes anything; one row. `owner` is who has, or shall have, all that is ours:
--- whose the billing service's tables are; where there are none, who has the schema vouchers; where that is not there
--- either, the one who migrates, but for a superuser the database's owner.
+-- Everything that a migration must know before it changes anything; one row. `owner` is the role that has, or shall have,
+-- all objects of ours: the owner of the billing service's tables; without them, the owner of the schema vouchers; without
+-- that, the role that migrates, or for a superuser the owner of the database.
 WITH wanted (name) AS (
     VALUES ('customers'), ('subscriptions'), ('orders'), ('promo_codes'), ('promo_redemptions'), ('credit_ledger')
 ), found AS MATERIALIZED (

@@ -1,6 +1,7 @@
--- What there is of the ledger's tables, one row a column, index, key, trigger, CHECK or function: kind, name, shape, and what
--- keeps it from working (''). Compared by `shapes` with what the migrations make. %(tables)s are the billing service's tables,
--- %(indexes)s the names that our indexes on them have: whatever bears one is looked at, also where it is no index.
+-- The objects of the ledger's tables, one row for each column, index, key, trigger, CHECK or function: kind, name, shape,
+-- and a fault that keeps it from working (''). `shapes` compares them with what the migrations create. %(tables)s are the
+-- billing service's tables, %(indexes)s the names of our indexes on them: every object with such a name is read, also if it
+-- is no index.
 WITH of_ledger AS MATERIALIZED (
     SELECT c.oid, n.nspname, c.relname, format('%%I.%%I', n.nspname, c.relname) AS name
     FROM pg_class AS c
@@ -19,7 +20,7 @@ FROM of_ledger AS t
 JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 UNION ALL
--- A CASE is shown on several lines: a shape is one.
+-- A CASE is printed on several lines, but a shape is one line.
 SELECT 'index', format('%%I.%%I', n.nspname, c.relname),
        coalesce(regexp_replace(pg_get_indexdef(i.indexrelid), '\s+', ' ', 'g'), 'not an index'),
        CASE WHEN i.indisvalid AND i.indisready AND i.indislive THEN '' ELSE 'invalid' END

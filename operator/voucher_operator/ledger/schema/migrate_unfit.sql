@@ -1,5 +1,5 @@
--- What keeps the ledger's tables from being plain tables that hold all their rows and say yes to every insert of ours: kind,
--- table, and whatever it is. %(tables)s are the billing service's tables, %(columns)s their columns that we know.
+-- What keeps the ledger's tables from being plain tables that contain all their rows and accept every insert of ours: kind,
+-- table, and the other object. %(tables)s are the billing service's tables, %(columns)s their columns that we know.
 WITH of_ledger AS MATERIALIZED (
     SELECT c.*, n.nspname, format('%%I.%%I', n.nspname, c.relname) AS name
     FROM pg_class AS c
@@ -27,7 +27,7 @@ JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdro
 WHERE t.nspname = 'public' AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
   AND format('%%s.%%I', t.name, a.attname) <> ALL (%(columns)s::text[])
 UNION ALL
--- One of our trigger functions, called by a trigger on a table that is none of the ledger's.
+-- One of our trigger functions, called by a trigger on a table that is not one of the ledger's.
 SELECT 'strange_trigger', g.tgrelid::regclass::text, g.tgname::text
 FROM pg_trigger AS g
 JOIN pg_proc AS p ON p.oid = g.tgfoid

@@ -1,11 +1,11 @@
-"""What is looked at, and refused, before a migration changes anything: server, rights, owners, currency.
+"""Checks before a migration changes anything, and refuses what cannot work: server, rights, owners, currency.
 
-The functions of our triggers run as their owner (SECURITY DEFINER), so whose they are is a matter of rights: all that
-is ours belongs to the role that owns the billing service's tables, whoever migrates. A superuser, or another member of
-that role, therefore acts as that role (SET ROLE); what an earlier version left to somebody else is handed over, or
-refused, where that may not be done from here, with the statements that do it.
+The functions of our triggers run as their owner (SECURITY DEFINER), so their owner decides about rights: all objects of
+ours belong to the role that owns the billing service's tables, whichever role migrates. A superuser, or another member
+of that role, therefore acts as that role (SET ROLE). Objects that an earlier version left to another role change their
+owner; where this role may not do that, the migration is refused, with the statements that do it.
 
-See also: `migrate` applies the files afterwards; `shapes` compares what is there with what the files would make.
+See also: `migrate` applies the files afterwards; `shapes` compares the database with what the files create.
 """
 
 import logging
@@ -29,22 +29,22 @@ log = logging.getLogger(__name__)
 _PREFLIGHT: Final = statement("migrate_preflight")
 _APPLIED: Final = statement("migrate_applied")
 _FOREIGN: Final = statement("migrate_foreign")
-_FORMER_TABLES: Final = frozenset({"vouchers.webhook_event", "vouchers.backfill_progress", "vouchers.backfill_total"})
+_FORMER_TABLES: Final = frozenset({"vouchers.inbox", "vouchers.summing", "vouchers.summed"})
 _FORMER_FUNCTIONS: Final = ("vouchers.promo_codes_in_step()",)
-"""Names of before migration 0024, which only their owner can rename."""
+"""Names from before the migrations 0024 to 0027, which only their owner can rename; the tables are views since."""
 
 Facts = dict[str, Any]
-"""One row of `sql/migrate_preflight.sql`."""
+"""One row of `migrate_preflight.sql`."""
 
 
 def prepare(plan: Plan, known: Set[str]) -> Plan:
-    """Refuse what cannot work before anything is changed; make what the first migration needs.
+    """Refuse what cannot work before anything is changed; create what the first migration needs.
 
     `known`: ids of the migrations that this version has. Returns the plan with the role to act as. Raises
     MigrationError, CurrencyMismatchError, and psycopg's errors.
     """
     with connect(plan) as connection, connection.cursor(row_factory=dict_row) as cursor:
-        connection.execute("RESET search_path")  # where the role's unqualified names lead is one of the facts
+        connection.execute("RESET search_path")  # the role's own search_path is one of the facts
         cursor.execute(_PREFLIGHT, {"runtime_role": plan.runtime_role})
         facts = cast("Facts", cursor.fetchone())
         for problem in _problems(facts):
@@ -58,21 +58,21 @@ def prepare(plan: Plan, known: Set[str]) -> Plan:
             check_before(acting)
         if not facts["role_exists"]:
             _create_role(plan.runtime_role, connection, allowed=facts["may_create_role"])
-        # Not CREATE SCHEMA IF NOT EXISTS alone: that asks for a right on the database even when there is nothing to do.
+        # Not CREATE SCHEMA IF NOT EXISTS alone: that needs a right on the database even when the schema exists.
         if not facts["has_schema"]:
             command = sql.SQL("CREATE SCHEMA IF NOT EXISTS vouchers AUTHORIZATION {}")
             connection.execute(command.format(sql.Identifier(facts["owner"])))
     if facts["owner_is_superuser"]:
         log.warning(
             "the ledger's tables belong to %s, a superuser, and so do the functions of their triggers: "
-            "give them to a role that is none",
+            "change their owner to a role that is not one",
             facts["owner"],
         )
     return acting
 
 
 def is_newer(plan: Plan, known: Set[str]) -> bool:
-    """Whether a version with more migrations than `known` was here: what it has made is not for us to judge."""
+    """Return whether a version with more migrations than `known` was here: then the shapes are not checked."""
     with connect(plan) as connection:
         return any(name not in known for (name,) in connection.execute(_APPLIED))
 
@@ -106,7 +106,7 @@ def _problems(facts: Facts) -> Iterator[str]:
 
 
 def _owners(facts: Facts) -> Iterator[str]:
-    """The tables have one owner, and whoever migrates may act as that role."""
+    """Yield a problem when the tables have several owners, or this role may not act as their owner."""
     role, owner, tables = facts["role"], facts["owner"], cast("dict[str, str]", facts["tables"])
     numbers = Counter(tables.values())
     if len(numbers) > 1:
@@ -131,7 +131,7 @@ def _give(tables: dict[str, str], heir: str) -> str:
 
 
 def _try_to_act(acting: Plan, facts: Facts) -> None:
-    """A member of a role may not always act as that role (PostgreSQL 16 and later)."""
+    """Connect as the owner. Since PostgreSQL 16 a member of a role may be without the right to act as that role."""
     try:
         connect(acting).close()
     except errors.InsufficientPrivilege as error:
@@ -143,7 +143,7 @@ def _try_to_act(acting: Plan, facts: Facts) -> None:
 
 
 def _transfer_ownership(plan: Plan, connection: psycopg.Connection[Any], owner: str) -> None:
-    """Give the owner what somebody else's migration made: as a superuser, or as who made it and is a member."""
+    """Make the owner own what another role's migration created: as a superuser, or as that role when it is a member."""
     tables, functions = sorted(own_tables() | _FORMER_TABLES), sorted({*names("function"), *_FORMER_FUNCTIONS})
     parameters = {"owner": owner, "tables": tables, "functions": functions}
     foreign = connection.execute(_FOREIGN, parameters).fetchall()
@@ -152,7 +152,7 @@ def _transfer_ownership(plan: Plan, connection: psycopg.Connection[Any], owner: 
     whose = ", ".join(sorted({other for other, _ in foreign}))
     commands = "; ".join(command for _, command in foreign)
     try:
-        retry_on_lock(plan, "giving the schema vouchers to the tables' owner", partial(_run, connection, commands))
+        retry_on_lock(plan, "changing the owner of the schema vouchers", partial(_run, connection, commands))
     except errors.InsufficientPrivilege as error:
         raise MigrationError(
             f"what is in the schema vouchers belongs to {whose} instead of {owner}, who owns the billing service's "
@@ -168,12 +168,13 @@ def _run(connection: psycopg.Connection[Any], commands: str) -> None:
 
 def _check_currency(plan: Plan) -> None:
     with connect(plan) as connection:
-        row = connection.execute("SELECT currency, minor_digits FROM vouchers.sovereign").fetchone()
-    if row is not None and row != (plan.currency, plan.minor_digits):
-        raise CurrencyMismatchError(
-            f"this ledger counts in {row[0]} with {row[1]} decimals, fixed by its first migration: "
-            f"it cannot become {plan.currency} with {plan.minor_digits}"
-        )
+        query = "SELECT currency, minor_digits FROM vouchers.sovereign"
+        for currency, digits in connection.execute(query):
+            if (currency, digits) != (plan.currency, plan.minor_digits):
+                raise CurrencyMismatchError(
+                    f"this ledger counts in {currency} with {digits} decimals, fixed by its first migration: "
+                    f"it cannot become {plan.currency} with {plan.minor_digits}"
+                )
 
 
 def _create_role(name: str, connection: psycopg.Connection[Any], *, allowed: bool) -> None:
@@ -186,4 +187,4 @@ def _create_role(name: str, connection: psycopg.Connection[Any], *, allowed: boo
     try:
         connection.execute(command)
     except (errors.DuplicateObject, errors.UniqueViolation):
-        log.info("runtime role was created by somebody else meanwhile")
+        log.info("the runtime role was created by another session meanwhile")

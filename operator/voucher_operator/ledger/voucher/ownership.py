@@ -1,13 +1,16 @@
-"""Who owns a code, and what a put has to write: decided here, on what `voucher_put_read.sql` has found under locks.
+"""Decides who owns a code, and what a put writes, from the row of `voucher_put_read.sql`. No I/O.
 
-A code is the namespace's that issued it first on the ledger, whatever the age of the objects: a Voucher of another
-namespace gets it neither while it is issued nor when it is revoked, unless it was released to that namespace. Within a
-namespace the older object keeps it. See also: `vouchers` reads, asks `decide`, and writes; docs/voucher.md.
+A code belongs to the namespace that issued it first on the ledger, whatever the age of the objects. A Voucher of
+another namespace does not get it, neither while it is issued nor after it is revoked, unless it was released to that
+namespace. Within a namespace the older object keeps it. See also: `vouchers` reads, calls `decide` and writes;
+docs/voucher.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Self
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
 
 from voucher_operator.ledger.types import PutOutcome, VoucherOwner, VoucherTerms
 from voucher_operator.resources.errors import (
@@ -17,15 +20,30 @@ from voucher_operator.resources.errors import (
     CurrencyMismatchError,
 )
 
-_FIELDS: Final = ("credit", "description", "active", "maxRedemptions")
+T = TypeVar("T")
+
+_DRIFTING: Final = MappingProxyType(
+    {
+        "credit": "credit_minor",
+        "description": "description",
+        "active": "active",
+        "maxRedemptions": "max_redemptions",
+    }
+)
+"""Fields of a Voucher's spec that other writers can change in promo_codes: spec name -> name here."""
+_TERMS: Final = (*_DRIFTING.values(), "from_secret", "valid_from", "valid_until")
+"""What a put writes to vouchers.terms and may change."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromoRow:
-    """The row that customers redeem: `values` in the order of `_FIELDS`, in minor units."""
+    """The row that customers redeem."""
 
     code: str
-    values: tuple[int, str, bool, int]
+    credit_minor: int
+    description: str
+    active: bool
+    max_redemptions: int
     deleted: bool
 
 
@@ -33,8 +51,15 @@ class PromoRow:
 class Holder:
     """Another Voucher with live terms on the code."""
 
-    owner: VoucherOwner
+    uid: str
+    namespace: str
+    name: str
     created_at: datetime
+
+    @property
+    def owner(self) -> VoucherOwner:
+        """The Voucher resource."""
+        return VoucherOwner(self.uid, self.namespace, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +69,13 @@ class OwnTerms:
     code: str
     norm: str
     generation: int
-    values: tuple[Any, ...]
+    from_secret: bool
+    credit_minor: int
+    description: str
+    active: bool
+    max_redemptions: int
+    valid_from: datetime | None
+    valid_until: datetime | None
     revoked: bool
     recent: bool
 
@@ -53,7 +84,7 @@ class OwnTerms:
 class Found:
     """The ledger as a put finds it. `norm` is the code's normal form.
 
-    `reserved_for` is the namespace that may issue the code when nobody holds it; None when no Voucher ever had it.
+    `reserved_for` is the namespace that may issue the code when no Voucher holds it; None when no Voucher ever had it.
     """
 
     currency: str
@@ -62,14 +93,6 @@ class Found:
     holder: Holder | None
     own: OwnTerms | None
     reserved_for: str | None
-
-    @classmethod
-    def from_row(cls, row: tuple[Any, ...]) -> Self:
-        """Read the one row of `voucher_put_read.sql`."""
-        promo = None if row[2] is None else PromoRow(row[2], (row[3], row[4], row[5], row[6]), row[7])
-        holder = None if row[8] is None else Holder(VoucherOwner(row[8], row[9], row[10]), row[11])
-        own = None if row[12] is None else OwnTerms(row[12], row[13], row[14], row[15:22], row[22], bool(row[23]))
-        return cls(row[0], row[1], promo, holder, own, row[24])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +103,22 @@ class Decision:
     code: str
     corrected: tuple[str, ...] = ()
     displaced: VoucherOwner | None = None
+
+
+def found_from(row: Mapping[str, Any]) -> Found:
+    """Make a Found of the one row of `voucher_put_read.sql`: the columns of a part begin with its name."""
+    return Found(
+        currency=row["currency"],
+        norm=row["norm"],
+        promo=_part(PromoRow, row, "promo_") if row["promo_code"] is not None else None,
+        holder=_part(Holder, row, "holder_") if row["holder_uid"] is not None else None,
+        own=_part(OwnTerms, row, "own_") if row["own_code"] is not None else None,
+        reserved_for=row["reserved_for"],
+    )
+
+
+def _part(cls: type[T], row: Mapping[str, Any], prefix: str) -> T:
+    return cls(**{name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)})
 
 
 def decide(terms: VoucherTerms, found: Found) -> Decision:
@@ -110,53 +149,43 @@ def decide(terms: VoucherTerms, found: Found) -> Decision:
 
 
 def _displaced(terms: VoucherTerms, holder: Holder | None) -> VoucherOwner | None:
-    """Who loses the code to this Voucher. A holder of the same name is its predecessor, whose deletion nobody saw."""
-    if holder is None or (holder.owner.namespace, holder.owner.name) == (terms.namespace, terms.name):
+    """Return the Voucher that loses the code to this one.
+
+    A holder of the same name is an earlier Voucher of that name, whose deletion no replica has processed.
+    """
+    if holder is None or (holder.namespace, holder.name) == (terms.namespace, terms.name):
         return None
-    if holder.owner.namespace != terms.namespace:
+    if holder.namespace != terms.namespace:
         raise CodeConflictError(
             "The code belongs to a Voucher of another namespace, which issued it before: choose another code.",
-            holder.owner.uid,
+            holder.uid,
         )
-    if (holder.created_at, holder.owner.name) < (terms.created_at, terms.name):
+    if (holder.created_at, holder.name) < (terms.created_at, terms.name):
         raise CodeConflictError(
-            f"The code belongs to the older Voucher {holder.owner.namespace}/{holder.owner.name}: choose another code, "
+            f"The code belongs to the older Voucher {holder.namespace}/{holder.name}: choose another code, "
             "or delete that Voucher.",
-            holder.owner.uid,
+            holder.uid,
         )
     return holder.owner
 
 
 def _same_owner(terms: VoucherTerms, found: Found, own: OwnTerms, code: str) -> Decision:
     if terms.generation < own.generation and own.recent:
-        # A replica that is about to learn that it no longer leads. An older row is another matter: the cluster may have
+        # This replica has lost the lease and does not know it yet. If the row is older than that, the cluster may have
         # been restored from a backup, and generations count from there.
         return Decision(PutOutcome.UNCHANGED, own.code)
-    if own.generation != terms.generation or own.values != _wanted(terms):
+    if own.generation != terms.generation or any(getattr(own, name) != getattr(terms, name) for name in _TERMS):
         return Decision(PutOutcome.UPDATED, code)
     if corrected := _drift(terms, found, own, code):
         return Decision(PutOutcome.DRIFT_CORRECTED, code, corrected)
     return Decision(PutOutcome.UNCHANGED, code)
 
 
-def _wanted(terms: VoucherTerms) -> tuple[Any, ...]:
-    return (
-        terms.from_secret,
-        terms.credit_minor,
-        terms.description,
-        terms.active,
-        terms.max_redemptions,
-        terms.valid_from,
-        terms.valid_until,
-    )
-
-
 def _drift(terms: VoucherTerms, found: Found, own: OwnTerms, code: str) -> tuple[str, ...]:
-    """Names of the fields, as in a Voucher's spec, that somebody changed in the ledger."""
+    """Return the names of the fields, as in a Voucher's spec, that another writer changed in the ledger."""
     if found.promo is None:
         return ("deleted",)
-    wanted = (terms.credit_minor, terms.description, terms.active, terms.max_redemptions)
-    drifted = [name for name, is_, ought in zip(_FIELDS, found.promo.values, wanted, strict=True) if is_ != ought]
+    drifted = [spec for spec, name in _DRIFTING.items() if getattr(found.promo, name) != getattr(terms, name)]
     if found.promo.deleted:
         drifted.append("deleted")
     if own.code != code:

@@ -1,1 +1,4 @@
-SELECT t.owner_uid, t.owner_namespace, t.owner_name FROM vouchers.terms AS t WHERE t.revoked_at IS NULL ORDER BY 2, 3, 1
+SELECT t.owner_uid AS uid, t.owner_namespace AS namespace, t.owner_name AS name
+FROM vouchers.terms AS t
+WHERE t.revoked_at IS NULL
+ORDER BY 2, 3, 1

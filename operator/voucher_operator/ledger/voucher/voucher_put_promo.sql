@@ -1,4 +1,4 @@
--- The row that customers redeem, as the terms want it. Counters are the ledger's own and stay.
+-- Writes the terms to the row that customers redeem. The counters are the ledger's own and are not changed.
 INSERT INTO promo_codes AS p (code, credit_omr, credit_minor, description, active, max_redemptions)
 VALUES (
     %(code)s, vouchers.floor_to_major(%(credit_minor)s), %(credit_minor)s, %(description)s, %(active)s, %(max_redemptions)s

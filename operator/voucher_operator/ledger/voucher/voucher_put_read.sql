@@ -1,13 +1,18 @@
--- What a put decides by; runs after voucher_put_lock.sql and lock_promo.sql. One row: the currency; the row that the code means
--- (redeem.sql has the same rule); the live terms that somebody else has on the code, another namespace first; the terms that
--- the Voucher has itself; the namespace that may issue the code when nobody has it.
+-- What a put decides by; runs after voucher_put_lock.sql and lock_promo.sql. One row: the currency; the row that the code
+-- means (redeem.sql has the same rule), as promo_*; the live terms of another Voucher on the code, of another namespace
+-- first, as holder_*; the Voucher's own terms, as own_*; the namespace that may issue the code when no Voucher holds it.
 SELECT s.currency, w.norm,
-       p.code, coalesce(p.credit_minor, p.credit_omr * vouchers.scale()), p.description, p.active,
-       greatest(p.max_redemptions, 0), p.deleted_at IS NOT NULL,
-       h.owner_uid, h.owner_namespace, h.owner_name, h.owner_created_at,
-       m.code, vouchers.normal_code(m.code), m.generation, m.from_secret, m.credit_minor, m.description, m.active,
-       m.max_redemptions, m.valid_from, m.valid_until, m.revoked_at IS NOT NULL,
-       m.updated_at > clock_timestamp() - interval '1 minute', f.namespace
+       p.code AS promo_code, coalesce(p.credit_minor, p.credit_omr * vouchers.scale()) AS promo_credit_minor,
+       p.description AS promo_description, p.active AS promo_active, greatest(p.max_redemptions, 0) AS promo_max_redemptions,
+       p.deleted_at IS NOT NULL AS promo_deleted,
+       h.owner_uid AS holder_uid, h.owner_namespace AS holder_namespace, h.owner_name AS holder_name,
+       h.owner_created_at AS holder_created_at,
+       m.code AS own_code, vouchers.normal_code(m.code) AS own_norm, m.generation AS own_generation,
+       m.from_secret AS own_from_secret, m.credit_minor AS own_credit_minor, m.description AS own_description,
+       m.active AS own_active, m.max_redemptions AS own_max_redemptions, m.valid_from AS own_valid_from,
+       m.valid_until AS own_valid_until, m.revoked_at IS NOT NULL AS own_revoked,
+       m.updated_at > clock_timestamp() - interval '1 minute' AS own_recent,
+       f.namespace AS reserved_for
 FROM vouchers.sovereign AS s
 CROSS JOIN (SELECT vouchers.normal_code(%(code)s) AS norm) AS w
 LEFT JOIN LATERAL (

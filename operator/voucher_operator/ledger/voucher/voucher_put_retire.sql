@@ -1,5 +1,5 @@
--- Terms of this Voucher, or of another one on this code, that stand under another spelling than the one to be written.
--- A row is never deleted; a Voucher's uid stands in one row only.
+-- Revokes the terms of this Voucher, or of another one on this code, that are stored under another spelling than the one to
+-- be written. A row is never deleted; a Voucher's uid is in one row only.
 UPDATE vouchers.terms AS t
 SET revoked_at = coalesce(t.revoked_at, clock_timestamp()),
     owner_uid = CASE WHEN t.owner_uid = %(uid)s THEN t.owner_uid || ' ' || t.code ELSE t.owner_uid END,

@@ -1,4 +1,4 @@
--- The Voucher's terms, live from here on.
+-- Writes the Voucher's terms, which are live then.
 INSERT INTO vouchers.terms AS t (
     code, owner_uid, owner_namespace, owner_name, owner_created_at, generation, from_secret, credit_minor, description,
     active, max_redemptions, valid_from, valid_until, updated_at

@@ -1,4 +1,5 @@
--- Lets another namespace issue the code that the last deleted Voucher of a name had; nothing while a live one has that name.
+-- Allows another namespace to issue the code of the last deleted Voucher of a name; nothing while a live Voucher has that
+-- name.
 UPDATE vouchers.terms AS t
 SET released_to = %(to)s
 WHERE t.revoked_at IS NOT NULL

@@ -1,4 +1,4 @@
--- As the Go service revokes. By owner: a Voucher that lost its code to another one revokes nothing.
+-- Revokes as the Go service does. By owner: a Voucher that lost its code to another one revokes nothing.
 WITH ended AS (
     UPDATE vouchers.terms AS t
     SET revoked_at = clock_timestamp(), updated_at = clock_timestamp()

@@ -1,15 +1,18 @@
-"""Issue, change, revoke and count vouchers: these write what Git decides and leave the counters alone.
+"""Issue, change, revoke and count vouchers: these write what Git decides, and never a counter.
 
-Locks: a put takes the advisory lock of its code, then promo_codes, then vouchers.terms. See also: `ownership` decides.
+See also: `ownership` decides what a put writes; `locks` has the order in which it locks.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from psycopg.rows import class_row, dict_row, kwargs_row, scalar_row
+
+from voucher_operator.ledger.arrays import text_array
 from voucher_operator.ledger.errors import schema_missing
+from voucher_operator.ledger.fetch import fetch_all, fetch_one
 from voucher_operator.ledger.pool import Connection
-from voucher_operator.ledger.redemption.redeem import text_array
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import (
     PutOutcome,
@@ -19,7 +22,7 @@ from voucher_operator.ledger.types import (
     VoucherState,
     VoucherTerms,
 )
-from voucher_operator.ledger.voucher.ownership import Decision, Found, decide
+from voucher_operator.ledger.voucher.ownership import Decision, decide, found_from
 
 _PUT_LOCK: Final = statement("voucher_put_lock")
 _LOCK_PROMO: Final = statement("lock_promo")
@@ -36,15 +39,15 @@ _OWNERS: Final = statement("voucher_owners")
 
 
 async def put(conn: Connection, terms: VoucherTerms) -> PutResult:
-    """Make the ledger row what `terms` say. Raises psycopg's errors and those of `ownership.decide`."""
+    """Write `terms` to the ledger. Raises psycopg's errors and those of `ownership.decide`."""
     values: dict[str, Any] = asdict(terms)
     async with conn.transaction():
         await conn.execute(_PUT_LOCK, values)
         await conn.execute(_LOCK_PROMO, {"codes": text_array([terms.code])})
-        row = await (await conn.execute(_PUT_READ, values)).fetchone()
+        row = await fetch_one(conn, _PUT_READ, values, rows=dict_row)
         if row is None:
             raise schema_missing()
-        decision = decide(terms, Found.from_row(row))
+        decision = decide(terms, found_from(row))
         if decision.outcome is not PutOutcome.UNCHANGED:
             await _write(conn, values, decision)
         (counted,) = await counters(conn, [terms.uid])
@@ -64,8 +67,7 @@ async def revoke(conn: Connection, owner: VoucherOwner) -> bool:
     """Revoke what `owner` (by uid) owns; False if it owns nothing. Raises psycopg's errors."""
     async with conn.transaction():
         await conn.execute(_REVOKE_LOCK, {"uid": owner.uid})
-        row = await (await conn.execute(_REVOKE, {"uid": owner.uid})).fetchone()
-    return row is not None and bool(row[0])
+        return bool(await fetch_one(conn, _REVOKE, {"uid": owner.uid}, rows=scalar_row))
 
 
 async def release(conn: Connection, namespace: str, name: str, to: str) -> int:
@@ -76,17 +78,14 @@ async def release(conn: Connection, namespace: str, name: str, to: str) -> int:
 
 async def counters(conn: Connection, uids: Sequence[str] | None) -> list[VoucherCounters]:
     """Count the live vouchers of these owners, or of all. Raises psycopg's errors."""
-    cursor = conn.cursor(binary=True)
-    await cursor.execute(_COUNTERS, {"uids": None if uids is None else text_array(uids)})
-    return [_counters(row) for row in await cursor.fetchall()]
+    values = {"uids": None if uids is None else text_array(uids)}
+    return await fetch_all(conn, _COUNTERS, values, rows=kwargs_row(_counters), binary=True)
 
 
 async def owners(conn: Connection) -> list[VoucherOwner]:
     """List the owners of live vouchers. Raises psycopg's errors."""
-    cursor = await conn.execute(_OWNERS)
-    return [VoucherOwner(*row) for row in await cursor.fetchall()]
+    return await fetch_all(conn, _OWNERS, rows=class_row(VoucherOwner))
 
 
-def _counters(row: tuple[Any, ...]) -> VoucherCounters:
-    uid, namespace, name, generation, times, cap, granted, last, state, drifted = row
-    return VoucherCounters(uid, namespace, name, generation, times, cap, granted, last, VoucherState(state), drifted)
+def _counters(*, state: str, **values: Any) -> VoucherCounters:
+    return VoucherCounters(state=VoucherState(state), **values)

@@ -1,8 +1,8 @@
 -- Ended purchases that are still to be delivered, by the namespace of their Redemption: an operator reads those of its own
--- namespaces alone. The second column is when a purchase was last looked at; one that has ended since then comes first.
+-- namespaces alone. The second column is when a purchase was last checked; one that has ended since then comes first.
 -- Delivered ones are not in it. On a ledger so large that this takes longer than `migrate` allows, build it by hand first,
 -- with CREATE INDEX CONCURRENTLY and this very name. The index purchase_owed (0018) stays for the version before this one.
--- depends: 0025.key-namespace
+-- depends: 0028.key-namespace
 
 CREATE INDEX IF NOT EXISTS purchase_undelivered_namespace ON vouchers.purchase (
     vouchers.key_namespace(key),

@@ -1,0 +1,5 @@
+"""The prefix of all environment variables."""
+
+from typing import Final
+
+PREFIX: Final = "VOUCHER_OPERATOR_"
