@@ -45,6 +45,13 @@ LEDGER_UP = Gauge(
 QUEUE_LENGTH = Gauge(
     "voucher_operator_queue_length", "Resources queued, under way or backing off.", ["resource"], registry=REGISTRY
 )
+QUEUE_WAIT = Histogram(
+    "voucher_operator_queue_wait_seconds",
+    "Time that a resource was queued before a worker took it, in seconds.",
+    ["resource"],
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300),
+    registry=REGISTRY,
+)
 STATUS_WRITES = Counter("voucher_operator_status_writes_total", "Status patches sent.", ["resource"], registry=REGISTRY)
 EVENTS_DROPPED = Counter("voucher_operator_events_dropped_total", "Kubernetes events not posted.", registry=REGISTRY)
 WATCH_MISSED = Counter(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from voucher_operator.kube.cache import Cache, key_of
+from voucher_operator.kube.fairness import Flow
 from voucher_operator.kube.work_queue import WorkQueue
 
 
@@ -60,6 +61,12 @@ class Feed:
         before, now = self.redemption_cache.get(key), self.redemption_cache.put(body)
         if not queue.knows(key) or _generation(before) != _generation(now):
             queue.add(key)
+
+
+def customer_flow(key: str, body: Mapping[str, Any] | None) -> Flow:
+    """Return namespace and customer of a Redemption, by which work is shared fairly; `body` None: it is deleted."""
+    customer = body["spec"].get("customer") if body is not None else None
+    return key.rpartition("/")[0], str(customer.get("userID", "")) if isinstance(customer, dict) else ""
 
 
 def _generation(body: Mapping[str, Any] | None) -> tuple[str, int, str] | None:

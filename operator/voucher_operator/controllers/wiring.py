@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from voucher_operator.controllers.feed import Feed
+from voucher_operator.controllers.feed import Feed, customer_flow
 from voucher_operator.controllers.organization import Organizations
 from voucher_operator.controllers.purchase.controller import PurchaseController
 from voucher_operator.controllers.purchase.periodic import PurchaseTasks
@@ -25,6 +25,7 @@ from voucher_operator.controllers.voucher.events import VoucherEvents
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.event_recorder import EventRecorder
+from voucher_operator.kube.fairness import Flow
 from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.health import LedgerHealth
@@ -158,12 +159,16 @@ def _feed(
     purchases: PurchaseController,
 ) -> Feed:
     longest, workers = settings.backoff_max, settings.workers
+
+    def flow(key: str) -> Flow:
+        return customer_flow(key, redemption_cache.get(key))
+
     return Feed(
         voucher_cache,
         WorkQueue("Voucher", vouchers.reconcile, workers=_VOUCHER_WORKERS, backoff_max=longest),
         redemption_cache,
-        WorkQueue("Redemption", redemptions.reconcile, workers=workers, backoff_max=longest),
-        WorkQueue("Order", purchases.reconcile, workers=workers, backoff_max=longest),
+        WorkQueue("Redemption", redemptions.reconcile, workers=workers, backoff_max=longest, flow=flow),
+        WorkQueue("Order", purchases.reconcile, workers=workers, backoff_max=longest, flow=flow),
     )
 
 
