@@ -3,8 +3,8 @@
 kopf's own retries would hold one of its worker slots while they sleep; here a key in backoff costs only a timer.
 Queued keys are served fairly by their flows, and no group of flows holds all workers: thousands of keys of one
 namespace do not delay a key of another one. The queue is only a cache: after a restart everything unfinished is found
-again by listing. See also: `fairness` has the order; `controllers.feed` and the periodic tasks add keys; `controllers.wiring`
-connects it to the controllers.
+again by listing. See also: `fairness` has the order; `controllers.feed` and the periodic tasks add keys;
+`controllers.wiring` connects it to the controllers.
 """
 
 import asyncio
