@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from voucher_operator.controllers.feed import Feed, customer_flow
+from voucher_operator.controllers.kinds import VOUCHER
 from voucher_operator.controllers.organization import Organizations
 from voucher_operator.controllers.purchase.controller import PurchaseController
 from voucher_operator.controllers.purchase.periodic import PurchaseTasks
@@ -26,6 +27,7 @@ from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.event_recorder import EventRecorder
 from voucher_operator.kube.fairness import Flow
+from voucher_operator.kube.shared_reads import SharedReads
 from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.health import LedgerHealth
@@ -94,7 +96,7 @@ class _Services:
 def build_controllers(process: Process) -> Controllers:
     """Build all controllers, with empty caches."""
     services = _services(process)
-    secrets = SecretCodes(process.kube, process.settings.closed_secrets)
+    secrets = SecretCodes(SharedReads(process.kube, "Secret"), process.settings.closed_secrets)
     voucher_cache, redemption_cache = Cache(), Cache()
     vouchers = VoucherController(
         services.issuing,
@@ -133,7 +135,7 @@ def _redemptions(
     backpressure = Backpressure(_STATUSES)
     writer = ResultWriter(process.kube, process.recorder, redemption_cache, backpressure)
     requests = RequestBuilder(
-        process.kube,
+        SharedReads(process.kube, VOUCHER.kind),
         secrets,
         redemption_cache,
         voucher_cache,
