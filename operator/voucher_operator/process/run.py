@@ -1,7 +1,8 @@
 """Puts the parts together.
 
-One ledger, one API client, one server for probes and one for webhooks for each process; caches, queues and watches for
-each time of leading. Any replica takes webhooks; the leader alone publishes events.
+One ledger, one API client and another one for the election alone, one server for probes and one for webhooks for each
+process; caches, queues and watches for each time of leading. Any replica takes webhooks; the leader alone publishes
+events.
 
 Starts without PostgreSQL, without a Secret and without CRDs: it is then not ready, says why, and tries again. On
 SIGTERM the watches end first, what is under way is finished, and the Lease is given back last. See also: `cli`
@@ -49,6 +50,7 @@ _REPEAT = 10.0
 """Seconds after which a task that goes on is cancelled once more; kopf's own take up to two to end in good order."""
 _LEADING = 30.0
 """The same for the leader's, which first finishes what is under way."""
+_ELECTION_CONNECTIONS = 2
 _CRD_PAUSE = 2.0
 _CRD_CHECK = 30.0
 _SECRET_CHECK = 2.0
@@ -69,6 +71,8 @@ class Operator:
             self.ledger, settings.nats_servers, stream=settings.nats_stream, prefix=settings.nats_subject_prefix
         )
         self.kube = KubeApi()
+        # Its own connections: whatever fills the others, the Lease is renewed.
+        self.election_api = KubeApi(connections=_ELECTION_CONNECTIONS)
         self.crd_check = CRDCheck(self.kube, EXPECTED_CRDS)
         self.recorder = EventRecorder(self.kube, _CONTROLLER, settings.pod_name)
         self.stopping = asyncio.Event()
@@ -88,8 +92,9 @@ class Operator:
         for part in (self.ledger, self.checkout, self.catalog):
             opened.push_async_callback(part.close)
         await self.ledger.open()
-        await self.kube.open()
-        opened.push_async_callback(self.kube.close)
+        for api in (self.kube, self.election_api):
+            await api.open()
+            opened.push_async_callback(api.close)
         app = probes.application(self.problems, self.details, self.refresh)
         server = WebServer(
             app,
@@ -105,7 +110,7 @@ class Operator:
 
     async def _serve(self, probing: asyncio.Task[None]) -> None:
         webhook = _task(self._take_webhooks(), "webhooks")
-        self.leadership = Leadership(self.settings, self.kube.client, self.lead)
+        self.leadership = Leadership(self.settings, self.election_api.client, self.lead)
         leading = asyncio.create_task(self.leadership.run(), name="leadership")
         stop = asyncio.create_task(self.stopping.wait(), name="signals")
         try:
