@@ -103,6 +103,32 @@ async def test_keys_in_backoff_occupy_no_worker() -> None:
     await task
 
 
+async def test_resumed_key_continues_its_backoff() -> None:
+    """As the leader before had reached it: not at once, and then not from the shortest pause."""
+    tried = asyncio.Event()
+
+    async def reconcile(_: str) -> Result:
+        tried.set()
+        return Result.RETRY
+
+    queue = WorkQueue("Test", reconcile, workers=1, backoff_min=3600, backoff_max=3600 * 8)
+    task = asyncio.create_task(queue.run())
+    queue.resume("old", 3600.0 * 100)
+    queue.resume("new", 0.0)
+    await tried.wait()
+    assert queue.is_backing_off("old")
+    while not queue.is_backing_off("new"):  # noqa: ASYNC110 - it is set one turn of the loop later
+        await asyncio.sleep(0)
+    now = asyncio.get_running_loop().time()
+    assert 0.7 * 3600 < queue._timers["new"].when() - now < 1.3 * 3600
+    queue.add("old")
+    while not queue.is_backing_off("old"):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert queue._timers["old"].when() - now > 6 * 3600
+    queue.stop()
+    await task
+
+
 async def test_wake_retries_keys_in_backoff_at_once() -> None:
     attempts = 0
     first, again = asyncio.Event(), asyncio.Event()

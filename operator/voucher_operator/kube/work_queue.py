@@ -99,6 +99,17 @@ class WorkQueue:
         if not self.knows(key):
             self._timers[key] = asyncio.get_running_loop().call_later(delay, self.add, key)
 
+    def resume(self, key: str, failing_for: float) -> None:
+        """Continue the backoff of a key that has failed for so many seconds, as far as an earlier leader has recorded.
+
+        It is reconciled within the pause that it had reached; thousands of such keys are spread over it.
+        """
+        low, high = self._backoff
+        pause = min(high, max(0.0, failing_for))
+        if not self.knows(key):
+            self._failures[key] = int(pause / low).bit_length()
+            self.add_after(key, pause * random.random())  # noqa: S311 - spreads the load
+
     def wake(self) -> None:
         """Reconcile every key in backoff now: the system that they wait for is available again."""
         for key in list(self._timers):
