@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     """Pause between two looks at the Secrets that carry codes, in seconds."""
     not_found_grace: float = Field(default=5.0, ge=0)
     """How long a Redemption waits for a code since the ledger first missed it, in seconds: its Voucher may come."""
+    wrong_codes: int = Field(default=10, ge=0, le=10_000)
+    """Wrong codes that a customer may try in `wrong_codes_seconds`; then each of their codes waits. 0: no limit."""
+    wrong_codes_seconds: float = Field(default=600.0, ge=1, le=86_400)
     release_after: float = Field(default=120.0, ge=0)
     """A deleted Voucher is let go after this many seconds without a ledger; the next resync revokes its code."""
 

@@ -24,6 +24,11 @@ REDEMPTIONS = Counter(
     registry=REGISTRY,
 )
 """A finished one whose payment goes on, or that is undone, is not counted again."""
+ATTEMPTS_LIMITED = Counter(
+    "voucher_operator_attempts_limited_total",
+    "Requests that were not judged because their customer has tried too many wrong codes; each try counts.",
+    registry=REGISTRY,
+)
 BATCH_SIZE = Histogram(
     "voucher_operator_ledger_batch_size",
     "Requests that travelled in one ledger statement.",

@@ -45,6 +45,7 @@ ALL = [
     "0024.standard-names",
     "0025.key-namespace",
     "0026.purchase-undelivered-namespace-index",
+    "0027.attempts",
 ]
 
 

@@ -14,7 +14,7 @@ from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.resources import conditions
 from voucher_operator.resources.reasons import Reason
 
-_WAITS_ALONE: Final = frozenset({Reason.SECRET_NOT_FOUND, Reason.SECRET_UNREADABLE})
+_WAITS_ALONE: Final = frozenset({Reason.SECRET_NOT_FOUND, Reason.SECRET_UNREADABLE, Reason.TOO_MANY_ATTEMPTS})
 """Reasons for which each Redemption waits by itself; for the others, such as an unavailable ledger, all wait."""
 
 

@@ -13,6 +13,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
@@ -36,13 +37,24 @@ class Result(Enum):
     """Retry with backoff."""
 
 
+@dataclass(frozen=True, slots=True)
+class RetryAfter:
+    """Retry after so many seconds, when it is known how long the cause lasts; instead of a `Result`."""
+
+    seconds: float
+
+
+ReconcileResult = Result | RetryAfter
+"""What a reconcile returns."""
+
+
 class WorkQueue:
     """Keys (`namespace/name`) to be reconciled; must be used from one event loop."""
 
     def __init__(
         self,
         name: str,
-        reconcile: Callable[[str], Awaitable[Result]],
+        reconcile: Callable[[str], Awaitable[ReconcileResult]],
         *,
         workers: int,
         backoff_max: float,
@@ -152,7 +164,7 @@ class WorkQueue:
     async def _work(self, key: str | None) -> None:
         """Work on a key, and then on others as long as there are any."""
         while key is not None:
-            result = Result.RETRY
+            result: ReconcileResult = Result.RETRY
             try:
                 result = await self._attempt(key)
             finally:
@@ -166,7 +178,7 @@ class WorkQueue:
         if not self._held[group]:
             del self._held[group]
 
-    async def _attempt(self, key: str) -> Result:
+    async def _attempt(self, key: str) -> ReconcileResult:
         try:
             return await self._reconcile(key)
         except asyncio.CancelledError:
@@ -185,14 +197,15 @@ class WorkQueue:
             )
         return Result.RETRY
 
-    def _settle(self, key: str, result: Result) -> None:
+    def _settle(self, key: str, result: ReconcileResult) -> None:
         if result is not Result.RETRY:
             self._failures.pop(key, None)
         if result is Result.REQUEUE or key in self._dirty:
             self._dirty.discard(key)
             self.add(key)
-        elif result is Result.RETRY and not self._stopping.is_set():
-            self.add_after(key, self._next_delay(key))
+        elif result is not Result.DONE and not self._stopping.is_set():
+            spread = random.uniform(1.0, 1.2)  # noqa: S311 - jitter
+            self.add_after(key, result.seconds * spread if isinstance(result, RetryAfter) else self._next_delay(key))
 
     def _next_delay(self, key: str) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1

@@ -27,6 +27,7 @@ from voucher_operator.ledger.purchase.types import (
 )
 from voucher_operator.ledger.redemption import redeem
 from voucher_operator.ledger.types import (
+    AttemptLimit,
     Entry,
     LedgerInfo,
     PutResult,
@@ -51,7 +52,15 @@ class Ledger:
     RequestRejectedError for a value that PostgreSQL cannot store. Amounts are minor units of the ledger's currency.
     """
 
-    def __init__(self, conninfo: Callable[[], str], *, pool_size: int = 4, sovereign: str = "") -> None:
+    def __init__(
+        self,
+        conninfo: Callable[[], str],
+        *,
+        pool_size: int = 4,
+        sovereign: str = "",
+        attempts: AttemptLimit = redeem.NO_LIMIT,
+    ) -> None:
+        self._attempts = attempts
         self._sovereign = sovereign
         self._pool = Pool(conninfo, pool_size)
         self._batcher = Batcher(self._redeem, self._held, isolated_connections=pool_size - 2)
@@ -234,10 +243,10 @@ class Ledger:
     async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         telemetry.BATCH_SIZE.observe(len(requests))
         with telemetry.BATCH_SECONDS.time():
-            return await self._pool.run(lambda conn: redeem.redeem_batch(conn, requests))
+            return await self._pool.run(lambda conn: redeem.redeem_batch(conn, requests, self._attempts))
 
     async def _purchase(self, requests: Sequence[PurchaseRequest]) -> list[PurchaseResult | OperatorError]:
-        return await self._pool.run(lambda conn: purchase_batch(conn, requests))
+        return await self._pool.run(lambda conn: purchase_batch(conn, requests, self._attempts))
 
     async def _held(self, requests: Sequence[Request]) -> tuple[set[str], set[str]]:
         return await self._pool.run(lambda conn: redeem.held(conn, requests))

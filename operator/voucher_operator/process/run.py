@@ -32,6 +32,7 @@ from voucher_operator.kube.leader_election import Leadership
 from voucher_operator.kube.periodic import every
 from voucher_operator.kube.work_queue import WorkQueue  # noqa: TC001
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.types import AttemptLimit
 from voucher_operator.messaging.outbox_relay import Relay
 from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.catalog_source import source
@@ -64,7 +65,12 @@ class Operator:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.ledger = Ledger(settings.conninfo, pool_size=settings.pool_size, sovereign=settings.sovereign)
+        self.ledger = Ledger(
+            settings.conninfo,
+            pool_size=settings.pool_size,
+            sovereign=settings.sovereign,
+            attempts=AttemptLimit(settings.wrong_codes, settings.wrong_codes_seconds),
+        )
         self.catalog = Catalog(source(settings))
         self.checkout = Checkout(self.ledger, settings)
         self.relay = Relay(

@@ -21,7 +21,7 @@ from voucher_operator.resources.errors import CurrencyMismatchError, InvalidOrde
 from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 from voucher_operator.services.redeem import RedeemService
-from voucher_operator.services.refusals import ORDER_REFUSALS, Refusal
+from voucher_operator.services.refusals import ORDER_REFUSALS, Refusal, too_many_attempts
 
 
 class SubdomainDirectory(Protocol):
@@ -91,7 +91,8 @@ class OrderService:
     async def place(self, order: Order, source: CodeSource) -> Purchase | Refusal:
         """Price and place an order, or read the earlier result for this key.
 
-        Raises TransientError (LedgerUnavailableError, CatalogUnavailableError, and those of `source`).
+        Raises TransientError (LedgerUnavailableError, CatalogUnavailableError, TooManyAttemptsError, and those of
+        `source`).
         """
         currency = await self.currency()
         try:
@@ -127,6 +128,8 @@ class OrderService:
         purchase_request = await self._request(order, request, lines)
         async with failpoint(Step.PLACE):
             result = await self.ledger.purchase(purchase_request)
+        if result.retry_at is not None:
+            raise too_many_attempts(result.decided_at, result.retry_at)
         if result.refusal is None and request.code:
             self.redeems.codes.note_redeemed(request.code)
         return result.purchase or _refusal(result.refusal or Reason.INVALID_ORDER, result, request)

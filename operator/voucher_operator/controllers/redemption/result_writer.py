@@ -19,7 +19,7 @@ from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.event_recorder import EventRecorder
 from voucher_operator.kube.status_writer import StatusWriter, is_news
-from voucher_operator.kube.work_queue import Result
+from voucher_operator.kube.work_queue import ReconcileResult, Result, RetryAfter
 from voucher_operator.resources import conditions
 from voucher_operator.resources.base import Status
 from voucher_operator.resources.errors import InvalidSpecError
@@ -47,6 +47,8 @@ class StatusUpdate:
     event: UserEvent | None = None
     ended_at: datetime | None = None
     """Time at which the reported purchase ended, by PostgreSQL's clock."""
+    retry_after: float | None = None
+    """Seconds after which to `retry`, instead of the backoff, when that is known."""
 
     @property
     def finished(self) -> bool:
@@ -71,7 +73,7 @@ class ResultWriter:
         """As `StatusWriter.confirm`."""
         await self._writer.confirm(key)
 
-    async def write(self, key: str, body: Body, update: StatusUpdate) -> Result:
+    async def write(self, key: str, body: Body, update: StatusUpdate) -> ReconcileResult:
         """Write a status; raises ApiUnavailableError."""
         patch = update.status.to_patch()
         async with self._connection(key, body, patch, undecided=update.retry), failpoint(Step.STATUS):
@@ -80,6 +82,8 @@ class ResultWriter:
             return Result.REQUEUE
         if update.finished:
             self.cache.drop_object(body)
+        if update.retry and update.retry_after is not None:
+            return RetryAfter(update.retry_after)
         return Result.RETRY if update.retry else Result.DONE
 
     async def write_invalid(self, key: str, body: Body, error: InvalidSpecError) -> Result:

@@ -21,7 +21,7 @@ from voucher_operator.ledger.statements import statement
 _PENDING: Final = statement("outbox_pending")
 _PUBLISHED: Final = statement("outbox_published")
 _BACKLOG: Final = statement("outbox_backlog")
-_PURGE: Final = (statement("outbox_purge"), statement("webhook_event_purge"))
+_PURGE: Final = (statement("outbox_purge"), statement("webhook_event_purge"), statement("attempt_purge"))
 _AT_ONCE: Final = 2000
 """Rows that are taken out of one table in one transaction."""
 
@@ -47,7 +47,7 @@ async def backlog(conn: Connection) -> OutboxBacklog:
 
 
 async def purge(pool: Pool, seconds: float) -> None:
-    """Take out the events, and what the payment processor told, that are of no use any more.
+    """Take out the events, what the payment processor told, and the wrong codes, that are of no use any more.
 
     In small transactions, until nothing old is left; after so many seconds no other one is begun. Raises as `Pool.run`.
     """
