@@ -3,7 +3,6 @@
 See also: `process.run` supplies the objects of the process, and runs what is returned.
 """
 
-import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -33,6 +32,7 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.purchase_saga import Checkout
+from voucher_operator.services.checkout_slots import CheckoutSlots
 from voucher_operator.services.code_index import CodeIndex
 from voucher_operator.services.issue import IssueService
 from voucher_operator.services.order import OrderService
@@ -124,7 +124,7 @@ def _services(process: Process) -> _Services:
         organizations,
         settings.payment_deadline,
         settings.any_tenant,
-        asyncio.Semaphore(max(1, settings.workers // 2)),
+        CheckoutSlots(settings.workers // 2),
     )
     return _Services(LedgerHealth(), codes, organizations, IssueService(ledger, codes), redeems, orders)
 

@@ -6,7 +6,6 @@ Voucher: the same request returns it. See also: `ledger.purchase` places; `payme
 `refusals` has the messages.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +19,7 @@ from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.resources.errors import CurrencyMismatchError, InvalidOrderError, TransientError
 from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
+from voucher_operator.services.checkout_slots import CheckoutSlots
 from voucher_operator.services.redeem import RedeemService
 from voucher_operator.services.refusals import ORDER_REFUSALS, Refusal, too_many_attempts
 
@@ -76,7 +76,7 @@ class OrderService:
     """Default time limit for creating a checkout, in seconds."""
     any_tenant: bool
     """Whether a request may spend a customer's credit for another tenant than the one in the ledger."""
-    checkouts: asyncio.Semaphore
+    checkouts: CheckoutSlots
     """Limits concurrent calls of the payment processor: fewer than workers, so that other orders are not delayed."""
 
     async def currency(self) -> str:
@@ -115,9 +115,10 @@ class OrderService:
 
     async def advance(self, purchase: Purchase) -> Purchase:
         """Advance a pending purchase as `Checkout.advance`; return it unchanged when too many run: call again."""
-        if self.checkouts.locked():
+        origin = purchase.key.namespace or ""
+        if self.checkouts.is_full(origin):
             return purchase
-        async with self.checkouts:
+        with self.checkouts.held(origin):
             return await self.checkout.advance(purchase)
 
     async def cancel_pending(self, purchase: Purchase) -> Purchase:
