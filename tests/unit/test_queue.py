@@ -197,8 +197,8 @@ WORKERS: Final = 32
 class Workload:
     """Reconciles nothing: each key waits until the test releases it."""
 
-    def __init__(self) -> None:
-        self.queue = WorkQueue("Test", self._reconcile, workers=WORKERS, backoff_max=1)
+    def __init__(self, workers: int = WORKERS) -> None:
+        self.queue = WorkQueue("Test", self._reconcile, workers=workers, backoff_max=1)
         self.started: list[str] = []
         self.release: dict[str, asyncio.Event] = {}
 
@@ -218,8 +218,8 @@ class Workload:
 
 
 @asynccontextmanager
-async def working() -> AsyncIterator[Workload]:
-    load = Workload()
+async def working(workers: int = WORKERS) -> AsyncIterator[Workload]:
+    load = Workload(workers)
     task = asyncio.create_task(load.queue.run())
     try:
         yield load
@@ -268,6 +268,22 @@ async def test_namespace_holds_half_of_the_workers_while_another_waits() -> None
         load.finish(10, "many")
         await settled()
         assert {load.under_way("many"), load.under_way("more")} == {WORKERS // 2}
+
+
+async def test_namespace_gets_all_workers_again_when_no_other_one_waits() -> None:
+    """Also the worker that neither of two got while both waited."""
+    async with working(workers=3) as load:
+        load.queue.add("more/0")
+        for number in range(10):
+            load.queue.add(f"many/{number}")
+        load.queue.add("more/1")
+        load.queue.add("more/2")
+        await settled()
+        while load.under_way("more") or "more/2" not in load.started:
+            load.finish(1, "more")
+            load.finish(1, "many")
+            await settled()
+        assert load.under_way("many") == 3
 
 
 async def test_workers_are_bounded_however_many_namespaces_wait() -> None:

@@ -63,8 +63,8 @@ class WorkQueue:
     ) -> None:
         """Prepare a queue with `workers`, shared by the flows of the keys.
 
-        While several groups wait, none of them gets more than half of the workers. A group that works alone gets all;
-        for the first keys of another group there are then a few workers more, as its own ones may wait for long.
+        While several groups wait, none of them gets more than half of the workers. A group that works alone gets all
+        of them; the first keys of another group then get a few workers more, because those that are held may wait long.
         """
         self.name = name
         self._reconcile = reconcile
@@ -171,6 +171,8 @@ class WorkQueue:
                 self._release(key)
             self._settle(key, result)
             key = self._take()
+            # What was taken may have been the last key of its group: another group may have more workers now.
+            self._dispatch()
 
     def _release(self, key: str) -> None:
         group = self._running.pop(key)
