@@ -21,6 +21,7 @@ from voucher_operator.ledger.purchase.batch import MAX_PURCHASES, purchase_batch
 from voucher_operator.ledger.purchase.types import PaymentEvent, Purchase, PurchaseRequest, PurchaseResult, Received
 from voucher_operator.ledger.redemption import redeem
 from voucher_operator.ledger.types import (
+    AttemptLimit,
     Entry,
     LedgerInfo,
     PutResult,
@@ -47,7 +48,15 @@ class Ledger:
     PostgreSQL cannot store. Amounts are minor units of the ledger's currency, times are aware datetimes.
     """
 
-    def __init__(self, conninfo: Callable[[], str], *, pool_size: int = 4, sovereign: str = "") -> None:
+    def __init__(
+        self,
+        conninfo: Callable[[], str],
+        *,
+        pool_size: int = 4,
+        sovereign: str = "",
+        attempts: AttemptLimit = redeem.NO_LIMIT,
+    ) -> None:
+        self._attempts = attempts
         self._sovereign = sovereign
         self._pool = Pool(conninfo, pool_size)
         self._batcher = Batcher(self._redeem, self._held, isolated_connections=pool_size - 2)
@@ -231,10 +240,10 @@ class Ledger:
     async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         telemetry.BATCH_SIZE.observe(len(requests))
         with telemetry.BATCH_SECONDS.time():
-            return await self._pool.run(lambda conn: redeem.redeem_batch(conn, requests))
+            return await self._pool.run(lambda conn: redeem.redeem_batch(conn, requests, self._attempts))
 
     async def _purchase(self, requests: Sequence[PurchaseRequest]) -> list[PurchaseResult | OperatorError]:
-        return await self._pool.run(lambda conn: purchase_batch(conn, requests))
+        return await self._pool.run(lambda conn: purchase_batch(conn, requests, self._attempts))
 
     async def _held(self, requests: Sequence[Request]) -> tuple[set[str], set[str]]:
         return await self._pool.run(lambda conn: redeem.held(conn, requests))

@@ -1,7 +1,8 @@
 """Runs one replica of the operator.
 
-Each process has one ledger, one API client, one server for probes and one for webhooks; each term as leader has its own
-caches, queues and watches. Every replica serves webhooks; only the leader reconciles and publishes events.
+Each process has one ledger, one API client and another one for the election alone, one server for probes and one for
+webhooks; each term as leader has its own caches, queues and watches. Every replica serves webhooks; only the leader
+reconciles and publishes events.
 
 It starts without PostgreSQL, without a Secret and without CRDs: then it is not ready, reports why, and retries. On
 SIGTERM the watches end first, then the running reconciles are finished, and the Lease is released last. See also: `cli`
@@ -31,6 +32,7 @@ from voucher_operator.kube.leader_election import Leadership
 from voucher_operator.kube.periodic import every
 from voucher_operator.kube.work_queue import WorkQueue  # noqa: TC001
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.types import AttemptLimit
 from voucher_operator.messaging.outbox_relay import Relay
 from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.catalog_source import source
@@ -49,6 +51,7 @@ _CANCEL_AGAIN = 10.0
 """Seconds after which a task that has not ended is cancelled again; kopf's tasks take up to two seconds to end."""
 _CANCEL_LEADING_AGAIN = 30.0
 """The same for the leader's task, which first finishes running reconciles."""
+_ELECTION_CONNECTIONS = 2
 _CRD_PAUSE = 2.0
 _CRD_CHECK = 30.0
 _SECRET_CHECK = 2.0
@@ -62,13 +65,20 @@ class Operator:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.ledger = Ledger(settings.conninfo, pool_size=settings.pool_size, sovereign=settings.sovereign)
+        self.ledger = Ledger(
+            settings.conninfo,
+            pool_size=settings.pool_size,
+            sovereign=settings.sovereign,
+            attempts=AttemptLimit(settings.wrong_codes, settings.wrong_codes_seconds),
+        )
         self.catalog = Catalog(source(settings))
         self.checkout = Checkout(self.ledger, settings)
         self.relay = Relay(
             self.ledger, settings.nats_servers, stream=settings.nats_stream, prefix=settings.nats_subject_prefix
         )
         self.kube = KubeApi()
+        # Its own connections: whatever fills the others, the Lease is renewed.
+        self.election_api = KubeApi(connections=_ELECTION_CONNECTIONS)
         self.crd_check = CRDCheck(self.kube, EXPECTED_CRDS)
         self.recorder = EventRecorder(self.kube, _CONTROLLER, settings.pod_name)
         self.stopping = asyncio.Event()
@@ -88,8 +98,9 @@ class Operator:
         for part in (self.ledger, self.checkout, self.catalog):
             opened.push_async_callback(part.close)
         await self.ledger.open()
-        await self.kube.open()
-        opened.push_async_callback(self.kube.close)
+        for api in (self.kube, self.election_api):
+            await api.open()
+            opened.push_async_callback(api.close)
         app = probes.application(self.problems, self.details, self.refresh)
         server = WebServer(
             app,
@@ -104,7 +115,7 @@ class Operator:
 
     async def _serve(self, probing: asyncio.Task[None]) -> None:
         webhook = _task(self._serve_webhooks(), "webhooks")
-        self.leadership = Leadership(self.settings, self.kube.client, self.lead)
+        self.leadership = Leadership(self.settings, self.election_api.client, self.lead)
         leading = asyncio.create_task(self.leadership.run(), name="leadership")
         stop = asyncio.create_task(self.stopping.wait(), name="signals")
         try:
