@@ -1,12 +1,14 @@
 """The work queue: once per key, backoff without a worker, fair to namespaces, nothing lost while a key is under way."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
 import pytest
 
+from voucher_operator.kube.errors import BusyError
 from voucher_operator.kube.work_queue import Result, WorkQueue
 from voucher_operator.resources.errors import LedgerUnavailableError
 
@@ -168,6 +170,28 @@ async def test_unexpected_error_is_logged_and_retried(caplog: pytest.LogCaptureF
         await passed.wait()
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert caplog.records[0].__dict__["key"] == "a"
+
+
+async def test_key_whose_call_was_not_sent_is_retried_without_a_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """There may be hundreds each second, and nothing is wrong."""
+    attempts = 0
+    passed = asyncio.Event()
+
+    async def reconcile(_: str) -> Result:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise BusyError("many wait")
+        passed.set()
+        return Result.DONE
+
+    with caplog.at_level(logging.INFO):
+        async with running(reconcile) as queue:
+            queue.add("a")
+            await passed.wait()
+    assert caplog.records == []
 
 
 async def test_stop_finishes_keys_under_way() -> None:

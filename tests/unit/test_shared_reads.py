@@ -8,7 +8,7 @@ import pytest
 
 from voucher_operator.kube import shared_reads
 from voucher_operator.kube.client import Body, KubeApi
-from voucher_operator.kube.errors import ForbiddenError
+from voucher_operator.kube.errors import BusyError, ForbiddenError
 from voucher_operator.kube.fairness import Flow
 from voucher_operator.kube.shared_reads import SharedReads
 from voucher_operator.resources.errors import ApiError, ApiUnavailableError
@@ -112,7 +112,7 @@ async def test_number_of_concurrent_calls_is_limited(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(shared_reads, "PER_SECOND", 1e6)
     server = Server()
     reads = server.reads
-    await asyncio.gather(*(reads.read(f"{n}", SHOP) for n in range(100)))
+    await asyncio.gather(*(reads.read(f"{n}", (f"namespace-{n}", "huda")) for n in range(100)))
     assert (server.most, sum(server.calls.values())) == (4, 100)
 
 
@@ -120,14 +120,24 @@ async def test_number_of_calls_in_a_time_is_limited() -> None:
     """Counted when the time has passed, however long that took."""
     server, loop = Server(), asyncio.get_running_loop()
     reads, start = server.reads, loop.time()
-    tasks = [asyncio.create_task(reads.read(f"{n}", SHOP)) for n in range(1000)]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    while sum(server.calls.values()) < 20:
-        await asyncio.wait([task for task in tasks if not task.done()], return_when=asyncio.FIRST_COMPLETED)
-    assert sum(server.calls.values()) <= 9 + (loop.time() - start) * shared_reads.PER_SECOND
-    for task in tasks:
+    await asyncio.gather(*(reads.read(f"{n}", (f"namespace-{n}", "huda")) for n in range(30)))
+    assert sum(server.calls.values()) == 30 <= 9 + (loop.time() - start) * shared_reads.PER_SECOND
+
+
+@pytest.mark.parametrize(("customers", "accepted"), [(1, 8 + 8), (1000, 8 + 48)], ids=["one customer", "thousand"])
+async def test_call_is_refused_while_many_of_its_customer_or_namespace_wait(customers: int, accepted: int) -> None:
+    """Who waits holds a worker. The first eight do not wait."""
+    reads = Server().reads
+    tasks = [asyncio.create_task(reads.read(f"{n}", ("shop", f"{n % customers}"))) for n in range(1000)]
+    others = [asyncio.create_task(reads.read(f"{flow}", flow)) for flow in (("shop", "other"), ("other", "fatma"))]
+    await asyncio.sleep(0)
+    refused = [task for task in tasks if task.done() and isinstance(task.exception(), BusyError)]
+    assert len(tasks) - len(refused) == accepted
+    assert [task.done() for task in others] == [customers == 1000, False]
+    waiting = [task for task in (*tasks, *others) if not task.done()]
+    for task in waiting:
         task.cancel()
-    await asyncio.wait(tasks)
+    await asyncio.gather(*others, *waiting, return_exceptions=True)
 
 
 async def test_cancelled_caller_leaves_the_call_to_another() -> None:

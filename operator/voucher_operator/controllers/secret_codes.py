@@ -9,6 +9,7 @@ import binascii
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from voucher_operator.kube.errors import BusyError
 from voucher_operator.kube.shared_reads import SharedReads
 from voucher_operator.resources.base import SecretKeyRef
 from voucher_operator.resources.codes import validate_code
@@ -30,8 +31,8 @@ class SecretCodes:
     async def read(self, namespace: str, ref: SecretKeyRef, customer: str = "") -> str:
         """Return a code in its normal form; `customer` is who asks, for the order of those who wait.
 
-        Raises SecretNotFoundError, SecretUnreadableError, and InvalidCodeError for a value that is not a code. An
-        excluded Secret raises InvalidCodeError too: permission to write a Voucher does not include reading it.
+        Raises BusyError, SecretNotFoundError, SecretUnreadableError, and InvalidCodeError for a value that is not a
+        code. An excluded Secret raises InvalidCodeError too: permission to write a Voucher does not include reading it.
         """
         if ref.name in self.excluded:
             raise InvalidCodeError(
@@ -40,6 +41,8 @@ class SecretCodes:
         path = f"/api/v1/namespaces/{namespace}/secrets/{ref.name}"
         try:
             secret = await self.secrets.read(path, (namespace, customer))
+        except BusyError:
+            raise
         except ApiError as error:
             raise SecretUnreadableError(f"Secret {ref.name} cannot be read: {error}.") from None
         if secret is None:

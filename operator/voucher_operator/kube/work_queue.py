@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any, Final
 
 from voucher_operator import telemetry
+from voucher_operator.kube.errors import BusyError
 from voucher_operator.kube.fairness import FairQueue, Flow, namespace_of
 from voucher_operator.resources.errors import ApiError, TransientError
 
@@ -190,6 +191,8 @@ class WorkQueue:
             log.error("reconcile was cancelled, will retry", extra=_extra(self.name, key, "InternalError", "Cancelled"))
         except TransientError as error:
             log.info("will retry", extra=_extra(self.name, key, error.reason, error.message))
+        except BusyError:
+            log.debug("will retry", extra=_extra(self.name, key, "Busy", "too many others wait"))
         except ApiError as error:
             reason = type(error).__name__.removesuffix("Error")
             log.info("will retry", extra=_extra(self.name, key, reason, str(error)))

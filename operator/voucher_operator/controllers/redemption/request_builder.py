@@ -59,7 +59,8 @@ class RequestBuilder:
     async def build(self, redemption: Redemption) -> RedeemRequest:
         """Build the request, and wait as `Backpressure.wait`; its code is NO_CODE for an order without a code.
 
-        Raises DeletedError, LedgerUnavailableError, SecretNotFoundError, SecretUnreadableError, VoucherNotReadyError.
+        Raises BusyError, DeletedError, LedgerUnavailableError, SecretNotFoundError, SecretUnreadableError,
+        VoucherNotReadyError.
         """
         self.health.check()
         code = await self._code(redemption)
