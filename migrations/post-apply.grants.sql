@@ -19,6 +19,7 @@ DECLARE
         'vouchers.backfill_total', '["SELECT"]'::jsonb,
         'vouchers.terms', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.redemption', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
+        'vouchers.attempt', '["SELECT", "INSERT", "DELETE"]'::jsonb,
         'vouchers.purchase', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.payment', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.dispute', '["SELECT", "INSERT", "UPDATE"]'::jsonb,

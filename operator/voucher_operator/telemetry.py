@@ -21,6 +21,11 @@ REDEMPTIONS = Counter(
     registry=REGISTRY,
 )
 """A finished one is not counted again when its payment changes or it is undone."""
+ATTEMPTS_LIMITED = Counter(
+    "voucher_operator_attempts_limited_total",
+    "Requests that were not judged because their customer has tried too many wrong codes; each try counts.",
+    registry=REGISTRY,
+)
 BATCH_SIZE = Histogram(
     "voucher_operator_ledger_batch_size",
     "Requests in one ledger statement.",
@@ -47,6 +52,19 @@ LEDGER_UP = Gauge(
 QUEUE_LENGTH = Gauge(
     "voucher_operator_queue_length",
     "Resources that are queued, running or in backoff.",
+    ["resource"],
+    registry=REGISTRY,
+)
+QUEUE_WAIT = Histogram(
+    "voucher_operator_queue_wait_seconds",
+    "Time that a resource was queued before a worker took it, in seconds.",
+    ["resource"],
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300),
+    registry=REGISTRY,
+)
+SHARED_READS = Counter(
+    "voucher_operator_shared_reads_total",
+    "Reads of Secrets and Vouchers that other resources refer to; several waiting resources share one.",
     ["resource"],
     registry=REGISTRY,
 )

@@ -23,6 +23,7 @@ from voucher_operator.kube.event_recorder import EventRecorder
 from voucher_operator.kube.work_queue import Result
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Purchase
+from voucher_operator.ledger.types import AttemptLimit
 from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.catalog_source import source
 from voucher_operator.payments.purchase_saga import Checkout
@@ -246,7 +247,8 @@ async def opened(database: Database, folder: Path, **changes: Any) -> AsyncItera
                 **changes,
             }
         )
-        ledger = Ledger(lambda: database.runtime_url, sovereign=SOVEREIGN)
+        attempts = AttemptLimit(settings.wrong_codes, settings.wrong_codes_seconds)
+        ledger = Ledger(lambda: database.runtime_url, sovereign=SOVEREIGN, attempts=attempts)
         await ledger.open()
         server, api = Memory(), KubeApi()
         api.client = server  # type: ignore[assignment]

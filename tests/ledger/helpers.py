@@ -14,9 +14,9 @@ from psycopg.conninfo import make_conninfo
 
 from testbed.postgres import Database
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.redemption.redeem import redeem_batch
+from voucher_operator.ledger.redemption.redeem import NO_LIMIT, redeem_batch
 from voucher_operator.ledger.session import OPERATOR, SESSION
-from voucher_operator.ledger.types import RedeemRequest, RedeemResult, VoucherTerms
+from voucher_operator.ledger.types import AttemptLimit, RedeemRequest, RedeemResult, VoucherTerms
 from voucher_operator.resources.keys import Key
 
 _numbers = itertools.count(1)
@@ -81,16 +81,20 @@ async def issue(database: Database, code: str = "CODE", credit_omr: int = 10, **
     await rows(database, query, code, credit_omr, *columns.values())
 
 
-async def in_one_batch(ledger: Ledger, requests: Sequence[RedeemRequest]) -> list[RedeemResult]:
+async def in_one_batch(
+    ledger: Ledger, requests: Sequence[RedeemRequest], limit: AttemptLimit = NO_LIMIT
+) -> list[RedeemResult]:
     """Redeem requests in one statement; returns the results that this version knows."""
-    results = await ledger._pool.run(lambda conn: redeem_batch(conn, requests))
+    results = await ledger._pool.run(lambda conn: redeem_batch(conn, requests, limit))
     return [result for result in results if isinstance(result, RedeemResult)]
 
 
 @asynccontextmanager
-async def open_ledger(url: str | Callable[[], str], sovereign: str = "") -> AsyncIterator[Ledger]:
+async def open_ledger(
+    url: str | Callable[[], str], sovereign: str = "", attempts: AttemptLimit = NO_LIMIT
+) -> AsyncIterator[Ledger]:
     """Open a ledger and close it in the end: one that is left open keeps the test's event loop from ending."""
-    ledger = Ledger(url if callable(url) else lambda: url, sovereign=sovereign)
+    ledger = Ledger(url if callable(url) else lambda: url, sovereign=sovereign, attempts=attempts)
     await ledger.open()
     try:
         yield ledger

@@ -48,6 +48,7 @@ ALL = [
     "0027.sync-triggers",
     "0028.key-namespace",
     "0029.purchase-undelivered-namespace-index",
+    "0030.attempts",
 ]
 
 

@@ -79,9 +79,9 @@ async def test_orders_that_cannot_be_paid_are_refused_in_few_transactions(
     attempts: list[int] = []
     attempt = purchase_batch._attempt
 
-    def counted(conn: Any, requests: Sequence[Any], refusals: Any) -> Any:
+    def counted(conn: Any, requests: Sequence[Any], *others: Any) -> Any:
         attempts.append(len(requests))
-        return attempt(conn, requests, refusals)
+        return attempt(conn, requests, *others)
 
     monkeypatch.setattr(purchase_batch, "_attempt", counted)
     await issue(database18, max_redemptions=1)

@@ -163,9 +163,9 @@ async def test_mismatched_orders_are_refused_in_few_transactions(
     attempts: list[int] = []
     attempt = purchase_batch._attempt
 
-    def seen(conn: Any, requests: Sequence[Any], refusals: Any) -> Any:
+    def seen(conn: Any, requests: Sequence[Any], *others: Any) -> Any:
         attempts.append(len(requests))
-        return attempt(conn, requests, refusals)
+        return attempt(conn, requests, *others)
 
     monkeypatch.setattr(purchase_batch, "_attempt", seen)
     await issue(database, "TEN", 10, max_redemptions=1)

@@ -1,6 +1,7 @@
 """The redeem statement against a model in Python: both decide every request of every batch in the same way."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 from testbed.postgres import Database
 from tests.ledger.helpers import ON_POSTGRESQL_16, in_one_batch, open_ledger, redeem_outcome
 from voucher_operator.ledger.admin.verify import verify
-from voucher_operator.ledger.types import RedeemRequest
+from voucher_operator.ledger.types import AttemptLimit, RedeemRequest
 from voucher_operator.resources.keys import Key
 
 pytestmark = ON_POSTGRESQL_16
 
 CODES = ("OPEN", "CAP-1", "CAP-2", "OFF", "GONE", "NONE", "summer")
 USERS = ("ann", "ben", "cat")
+LIMIT = AttemptLimit(3, 3600)
 
 
 @dataclass
@@ -29,15 +31,29 @@ class Model:
     used: set[tuple[str, str]] = field(default_factory=set)
     answers: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     """key -> request hash, uid, answer"""
+    attempts: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    """user -> key and uid of each request with a wrong code"""
 
-    def redeem(self, request: RedeemRequest) -> str:
+    def redeem_batch(self, batch: list[RedeemRequest]) -> list[str]:
+        before = {user: set(known) for user, known in self.attempts.items()}
+        new: Counter[str] = Counter()
+        return [self.redeem(request, before.get(request.user_id, set()), new) for request in batch]
+
+    def redeem(self, request: RedeemRequest, attempts: set[tuple[str, str]], new: Counter[str]) -> str:
         if known := self.answers.get(request.key):
             request_hash, uid, answer = known
             if answer == "redeemed":
                 return answer if request_hash == request.request_hash else "IdempotencyConflict"
             if uid == request.uid:
                 return answer
-        answer = self.judge(request.code.strip().upper(), request.user_id)
+        own, code, user = (str(request.key), request.uid), request.code.strip().upper(), request.user_id
+        limited = bool(code) and len(attempts - {own}) + new[user] >= LIMIT.attempts
+        new[user] += code in ("GONE", "NONE") and own not in attempts
+        if limited:
+            return "TooManyAttempts"
+        answer = self.judge(code, user)
+        if code and answer == "VoucherNotFound":
+            self.attempts.setdefault(user, set()).add(own)
         if not (request.provisional and answer == "VoucherNotFound"):
             self.answers[request.key] = (request.request_hash, request.uid, answer)
         return answer
@@ -74,6 +90,7 @@ batches = st.lists(st.lists(requests, min_size=1, max_size=12, unique_by=lambda 
 
 RESET = """
 TRUNCATE promo_codes, promo_redemptions, credit_ledger, customers, vouchers.redemption, vouchers.account CASCADE;
+TRUNCATE vouchers.attempt;
 INSERT INTO promo_codes (code, credit_omr, max_redemptions, active, deleted_at) VALUES
     ('OPEN', 1, 0, true, NULL), ('CAP-1', 2, 1, true, NULL), ('CAP-2', 3, 2, true, NULL), ('OFF', 4, 0, false, NULL),
     ('GONE', 5, 0, true, now()), (' summer', 6, 0, true, NULL), (' ', 7, 0, true, NULL);
@@ -90,8 +107,8 @@ async def check(database: Database, sequence: list[list[RedeemRequest]]) -> None
     model = Model()
     async with open_ledger(database.runtime_url) as ledger:
         for batch in sequence:
-            expected = [model.redeem(request) for request in batch]
-            assert [redeem_outcome(answer) for answer in await in_one_batch(ledger, batch)] == expected
+            expected = model.redeem_batch(batch)
+            assert [redeem_outcome(answer) for answer in await in_one_batch(ledger, batch, LIMIT)] == expected
     assert await verify(database.admin_url) == []
 
 

@@ -51,6 +51,7 @@ REASONS = {
         Reason.REDEMPTION_LIMIT_REACHED,
         Reason.ALREADY_REDEEMED,
         Reason.IDEMPOTENCY_CONFLICT,
+        Reason.TOO_MANY_ATTEMPTS,
         Reason.CURRENCY_MISMATCH,
         Reason.PLACED,
         Reason.AWAITING_PAYMENT,

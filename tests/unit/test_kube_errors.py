@@ -12,6 +12,7 @@ from voucher_operator.controllers.kinds import REDEMPTION
 from voucher_operator.controllers.secret_codes import SecretCodes
 from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.errors import (
+    BusyError,
     ConflictError,
     ExpiredError,
     ForbiddenError,
@@ -21,6 +22,7 @@ from voucher_operator.kube.errors import (
     error_of,
     permission,
 )
+from voucher_operator.kube.shared_reads import SharedReads
 from voucher_operator.resources.base import SecretKeyRef
 from voucher_operator.resources.errors import ApiError, ApiUnavailableError, SecretUnreadableError
 
@@ -164,5 +166,18 @@ async def test_refused_call_is_logged_once_with_what_is_missing(
     api, _ = asking(lambda _: (403, said))
     for name in ("code", "other"):
         with caplog.at_level(logging.WARNING), pytest.raises(SecretUnreadableError):
-            await SecretCodes(api).read("billing", SecretKeyRef(name=name, key="code"))
+            await SecretCodes(SharedReads(api, "Secret")).read("billing", SecretKeyRef(name=name, key="code"))
     assert [record.getMessage() for record in caplog.records] == [f"the API server refuses a call: {words}"]
+
+
+async def test_read_that_was_not_sent_says_nothing_about_the_secret() -> None:
+    """The status must not say that the Secret cannot be read."""
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise BusyError("many wait")
+
+    api, _ = asking(lambda _: (500, {}))
+    secrets = SharedReads(api, "Secret")
+    secrets.read = refuse  # type: ignore[method-assign]
+    with pytest.raises(BusyError):
+        await SecretCodes(secrets).read("billing", SecretKeyRef(name="a", key="code"))

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 from kubernetes.aio.client import ApiClient
@@ -11,11 +11,10 @@ from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRec
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from voucher_operator.kube.leader_election import Leadership, TimedLeaseLock
+from voucher_operator.process import run
 from voucher_operator.process.run import _cancel
 from voucher_operator.resources.errors import LeaseExpiredError
-
-if TYPE_CHECKING:
-    from voucher_operator.settings import Settings
+from voucher_operator.settings import Settings
 
 SETTINGS = cast("Settings", SimpleNamespace(lease_name="l", pod_namespace="n", pod_name="p", renew_deadline=10.0))
 RECORD = LeaderElectionRecord("p", "15", "", "")
@@ -86,3 +85,26 @@ async def test_write_is_refused_once_the_lease_has_passed(monkeypatch: pytest.Mo
     answers = True
     assert await lock.update("l", "n", RECORD)
     leadership.check()
+
+
+class _TakenError(Exception):
+    """The election has begun."""
+
+
+async def test_election_shares_no_connection_with_other_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tenants cause may fill the connections of all other calls; a renewal must not wait behind them."""
+    taken: list[object] = []
+
+    def begin(_: Settings, client: object, __: object) -> None:
+        taken.append(client)
+        raise _TakenError
+
+    operator = run.Operator(Settings())
+    operator.kube.client, operator.election_api.client = ApiClient(), ApiClient()
+    monkeypatch.setattr(run, "Leadership", begin)
+    probes = asyncio.create_task(asyncio.sleep(0))
+    with pytest.raises(_TakenError):
+        await operator._serve(probes)
+    assert taken == [operator.election_api.client]
+    await asyncio.gather(operator.kube.close(), operator.election_api.close())
+    await run._cancel(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))

@@ -15,6 +15,8 @@
 - {name: VOUCHER_OPERATOR_CHECKOUT_SUCCESS_URL, value: {{ .Values.checkout.successUrl | quote }}}
 - {name: VOUCHER_OPERATOR_CHECKOUT_CANCEL_URL, value: {{ .Values.checkout.cancelUrl | quote }}}
 - {name: VOUCHER_OPERATOR_ANY_TENANT, value: {{ .Values.redemptions.anyTenant | quote }}}
+- {name: VOUCHER_OPERATOR_WRONG_CODES, value: {{ int64 .Values.redemptions.wrongCodes | quote }}}
+- {name: VOUCHER_OPERATOR_WRONG_CODES_SECONDS, value: {{ .Values.redemptions.wrongCodesSeconds | quote }}}
 - {name: VOUCHER_OPERATOR_ORGANIZATIONS, value: {{ ne .Values.organizations.scope "None" | quote }}}
 - {name: VOUCHER_OPERATOR_PAYMENT_DEADLINE, value: {{ int64 .Values.checkout.deadline | quote }}}
 - {name: VOUCHER_OPERATOR_SESSION_LOOKUP_INTERVAL, value: {{ .Values.checkout.lookupInterval | quote }}}

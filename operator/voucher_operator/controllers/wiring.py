@@ -3,12 +3,12 @@
 See also: `process.run` supplies the objects of the process, and runs what is returned.
 """
 
-import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from voucher_operator.controllers.feed import Feed
+from voucher_operator.controllers.feed import Feed, customer_flow
+from voucher_operator.controllers.kinds import VOUCHER
 from voucher_operator.controllers.organization import Organizations
 from voucher_operator.controllers.purchase.controller import PurchaseController
 from voucher_operator.controllers.purchase.periodic import PurchaseTasks
@@ -25,11 +25,14 @@ from voucher_operator.controllers.voucher.events import VoucherEvents
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.event_recorder import EventRecorder
+from voucher_operator.kube.fairness import Flow
+from voucher_operator.kube.shared_reads import SharedReads
 from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.purchase_saga import Checkout
+from voucher_operator.services.checkout_slots import CheckoutSlots
 from voucher_operator.services.code_index import CodeIndex
 from voucher_operator.services.issue import IssueService
 from voucher_operator.services.order import OrderService
@@ -93,7 +96,7 @@ class _Services:
 def build_controllers(process: Process) -> Controllers:
     """Build all controllers, with empty caches."""
     services = _services(process)
-    secrets = SecretCodes(process.kube, process.settings.excluded_secrets)
+    secrets = SecretCodes(SharedReads(process.kube, "Secret"), process.settings.excluded_secrets)
     voucher_cache, redemption_cache = Cache(), Cache()
     vouchers = VoucherController(
         services.issuing,
@@ -126,7 +129,7 @@ def _services(process: Process) -> _Services:
         organizations,
         settings.payment_deadline,
         settings.any_tenant,
-        asyncio.Semaphore(max(1, settings.workers // 2)),
+        CheckoutSlots(settings.workers // 2),
     )
     return _Services(LedgerHealth(), codes, organizations, IssueService(ledger, codes), redeems, orders)
 
@@ -137,7 +140,7 @@ def _redemptions(
     backpressure = Backpressure(_STATUSES)
     writer = ResultWriter(process.kube, process.recorder, redemption_cache, backpressure)
     requests = RequestBuilder(
-        process.kube,
+        SharedReads(process.kube, VOUCHER.kind),
         secrets,
         redemption_cache,
         voucher_cache,
@@ -163,12 +166,16 @@ def _feed(
     purchases: PurchaseController,
 ) -> Feed:
     longest, workers = settings.backoff_max, settings.workers
+
+    def flow(key: str) -> Flow:
+        return customer_flow(key, redemption_cache.get(key))
+
     return Feed(
         voucher_cache,
         WorkQueue("Voucher", vouchers.reconcile, workers=_VOUCHER_WORKERS, backoff_max=longest),
         redemption_cache,
-        WorkQueue("Redemption", redemptions.reconcile, workers=workers, backoff_max=longest),
-        WorkQueue("Order", purchases.reconcile, workers=workers, backoff_max=longest),
+        WorkQueue("Redemption", redemptions.reconcile, workers=workers, backoff_max=longest, flow=flow),
+        WorkQueue("Order", purchases.reconcile, workers=workers, backoff_max=longest, flow=flow),
     )
 
 

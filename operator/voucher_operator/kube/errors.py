@@ -1,6 +1,7 @@
 """The errors of a call that the API server answered with a failure, by what the caller can do next.
 
     ApiError                        resources.errors
+    ├── BusyError                   not sent: too many calls of its kind wait already; retry later
     ├── ApiUnavailableError         no response, 401, 408, 429 or 5xx: retry later
     └── ResponseError               refused; the same call fails again until something changes
         ├── NotFoundError           404: the object, its kind or its namespace does not exist
@@ -28,6 +29,10 @@ _RESOURCE: Final = re.compile(
     r"(?P<resource>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<sub>[^/]+))?)?"
 )
 _VERBS: Final = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
+
+
+class BusyError(ApiError):
+    """The call was not sent: too many calls of its kind wait for their turn already."""
 
 
 class ResponseError(ApiError):

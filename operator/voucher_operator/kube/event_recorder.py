@@ -1,14 +1,15 @@
 """Records Kubernetes Events: one per change of reason; a repeated one becomes a series.
 
 kopf would post an Event for every log line, never aggregated, with a placeholder for the action. Events are best
-effort: they wait in a bounded queue, and those that do not fit are counted and dropped; the state is in the conditions
-and in the ledger. See also: the controllers call `record`; `client` posts.
+effort: they wait in a queue that is bounded for each namespace and serves the namespaces in turn, and those that do not
+fit are counted and dropped; the state is in the conditions and in the ledger. See also: the controllers call `record`;
+`client` posts; `fairness` has the order.
 """
 
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -17,6 +18,7 @@ from uuid import uuid4
 from voucher_operator import telemetry
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.errors import NotFoundError
+from voucher_operator.kube.fairness import FairQueue
 from voucher_operator.kube.kinds import ResourceKind
 from voucher_operator.resources.errors import ApiError
 from voucher_operator.resources.reasons import Reason
@@ -25,7 +27,8 @@ log = logging.getLogger(__name__)
 
 _SERIES_SECONDS = 600.0
 _REMEMBERED = 2000
-_PENDING = 1000
+_PENDING = 500
+"""Events of one namespace that wait."""
 _PER_SECOND = 20
 
 
@@ -59,7 +62,9 @@ class EventRecorder:
         self._kube = kube
         self._controller = controller
         self._instance = instance
-        self._pending: asyncio.Queue[_Event] = asyncio.Queue(_PENDING)
+        self._pending: FairQueue[_Event] = FairQueue()
+        self._by_namespace: Counter[str] = Counter()
+        self._recorded = asyncio.Event()
         self._series: OrderedDict[tuple[str, str, str], _Series] = OrderedDict()
 
     def record(
@@ -67,25 +72,40 @@ class EventRecorder:
     ) -> None:
         """Queue an Event about a resource; the message has no secret and no changing number."""
         event = _Event(kind, body, "Warning" if warning else "Normal", reason, action, message)
-        try:
-            self._pending.put_nowait(event)
-        except asyncio.QueueFull:
+        namespace = body["metadata"]["namespace"]
+        if self._by_namespace[namespace] >= _PENDING:
             telemetry.EVENTS_DROPPED.inc()
+            return
+        self._by_namespace[namespace] += 1
+        self._pending.push((namespace, ""), event)
+        self._recorded.set()
 
     async def run(self) -> None:
         """Post queued Events until cancelled, at most `_PER_SECOND` each second."""
         while True:
-            await self._try(await self._pending.get())
+            while (event := self._next()) is None:
+                self._recorded.clear()
+                await self._recorded.wait()
+            await self._try(event)
             await asyncio.sleep(1 / _PER_SECOND)
 
     async def drain(self, seconds: float) -> None:
         """Post the Events that are still queued, for at most `seconds`."""
         try:
             async with asyncio.timeout(seconds):
-                while not self._pending.empty():
-                    await self._try(self._pending.get_nowait())
+                while (event := self._next()) is not None:
+                    await self._try(event)
         except TimeoutError:
-            telemetry.EVENTS_DROPPED.inc(1 + self._pending.qsize())
+            telemetry.EVENTS_DROPPED.inc(1 + len(self._pending))
+
+    def _next(self) -> _Event | None:
+        if (taken := self._pending.pop()) is None:
+            return None
+        (namespace, _), event = taken
+        self._by_namespace[namespace] -= 1
+        if not self._by_namespace[namespace]:
+            del self._by_namespace[namespace]
+        return event
 
     async def _try(self, event: _Event) -> None:
         """Post an Event; drop it when that fails, so that it does not block the others."""

@@ -22,6 +22,7 @@ from voucher_operator.ledger.purchase.batch import MAX_PURCHASES, purchase_batch
 from voucher_operator.ledger.purchase.types import PaymentEvent, Purchase, PurchaseRequest, PurchaseResult, Received
 from voucher_operator.ledger.redemption import redeem
 from voucher_operator.ledger.types import (
+    AttemptLimit,
     Entry,
     LedgerInfo,
     PutResult,
@@ -59,8 +60,10 @@ class Ledger:
         *,
         pool_size: int = 4,
         sovereign: str = "",
+        attempts: AttemptLimit = redeem.NO_LIMIT,
         fence: Callable[[], None] = lambda: None,
     ) -> None:
+        self._attempts = attempts
         self._sovereign = sovereign
         self._fence = fence
         self.clock_offset = timedelta()
@@ -263,10 +266,10 @@ class Ledger:
     async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         telemetry.BATCH_SIZE.observe(len(requests))
         with telemetry.BATCH_SECONDS.time():
-            return await self._write(lambda conn: redeem.redeem_batch(conn, requests))
+            return await self._write(lambda conn: redeem.redeem_batch(conn, requests, self._attempts))
 
     async def _purchase(self, requests: Sequence[PurchaseRequest]) -> list[PurchaseResult | OperatorError]:
-        return await self._write(lambda conn: purchase_batch(conn, requests))
+        return await self._write(lambda conn: purchase_batch(conn, requests, self._attempts))
 
     async def _held(self, requests: Sequence[Request]) -> tuple[set[str], set[str]]:
         return await self._pool.run(lambda conn: redeem.held(conn, requests))

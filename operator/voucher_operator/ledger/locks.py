@@ -49,6 +49,8 @@ class Lock(IntEnum):
     """Requests that were decided, by key."""
     PROMO_REDEMPTIONS = auto()
     """Redemption rows of the Go service, by customer and code."""
+    ATTEMPT = auto()
+    """Wrong codes, by key and uid."""
     SUBSCRIPTIONS = auto()
     TERMS = auto()
     """What Git wants of a code, by code."""
@@ -69,7 +71,14 @@ STATEMENTS: Final[Mapping[str, tuple[Lock, ...]]] = MappingProxyType(
         "voucher_revoke": (Lock.TERMS, Lock.PROMO_CODES),
         "voucher_release": (Lock.TERMS,),
         "lock_promo": (Lock.PROMO_CODES,),
-        "redeem": (Lock.PROMO_CODES, Lock.CUSTOMERS, Lock.ACCOUNT, Lock.REDEMPTION, Lock.PROMO_REDEMPTIONS),
+        "redeem": (
+            Lock.PROMO_CODES,
+            Lock.CUSTOMERS,
+            Lock.ACCOUNT,
+            Lock.REDEMPTION,
+            Lock.PROMO_REDEMPTIONS,
+            Lock.ATTEMPT,
+        ),
         "probe_promo": (Lock.PROMO_CODES,),
         "probe_customers": (Lock.CUSTOMERS, Lock.ACCOUNT),
         "probe_buyers": (Lock.CUSTOMERS, Lock.ACCOUNT),
@@ -102,6 +111,7 @@ STATEMENTS: Final[Mapping[str, tuple[Lock, ...]]] = MappingProxyType(
         "payment_ended": (Lock.PURCHASE,),
         "outbox_published": (Lock.OUTBOX,),
         "outbox_purge": (Lock.OUTBOX,),
+        "attempt_purge": (Lock.ATTEMPT,),
         "webhook_event_purge": (Lock.WEBHOOK_EVENT,),
         "backfill_lock": (Lock.BACKFILL_PROGRESS,),
         "backfill_batch": (Lock.BACKFILL_PROGRESS, Lock.BACKFILL_TOTAL),
@@ -207,6 +217,7 @@ USE_CASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "record published events": ("outbox_published",),
         "purge the outbox": ("outbox_purge",),
         "purge webhook events": ("webhook_event_purge",),
+        "purge wrong codes": ("attempt_purge",),
         "backfill, add up entries": ("backfill_lock", "backfill_batch"),
         "backfill, apply totals": ("backfill_apply_totals",),
         "backfill, open accounts": ("account_backfill",),

@@ -40,8 +40,19 @@ class RedeemRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptLimit:
+    """How many wrong codes a customer may try in how many seconds; `attempts` 0: as many as they like."""
+
+    attempts: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class RedeemResult:
-    """The result. `refusal` is set when `outcome` is REFUSED; `replayed` when the ledger had this result before."""
+    """The answer. `refusal` is set when `outcome` is REFUSED; `replayed` when the ledger had the answer already.
+
+    `retry_at` is set for TooManyAttempts, which is not recorded: from then on the request is judged.
+    """
 
     key: Key
     outcome: Outcome
@@ -50,6 +61,7 @@ class RedeemResult:
     code: str | None = None
     credit_minor: int = 0
     replayed: bool = False
+    retry_at: datetime | None = None
 
 
 class VoucherState(StrEnum):

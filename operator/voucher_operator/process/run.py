@@ -1,7 +1,8 @@
 """Runs one replica of the operator.
 
-Each process has one ledger, one API client, one server for probes and one for webhooks; each term as leader has its own
-caches, queues and watches. Every replica serves webhooks; only the leader reconciles and publishes events.
+Each process has one ledger, one API client and another one for the election alone, one server for probes and one for
+webhooks; each term as leader has its own caches, queues and watches. Every replica serves webhooks; only the leader
+reconciles and publishes events.
 
 It starts without PostgreSQL, without a Secret and without CRDs: then it is not ready, reports why, and retries. On
 SIGTERM the watches end first, then the running reconciles are finished, and the Lease is released last. See also: `cli`
@@ -32,12 +33,13 @@ from voucher_operator.kube.periodic import every
 from voucher_operator.kube.work_queue import WorkQueue  # noqa: TC001
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.clock import difference
-from voucher_operator.ledger.errors import is_outage
+from voucher_operator.ledger.types import AttemptLimit
 from voucher_operator.messaging.outbox_relay import Relay
 from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.catalog_source import source
 from voucher_operator.payments.purchase_saga import Checkout
-from voucher_operator.resources.errors import AddressInUseError, ApiError, LedgerUnavailableError
+from voucher_operator.process import readiness
+from voucher_operator.resources.errors import AddressInUseError, ApiError
 from voucher_operator.settings import Settings
 from voucher_operator.web import probes
 from voucher_operator.web.server import WebServer
@@ -51,6 +53,7 @@ _CANCEL_AGAIN = 10.0
 """Seconds after which a task that has not ended is cancelled again; kopf's tasks take up to two seconds to end."""
 _CANCEL_LEADING_AGAIN = 30.0
 """The same for the leader's task, which first finishes running reconciles."""
+_ELECTION_CONNECTIONS = 2
 _CRD_PAUSE = 2.0
 _CRD_CHECK = 30.0
 _SECRET_CHECK = 2.0
@@ -65,7 +68,11 @@ class Operator:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.ledger = Ledger(
-            settings.conninfo, pool_size=settings.pool_size, sovereign=settings.sovereign, fence=self._fence
+            settings.conninfo,
+            pool_size=settings.pool_size,
+            sovereign=settings.sovereign,
+            fence=self._fence,
+            attempts=AttemptLimit(settings.wrong_codes, settings.wrong_codes_seconds),
         )
         self.catalog = Catalog(source(settings))
         self.checkout = Checkout(self.ledger, settings)
@@ -73,6 +80,8 @@ class Operator:
             self.ledger, settings.nats_servers, stream=settings.nats_stream, prefix=settings.nats_subject_prefix
         )
         self.kube = KubeApi(fence=self._fence)
+        # Its own connections: whatever fills the others, the Lease is renewed.
+        self.election_api = KubeApi(connections=_ELECTION_CONNECTIONS)
         self.crd_check = CRDCheck(self.kube, EXPECTED_CRDS)
         self.recorder = EventRecorder(self.kube, _CONTROLLER, settings.pod_name)
         self.stopping = asyncio.Event()
@@ -92,9 +101,10 @@ class Operator:
         for part in (self.ledger, self.checkout, self.catalog):
             opened.push_async_callback(part.close)
         await self.ledger.open()
-        await self.kube.open()
-        opened.push_async_callback(self.kube.close)
-        app = probes.application(self.problems, self.details, self.refresh)
+        for api in (self.kube, self.election_api):
+            await api.open()
+            opened.push_async_callback(api.close)
+        app = probes.application(lambda: readiness.problems(self.ledger, self.crd_check), self.details, self.refresh)
         server = WebServer(
             app,
             self.settings.http_port,
@@ -108,7 +118,7 @@ class Operator:
 
     async def _serve(self, probing: asyncio.Task[None]) -> None:
         webhook = _task(self._serve_webhooks(), "webhooks")
-        self.leadership = Leadership(self.settings, self.kube.client, self.lead)
+        self.leadership = Leadership(self.settings, self.election_api.client, self.lead)
         leading = asyncio.create_task(self.leadership.run(), name="leadership")
         stop = asyncio.create_task(self.stopping.wait(), name="signals")
         try:
@@ -221,31 +231,6 @@ class Operator:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-
-    async def problems(self) -> dict[str, str]:
-        """Return why this replica is not ready: part -> one line. Empty when it is ready."""
-        found = {}
-        if (fault := await self._ledger_fault()) is not None:
-            found["ledger"] = fault
-        try:
-            if (fault := await self.crd_check.fault()) is not None:
-                found["resources"] = fault
-        except ApiError as error:
-            found["api"] = str(error)
-        return found
-
-    async def _ledger_fault(self) -> str | None:
-        """Ask the ledger, and note in the metric what it said. Whatever a check raises, it is no sign of health."""
-        up = False
-        try:
-            await self.ledger.check()
-            up = True
-        except LedgerUnavailableError as error:
-            up = not is_outage(error)
-            return None if up else error.message
-        finally:
-            telemetry.LEDGER_UP.set(up)
-        return None
 
     def details(self) -> dict[str, object]:
         """Return more facts for /readyz."""

@@ -16,6 +16,7 @@
         ├── SecretNotFoundError
         ├── SecretUnreadableError
         ├── VoucherNotReadyError
+        ├── TooManyAttemptsError      it is known when it passes
         ├── CatalogUnavailableError
         └── PaymentProcessorUnavailableError
 
@@ -85,6 +86,9 @@ class TerminalError(OperatorError):
 
 class TransientError(OperatorError):
     """A retry may succeed: retry with backoff, never drop."""
+
+    retry_after: float | None = None
+    """Seconds after which to retry, instead of the backoff, when that is known."""
 
 
 class CodeConflictError(TerminalError):
@@ -174,6 +178,17 @@ class VoucherNotReadyError(TransientError):
     """The Voucher exists but its code is not in the ledger yet."""
 
     reason = Reason.VOUCHER_NOT_READY
+
+
+class TooManyAttemptsError(TransientError):
+    """The customer has tried too many wrong codes. The message has the time of the next try, which does not move."""
+
+    reason = Reason.TOO_MANY_ATTEMPTS
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        """`retry_after` is the number of seconds until then."""
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class CatalogUnavailableError(TransientError):

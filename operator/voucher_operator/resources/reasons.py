@@ -48,6 +48,9 @@ class Reason(StrEnum):
     VOUCHER_NOT_READY = "VoucherNotReady"
     """The Voucher exists but is not in the ledger yet."""
 
+    TOO_MANY_ATTEMPTS = "TooManyAttempts"
+    """The customer has tried too many wrong codes: every code of theirs is tried again later."""
+
     INVALID_SPEC = "InvalidSpec"
     """The spec has fields or values that this version of the operator does not know: the CRD is newer."""
 

@@ -6,7 +6,6 @@ Voucher: the same request returns it. See also: `ledger.purchase` places; `payme
 `refusals` has the messages.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,8 +19,9 @@ from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.resources.errors import CurrencyMismatchError, InvalidOrderError, TransientError
 from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
+from voucher_operator.services.checkout_slots import CheckoutSlots
 from voucher_operator.services.redeem import RedeemService
-from voucher_operator.services.refusals import ORDER_REFUSALS, Refusal
+from voucher_operator.services.refusals import ORDER_REFUSALS, Refusal, too_many_attempts
 
 
 class SubdomainDirectory(Protocol):
@@ -76,7 +76,7 @@ class OrderService:
     """Default time limit for creating a checkout, in seconds."""
     any_tenant: bool
     """Whether a request may spend a customer's credit for another tenant than the one in the ledger."""
-    checkouts: asyncio.Semaphore
+    checkouts: CheckoutSlots
     """Limits concurrent calls of the payment processor: fewer than workers, so that other orders are not delayed."""
 
     async def currency(self) -> str:
@@ -91,7 +91,8 @@ class OrderService:
     async def place(self, order: Order, source: CodeSource) -> Purchase | Refusal:
         """Price and place an order, or read the earlier result for this key.
 
-        Raises TransientError (LedgerUnavailableError, CatalogUnavailableError, and those of `source`).
+        Raises TransientError (LedgerUnavailableError, CatalogUnavailableError, TooManyAttemptsError, and those of
+        `source`).
         """
         currency = await self.currency()
         try:
@@ -114,9 +115,10 @@ class OrderService:
 
     async def advance(self, purchase: Purchase) -> Purchase:
         """Advance a pending purchase as `Checkout.advance`; return it unchanged when too many run: call again."""
-        if self.checkouts.locked():
+        origin = purchase.key.namespace or ""
+        if self.checkouts.is_full(origin):
             return purchase
-        async with self.checkouts:
+        with self.checkouts.held(origin):
             return await self.checkout.advance(purchase)
 
     async def cancel_pending(self, purchase: Purchase) -> Purchase:
@@ -127,6 +129,8 @@ class OrderService:
         purchase_request = await self._request(order, request, lines)
         async with failpoint(Step.PLACE):
             result = await self.ledger.purchase(purchase_request)
+        if result.retry_at is not None:
+            raise too_many_attempts(result.decided_at, result.retry_at)
         if result.refusal is None and request.code:
             self.redeems.codes.note_redeemed(request.code)
         return result.purchase or _refusal(result.refusal or Reason.INVALID_ORDER, result, request)

@@ -9,6 +9,7 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import LedgerInfo, RedeemRequest, RedeemResult
 from voucher_operator.resources.keys import Key
 from voucher_operator.services.code_index import CodeIndex
+from voucher_operator.services.refusals import too_many_attempts
 
 
 @dataclass(slots=True)
@@ -28,9 +29,11 @@ class RedeemService:
     async def redeem(self, request: RedeemRequest) -> RedeemResult:
         """Redeem a code, or read the earlier result for this key; a refusal is a result, not an error.
 
-        Raises LedgerUnavailableError and RequestRejectedError.
+        Raises LedgerUnavailableError, RequestRejectedError, and TooManyAttemptsError, which may pass.
         """
         result = await self.ledger.redeem(request)
+        if result.retry_at is not None:
+            raise too_many_attempts(result.decided_at, result.retry_at)
         if result.refusal is None:
             self.codes.note_redeemed(request.code)
         return result

@@ -9,6 +9,9 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
+from voucher_operator import telemetry
+from voucher_operator.resources.conditions import format_time
+from voucher_operator.resources.errors import TooManyAttemptsError
 from voucher_operator.resources.reasons import Reason
 
 REFUSALS: Final[Mapping[Reason, str]] = MappingProxyType(
@@ -47,3 +50,12 @@ class Refusal:
     decided_at: datetime
     provisional: bool = False
     """Not recorded: the Voucher of this code may still arrive."""
+
+
+def too_many_attempts(decided_at: datetime, retry_at: datetime) -> TooManyAttemptsError:
+    """Count, and return the error for a customer who has tried too many wrong codes; both times are PostgreSQL's."""
+    telemetry.ATTEMPTS_LIMITED.inc()
+    return TooManyAttemptsError(
+        f"This customer has tried too many wrong codes: their codes are tried again at {format_time(retry_at)}.",
+        (retry_at - decided_at).total_seconds(),
+    )

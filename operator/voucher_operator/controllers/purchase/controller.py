@@ -17,7 +17,7 @@ from voucher_operator.controllers.redemption.request_builder import DeletedError
 from voucher_operator.controllers.redemption.result_writer import ResultWriter, StatusUpdate, UserEvent
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body
-from voucher_operator.kube.work_queue import Result
+from voucher_operator.kube.work_queue import ReconcileResult, Result
 from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
 from voucher_operator.resources import conditions
@@ -51,7 +51,7 @@ class PurchaseController:
         self.cache.put(body)
         self._reopened.add(key)
 
-    async def reconcile(self, key: str) -> Result:
+    async def reconcile(self, key: str) -> ReconcileResult:
         """Do the next steps of one order, and write the status; raises ApiError when the status cannot be written."""
         await self.writer.confirm(key)
         body = self.cache.get(key)
@@ -84,7 +84,8 @@ class PurchaseController:
                 return _refusal(redemption, await self.orders.refuse(Reason.CURRENCY_MISMATCH))
             return StatusUpdate(redemption_status.waiting(redemption, error), retry=True)
         except TransientError as error:
-            return StatusUpdate(redemption_status.waiting(redemption, error), retry=True)
+            waiting = redemption_status.waiting(redemption, error)
+            return StatusUpdate(waiting, retry=True, retry_after=error.retry_after)
         except TerminalError as error:
             return StatusUpdate(redemption_status.stalled(redemption, error))
 

@@ -19,6 +19,7 @@ from voucher_operator.controllers.purchase.controller import PurchaseController,
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.errors import ForbiddenError
+from voucher_operator.kube.fairness import FairSlots
 from voucher_operator.kube.periodic import every
 from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.ledger.api import Ledger
@@ -116,11 +117,14 @@ class PurchaseTasks:
         purchases: Iterable[Purchase],
         limit: float | None,
     ) -> None:
-        """Call `work` for each purchase, several concurrently; `limit` is the timeout of each, in seconds, or None."""
-        slots = asyncio.Semaphore(_CONCURRENCY)
+        """Call `work` for each purchase, several concurrently and in turn for the namespaces and customers.
+
+        `limit` is the timeout of each, in seconds, or None.
+        """
+        slots = FairSlots(_CONCURRENCY)
 
         async def one(purchase: Purchase) -> None:
-            async with slots:
+            async with slots.held((purchase.key.namespace or "", purchase.user_id)):
                 try:
                     async with asyncio.timeout(limit):
                         await work(purchase)

@@ -13,7 +13,7 @@ from voucher_operator.controllers.redemption.request_builder import DeletedError
 from voucher_operator.controllers.redemption.result_writer import ResultWriter, StatusUpdate, UserEvent
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body
-from voucher_operator.kube.work_queue import Result
+from voucher_operator.kube.work_queue import ReconcileResult, Result
 from voucher_operator.ledger.types import Outcome, RedeemResult
 from voucher_operator.resources import conditions
 from voucher_operator.resources.errors import InvalidSpecError, TerminalError, TransientError
@@ -39,7 +39,7 @@ class RedemptionController:
         self.cache.put(body)
         self._undone[key] = undone_at
 
-    async def reconcile(self, key: str) -> Result:
+    async def reconcile(self, key: str) -> ReconcileResult:
         """Redeem, and write the status; raises ApiError when the status cannot be written."""
         await self.writer.confirm(key)
         body = self.cache.get(key)
@@ -71,7 +71,8 @@ class RedemptionController:
                 result = await self._redeem(redemption)
             return redeemed(redemption, result, await self.redeems.currency())
         except TransientError as error:
-            return StatusUpdate(redemption_status.waiting(redemption, error), retry=True)
+            waiting = redemption_status.waiting(redemption, error)
+            return StatusUpdate(waiting, retry=True, retry_after=error.retry_after)
         except TerminalError as error:
             return StatusUpdate(redemption_status.stalled(redemption, error))
 

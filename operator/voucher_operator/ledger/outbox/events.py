@@ -23,7 +23,7 @@ from voucher_operator.ledger.statements import statement
 _PENDING: Final = statement("outbox_pending")
 _PUBLISHED: Final = statement("outbox_published")
 _BACKLOG: Final = statement("outbox_backlog")
-_PURGE: Final = (statement("outbox_purge"), statement("webhook_event_purge"))
+_PURGE: Final = (statement("outbox_purge"), statement("webhook_event_purge"), statement("attempt_purge"))
 _AT_ONCE: Final = 2000
 """Rows that are deleted from one table in one transaction."""
 
@@ -48,7 +48,7 @@ async def backlog(conn: Connection) -> OutboxBacklog:
 
 
 async def purge(pool: Pool, seconds: float) -> None:
-    """Delete published events and webhook events that are older than their retention.
+    """Delete published events, webhook events and wrong codes that are older than their retention.
 
     In small transactions, until nothing old is left; none is begun after `seconds`. Raises as `Pool.run`.
     """

@@ -22,9 +22,9 @@ from voucher_operator.ledger.arrays import text_array
 from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.purchase.rows import purchase_from
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseRequest, PurchaseResult
-from voucher_operator.ledger.redemption.redeem import REASONS, parameters, result
+from voucher_operator.ledger.redemption.redeem import NO_LIMIT, REASONS, parameters, result
 from voucher_operator.ledger.statements import statement
-from voucher_operator.ledger.types import Outcome, RedeemRequest, RedeemResult
+from voucher_operator.ledger.types import AttemptLimit, Outcome, RedeemRequest, RedeemResult
 from voucher_operator.resources.codes import normal_code
 from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError
 from voucher_operator.resources.keys import Key
@@ -99,7 +99,9 @@ class _Found:
         return request.refusal(request.total_minor - verdict.short_minor + credit, mismatched=verdict.mismatched)
 
 
-async def purchase_batch(conn: Connection, requests: Sequence[PurchaseRequest]) -> list[PurchaseResult | OperatorError]:
+async def purchase_batch(
+    conn: Connection, requests: Sequence[PurchaseRequest], limit: AttemptLimit = NO_LIMIT
+) -> list[PurchaseResult | OperatorError]:
     """Place `requests`, no two of which have the same key or customer; one result each, in their order.
 
     A result that a newer version gave to a key before is a LedgerUnavailableError in its place. Raises psycopg's
@@ -107,14 +109,16 @@ async def purchase_batch(conn: Connection, requests: Sequence[PurchaseRequest]) 
     """
     refusals: dict[Key, str] = {}
     while True:
-        found = await _attempt(conn, requests, refusals)
+        found = await _attempt(conn, requests, refusals, limit)
         if not (impossible := found.impossible(requests)):
             return list(_results(requests, found))
         refusals |= impossible
 
 
-async def _attempt(conn: Connection, requests: Sequence[PurchaseRequest], refusals: Mapping[Key, str]) -> _Found:
-    """Run the batch; it is committed unless an order in it is impossible."""
+async def _attempt(
+    conn: Connection, requests: Sequence[PurchaseRequest], refusals: Mapping[Key, str], limit: AttemptLimit
+) -> _Found:
+    """Run the batch; it is committed unless something in it turns out to be impossible."""
     trying = [r.redeem for r in requests if r.key not in refusals]
     coded = [r for r in trying if r.code]
     # Also the codes of those whose refusal is given: another replica that redeems for the same key has locked its code.
@@ -132,7 +136,7 @@ async def _attempt(conn: Connection, requests: Sequence[PurchaseRequest], refusa
             await conn.execute(_LOCK_CUSTOMERS, users, prepare=True)
             await conn.execute(_LOCK_ACCOUNTS, users, prepare=True)
             if coded:
-                await redeemed.execute(_REDEEM, parameters(coded), prepare=True)
+                await redeemed.execute(_REDEEM, parameters(coded, limit), prepare=True)
             await placed.execute(_PLACE, _parameters(requests, refusals), prepare=True)
             await read.execute(_READ, {"keys": text_array([r.redeem.key for r in requests])}, prepare=True)
         answers = await redeemed.fetchall() if coded else []
@@ -201,7 +205,13 @@ def _result(
     if verdict.outcome in ("placed", "known"):
         return PurchaseResult(key, verdict.decided_at, purchase, redeemed, replayed=verdict.replayed)
     if verdict.outcome == "none" and redeemed is not None and redeemed.outcome is Outcome.REFUSED:
-        return PurchaseResult(key, redeemed.decided_at, refusal=redeemed.refusal, replayed=redeemed.replayed)
+        return PurchaseResult(
+            key,
+            redeemed.decided_at,
+            refusal=redeemed.refusal,
+            replayed=redeemed.replayed,
+            retry_at=redeemed.retry_at,
+        )
     if verdict.outcome == "refused" and verdict.reason in REASONS:
         return PurchaseResult(key, verdict.decided_at, refusal=REASONS[verdict.reason], replayed=verdict.replayed)
     return LedgerUnavailableError("A newer version of the operator has answered this Redemption: upgrade this one.")

@@ -147,6 +147,8 @@ class PurchaseResult:
     redeemed: RedeemResult | None = None
     refusal: Reason | None = None
     replayed: bool = False
+    retry_at: datetime | None = None
+    """Set for TooManyAttempts, which is not recorded: from then on the request is judged."""
 
 
 class PaymentEffect(StrEnum):

@@ -17,7 +17,7 @@ from voucher_operator.ledger.batch import Request
 from voucher_operator.ledger.fetch import fetch_all, fetch_one
 from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.statements import statement
-from voucher_operator.ledger.types import Outcome, RedeemRequest, RedeemResult
+from voucher_operator.ledger.types import AttemptLimit, Outcome, RedeemRequest, RedeemResult
 from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError
 from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
@@ -33,14 +33,19 @@ _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 REASONS: Final[dict[str | None, Reason | None]] = {None: None, **{reason.value: reason for reason in Reason}}
 
 
-async def redeem_batch(conn: Connection, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
+NO_LIMIT: Final = AttemptLimit()
+
+
+async def redeem_batch(
+    conn: Connection, requests: Sequence[RedeemRequest], limit: AttemptLimit = NO_LIMIT
+) -> list[RedeemResult | OperatorError]:
     """Redeem `requests`, no two of which have the same key; one result each, in their order.
 
     An answer that a newer version gave to a key before is a LedgerUnavailableError in its place; the others are not
     affected. Raises psycopg's errors; nothing is written then.
     """
     codes = text_array({request.code for request in requests})
-    values = parameters(requests)
+    values = parameters(requests, limit)
     cursor = conn.cursor(binary=True)
     try:
         async with conn.pipeline():
@@ -77,11 +82,12 @@ def result(
     credit_minor: int,
     decided_at: datetime,
     replayed: bool,
+    retry_at: datetime | None = None,
 ) -> RedeemResult | OperatorError:
     """Make a result of a row of `redeem.sql`; one that only a newer version knows is an error."""
     if outcome not in _OUTCOMES or reason not in REASONS:
         return LedgerUnavailableError("A newer version of the operator has answered this Redemption: upgrade this one.")
-    return RedeemResult(key, _OUTCOMES[outcome], decided_at, REASONS[reason], code, credit_minor, replayed)
+    return RedeemResult(key, _OUTCOMES[outcome], decided_at, REASONS[reason], code, credit_minor, replayed, retry_at)
 
 
 async def held(conn: Connection, requests: Sequence[Request], *, buying: bool = False) -> tuple[set[str], set[str]]:
@@ -97,8 +103,8 @@ async def held(conn: Connection, requests: Sequence[Request], *, buying: bool = 
     return set(codes), set(users)
 
 
-def parameters(requests: Sequence[RedeemRequest]) -> dict[str, str]:
-    """Return `requests` as the arrays of `redeem.sql`. Raises psycopg.DataError."""
+def parameters(requests: Sequence[RedeemRequest], limit: AttemptLimit) -> dict[str, str | int | float]:
+    """Return `requests` as the arrays of `redeem.sql`, and the limit. Raises psycopg.DataError."""
     return {
         "keys": text_array([r.key for r in requests]),
         "hashes": text_array([r.request_hash for r in requests]),
@@ -107,5 +113,7 @@ def parameters(requests: Sequence[RedeemRequest]) -> dict[str, str]:
         "users": text_array([r.user_id for r in requests]),
         "tenants": text_array([r.tenant_id for r in requests]),
         "emails": text_array([r.email for r in requests]),
+        "attempts": limit.attempts,
+        "attempt_seconds": limit.seconds,
         "provisional": "{" + ",".join(["t" if r.provisional else "f" for r in requests]) + "}",
     }

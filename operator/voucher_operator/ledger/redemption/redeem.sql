@@ -9,9 +9,13 @@
 -- another version, `sound` is false, a CHECK is violated, and the batch is repeated with this row locked.
 -- docs/architecture.md explains why no interleaving can exceed a cap. `sound` is also false for a customer without an
 -- account (redeem.py then opens it).
+--
+-- A customer with too many wrong codes is refused every code for some time, correct ones too: otherwise the result would show
+-- which code is correct. `attempts` is the limit (0: none), `attempt_seconds` the time. This refusal is not recorded.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS instant, vouchers.scale() AS scale,
-           (SELECT s.currency FROM vouchers.sovereign AS s) AS currency
+           (SELECT s.currency FROM vouchers.sovereign AS s) AS currency,
+           %(attempts)s::integer AS attempts, make_interval(secs => %(attempt_seconds)s::float8) AS attempt_time
 ),
 request AS MATERIALIZED (
     SELECT r.n, r.key, r.request_hash, r.uid, r.user_id, r.tenant_id, r.email, r.provisional,
@@ -28,7 +32,11 @@ request AS MATERIALIZED (
 -- is the one in normal spelling, else the only one that exists.
 examined AS MATERIALIZED (
     SELECT a.*, c.id AS customer_id, coalesce(c.id, gen_random_uuid()) AS candidate, p.code, p.room, p.credit, m.instant,
-           m.currency, m.scale, p.spellings, p.versions, t.from_secret, t.owner_namespace, t.owner_name,
+           m.currency, m.scale, m.attempts, m.attempt_time, coalesce(f.used, 0) AS attempts_used, f.oldest AS oldest_attempt,
+           p.spellings, p.versions, t.from_secret, t.owner_namespace, t.owner_name,
+           CASE WHEN p.code IS NULL AND a.norm <> '' AND m.attempts > 0
+                THEN NOT EXISTS (SELECT FROM vouchers.attempt AS o WHERE o.key = a.key AND o.uid = a.uid)
+                ELSE false END AS missed,
            c.id IS NOT NULL AND b.customer_id IS NULL AS unopened,
            CASE
                WHEN p.code IS NULL THEN 'VoucherNotFound'
@@ -38,7 +46,7 @@ examined AS MATERIALIZED (
                WHEN EXISTS (
                    SELECT FROM promo_redemptions AS e WHERE e.customer_id = c.id AND e.code = ANY (p.spellings)
                ) THEN 'AlreadyRedeemed'
-           END AS reason
+           END AS cause
     FROM request AS a
     CROSS JOIN moment AS m
     LEFT JOIN customers AS c ON c.user_id = a.user_id
@@ -63,16 +71,37 @@ examined AS MATERIALIZED (
         WHERE w.code = p.code
         OFFSET 0
     ) AS t ON true
+    -- The customer's newest wrong codes, as many as the limit, without this very request, which may be judged again.
+    LEFT JOIN LATERAL (
+        SELECT count(*) AS used, min(w.at) AS oldest
+        FROM (
+            SELECT o.at
+            FROM vouchers.attempt AS o
+            WHERE o.user_id = a.user_id AND o.at > m.instant - m.attempt_time AND (o.key, o.uid) <> (a.key, a.uid)
+            ORDER BY o.at DESC
+            LIMIT m.attempts
+        ) AS w
+    ) AS f ON a.norm <> '' AND m.attempts > 0
     WHERE a.prior IS NULL OR (a.prior = 'refused' AND a.prior_uid <> a.uid)
 ),
--- One customer's requests for one code are one partition; only the first of it can be granted.
+-- Wrong codes of earlier requests of this batch count like those of earlier batches.
+limited AS (
+    SELECT x.*,
+           CASE WHEN x.attempts > 0 AND x.norm <> '' AND x.attempts <= x.attempts_used + count(*) FILTER (WHERE x.missed) OVER (
+                         PARTITION BY x.user_id COLLATE "C" ORDER BY x.n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                     ) THEN 'TooManyAttempts'
+                ELSE x.cause END AS reason
+    FROM examined AS x
+),
+-- One customer's requests for one code stand together; only the first that nothing else refuses can be granted.
 paired AS MATERIALIZED (
     SELECT x.*, x.reason IS NULL AND row_number() OVER pair = 1 AS eligible,
            first_value(x.candidate) OVER customer AS payee
-    FROM examined AS x
-    WINDOW pair AS (PARTITION BY x.user_id COLLATE "C", x.norm ORDER BY x.n),
-           customer AS (PARTITION BY x.user_id COLLATE "C" ORDER BY x.norm, x.n)
+    FROM limited AS x
+    WINDOW pair AS (PARTITION BY x.user_id COLLATE "C", x.norm ORDER BY x.reason IS NOT NULL, x.n),
+           customer AS (PARTITION BY x.user_id COLLATE "C" ORDER BY x.norm, x.reason IS NOT NULL, x.n)
 ),
+-- The cap: of the eligible requests for a code, in arrival order, as many are granted as there is room for.
 ranked AS MATERIALIZED (
     SELECT x.*,
            x.eligible AND (
@@ -171,13 +200,23 @@ announced AS (
     WHERE j.granted
     ORDER BY j.n
 ),
+attempted AS (
+    INSERT INTO vouchers.attempt (key, uid, user_id, at)
+    SELECT j.key, j.uid, j.user_id, j.instant
+    FROM judged AS j
+    WHERE j.missed AND j.refusal = 'VoucherNotFound'
+    ORDER BY j.key
+    ON CONFLICT DO NOTHING
+),
 result AS MATERIALIZED (
     SELECT j.n, j.key, j.request_hash, j.uid,
            CASE WHEN NOT v.sound THEN 'overtaken' WHEN j.granted THEN 'redeemed' ELSE 'refused' END AS outcome,
            j.refusal AS reason, j.code, CASE WHEN j.granted THEN j.payee ELSE j.customer_id END AS customer_id, j.user_id,
            CASE WHEN j.granted THEN j.credit ELSE 0 END AS credit_minor, j.entry_id, j.instant AS decided_at,
            j.prior IS NOT NULL AS known, j.prior_decided_at,
-           NOT (j.provisional AND j.refusal IS NOT DISTINCT FROM 'VoucherNotFound') AS final
+           CASE WHEN j.refusal = 'TooManyAttempts' THEN coalesce(j.oldest_attempt, j.instant) + j.attempt_time END AS retry_at,
+           NOT (j.provisional AND j.refusal IS NOT DISTINCT FROM 'VoucherNotFound')
+           AND j.refusal IS DISTINCT FROM 'TooManyAttempts' AS final
     FROM judged AS j
     CROSS JOIN verdict AS v
 ),
@@ -199,7 +238,7 @@ overwritten AS (
     FROM result AS a
     WHERE a.final AND a.known AND d.key = a.key
 )
-SELECT a.n, a.outcome, a.reason, a.code, a.credit_minor, a.decided_at, false AS replayed
+SELECT a.n, a.outcome, a.reason, a.code, a.credit_minor, a.decided_at, false AS replayed, a.retry_at
 FROM result AS a
 UNION ALL
 SELECT k.n,
@@ -208,7 +247,8 @@ SELECT k.n,
        CASE WHEN s.same THEN k.prior_code END,
        CASE WHEN s.same THEN k.prior_credit ELSE 0 END,
        CASE WHEN s.same THEN k.prior_decided_at ELSE m.instant END,
-       s.same
+       s.same,
+       NULL
 FROM request AS k
 CROSS JOIN moment AS m
 CROSS JOIN LATERAL (SELECT k.prior = 'refused' OR k.prior_hash = k.request_hash AS same) AS s
