@@ -23,6 +23,8 @@ class Parts:
             metadata = {"namespace": "shop", "name": f"v-{n}", "uid": f"{n}", "resourceVersion": "1"}
             self.voucher_cache.put({"metadata": metadata})
 
+    async def check(self) -> None: ...
+
     async def counters(self) -> list[VoucherCounters]:
         active = VoucherState.ACTIVE
         return [VoucherCounters(f"{n}", "shop", f"v-{n}", 1, 1, 0, 10, None, active, False) for n in range(VOUCHERS)]
