@@ -43,6 +43,19 @@ QUEUE_LENGTH = Gauge(
     ["resource"],
     registry=REGISTRY,
 )
+QUEUE_WAIT = Histogram(
+    "voucher_operator_queue_wait_seconds",
+    "Time that a resource was queued before a worker took it, in seconds.",
+    ["resource"],
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300),
+    registry=REGISTRY,
+)
+SHARED_READS = Counter(
+    "voucher_operator_shared_reads_total",
+    "Reads of Secrets and Vouchers that other resources refer to; several waiting resources share one.",
+    ["resource"],
+    registry=REGISTRY,
+)
 STATUS_WRITES = Counter("voucher_operator_status_writes_total", "Status patches sent.", ["resource"], registry=REGISTRY)
 EVENTS_DROPPED = Counter(
     "voucher_operator_events_dropped_total", "Kubernetes Events that were not posted.", registry=REGISTRY

@@ -11,6 +11,7 @@ from tests.cluster.stripe_fixture import order
 from tests.cluster.test_redemption_results import issued
 from tests.cluster.test_status_events import customer, fail_once, redeem, voucher
 from tests.ledger.helpers import terms
+from voucher_operator.kube.fairness import Flow
 from voucher_operator.kube.work_queue import Result
 from voucher_operator.resources.keys import Key
 
@@ -45,9 +46,9 @@ async def test_deletion_that_begins_while_it_waits_for_its_turn(harness: Control
     redemptions = harness.parts.redemptions
     ask = redemptions.requests.backpressure.wait
 
-    async def overtaken() -> None:
+    async def overtaken(flow: Flow) -> None:
         deleted(harness)
-        await ask()
+        await ask(flow)
 
     redemptions.requests.backpressure.wait = overtaken  # type: ignore[method-assign]
     assert await redemptions.reconcile("billing/kestrel") is Result.DONE

@@ -21,6 +21,7 @@ from voucher_operator.kube.errors import (
     error_of,
     permission,
 )
+from voucher_operator.kube.shared_reads import SharedReads
 from voucher_operator.resources.base import SecretKeyRef
 from voucher_operator.resources.errors import ApiError, ApiUnavailableError, SecretUnreadableError
 
@@ -164,5 +165,5 @@ async def test_refused_call_is_logged_once_with_what_is_missing(
     api, _ = asking(lambda _: (403, said))
     for name in ("code", "other"):
         with caplog.at_level(logging.WARNING), pytest.raises(SecretUnreadableError):
-            await SecretCodes(api).read("billing", SecretKeyRef(name=name, key="code"))
+            await SecretCodes(SharedReads(api, "Secret")).read("billing", SecretKeyRef(name=name, key="code"))
     assert [record.getMessage() for record in caplog.records] == [f"the API server refuses a call: {words}"]

@@ -2,7 +2,7 @@
 
 import asyncio
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 from kubernetes.aio.client import ApiClient
@@ -10,10 +10,9 @@ from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRec
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from voucher_operator.kube.leader_election import TimedLeaseLock
+from voucher_operator.process import run
 from voucher_operator.process.run import _cancel
-
-if TYPE_CHECKING:
-    from voucher_operator.settings import Settings
+from voucher_operator.settings import Settings
 
 SETTINGS = cast("Settings", SimpleNamespace(lease_name="l", pod_namespace="n", pod_name="p", renew_deadline=10.0))
 RECORD = LeaderElectionRecord("p", "15", "", "")
@@ -52,3 +51,26 @@ async def test_task_that_ignores_a_cancellation_is_cancelled_again() -> None:
     await asyncio.sleep(0)
     await _cancel(task, again_after=0.01)
     assert task.cancelled()
+
+
+class _TakenError(Exception):
+    """The election has begun."""
+
+
+async def test_election_shares_no_connection_with_other_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tenants cause may fill the connections of all other calls; a renewal must not wait behind them."""
+    taken: list[object] = []
+
+    def begin(_: Settings, client: object, __: object) -> None:
+        taken.append(client)
+        raise _TakenError
+
+    operator = run.Operator(Settings())
+    operator.kube.client, operator.election_api.client = ApiClient(), ApiClient()
+    monkeypatch.setattr(run, "Leadership", begin)
+    probes = asyncio.create_task(asyncio.sleep(0))
+    with pytest.raises(_TakenError):
+        await operator._serve(probes)
+    assert taken == [operator.election_api.client]
+    await asyncio.gather(operator.kube.close(), operator.election_api.close())
+    await run._cancel(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))

@@ -5,10 +5,17 @@ See also: `watch` and `resync` call it; `wiring` builds it; the controllers read
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from voucher_operator.kube.cache import Cache, key_of
+from voucher_operator.kube.fairness import Flow
 from voucher_operator.kube.work_queue import WorkQueue
+from voucher_operator.resources import conditions
+from voucher_operator.resources.reasons import Reason
+
+_WAITS_ALONE: Final = frozenset({Reason.SECRET_NOT_FOUND, Reason.SECRET_UNREADABLE})
+"""Reasons for which each Redemption waits by itself; for the others, such as an unavailable ledger, all wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +65,27 @@ class Feed:
             queue.add(key)
             return
         before, now = self.redemption_cache.get(key), self.redemption_cache.put(body)
-        if not queue.knows(key) or _generation(before) != _generation(now):
+        if before is None and (since := _waits_since(now)) is not None:
+            queue.resume(key, (datetime.now(UTC) - since).total_seconds())
+        elif not queue.knows(key) or _generation(before) != _generation(now):
             queue.add(key)
+
+
+def customer_flow(key: str, body: Mapping[str, Any] | None) -> Flow:
+    """Return namespace and customer of a Redemption, by which work is shared fairly; `body` None: it is deleted."""
+    customer = body["spec"].get("customer") if body is not None else None
+    return key.rpartition("/")[0], str(customer.get("userID", "")) if isinstance(customer, dict) else ""
+
+
+def _waits_since(body: Mapping[str, Any]) -> datetime | None:
+    """Return since when a Redemption waits, for one of the reasons `_WAITS_ALONE`; None for any other.
+
+    A new leader finds thousands of them at once: they continue the backoff that the last one had reached.
+    """
+    for one in body["status"].get("conditions", ()):
+        if one["type"] == conditions.RECONCILING and one["status"] == "True" and one["reason"] in _WAITS_ALONE:
+            return datetime.fromisoformat(one["lastTransitionTime"])
+    return None
 
 
 def _generation(body: Mapping[str, Any] | None) -> tuple[str, int, str] | None:

@@ -1,6 +1,7 @@
 """Reads codes from Secrets: in the resource's own namespace, and never from the operator's own credentials.
 
-See also: `voucher.controller` and `redemption.request_builder` use it; docs/voucher.md, "A code in a Secret".
+See also: `kube.shared_reads` limits the calls; `voucher.controller` and `redemption.request_builder` use it;
+docs/voucher.md, "A code in a Secret".
 """
 
 import base64
@@ -8,8 +9,7 @@ import binascii
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from voucher_operator.kube.client import KubeApi
-from voucher_operator.kube.errors import NotFoundError
+from voucher_operator.kube.shared_reads import SharedReads
 from voucher_operator.resources.base import SecretKeyRef
 from voucher_operator.resources.codes import validate_code
 from voucher_operator.resources.errors import (
@@ -24,11 +24,11 @@ from voucher_operator.resources.errors import (
 class SecretCodes:
     """Reads codes; Secrets whose name is in `excluded` are never read, in any namespace."""
 
-    api: KubeApi
+    secrets: SharedReads
     excluded: Collection[str] = ()
 
-    async def read(self, namespace: str, ref: SecretKeyRef) -> str:
-        """Return a code in its normal form.
+    async def read(self, namespace: str, ref: SecretKeyRef, customer: str = "") -> str:
+        """Return a code in its normal form; `customer` is who asks, for the order of those who wait.
 
         Raises SecretNotFoundError, SecretUnreadableError, and InvalidCodeError for a value that is not a code. An
         excluded Secret raises InvalidCodeError too: permission to write a Voucher does not include reading it.
@@ -39,9 +39,7 @@ class SecretCodes:
             )
         path = f"/api/v1/namespaces/{namespace}/secrets/{ref.name}"
         try:
-            secret = await self.api.read(path)
-        except NotFoundError:
-            secret = None
+            secret = await self.secrets.read(path, (namespace, customer))
         except ApiError as error:
             raise SecretUnreadableError(f"Secret {ref.name} cannot be read: {error}.") from None
         if secret is None:

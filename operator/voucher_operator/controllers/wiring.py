@@ -8,7 +8,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from voucher_operator.controllers.feed import Feed
+from voucher_operator.controllers.feed import Feed, customer_flow
+from voucher_operator.controllers.kinds import VOUCHER
 from voucher_operator.controllers.organization import Organizations
 from voucher_operator.controllers.purchase.controller import PurchaseController
 from voucher_operator.controllers.purchase.periodic import PurchaseTasks
@@ -25,6 +26,8 @@ from voucher_operator.controllers.voucher.events import VoucherEvents
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.event_recorder import EventRecorder
+from voucher_operator.kube.fairness import Flow
+from voucher_operator.kube.shared_reads import SharedReads
 from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.health import LedgerHealth
@@ -93,7 +96,7 @@ class _Services:
 def build_controllers(process: Process) -> Controllers:
     """Build all controllers, with empty caches."""
     services = _services(process)
-    secrets = SecretCodes(process.kube, process.settings.excluded_secrets)
+    secrets = SecretCodes(SharedReads(process.kube, "Secret"), process.settings.excluded_secrets)
     voucher_cache, redemption_cache = Cache(), Cache()
     vouchers = VoucherController(
         services.issuing,
@@ -132,7 +135,7 @@ def _redemptions(
     backpressure = Backpressure(_STATUSES)
     writer = ResultWriter(process.kube, process.recorder, redemption_cache, backpressure)
     requests = RequestBuilder(
-        process.kube,
+        SharedReads(process.kube, VOUCHER.kind),
         secrets,
         redemption_cache,
         voucher_cache,
@@ -158,12 +161,16 @@ def _feed(
     purchases: PurchaseController,
 ) -> Feed:
     longest, workers = settings.backoff_max, settings.workers
+
+    def flow(key: str) -> Flow:
+        return customer_flow(key, redemption_cache.get(key))
+
     return Feed(
         voucher_cache,
         WorkQueue("Voucher", vouchers.reconcile, workers=_VOUCHER_WORKERS, backoff_max=longest),
         redemption_cache,
-        WorkQueue("Redemption", redemptions.reconcile, workers=workers, backoff_max=longest),
-        WorkQueue("Order", purchases.reconcile, workers=workers, backoff_max=longest),
+        WorkQueue("Redemption", redemptions.reconcile, workers=workers, backoff_max=longest, flow=flow),
+        WorkQueue("Order", purchases.reconcile, workers=workers, backoff_max=longest, flow=flow),
     )
 
 

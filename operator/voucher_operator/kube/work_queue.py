@@ -1,21 +1,29 @@
 """A work queue like controller-runtime's: a key is in it once, is handled by one worker, and backs off after a failure.
 
 kopf's own retries would hold one of its worker slots while they sleep; here a key in backoff costs only a timer.
-The queue is only a cache: after a restart everything unfinished is found again by listing. See also:
-`controllers.feed` and the periodic tasks add keys; `controllers.wiring` connects it to the controllers.
+Queued keys are served fairly by their flows, and no group of flows holds all workers: thousands of keys of one
+namespace do not delay a key of another one. The queue is only a cache: after a restart everything unfinished is found
+again by listing. See also: `fairness` has the order; `controllers.feed` and the periodic tasks add keys;
+`controllers.wiring` connects it to the controllers.
 """
 
 import asyncio
 import contextlib
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
+from voucher_operator import telemetry
+from voucher_operator.kube.fairness import FairQueue, Flow, namespace_of
 from voucher_operator.resources.errors import ApiError, TransientError
 
 log = logging.getLogger(__name__)
+
+_GUARANTEED: Final = 16
+"""One part in so many of the workers is what each group has always, even when other groups hold all workers."""
 
 
 class Result(Enum):
@@ -39,18 +47,31 @@ class WorkQueue:
         workers: int,
         backoff_max: float,
         backoff_min: float = 0.5,
+        flow: Callable[[str], Flow] = namespace_of,
     ) -> None:
+        """Prepare a queue with `workers`, shared by the flows of the keys.
+
+        While several groups wait, none of them gets more than half of the workers. A group that works alone gets all;
+        for the first keys of another group there are then a few workers more, as its own ones may wait for long.
+        """
         self.name = name
         self._reconcile = reconcile
+        self._flow = flow
         self._workers = workers
+        self._share = max(1, workers // 2)
+        self._guaranteed = max(1, workers // _GUARANTEED)
         self._backoff = (backoff_min, backoff_max)
-        self._ready: asyncio.Queue[str | None] = asyncio.Queue()
+        self._ready: FairQueue[tuple[str, float]] = FairQueue()
         self._queued: set[str] = set()
-        self._running: set[str] = set()
+        self._running: dict[str, str] = {}
+        """Keys under way, with their groups."""
+        self._held: Counter[str] = Counter()
+        """Workers by group."""
         self._dirty: set[str] = set()
         self._failures: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._stopping = False
+        self._group: asyncio.TaskGroup | None = None
+        self._stopping = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._queued) + len(self._timers) + len(self._running)
@@ -70,12 +91,24 @@ class WorkQueue:
             self._dirty.add(key)
         elif key not in self._queued:
             self._queued.add(key)
-            self._ready.put_nowait(key)
+            self._ready.push(self._flow(key), (key, asyncio.get_running_loop().time()))
+            self._dispatch()
 
     def add_after(self, key: str, delay: float) -> None:
         """Reconcile the key after a delay in seconds, unless it is queued, running or in backoff already."""
         if not self.knows(key):
             self._timers[key] = asyncio.get_running_loop().call_later(delay, self.add, key)
+
+    def resume(self, key: str, failing_for: float) -> None:
+        """Continue the backoff of a key that has failed for so many seconds, as far as an earlier leader has recorded.
+
+        It is reconciled within the pause that it had reached; thousands of such keys are spread over it.
+        """
+        low, high = self._backoff
+        pause = min(high, max(0.0, failing_for))
+        if not self.knows(key):
+            self._failures[key] = int(pause / low).bit_length()
+            self.add_after(key, pause * random.random())  # noqa: S311 - spreads the load
 
     def wake(self) -> None:
         """Reconcile every key in backoff now: the system that they wait for is available again."""
@@ -84,27 +117,54 @@ class WorkQueue:
 
     async def run(self) -> None:
         """Work until `stop`, then finish the running keys."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._workers):
-                group.create_task(self._work())
+        async with asyncio.TaskGroup() as self._group:
+            self._dispatch()
+            await self._stopping.wait()
 
     def stop(self) -> None:
         """Let each worker finish its current key and end."""
-        self._stopping = True
+        self._stopping.set()
         for key in list(self._timers):
             self._cancel_timer(key)
-        for _ in range(self._workers):
-            self._ready.put_nowait(None)
 
-    async def _work(self) -> None:
-        while (key := await self._ready.get()) is not None and not self._stopping:
-            self._queued.discard(key)
-            self._running.add(key)
+    def _dispatch(self) -> None:
+        """Start workers for what may be worked on now."""
+        while self._group is not None and (key := self._take()) is not None:
+            self._group.create_task(self._work(key))
+
+    def _take(self) -> str | None:
+        """Take the next key, and with it a worker of its group."""
+        if self._stopping.is_set() or (taken := self._ready.pop(self._may_start)) is None:
+            return None
+        (group, _), (key, since) = taken
+        telemetry.QUEUE_WAIT.labels(self.name).observe(asyncio.get_running_loop().time() - since)
+        self._queued.discard(key)
+        self._running[key] = group
+        self._held[group] += 1
+        return key
+
+    def _may_start(self, group: str) -> bool:
+        held = self._held[group]
+        if held < self._guaranteed:
+            return True
+        return len(self._running) < self._workers and (held < self._share or self._ready.groups == 1)
+
+    async def _work(self, key: str | None) -> None:
+        """Work on a key, and then on others as long as there are any."""
+        while key is not None:
+            result = Result.RETRY
             try:
                 result = await self._attempt(key)
             finally:
-                self._running.discard(key)
+                self._release(key)
             self._settle(key, result)
+            key = self._take()
+
+    def _release(self, key: str) -> None:
+        group = self._running.pop(key)
+        self._held[group] -= 1
+        if not self._held[group]:
+            del self._held[group]
 
     async def _attempt(self, key: str) -> Result:
         try:
@@ -131,7 +191,7 @@ class WorkQueue:
         if result is Result.REQUEUE or key in self._dirty:
             self._dirty.discard(key)
             self.add(key)
-        elif result is Result.RETRY and not self._stopping:
+        elif result is Result.RETRY and not self._stopping.is_set():
             self.add_after(key, self._next_delay(key))
 
     def _next_delay(self, key: str) -> float:

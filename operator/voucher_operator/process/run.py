@@ -1,7 +1,8 @@
 """Runs one replica of the operator.
 
-Each process has one ledger, one API client, one server for probes and one for webhooks; each term as leader has its own
-caches, queues and watches. Every replica serves webhooks; only the leader reconciles and publishes events.
+Each process has one ledger, one API client and another one for the election alone, one server for probes and one for
+webhooks; each term as leader has its own caches, queues and watches. Every replica serves webhooks; only the leader
+reconciles and publishes events.
 
 It starts without PostgreSQL, without a Secret and without CRDs: then it is not ready, reports why, and retries. On
 SIGTERM the watches end first, then the running reconciles are finished, and the Lease is released last. See also: `cli`
@@ -49,6 +50,7 @@ _CANCEL_AGAIN = 10.0
 """Seconds after which a task that has not ended is cancelled again; kopf's tasks take up to two seconds to end."""
 _CANCEL_LEADING_AGAIN = 30.0
 """The same for the leader's task, which first finishes running reconciles."""
+_ELECTION_CONNECTIONS = 2
 _CRD_PAUSE = 2.0
 _CRD_CHECK = 30.0
 _SECRET_CHECK = 2.0
@@ -69,6 +71,8 @@ class Operator:
             self.ledger, settings.nats_servers, stream=settings.nats_stream, prefix=settings.nats_subject_prefix
         )
         self.kube = KubeApi()
+        # Its own connections: whatever fills the others, the Lease is renewed.
+        self.election_api = KubeApi(connections=_ELECTION_CONNECTIONS)
         self.crd_check = CRDCheck(self.kube, EXPECTED_CRDS)
         self.recorder = EventRecorder(self.kube, _CONTROLLER, settings.pod_name)
         self.stopping = asyncio.Event()
@@ -88,8 +92,9 @@ class Operator:
         for part in (self.ledger, self.checkout, self.catalog):
             opened.push_async_callback(part.close)
         await self.ledger.open()
-        await self.kube.open()
-        opened.push_async_callback(self.kube.close)
+        for api in (self.kube, self.election_api):
+            await api.open()
+            opened.push_async_callback(api.close)
         app = probes.application(self.problems, self.details, self.refresh)
         server = WebServer(
             app,
@@ -104,7 +109,7 @@ class Operator:
 
     async def _serve(self, probing: asyncio.Task[None]) -> None:
         webhook = _task(self._serve_webhooks(), "webhooks")
-        self.leadership = Leadership(self.settings, self.kube.client, self.lead)
+        self.leadership = Leadership(self.settings, self.election_api.client, self.lead)
         leading = asyncio.create_task(self.leadership.run(), name="leadership")
         stop = asyncio.create_task(self.stopping.wait(), name="signals")
         try:

@@ -13,7 +13,8 @@ from voucher_operator.controllers.redemption import status as redemption_status
 from voucher_operator.controllers.redemption.backpressure import Backpressure
 from voucher_operator.controllers.secret_codes import SecretCodes
 from voucher_operator.kube.cache import Cache
-from voucher_operator.kube.client import Body, KubeApi
+from voucher_operator.kube.client import Body
+from voucher_operator.kube.shared_reads import SharedReads
 from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.ledger.types import RedeemRequest
 from voucher_operator.resources import conditions
@@ -43,7 +44,8 @@ class DeletedError(Exception):
 class RequestBuilder:
     """Builds requests."""
 
-    api: KubeApi
+    references: SharedReads
+    """Reads of Vouchers that the watch has not shown."""
     secrets: SecretCodes
     cache: Cache
     vouchers: Cache
@@ -59,6 +61,7 @@ class RequestBuilder:
 
         Raises DeletedError, LedgerUnavailableError, SecretNotFoundError, SecretUnreadableError, VoucherNotReadyError.
         """
+        self.health.check()
         code = await self._code(redemption)
         customer = redemption.spec.customer
         request = RedeemRequest(
@@ -72,7 +75,7 @@ class RequestBuilder:
             provisional=self._is_provisional(redemption.key),
         )
         self.health.check()
-        await self.backpressure.wait()
+        await self.backpressure.wait((redemption.metadata.namespace, customer.user_id))
         if self.is_deleted(redemption):
             raise DeletedError
         return request
@@ -137,21 +140,24 @@ class RequestBuilder:
         if spec.code is not None:
             return spec.code
         if spec.code_from is not None:
-            return await self._secret_code(namespace, spec.code_from.secret_key_ref)
+            return await self._secret_code(namespace, spec.code_from.secret_key_ref, spec.customer.user_id)
         if spec.voucher_ref is not None:
-            return await self._referred(namespace, spec.voucher_ref.name)
+            return await self._referred(namespace, spec.voucher_ref.name, spec.customer.user_id)
         return NO_CODE
 
-    async def _secret_code(self, namespace: str, ref: SecretKeyRef) -> str:
+    async def _secret_code(self, namespace: str, ref: SecretKeyRef, customer: str = "") -> str:
         """Return a Secret's code; an invalid value becomes NO_CODE, which is refused like an unknown code."""
         try:
-            return await self.secrets.read(namespace, ref)
+            return await self.secrets.read(namespace, ref, customer)
         except InvalidCodeError:
             return NO_CODE
 
-    async def _referred(self, namespace: str, name: str) -> str:
+    async def _referred(self, namespace: str, name: str, customer: str) -> str:
         """Return the code of a Voucher; raises VoucherNotReadyError until the ledger has it for this uid."""
-        body = self.vouchers.get(f"{namespace}/{name}") or await self.api.get(VOUCHER, namespace, name)
+        body = self.vouchers.get(f"{namespace}/{name}")
+        if body is None:
+            # Not a remembered absence: a Voucher that was created a moment ago must be found.
+            body = await self.references.read(VOUCHER.path(namespace, name), (namespace, customer), fresh=True)
         if body is None or "deletionTimestamp" in body["metadata"]:
             return NO_CODE
         # The value in its Secret may now be another Voucher's code: only the code in the ledger counts.

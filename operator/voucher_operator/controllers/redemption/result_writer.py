@@ -4,17 +4,21 @@ See also: `controller`, here and in `purchase`, builds the updates; `kube.status
 the connections.
 """
 
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from voucher_operator import telemetry
+from voucher_operator.controllers.feed import customer_flow
 from voucher_operator.controllers.kinds import REDEMPTION
 from voucher_operator.controllers.redemption.backpressure import Backpressure
 from voucher_operator.failpoints import Step, failpoint
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.event_recorder import EventRecorder
-from voucher_operator.kube.status_writer import StatusWriter
+from voucher_operator.kube.status_writer import StatusWriter, is_news
 from voucher_operator.kube.work_queue import Result
 from voucher_operator.resources import conditions
 from voucher_operator.resources.base import Status
@@ -69,8 +73,8 @@ class ResultWriter:
 
     async def write(self, key: str, body: Body, update: StatusUpdate) -> Result:
         """Write a status; raises ApiUnavailableError."""
-        async with self.backpressure.writing(), failpoint(Step.STATUS):
-            patch = update.status.to_patch()
+        patch = update.status.to_patch()
+        async with self._connection(key, body, patch, undecided=update.retry), failpoint(Step.STATUS):
             written = await self._writer.write(key, body, patch, lambda: self._report(body, update))
         if not written:
             return Result.REQUEUE
@@ -82,6 +86,14 @@ class ResultWriter:
         """Write conditions that say that this version cannot read the spec; otherwise as `write`."""
         written = await self._writer.write_invalid(key, body, error, conditions.OVERALL_CONDITIONS)
         return Result.DONE if written else Result.REQUEUE
+
+    def _connection(
+        self, key: str, body: Body, patch: Mapping[str, Any], *, undecided: bool
+    ) -> AbstractAsyncContextManager[None]:
+        """Hold a connection, unless nothing is sent: thousands of Redemptions that wait write their status once."""
+        if not is_news(body, patch):
+            return nullcontext()
+        return self.backpressure.writing(customer_flow(key, body), undecided=undecided)
 
     def _report(self, body: Body, update: StatusUpdate) -> None:
         if (event := update.event) is not None:
