@@ -73,6 +73,7 @@ def test_chart_defaults_equal_the_settings(monkeypatch: pytest.MonkeyPatch) -> N
             "excluded_secrets",
             ("a", "b", "voucher-operator-stripe", "voucher-operator-nats"),
         ),
+        ({"codes": {"unlabelledSecrets": ["*-code", "1e3"]}}, "unlabelled_code_secrets", ("*-code", "1e3")),
         ({"logLevel": "DEBUG"}, "log_level", "DEBUG"),
         ({"workers": 64}, "workers", 64),
         ({"watchNamespaces": ["one", "2"]}, "namespaces", ("one", "2")),
