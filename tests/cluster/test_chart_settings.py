@@ -74,6 +74,11 @@ def test_chart_defaults_equal_the_settings(monkeypatch: pytest.MonkeyPatch) -> N
             ("a", "b", "voucher-operator-stripe", "voucher-operator-nats"),
         ),
         ({"codes": {"unlabelledSecrets": ["*-code", "1e3"]}}, "unlabelled_code_secrets", ("*-code", "1e3")),
+        (
+            {"codes": {"prefixes": {"sales": ["SALES-", "1E3"], "billing": [""]}}},
+            "code_prefixes",
+            {"sales": ("SALES-", "1E3"), "billing": ("",)},
+        ),
         ({"logLevel": "DEBUG"}, "log_level", "DEBUG"),
         ({"workers": 64}, "workers", 64),
         ({"watchNamespaces": ["one", "2"]}, "namespaces", ("one", "2")),

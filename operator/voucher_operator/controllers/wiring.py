@@ -129,7 +129,9 @@ def _services(process: Process) -> _Services:
         settings.any_tenant,
         asyncio.Semaphore(max(1, settings.workers // 2)),
     )
-    return _Services(LedgerHealth(), codes, organizations, IssueService(ledger, codes), redeems, orders)
+    return _Services(
+        LedgerHealth(), codes, organizations, IssueService(ledger, codes, settings.code_prefixes), redeems, orders
+    )
 
 
 def _redemptions(

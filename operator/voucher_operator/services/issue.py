@@ -5,11 +5,13 @@ also: `ledger.voucher` writes; `code_index` records the confirmed codes.
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutResult, VoucherOwner, VoucherTerms
+from voucher_operator.resources.codes import check_prefix
 from voucher_operator.services.code_index import CodeIndex
 
 _MAX_REVOKED: Final = 10_000
@@ -19,8 +21,10 @@ _MAX_REVOKED: Final = 10_000
 class IssueService:
     """Issues and revokes codes; safe for concurrent use within one event loop."""
 
-    def __init__(self, ledger: Ledger, codes: CodeIndex) -> None:
+    def __init__(self, ledger: Ledger, codes: CodeIndex, prefixes: Mapping[str, Sequence[str]] | None = None) -> None:
+        """`prefixes`: with what the codes of each namespace must begin; as for `check_prefix`."""
         self._ledger = ledger
+        self._prefixes = prefixes or {}
         self.codes = codes
         self._revoked: dict[str, None] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -34,7 +38,11 @@ class IssueService:
         return uid in self._revoked
 
     async def issue(self, terms: VoucherTerms) -> PutResult:
-        """Make the ledger row of a Voucher equal to its terms. Idempotent. Raises as `Ledger.put`."""
+        """Make the ledger row of a Voucher equal to its terms. Idempotent.
+
+        Raises as `Ledger.put`, and CodeNotAllowedError before the ledger is asked.
+        """
+        check_prefix(terms.namespace, terms.code, self._prefixes)
         result = await self._ledger.put(terms)
         self.codes.put(terms.uid, terms.code)
         return result
