@@ -203,7 +203,7 @@ def published(control_plane: ControlPlane) -> None:
     ("path", "says"),
     [
         ("voucher", "prepaid credit code"),
-        ("voucher.spec", "codeFrom and credit.currency are immutable"),
+        ("voucher.spec", "The code and credit.currency are immutable"),
         ("voucher.spec.credit.amount", 'in quotes ("25.500")'),
         ("voucher.status.conditions", "docs/voucher.md explains every reason"),
         ("redemption.spec.customer", "A customer can redeem a code once"),

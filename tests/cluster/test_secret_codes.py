@@ -147,6 +147,20 @@ def test_changed_secret_stalls_and_keeps_the_issued_code(sovereign: Sovereign) -
     assert "Stalled" not in str(voucher.body()["status"])
 
 
+def test_reference_may_change_to_a_secret_with_the_same_code(sovereign: Sovereign) -> None:
+    """As kustomize does, which appends a hash to the names of the Secrets that it generates."""
+    api = sovereign.api
+    voucher, _, code = issued(api)
+    same, other = unique("same"), unique("other")
+    api.secret(same, code=f"{code.lower()}\n")
+    api.secret(other, code=unique("OTHER").upper())
+    voucher.edit(codeFrom=source(other))
+    voucher.wait(stalled("CodeChanged"))
+    voucher.edit(codeFrom=source(same))
+    voucher.wait(ready("Issued"))
+    assert api.redeem(code).result() == GRANTED
+
+
 def test_deleted_secret_keeps_the_issued_code(sovereign: Sovereign) -> None:
     """The code stays valid; the Voucher says that its Secret is missing."""
     api = sovereign.api
