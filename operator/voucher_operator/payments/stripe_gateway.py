@@ -7,6 +7,7 @@ back long before. See also: `stripe_requests` builds the requests; `stripe_error
 """
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -56,6 +57,8 @@ class StripeGateway:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        if ca_bundle := os.environ.get("SSL_CERT_FILE"):
+            stripe.ca_bundle_path = ca_bundle  # the library does not read the variable
         self._http = stripe.HTTPXClient(timeout=settings.stripe_timeout)
         self._client: stripe.StripeClient | None = None
         self._key = ""
