@@ -12,7 +12,8 @@ def _security(values: Document, kind: str) -> Document:
     """Return the pod's and the container's security context as one."""
     pod = workload(render(values), kind)
     context: Document = pod["spec"]["template"]["spec"]["securityContext"]
-    return context | container(pod)["securityContext"]
+    context |= container(pod)["securityContext"]
+    return context
 
 
 @pytest.mark.parametrize("kind", WORKLOADS)
