@@ -19,6 +19,9 @@ MOUNTED = {
     "stripe_api_key_file": Path("/etc/voucher-operator/stripe/api-key"),
     "stripe_webhook_secret_file": Path("/etc/voucher-operator/stripe/webhook-secret"),
     "nats_url_file": Path("/etc/voucher-operator/nats/url"),
+    "nats_user_file": Path("/etc/voucher-operator/nats/user"),
+    "nats_password_file": Path("/etc/voucher-operator/nats/password"),
+    "nats_token_file": Path("/etc/voucher-operator/nats/token"),
 }
 POD = {"metadata.name": "voucher-operator-abc", "metadata.namespace": "billing"}
 
