@@ -46,6 +46,10 @@ check: venv ## lint, types, layers, locks
 	$(PY) -m testbed.repository
 	$(MAKE) --no-print-directory lock-check
 
+.PHONY: crds
+crds: ## copy the CRDs into the chart (copies, because sources that Flux archives drop links)
+	cp crds/*.yaml charts/bp-voucher-operator/crds/
+
 .PHONY: test
 test: venv ## run all tests on real parts (ARGS="-k cap": some of them)
 	$(PY) -m pytest --numprocesses=4 --dist=loadgroup $(ARGS)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import signal
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,13 +19,20 @@ from testbed.tools import ensure
 class NatsServer:
     """One server on loopback; a context manager. What JetStream stores outlives `stop` and `kill`, not `close`."""
 
-    def __init__(self, *, password: str = "", max_payload: int | None = None) -> None:
-        """Prepare; nothing runs yet. With a `password` only the user `operator` with it is let in."""
+    def __init__(
+        self, *, password: str = "", max_payload: int | None = None, authorization: Mapping[str, object] | None = None
+    ) -> None:
+        """Prepare; nothing runs yet. With a `password` only the user `operator` with it is let in.
+
+        `authorization` is nats-server's setting, for other logins.
+        """
         self.port = 0
         self._settings: dict[str, object] = {"host": "127.0.0.1", "server_name": "testbed"}
         self._password = password
         if password:
             self._settings["authorization"] = {"user": "operator", "password": password}
+        if authorization is not None:
+            self._settings["authorization"] = dict(authorization)
         if max_payload is not None:
             self._settings["max_payload"] = max_payload
         self._resources = contextlib.ExitStack()

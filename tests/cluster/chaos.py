@@ -18,6 +18,7 @@ from testbed.access import ClusterAccess
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Database
 from tests.cluster.chaos_client import Admin, Body, until
+from tests.cluster.resources import CODE_LABELS
 from voucher_operator.ledger.admin.verify import verify
 
 GROUP = "/apis/billing.openova.io/v1alpha1"
@@ -72,8 +73,9 @@ class ChaosContext:
         return await self.admin.find(self.path(plural, name)) is None
 
     async def secret(self, name: str, values: Mapping[str, str]) -> None:
-        """Create a Secret."""
-        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": dict(values)}
+        """Create a Secret with codes."""
+        metadata = {"name": name, "labels": CODE_LABELS}
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(values)}
         await self.admin.create(f"/api/v1/namespaces/{self.namespace}/secrets", body)
 
     async def all_have_reason(self, plural: str, names: Iterable[str], reason: str) -> bool:

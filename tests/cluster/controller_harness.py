@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
-from tests.cluster.resources import Object, unique
+from tests.cluster.resources import CODE_LABELS, Object, unique
 from tests.cluster.stripe_fixture import SOVEREIGN, StripeFixture, order
 from tests.ledger.helpers import rows, terms
 from voucher_operator.controllers.wiring import Controllers, Process, build_controllers
@@ -148,7 +148,8 @@ class ControllerHarness:
         if code is None:
             del self.server.objects[path]
         else:
-            self.server.objects[path] = {"data": {"code": base64.b64encode(code.encode()).decode()}}
+            data = {"code": base64.b64encode(code.encode()).decode()}
+            self.server.objects[path] = {"metadata": {"labels": CODE_LABELS}, "data": data}
         return {"codeFrom": {"secretKeyRef": {"name": name, "key": "code"}}}
 
     def apply(self, name: str, spec: Object, status: Object | None = None) -> Object:

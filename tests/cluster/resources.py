@@ -37,6 +37,10 @@ FAST = {
 """Shorter pauses than in production: the same passes, more often."""
 
 
+CODE_LABELS = {"billing.openova.io/code": "true"}
+"""The labels of a Secret with codes."""
+
+
 EXCLUDED_SECRET = "ledger-login"
 """The name of the database Secret in the settings of the session's operator."""
 
@@ -239,10 +243,10 @@ class ResourceClient:
         self._made.append(made)
         return made
 
-    def secret(self, name: str, **data: str) -> None:
+    def secret(self, name: str, *, labels: Mapping[str, str] = CODE_LABELS, **data: str) -> None:
         """Create or replace a Secret."""
         encoded = {key: base64.b64encode(text.encode()).decode() for key, text in data.items()}
-        body = V1Secret(metadata=V1ObjectMeta(name=name), data=encoded)
+        body = V1Secret(metadata=V1ObjectMeta(name=name, labels=dict(labels)), data=encoded)
         if name in self._secrets:
             self._core.replace_namespaced_secret(name, self.namespace, body)
         else:

@@ -9,7 +9,7 @@ from tests.cluster.chart import CHART, EVERYTHING, WORKLOADS, Document, containe
 KEYS = {
     "catalog": {"existingConfigMap": "prices", "key": "prices.json"},
     "stripe": {"existingSecret": "mine", "apiKeyKey": "sk", "webhookSecretKey": "whsec"},
-    "nats": {"existingSecret": "bus", "key": "NATS_URL"},
+    "nats": {"existingSecret": "bus", "key": "NATS_URL", "userKey": "u", "passwordKey": "p", "tokenKey": "t"},
 }
 
 
@@ -41,7 +41,12 @@ def test_custom_keys_and_names_reach_the_mounts() -> None:
         {"key": "whsec", "path": "webhook-secret"},
     ]
     assert volumes["nats"]["secret"]["secretName"] == "bus"
-    assert volumes["nats"]["secret"]["items"] == [{"key": "NATS_URL", "path": "url"}]
+    assert volumes["nats"]["secret"]["items"] == [
+        {"key": "NATS_URL", "path": "url"},
+        {"key": "u", "path": "user"},
+        {"key": "p", "path": "password"},
+        {"key": "t", "path": "token"},
+    ]
     assert volumes["catalog"]["configMap"] == {
         "name": "prices",
         "optional": True,

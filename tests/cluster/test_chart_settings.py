@@ -19,6 +19,9 @@ MOUNTED = {
     "stripe_api_key_file": Path("/etc/voucher-operator/stripe/api-key"),
     "stripe_webhook_secret_file": Path("/etc/voucher-operator/stripe/webhook-secret"),
     "nats_url_file": Path("/etc/voucher-operator/nats/url"),
+    "nats_user_file": Path("/etc/voucher-operator/nats/user"),
+    "nats_password_file": Path("/etc/voucher-operator/nats/password"),
+    "nats_token_file": Path("/etc/voucher-operator/nats/token"),
 }
 POD = {"metadata.name": "voucher-operator-abc", "metadata.namespace": "billing"}
 
@@ -72,6 +75,12 @@ def test_chart_defaults_equal_the_settings(monkeypatch: pytest.MonkeyPatch) -> N
             {"database": {"existingSecret": "a", "ownerSecret": "b"}},
             "excluded_secrets",
             ("a", "b", "voucher-operator-stripe", "voucher-operator-nats"),
+        ),
+        ({"codes": {"unlabelledSecrets": ["*-code", "1e3"]}}, "unlabelled_code_secrets", ("*-code", "1e3")),
+        (
+            {"codes": {"prefixes": {"sales": ["SALES-", "1E3"], "billing": [""]}}},
+            "code_prefixes",
+            {"sales": ("SALES-", "1E3"), "billing": ("",)},
         ),
         ({"logLevel": "DEBUG"}, "log_level", "DEBUG"),
         ({"workers": 64}, "workers", 64),

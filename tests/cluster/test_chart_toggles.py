@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.chart import EVERYTHING, Document, of_kind, refusal, render, the
 
-DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+DNS = {"ports": [{"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")]}
 PEER = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "sme"}}}]
 
 
@@ -33,7 +33,7 @@ def test_default_network_policies_allow_needed_traffic_only() -> None:
         {"ports": _tcp(5432)},
         {"ports": _tcp(443)},
         {"ports": _tcp(4222)},
-        {"ports": _tcp(443, 6443)},
+        {"ports": _tcp(443, 6443, 8443, 16443)},
     ]
     assert migration["egress"] == [DNS, {"ports": _tcp(5432)}]
     assert "ingress" not in migration
@@ -79,7 +79,7 @@ def test_network_policies_follow_peers_ports_and_proxy() -> None:
 def test_network_policy_has_no_egress_to_unused_services() -> None:
     """Without Stripe and NATS the pods reach neither."""
     operator = _policies({name: {"existingSecret": ""} for name in ("stripe", "nats")})["bp-voucher-operator"]
-    assert operator["egress"] == [DNS, {"ports": _tcp(5432)}, {"ports": _tcp(443, 6443)}]
+    assert operator["egress"] == [DNS, {"ports": _tcp(5432)}, {"ports": _tcp(443, 6443, 8443, 16443)}]
 
 
 @pytest.mark.parametrize(("toggle", "kind"), [("networkPolicy", "NetworkPolicy"), ("podDisruptionBudget",) * 2])

@@ -203,7 +203,7 @@ def published(control_plane: ControlPlane) -> None:
     ("path", "says"),
     [
         ("voucher", "prepaid credit code"),
-        ("voucher.spec", "codeFrom and credit.currency are immutable"),
+        ("voucher.spec", "The code and credit.currency are immutable"),
         ("voucher.spec.credit.amount", 'in quotes ("25.500")'),
         ("voucher.status.conditions", "docs/voucher.md explains every reason"),
         ("redemption.spec.customer", "A customer can redeem a code once"),
@@ -237,3 +237,12 @@ def test_every_field_is_described_and_bounded(kind: str) -> None:
             assert "minimum" in node, path
         if node.get("type") == "array":
             assert "maxItems" in node, path
+
+
+@pytest.mark.parametrize("kind", ["Voucher", "Redemption"])
+def test_every_pattern_of_a_spec_has_a_sentence(kind: str) -> None:
+    """A regular expression alone does not say what to write."""
+    patterns = {path: node for path, node in nodes(schema(kind), kind) if ".spec" in path and "pattern" in node}
+    assert patterns
+    for path, node in patterns.items():
+        assert any("write" in rule["message"] for rule in node.get("x-kubernetes-validations", ())), path

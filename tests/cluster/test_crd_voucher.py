@@ -106,6 +106,9 @@ CREDIT = (
 )
 
 FROM = 'validFrom: "2026-12-01T00:00:00Z"\n'
+UNTIL = 'validUntil: "9999-12-31T23:59:59Z"\n'
+MOMENT = 'must be a date and time with a zone, from the year 2000 to 9999: write for example "{}'
+NO_DAY = "is not in the calendar: this year has no 29 February"
 TERMS = (
     Case("cap negative", "maxRedemptions: 0", "maxRedemptions: -1", "write 0 for no cap"),
     Case("cap too big", "maxRedemptions: 2147483647", "maxRedemptions: 2147483648", "must be between 0 and 2147483647"),
@@ -130,10 +133,22 @@ TERMS = (
         FROM + 'validUntil: "2026-12-01T03:59:59+04:00"',
         "validUntil is before validFrom",
     ),
-    Case("no zone", FROM, 'validFrom: "2026-12-01T00:00:00"', "spec.validFrom in body should match"),
-    Case("a day", 'validUntil: "2026-12-01T00:00:00Z"', 'validUntil: "2026-12-01"', "must be of type date-time"),
-    Case("no such day", 'validUntil: "2028-02-29T00:00:00Z"', 'validUntil: "2027-02-29T00:00:00Z"', "date-time"),
-    Case("long ago", 'validUntil: "2000-01-01T00:00:00Z"', 'validUntil: "0000-01-01T00:00:00Z"', "should match"),
+    Case("no zone", FROM, 'validFrom: "2026-12-01T00:00:00"', MOMENT.format("2026-12-01T00:00:00Z")),
+    Case("no zone at the end", UNTIL, 'validUntil: "2026-12-01T00:00:00"', MOMENT.format("2027-01-31T23:59:59Z")),
+    Case("a day", 'validUntil: "2026-12-01T00:00:00Z"', 'validUntil: "2026-12-01"', MOMENT.format("2027")[:-1]),
+    Case("no such month", 'validUntil: "2028-12-01T00:00:00Z"', 'validUntil: "2028-13-01T00:00:00Z"', "date and time"),
+    Case("31 April", 'validUntil: "2028-04-30T00:00:00Z"', 'validUntil: "2028-04-31T00:00:00Z"', "date and time"),
+    Case("24 hours", 'validUntil: "2028-04-30T23:00:00Z"', 'validUntil: "2028-04-30T24:00:00Z"', "date and time"),
+    Case("no such day", 'validUntil: "2028-02-29T00:00:00Z"', 'validUntil: "2027-02-29T00:00:00Z"', NO_DAY),
+    Case("1900 rule", 'validFrom: "2400-02-29T00:00:00Z"', 'validFrom: "2100-02-29T00:00:00Z"', NO_DAY),
+    Case("long ago", 'validUntil: "2000-01-01T00:00:00Z"', 'validUntil: "0000-01-01T00:00:00Z"', "year 2000 to 9999"),
+    Case("far future", 'validUntil: "9999-12-31T23:59:59Z"', 'validUntil: "10000-01-01T00:00:00Z"', "2000 to 9999"),
+    Case(
+        "far future elsewhere",
+        'validUntil: "9999-12-31T23:59:59+04:00"',
+        'validUntil: "9999-12-31T23:59:59-04:00"',
+        'must not be after the year 9999 in UTC: write "9999-12-31T23:59:59Z"',
+    ),
     Case("unknown field", "{}", "maxRedemption: 5", 'unknown field "spec.maxRedemption"'),
 )
 
@@ -154,19 +169,12 @@ IMMUTABLE = (
         "{}",
     ),
     Case("code moved to a Secret", "{}", BY_SECRET, "code is immutable: put the old value back", "{}"),
-    Case("Secret moved to Git", BY_SECRET, "{}", "codeFrom is immutable: put the old value back", BY_SECRET),
+    Case("Secret moved to Git", BY_SECRET, "{}", "codeFrom cannot be replaced by code", BY_SECRET),
     Case(
-        "another Secret",
-        BY_SECRET + "\nmaxRedemptions: 7",
-        BY_SECRET.replace("muscat-code", "other"),
-        "codeFrom is immutable: put the old value back and create another",
-        BY_SECRET,
-    ),
-    Case(
-        "another key",
-        BY_SECRET + "\ncredit: {amount: 7}",
-        BY_SECRET.replace("key: code", "key: other"),
-        "codeFrom is immutable",
+        "another Secret and key",
+        BY_SECRET.replace("muscat-code", "muscat-code-7t2h").replace("key: code", "key: other"),
+        "{}",
+        "put it back, with any Secret that has the code",
         BY_SECRET,
     ),
     Case(

@@ -26,6 +26,12 @@ def source(name: str, key: str = "code") -> Object:
     return {"secretKeyRef": {"name": name, "key": key}}
 
 
+def absent(name: str) -> str:
+    """Return the message for a Secret that does not exist, or is not for codes."""
+    wanted = 'create it with the key code and the label billing.openova.io/code: "true".'
+    return f"Secret {name} does not exist, or is not for codes: {wanted}"
+
+
 def issued(api: ResourceClient) -> tuple[CustomObject, str, str]:
     """Return a Voucher that is in the ledger, the name of its Secret, and its code."""
     secret, code = unique("partners"), unique("PARTNER").upper()
@@ -39,7 +45,7 @@ def test_voucher_waits_for_its_secret(sovereign: Sovereign) -> None:
     api, secret, code = sovereign.api, unique("late"), unique("LATE").upper()
     voucher = api.voucher(codeFrom=source(secret))
     body = voucher.wait(waiting("SecretNotFound"))
-    assert condition(body, "Ready")["message"] == f"Secret {secret} does not exist: create it with the key code."
+    assert condition(body, "Ready")["message"] == absent(secret)
     assert (body["status"]["state"], kstatus(body)) == ("Pending", "InProgress")
     api.secret(secret, other="irrelevant")
     missing = f"Secret {secret} has no key code: add it."
@@ -61,6 +67,40 @@ def test_malformed_code_is_refused_until_fixed(sovereign: Sovereign, text: str) 
     api.secret(secret, code=code)
     voucher.wait(ready("Issued"))
     assert api.redeem(code).result() == GRANTED
+
+
+@pytest.mark.parametrize("data", [{"code": "GUESSED-CODE"}, {"code": "no code!"}, {"other": "x"}], ids=[*range(3)])
+def test_secret_without_label_is_answered_like_an_absent_one(sovereign: Sovereign, data: dict[str, str]) -> None:
+    """Also by a code that another Voucher has: its content and its keys are not confirmed."""
+    api, secret = sovereign.api, unique("private")
+    api.voucher(code="GUESSED-CODE").wait(ready("Issued"))
+    api.secret(secret, labels={}, **data)
+    voucher, redemption = api.voucher(codeFrom=source(secret)), api.redeem(codeFrom=source(secret))
+    for one in (voucher, redemption):
+        body = one.wait(waiting("SecretNotFound"))
+        assert condition(body, "Ready")["message"] == absent(secret)
+    code = unique("LABELLED").upper()
+    api.secret(secret, code=code)
+    voucher.wait(ready("Issued"))
+    assert redemption.result() == GRANTED
+
+
+def test_label_with_another_value_does_not_count(sovereign: Sovereign) -> None:
+    api, secret = sovereign.api, unique("private")
+    api.secret(secret, labels={"billing.openova.io/code": "false"}, code=unique("CODE").upper())
+    voucher = api.voucher(codeFrom=source(secret))
+    assert condition(voucher.wait(waiting("SecretNotFound")), "Ready")["message"] == absent(secret)
+
+
+def test_issued_code_stays_valid_without_the_label(sovereign: Sovereign) -> None:
+    """As after an upgrade from a version that did not need the label."""
+    api = sovereign.api
+    voucher, secret, code = issued(api)
+    api.secret(secret, labels={}, code=code)
+    voucher.wait(waiting("SecretNotFound"))
+    assert api.redeem(code).result() == GRANTED
+    api.secret(secret, code=code)
+    voucher.wait(ready("Issued"))
 
 
 def test_database_secret_is_refused_as_code_source(sovereign: Sovereign) -> None:
@@ -105,6 +145,20 @@ def test_changed_secret_stalls_and_keeps_the_issued_code(sovereign: Sovereign) -
     voucher.wait(ready("Issued"))
     voucher.wait(lambda body: body["status"]["timesRedeemed"] == 1)
     assert "Stalled" not in str(voucher.body()["status"])
+
+
+def test_reference_may_change_to_a_secret_with_the_same_code(sovereign: Sovereign) -> None:
+    """As kustomize does, which appends a hash to the names of the Secrets that it generates."""
+    api = sovereign.api
+    voucher, _, code = issued(api)
+    same, other = unique("same"), unique("other")
+    api.secret(same, code=f"{code.lower()}\n")
+    api.secret(other, code=unique("OTHER").upper())
+    voucher.edit(codeFrom=source(other))
+    voucher.wait(stalled("CodeChanged"))
+    voucher.edit(codeFrom=source(same))
+    voucher.wait(ready("Issued"))
+    assert api.redeem(code).result() == GRANTED
 
 
 def test_deleted_secret_keeps_the_issued_code(sovereign: Sovereign) -> None:

@@ -19,13 +19,13 @@ def test_ledger_row_equals_the_spec(sovereign: Sovereign) -> None:
         description="Muscat launch",
         maxRedemptions=50,
         validFrom="2020-01-01T00:00:00Z",
-        validUntil="2999-12-31T23:59:59Z",
+        validUntil="9999-12-31T23:59:59Z",
     )
     voucher.wait(ready("Issued"))
     assert sovereign.ledger.promo(voucher.code) == (25500, True, 50, 0, False)
     assert sovereign.ledger.row(
         "SELECT p.description, p.credit_omr, t.owner_uid, t.valid_from = '2020-01-01Z', "
-        "t.valid_until = '2999-12-31 23:59:59Z' "
+        "t.valid_until = '9999-12-31 23:59:59Z' "
         "FROM promo_codes AS p JOIN vouchers.terms AS t USING (code) WHERE code = %s",
         voucher.code,
     ) == ("Muscat launch", 25, voucher.uid, True, True)

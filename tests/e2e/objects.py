@@ -29,8 +29,9 @@ def from_secret(name: str, key: str = "code") -> Document:
 
 
 def secret(name: str, **data: str) -> Document:
-    """A Secret."""
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
+    """A Secret; it has the label for codes."""
+    metadata = {"name": name, "labels": {"billing.openova.io/code": "true"}}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
 
 
 def restricted_namespace(name: str) -> Document:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voucher_operator.resources.codes import normal_code, validate_code
-from voucher_operator.resources.errors import InvalidCodeError
+from voucher_operator.resources.codes import check_prefix, normal_code, validate_code
+from voucher_operator.resources.errors import CodeNotAllowedError, InvalidCodeError
 from voucher_operator.resources.reasons import Reason
 
 
@@ -56,3 +56,26 @@ def test_refusal_contains_no_part_of_the_code(text: str) -> None:
     with pytest.raises(InvalidCodeError) as other:
         validate_code("")
     assert said == (other.value.args, None, None)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "code", "allowed"),
+    [
+        ("sales", "SALES-1", True),
+        ("sales", "PROMO-1", True),
+        ("sales", "OTHER-1", False),
+        ("billing", "SALES-1", True),
+        ("closed", "SALES-1", False),
+        ("absent", "SALES-1", False),
+    ],
+)
+def test_prefixes_limit_the_codes_of_each_namespace(namespace: str, code: str, allowed: bool) -> None:
+    prefixes = {"sales": ("SALES-", "PROMO-"), "billing": ("",), "closed": ()}
+    check_prefix(namespace, code, {})
+    if allowed:
+        check_prefix(namespace, code, prefixes)
+        return
+    with pytest.raises(CodeNotAllowedError) as refused:
+        check_prefix(namespace, code, prefixes)
+    assert code not in refused.value.message
+    assert "billing" not in refused.value.message

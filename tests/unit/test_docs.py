@@ -30,6 +30,7 @@ REASONS = {
         Reason.CURRENCY_MISMATCH,
         Reason.CODE_CHANGED,
         Reason.INVALID_CODE,
+        Reason.CODE_NOT_ALLOWED,
         Reason.ACTIVE,
         Reason.SCHEDULED,
         Reason.INACTIVE,

@@ -71,9 +71,10 @@ def fields(node: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
             kept["type"] = "int-or-string"
         if child["type" if "type" in child else "x-kubernetes-int-or-string"] in ("integer", True):
             kept.pop("format", None)
-        if child.get("format") == "date-time":
-            # The API server takes times as text, the model as times: only one of them can bound their spelling.
-            kept = {key: kept[key] for key in ("type", "format")}
+        if child.get("format") == "date-time" or path + name in ("validFrom", "validUntil"):
+            # The API server takes times as text, the model as times: only one of them can bound their spelling. Those
+            # of a spec have no format in the CRD, so that CEL sees their text and can say what to write.
+            kept = {"type": "string", "format": "date-time"}
         yield f"{path}.{name}", kept | {"required": name in node.get("required", ())}
         yield from fields(child, f"{path}.{name}")
         if child.get("items", {}).get("type") == "string":

@@ -38,6 +38,8 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, given: dict[str, str]) -> N
         ({"RESYNC_INTERVAL": "inf"}, "VOUCHER_OPERATOR_RESYNC_INTERVAL: Input should be a finite number"),
         ({"BACKOFF_MAX": "nan"}, "VOUCHER_OPERATOR_BACKOFF_MAX: Input should be a finite number"),
         ({"RENEW_DEADLINE": "inf"}, "VOUCHER_OPERATOR_RENEW_DEADLINE: Input should be a finite number"),
+        ({"CODE_PREFIXES": "sales=SALES-"}, "VOUCHER_OPERATOR_CODE_PREFIXES: must be JSON"),
+        ({"CODE_PREFIXES": '{"sales": ["sales-"]}'}, "VOUCHER_OPERATOR_CODE_PREFIXES: String should match"),
         ({"POOL_SIZE": "1"}, "VOUCHER_OPERATOR_POOL_SIZE: Input should be greater than or equal to 2"),
     ],
 )

@@ -22,6 +22,9 @@
 - {name: VOUCHER_OPERATOR_SESSION_LOOKUP_INTERVAL, value: {{ .Values.checkout.lookupInterval | quote }}}
 - {name: VOUCHER_OPERATOR_NATS_URL, value: {{ .Values.nats.url | quote }}}
 - {name: VOUCHER_OPERATOR_NATS_URL_FILE, value: /etc/voucher-operator/nats/url}
+{{- range $name := list "user" "password" "token" }}
+- {name: VOUCHER_OPERATOR_NATS_{{ upper $name }}_FILE, value: /etc/voucher-operator/nats/{{ $name }}}
+{{- end }}
 - {name: VOUCHER_OPERATOR_NATS_STREAM, value: {{ .Values.nats.stream | quote }}}
 - {name: VOUCHER_OPERATOR_NATS_SUBJECT_PREFIX, value: {{ .Values.nats.subjectPrefix | quote }}}
 {{- end -}}
@@ -55,6 +58,9 @@
     defaultMode: 288 # 0440
     items:
       - {key: {{ .key | quote }}, path: url}
+      - {key: {{ .userKey | quote }}, path: user}
+      - {key: {{ .passwordKey | quote }}, path: password}
+      - {key: {{ .tokenKey | quote }}, path: token}
 {{- end }}
 {{- end }}
 {{- with .Values.catalog }}

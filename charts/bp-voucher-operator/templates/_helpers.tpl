@@ -65,12 +65,14 @@ app.kubernetes.io/instance: {{ $.Release.Name | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* The restricted profile of Pod Security. */}}
+{{/* The restricted profile of Pod Security. IDs that are removed from the values are chosen by the cluster (OpenShift). */}}
 {{- define "voucher-operator.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
+{{- range $name, $id := .Values.podSecurityContext }}
+{{- if not (kindIs "invalid" $id) }}
+{{ $name }}: {{ int64 $id }}
+{{- end }}
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}
@@ -82,7 +84,6 @@ capabilities:
 privileged: false
 readOnlyRootFilesystem: true
 runAsNonRoot: true
-runAsUser: 10001
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}
@@ -107,6 +108,10 @@ seccompProfile:
 {{- if .Values.database.caSecret.name }}
 - {name: PGSSLMODE, value: verify-full}
 - {name: PGSSLROOTCERT, value: /etc/voucher-operator/ca/ca.crt}
+{{- end }}
+{{- if .Values.caBundle.existingConfigMap }}
+# Read by OpenSSL and by the HTTP client: for Stripe, the catalog and NATS, instead of the public CAs.
+- {name: SSL_CERT_FILE, value: /etc/voucher-operator/ca-bundle/ca.crt}
 {{- end }}
 {{- end -}}
 
@@ -148,6 +153,16 @@ The Secret and its keys are optional: a pod starts without it and reads it when 
       - {key: {{ .key | quote }}, path: ca.crt}
 {{- end }}
 {{- end }}
+{{- with $.Values.caBundle }}
+{{- if .existingConfigMap }}
+# Not optional: without the certificates every encrypted connection would fail.
+- name: ca-bundle
+  configMap:
+    name: {{ .existingConfigMap | quote }}
+    items:
+      - {key: {{ .key | quote }}, path: ca.crt}
+{{- end }}
+{{- end }}
 - name: tmp
   emptyDir:
     sizeLimit: 16Mi
@@ -161,6 +176,11 @@ The Secret and its keys are optional: a pod starts without it and reads it when 
 {{- if .Values.database.caSecret.name }}
 - name: ca
   mountPath: /etc/voucher-operator/ca
+  readOnly: true
+{{- end }}
+{{- if .Values.caBundle.existingConfigMap }}
+- name: ca-bundle
+  mountPath: /etc/voucher-operator/ca-bundle
   readOnly: true
 {{- end }}
 - name: tmp

@@ -96,7 +96,10 @@ class _Services:
 def build_controllers(process: Process) -> Controllers:
     """Build all controllers, with empty caches."""
     services = _services(process)
-    secrets = SecretCodes(SharedReads(process.kube, "Secret"), process.settings.excluded_secrets)
+    settings = process.settings
+    secrets = SecretCodes(
+        SharedReads(process.kube, "Secret"), settings.excluded_secrets, settings.unlabelled_code_secrets
+    )
     voucher_cache, redemption_cache = Cache(), Cache()
     vouchers = VoucherController(
         services.issuing,
@@ -131,7 +134,9 @@ def _services(process: Process) -> _Services:
         settings.any_tenant,
         CheckoutSlots(settings.workers // 2),
     )
-    return _Services(LedgerHealth(), codes, organizations, IssueService(ledger, codes), redeems, orders)
+    return _Services(
+        LedgerHealth(), codes, organizations, IssueService(ledger, codes, settings.code_prefixes), redeems, orders
+    )
 
 
 def _redemptions(

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 import nats.errors
 import nats.js.errors
@@ -18,10 +19,12 @@ from nats.aio.client import Client
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
 from voucher_operator.ledger.outbox.types import OutboxEvent
+from voucher_operator.settings.messaging import NatsLogin
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
 
+_ANONYMOUS: Final = NatsLogin()
 _SOURCE: Final = "billing"
 _ACK_TIMEOUT: Final = 5.0
 """Seconds in which JetStream must acknowledge."""
@@ -39,9 +42,11 @@ _NO_CLUSTER: Final = 10074
 
 _NOT_CONFIGURED = "NATS is not configured: set VOUCHER_OPERATOR_NATS_URL. Until then events stay in the ledger."
 _UNREACHABLE = "NATS cannot be reached: check that it runs, and its URL in the settings."
-_LOGIN = "NATS refuses the login: check user and password in the settings."
+_LOGIN = "NATS refuses the login: check user and password, or the token, in the settings."
 _NO_JETSTREAM = "JetStream is not available: enable it in NATS, and permit the operator's user to use it."
-_FORBIDDEN = "NATS denies the JetStream API or a subject: give the operator's user these permissions."
+_FORBIDDEN = (
+    "NATS denies a subject: permit the operator's user to publish to its subjects, and to subscribe to _INBOX.>."
+)
 _NO_STREAM = (
     "JetStream cannot create the stream (three replicas in a cluster): create a stream with the operator's subjects."
 )
@@ -85,7 +90,7 @@ def envelope(event: OutboxEvent) -> bytes:
 class NatsConnection:
     """An open connection; it is not reopened when it ends."""
 
-    def __init__(self, client: Client, prefix: str, errors: Sequence[Exception]) -> None:
+    def __init__(self, client: Client, prefix: str, errors: deque[Exception]) -> None:
         self._jetstream: JetStreamContext = client.jetstream(timeout=_ACK_TIMEOUT)
         self._prefix = prefix
         self._errors = errors
@@ -93,7 +98,8 @@ class NatsConnection:
     async def ensure_stream(self, name: str) -> None:
         """Create the stream `name`, unless another stream has some of the subjects already. Raises NatsError.
 
-        Beside such a stream none can be created with all subjects; for a missing subject `publish` raises.
+        Beside such a stream none can be created with all subjects; for a missing subject `publish` raises. A user who
+        may not look streams up may still publish: then nothing is created.
         """
         try:
             await self._jetstream.find_stream_name_by_subject(f"{self._prefix}.>")
@@ -102,7 +108,9 @@ class NatsConnection:
         except nats.js.errors.NotFoundError:
             await self._make_stream(name)
         except nats.errors.Error:
-            raise self._no_response() from None
+            if not self._is_forbidden():
+                raise self._no_response() from None
+            self._errors.clear()
 
     async def publish(self, event: OutboxEvent) -> None:
         """Return when JetStream has stored the event, now or before. Raises NatsError and EventRefusedError."""
@@ -138,8 +146,23 @@ class NatsConnection:
 
     def _no_response(self) -> NatsError:
         """Return the error for a missing response; NATS reports a denial separately, to the client's error callback."""
-        forbidden = any("permissions violation" in str(error).lower() for error in self._errors)
-        return NatsError(_FORBIDDEN if forbidden else _NO_ACK)
+        return NatsError(_FORBIDDEN if self._is_forbidden() else _NO_ACK)
+
+    def _is_forbidden(self) -> bool:
+        return any("permissions violation" in str(error).lower() for error in self._errors)
+
+
+def _without_login(servers: Sequence[str], login: NatsLogin) -> tuple[list[str], NatsLogin]:
+    """Return the URLs without credentials, and the credentials: the library would not decode those in a URL."""
+    urls = []
+    for server in reversed(servers):
+        scheme, separator, rest = server.partition("://") if "://" in server else ("", "", server)
+        credentials, at, host = rest.rpartition("@")
+        urls.append(f"{scheme}{separator}{host}")
+        if at:
+            user, colon, password = credentials.partition(":")
+            login = NatsLogin(unquote(user), unquote(password)) if colon else NatsLogin(token=unquote(user))
+    return urls[::-1], login
 
 
 class _Link:
@@ -160,12 +183,16 @@ class _Link:
         if self.used:
             self.limit.reschedule(asyncio.get_running_loop().time())
 
-    async def open(self, servers: Sequence[str]) -> None:
+    async def open(self, servers: Sequence[str], login: NatsLogin) -> None:
         """Connect once. Raises NatsError."""
+        urls, login = _without_login(servers, login)
         try:
             async with asyncio.timeout(_CONNECT):
                 await self.client.connect(
-                    servers=list(servers),
+                    servers=urls,
+                    user=login.user,
+                    password=login.password,
+                    token=login.token,
                     name="voucher-operator",
                     error_cb=self.on_error,
                     closed_cb=self.on_closed,
@@ -190,16 +217,19 @@ class _Link:
 
 
 @asynccontextmanager
-async def connected(servers: Sequence[str], prefix: str) -> AsyncIterator[NatsConnection]:
+async def connected(
+    servers: Sequence[str], prefix: str, login: NatsLogin = _ANONYMOUS
+) -> AsyncIterator[NatsConnection]:
     """Connect; when the connection is lost, the body is cancelled and NatsError is raised.
 
-    Raises NatsError when the connection fails, NatsNotConfiguredError without servers.
+    The credentials are those in the first URL that contains some, or else `login`. Raises NatsError when the connection
+    fails, NatsNotConfiguredError without servers.
     """
     if not servers:
         raise NatsNotConfiguredError
     link = _Link()
     try:
-        await link.open(servers)
+        await link.open(servers, login)
         link.used = True
         async with link.limit:
             yield NatsConnection(link.client, prefix, link.errors)

@@ -23,6 +23,7 @@ from voucher_operator.messaging.nats_connection import (
     connected,
 )
 from voucher_operator.resources.errors import LeaseExpiredError, OperatorError
+from voucher_operator.settings.messaging import NatsLogin
 
 log = logging.getLogger(__name__)
 
@@ -55,15 +56,23 @@ class Outbox(Protocol):
 class Relay:
     """One for each process; `run` while leading.
 
-    `servers` is called for each connection, so that a new or changed address is used. `poll` is the maximum time, in
-    seconds, until an event without a `wake` is found.
+    `servers` and `login` are called for each connection, so that a new or changed address or password is used. `poll`
+    is the maximum time, in seconds, until an event without a `wake` is found.
     """
 
     def __init__(
-        self, outbox: Outbox, servers: Callable[[], list[str]], *, stream: str, prefix: str, poll: float = 1.0
+        self,
+        outbox: Outbox,
+        servers: Callable[[], list[str]],
+        *,
+        stream: str,
+        prefix: str,
+        poll: float = 1.0,
+        login: Callable[[], NatsLogin] = NatsLogin,
     ) -> None:
         self._outbox = outbox
         self._servers = servers
+        self._login = login
         self._stream = stream
         self._prefix = prefix
         self._poll = poll
@@ -108,7 +117,7 @@ class Relay:
     async def _publish(self) -> None:
         while True:
             try:
-                async with connected(self._servers(), self._prefix) as bus:
+                async with connected(self._servers(), self._prefix, self._login()) as bus:
                     await bus.ensure_stream(self._stream)
                     telemetry.NATS_UP.set(1)
                     await self._relay(bus)

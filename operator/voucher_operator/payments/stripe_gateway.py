@@ -7,6 +7,7 @@ stores a key for a day; a purchase is rolled back long before. See also: `stripe
 """
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -54,6 +55,8 @@ class StripeGateway:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        if ca_bundle := os.environ.get("SSL_CERT_FILE"):
+            stripe.ca_bundle_path = ca_bundle  # the library does not read the variable
         self._http = stripe.HTTPXClient(timeout=settings.stripe_timeout)
         self._client: stripe.StripeClient | None = None
         self._key = ""

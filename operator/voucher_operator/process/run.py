@@ -77,7 +77,11 @@ class Operator:
         self.catalog = Catalog(source(settings))
         self.checkout = Checkout(self.ledger, settings)
         self.relay = Relay(
-            self.ledger, settings.nats_servers, stream=settings.nats_stream, prefix=settings.nats_subject_prefix
+            self.ledger,
+            settings.nats_servers,
+            stream=settings.nats_stream,
+            prefix=settings.nats_subject_prefix,
+            login=settings.nats_login,
         )
         self.kube = KubeApi(fence=self._fence)
         # Its own connections: whatever fills the others, the Lease is renewed.

@@ -5,9 +5,10 @@ A code is a bearer secret: no message from here contains it. See also: the CRDs 
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from voucher_operator.resources.errors import InvalidCodeError
+from voucher_operator.resources.errors import CodeNotAllowedError, InvalidCodeError
 
 _CODE: Final = re.compile(r"[A-Z0-9-]{3,64}")
 _MAX_LENGTH: Final = 4096
@@ -28,3 +29,23 @@ def validate_code(text: str) -> str:
     if len(text) <= _MAX_LENGTH and text.isascii() and _CODE.fullmatch(code := normal_code(text)):
         return code
     raise InvalidCodeError("A code is 3 to 64 characters of A-Z, 0-9 and '-': put such a code into the Secret.")
+
+
+def check_prefix(namespace: str, code: str, prefixes: Mapping[str, Sequence[str]]) -> None:
+    """Check that the namespace may issue a code (normal form); `prefixes` has what each namespace may issue.
+
+    Without any prefixes every namespace may issue every code; otherwise a namespace without prefixes may issue none.
+    Raises CodeNotAllowedError, whose message contains neither the code nor another namespace.
+    """
+    if not prefixes:
+        return
+    allowed = prefixes.get(namespace, ())
+    if not allowed:
+        raise CodeNotAllowedError(
+            "This namespace may not issue codes: ask the operator's administrators to add it to codes.prefixes."
+        )
+    if not code.startswith(tuple(allowed)):
+        raise CodeNotAllowedError(
+            f"Codes of this namespace must begin with {' or '.join(allowed)}: choose such a code in another Voucher, "
+            "or ask the operator's administrators to change codes.prefixes."
+        )

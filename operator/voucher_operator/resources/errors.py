@@ -7,6 +7,7 @@
     │   ├── CurrencyMismatchError the ledger has another currency
     │   ├── CodeChangedError      the Secret has another code now
     │   ├── InvalidCodeError      the Secret's value is not a code
+    │   ├── CodeNotAllowedError   the namespace may not issue codes with this prefix
     │   ├── InvalidSpecError      the CRD is newer than the operator
     │   ├── InvalidOrderError     the order is not in the catalog, or cannot be paid
     │   ├── PaymentRejectedError  Stripe refuses the checkout, or our key
@@ -124,6 +125,12 @@ class InvalidCodeError(TerminalError):
     """The Secret's value is not 3 to 64 characters of A-Z, 0-9 and '-'."""
 
     reason = Reason.INVALID_CODE
+
+
+class CodeNotAllowedError(TerminalError):
+    """The settings do not allow the namespace to issue codes with this prefix."""
+
+    reason = Reason.CODE_NOT_ALLOWED
 
 
 class InvalidSpecError(TerminalError):

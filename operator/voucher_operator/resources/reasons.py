@@ -23,6 +23,8 @@ class Reason(StrEnum):
     """The Secret has another code now than the one that was issued."""
     INVALID_CODE = "InvalidCode"
     """The Secret's value is not a code."""
+    CODE_NOT_ALLOWED = "CodeNotAllowed"
+    """The settings do not allow the namespace to issue codes with this prefix."""
 
     # Voucher: Redeemable
     ACTIVE = "Active"

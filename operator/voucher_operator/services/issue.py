@@ -5,12 +5,13 @@ also: `ledger.voucher` writes; `code_index` records the confirmed codes.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import PutResult, VoucherOwner, VoucherTerms
+from voucher_operator.resources.codes import check_prefix
 from voucher_operator.services.code_index import CodeIndex
 
 _MAX_REVOKED: Final = 10_000
@@ -20,8 +21,10 @@ _MAX_REVOKED: Final = 10_000
 class IssueService:
     """Issues and revokes codes; safe for concurrent use within one event loop."""
 
-    def __init__(self, ledger: Ledger, codes: CodeIndex) -> None:
+    def __init__(self, ledger: Ledger, codes: CodeIndex, prefixes: Mapping[str, Sequence[str]] | None = None) -> None:
+        """`prefixes`: with what the codes of each namespace must begin; as for `check_prefix`."""
         self._ledger = ledger
+        self._prefixes = prefixes or {}
         self.codes = codes
         self._revoked: dict[str, None] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -34,12 +37,13 @@ class IssueService:
         """Make the ledger row of a Voucher equal to its terms; None when it is revoked. Idempotent.
 
         The terms are read under the Voucher's lock, so that older terms never follow newer ones. Raises as `Ledger.put`
-        and as `read_terms`.
+        and as `read_terms`, and CodeNotAllowedError before the ledger is asked.
         """
         async with self._lock(uid):
             if self.is_revoked(uid):
                 return None
             terms = await read_terms()
+            check_prefix(terms.namespace, terms.code, self._prefixes)
             result = await self._ledger.put(terms)
             self.codes.put(uid, terms.code)
             return result

@@ -9,6 +9,7 @@ from pydantic import model_validator
 from pydantic_settings import SettingsConfigDict
 
 from voucher_operator.settings.cluster import ClusterSettings
+from voucher_operator.settings.codes import CodeSettings
 from voucher_operator.settings.controllers import ControllerSettings
 from voucher_operator.settings.database import DatabaseSettings
 from voucher_operator.settings.http import HttpSettings
@@ -19,7 +20,15 @@ from voucher_operator.settings.prefix import PREFIX
 __all__ = ["PREFIX", "Settings"]
 
 
-class Settings(DatabaseSettings, ClusterSettings, ControllerSettings, HttpSettings, MessagingSettings, PaymentSettings):
+class Settings(
+    DatabaseSettings,
+    ClusterSettings,
+    CodeSettings,
+    ControllerSettings,
+    HttpSettings,
+    MessagingSettings,
+    PaymentSettings,
+):
     """All groups; the database can also be set by `DATABASE_URL`."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", allow_inf_nan=False)

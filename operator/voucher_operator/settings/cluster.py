@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
+from voucher_operator.settings.lists import split
 from voucher_operator.settings.prefix import PREFIX
 
 RETRY_JITTER: Final = 1.2
@@ -13,12 +14,10 @@ RETRY_JITTER: Final = 1.2
 
 
 class ClusterSettings(BaseSettings):
-    """Namespaces, Secrets, pod and Lease."""
+    """Namespaces, pod and Lease."""
 
     namespaces: Annotated[tuple[str, ...], NoDecode, Field(min_length=1)] = ("billing",)
     """Namespaces whose Vouchers and Redemptions are served, separated by commas."""
-    excluded_secrets: Annotated[tuple[str, ...], NoDecode] = ()
-    """Secrets with the operator's own credentials, separated by commas: no code is read from them, in any namespace."""
     pod_name: str = "voucher-operator"
     """This replica's identity in the Lease and in events."""
     pod_namespace: str = "billing"
@@ -31,12 +30,10 @@ class ClusterSettings(BaseSettings):
     retry_period: float = Field(default=1.5, gt=1.0)
     """Pause between two attempts to acquire or renew the Lease, in seconds."""
 
-    @field_validator("namespaces", "excluded_secrets", mode="before")
+    @field_validator("namespaces", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
-        return value
+        return split(value)
 
     def lease_contradictions(self) -> Iterator[str]:
         """Yield a message for each pair of times with which no replica would ever lead."""

@@ -13,6 +13,14 @@ def read(path: Path) -> str:
         return ""
 
 
+def read_line(path: Path | None) -> str:
+    """Return the content of a file without the line feed at its end; "" when it cannot be read. Blanks are kept."""
+    try:
+        return path.read_text().removesuffix("\n").removesuffix("\r") if path is not None else ""
+    except (OSError, UnicodeError):
+        return ""
+
+
 def file_or_value(file: Path | None, value: SecretStr) -> str:
     """Return the content of the file, if it exists and is not empty; else the value."""
     return (read(file) if file is not None else "") or value.get_secret_value()
