@@ -50,9 +50,8 @@ async def test_redemptions_that_wait_for_a_secret_cost_no_lease_and_few_reads_an
             waits.append(time.monotonic() - began)
             await asyncio.sleep(1)
         reads, attempts, passed = await load.reads(), await load.attempts(), time.monotonic() - start
-        print(
-            f"{passed:.0f} s, {reads / passed:.1f} reads/s, {attempts:.0f} attempts, good: {max(waits):.2f} s at most"
-        )
+        print(f"{passed:.0f} s, {reads / passed:.1f} reads/s, {attempts:.0f} attempts")
+        print("good ones, in seconds:", *(f"{wait:.2f}" for wait in sorted(waits)))
         assert OWN_SECRETS < reads <= most_reads(passed)
         assert attempts <= most_attempts(MANY, passed)
         assert not load.lost_the_lease()
