@@ -27,8 +27,10 @@ GROUP = "/apis/billing.openova.io/v1alpha1"
 CODE = "CHAOS-10"
 
 
-SLOW_PROCESS_LOG = r"(did not (answer|respond) in time|the API server cannot be used.*Timeout)"
-"""What an operator logs that gets little processor time, as under these loads on a busy machine."""
+SLOW_API_LOG = r"the API server cannot be used.*Timeout"
+"""What an operator logs when the API server gets little processor time, as under these loads on a busy machine."""
+SLOW_PROCESS_LOG = rf"(did not (answer|respond) in time|{SLOW_API_LOG})"
+"""The same, also about PostgreSQL."""
 
 
 @dataclass

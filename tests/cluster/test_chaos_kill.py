@@ -11,7 +11,7 @@ import pytest
 from testbed.cluster import Installation
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
-from tests.cluster.chaos import CODE, SLOW_PROCESS_LOG, ChaosContext, open_context
+from tests.cluster.chaos import CODE, SLOW_API_LOG, ChaosContext, open_context
 from tests.cluster.chaos_client import until
 from tests.cluster.proxy import Proxy
 from tests.conftest import Operators
@@ -63,7 +63,7 @@ async def test_operator_killed_at_random_moments_grants_each_request_once(
         assert await context.granted() == RUNS * EACH
         await context.counters_agree()
         await asyncio.to_thread(operator.wait_ready)
-    operators.allow.append(SLOW_PROCESS_LOG)
+    operators.allow.append(SLOW_API_LOG)
 
 
 @pytest.fixture

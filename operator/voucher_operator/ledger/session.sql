@@ -1,11 +1,11 @@
--- What every session takes from nobody's defaults, the operator's and those of commands and migrations: a database or a role
--- may have others, and the statements, and psycopg's reading of their answers, are written for these. The limits, and what
--- only one kind of session needs, come as a parameter (`session.py`). The client's encoding is part of the connection.
+-- The settings that no session takes from the defaults of its database or role, neither the operator's nor those of commands
+-- and migrations: the statements, and psycopg's reading of their results, are written for these values. The limits, and what
+-- only one kind of session needs, are a parameter (`session.py`). The client's encoding is a parameter of the connection.
 -- Read committed: a statement must see what was committed while the one before it waited for a lock.
 -- row_security 'off' does not switch policies off: rows that a policy would hide become an error instead of a wrong sum.
--- synchronous_commit: a grant that was answered must survive a crash.
--- Not every version has all of them. The second column says whether the session may write: not on a standby, and not where
--- somebody has made read only the default.
+-- synchronous_commit: a grant that was acknowledged must survive a crash, also where the database's default is 'off'.
+-- Not every version has all of them. The second column says whether the session is read-only: on a standby, and where
+-- read-only is the default.
 SELECT set_config(s.key, s.value, false), current_setting('transaction_read_only')::boolean AS read_only
 FROM jsonb_each_text(jsonb_build_object(
     'default_transaction_isolation', 'read committed',
