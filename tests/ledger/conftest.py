@@ -1,13 +1,16 @@
-"""Fixtures of the ledger's tests: a Ledger that is logged in with the operator's rights alone."""
+"""Fixtures of the ledger's tests: a Ledger with the rights of the operator alone, and a server of one module alone."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from testbed.postgres import Database
+from testbed.postgres import RUNTIME, Database, PostgresServer
 from tests.ledger.helpers import open_ledger
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.schema.migrate import migrate
 
 
 @pytest.fixture
@@ -24,3 +27,20 @@ async def ledger18(database18: Database) -> AsyncIterator[Ledger]:
     async with open_ledger(database18.runtime_url) as opened:
         yield opened
     assert await verify(database18.admin_url) == []
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[PostgresServer]:
+    """A server that a module may stop or make read-only. One version: what the pool sees of it is libpq's."""
+    with PostgresServer(18) as server:
+        yield server
+
+
+@pytest.fixture
+def own_database(own_server: PostgresServer) -> Iterator[Database]:
+    """A migrated database of that server."""
+    made = own_server.database("ledger")
+    with ThreadPoolExecutor(1) as other:
+        other.submit(asyncio.run, migrate(made.owner_url, currency="OMR", runtime_role=RUNTIME)).result()
+    yield made
+    own_server.drop(made)

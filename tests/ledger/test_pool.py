@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
@@ -18,22 +17,6 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.schema.migrate import migrate
 from voucher_operator.ledger.types import RedeemRequest
 from voucher_operator.resources.errors import LedgerUnavailableError
-
-
-@pytest.fixture(scope="module")
-def own_server() -> Iterator[PostgresServer]:
-    """A server that may be stopped: nobody else's. One version: what the pool sees of it is libpq's."""
-    with PostgresServer(18) as server:
-        yield server
-
-
-@pytest.fixture
-def own_database(own_server: PostgresServer) -> Iterator[Database]:
-    made = own_server.database("ledger")
-    with ThreadPoolExecutor(1) as other:
-        other.submit(asyncio.run, migrate(made.owner_url, currency="OMR", runtime_role=RUNTIME)).result()
-    yield made
-    own_server.drop(made)
 
 
 @pytest.fixture(autouse=True)

@@ -2,37 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from testbed.postgres import RUNTIME, Database, PostgresServer
+from testbed.postgres import Database, PostgresServer
 from testbed.processes import wait_until
 from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request
 from voucher_operator.ledger.api import Ledger
-from voucher_operator.ledger.schema.migrate import migrate
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 READ_ONLY = "default_transaction_read_only"
-
-
-@pytest.fixture(scope="module")
-def own_server() -> Iterator[PostgresServer]:
-    """A server that may become read-only."""
-    with PostgresServer(18) as server:
-        yield server
-
-
-@pytest.fixture
-def own_database(own_server: PostgresServer) -> Iterator[Database]:
-    made = own_server.database("ledger")
-    with ThreadPoolExecutor(1) as other:
-        other.submit(asyncio.run, migrate(made.owner_url, currency="OMR", runtime_role=RUNTIME)).result()
-    yield made
-    own_server.drop(made)
 
 
 def make_read_only(server: PostgresServer, read_only: bool) -> None:
