@@ -1,5 +1,6 @@
 -- vouchers.whole and whole_units become floor_to_major: minor units in major ones, rounded down. The former names stay as
--- functions for the version before, with the rights that the functions have.
+-- functions for the version before, with the rights that the functions have. They have bodies of their own: after a rollback
+-- that version's `migrate` leaves the runtime role only the functions that it knows.
 -- depends: 0025.backfill-names
 
 ALTER FUNCTION vouchers.whole(bigint) RENAME TO floor_to_major;
@@ -7,11 +8,11 @@ ALTER FUNCTION vouchers.whole_units(bigint, bigint) RENAME TO floor_to_major;
 
 CREATE FUNCTION vouchers.whole(minor bigint) RETURNS integer
     LANGUAGE sql STABLE STRICT PARALLEL SAFE
-    RETURN vouchers.floor_to_major(minor);
+    RETURN floor(minor::numeric / vouchers.scale())::integer;
 
 CREATE FUNCTION vouchers.whole_units(minor bigint, scale bigint) RETURNS bigint
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN vouchers.floor_to_major(minor, scale);
+    RETURN (minor - (minor % scale + scale) % scale) / scale;
 
 REVOKE ALL ON FUNCTION vouchers.whole(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION vouchers.whole_units(bigint, bigint) FROM PUBLIC;

@@ -30,6 +30,11 @@ PURCHASE = (
     "INSERT INTO vouchers.purchase (key, order_id, customer_id, state, settled_at) SELECT 'a/b', gen_random_uuid(), "
     "gen_random_uuid(), 'completed', now()"
 )
+WHOLE_PURCHASE = """
+    INSERT INTO vouchers.purchase (key, order_id, customer_id, state, settled_at, deadline_at, due_minor, email,
+                                   held_minor, plan_id, request_hash, subdomain, tenant_id, total_minor, uid, user_id)
+    SELECT 'a/b', gen_random_uuid(), gen_random_uuid(), 'completed', now(), now(), 0, '', 0, '', '', '', '', 0, '', ''
+"""
 
 
 def plan_of(database: Database) -> Plan:
@@ -84,6 +89,23 @@ def test_version_before_works_between_the_renames_and_the_rights(empty_database:
             runtime.execute(statement.encode())
         with pytest.raises(psycopg.errors.NotNullViolation):  # the rights are there: it is the row that is refused
             runtime.execute(PURCHASE.encode())
+
+
+async def test_version_before_works_after_a_rollback_has_set_its_rights(
+    before: psycopg.Connection[Any], empty_database: Database
+) -> None:
+    """Its `migrate` takes every right that it does not know from the runtime role."""
+    await migrate(empty_database.owner_url, currency="OMR", runtime_role=RUNTIME)
+    role = sql.Identifier(RUNTIME)
+    for command in (
+        "REVOKE ALL ON FUNCTION vouchers.floor_to_major(bigint), vouchers.floor_to_major(bigint, bigint) FROM {}",
+        "REVOKE ALL ON FUNCTION vouchers.key_namespace(text) FROM {}",
+        "REVOKE ALL ON vouchers.webhook_event, vouchers.backfill_progress, vouchers.backfill_total FROM {}",
+    ):
+        before.execute(sql.SQL(command).format(role))
+    with psycopg.connect(empty_database.runtime_url, autocommit=True) as runtime:
+        for statement in (*STATEMENTS_BEFORE, WHOLE_PURCHASE):
+            runtime.execute(statement.encode())
 
 
 async def test_rights_of_another_role_follow_to_the_former_names(
