@@ -35,7 +35,7 @@ def template18(postgres18: PostgresServer) -> str:
     return template.name
 
 
-def said_of_the_ledger(operator: OperatorProcess) -> list[str]:
+def ledger_messages(operator: OperatorProcess) -> list[str]:
     return [one["message"] for one in operator.records() if "the ledger can" in str(one.get("message"))]
 
 
@@ -66,10 +66,10 @@ async def test_replicas_are_not_ready_while_postgresql_is_read_only(
     for operator in (leader, standby):
         await asyncio.to_thread(operator.wait_ready)
         assert (await asyncio.to_thread(operator.metrics))[UP] == 1
-    assert len(said_of_the_ledger(standby)) == 2
+    assert len(ledger_messages(standby)) == 2
 
     async def is_said() -> bool:
-        return len(said_of_the_ledger(leader)) == 2
+        return len(ledger_messages(leader)) == 2
 
     await until(is_said, "end of the outage in the log")
     await context.assert_statuses_match_ledger()

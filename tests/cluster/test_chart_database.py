@@ -111,10 +111,10 @@ def test_hook_defers_to_the_job() -> None:
     }
 
 
-@pytest.mark.parametrize(("patience", "deadline"), [(60, 270), (0.5, 211), (80, 290)])
-def test_hook_deadline_is_below_the_helm_timeout(patience: float, deadline: int) -> None:
+@pytest.mark.parametrize(("timeout", "deadline"), [(60, 270), (0.5, 211), (80, 290)])
+def test_hook_deadline_is_below_the_helm_timeout(timeout: float, deadline: int) -> None:
     """Whatever happens to its pod; a refusal is not tried for long, and its log stays."""
-    job = hook(render({"migration": {"hookTimeout": patience}}))["spec"]
+    job = hook(render({"migration": {"hookTimeout": timeout}}))["spec"]
     assert (job["activeDeadlineSeconds"], job["backoffLimit"]) == (deadline, 2)
     (rule,) = job["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [1, 2])

@@ -116,8 +116,8 @@ async def paid(harness: ControllerHarness, fault: tuple[int, str | Object]) -> t
 async def test_paid_order_says_why_its_organization_cannot_be_made(
     harness: ControllerHarness, fault: tuple[int, str | Object], condition: tuple[str, str], said: str
 ) -> None:
-    told, message = await paid(harness, fault)
-    assert told == condition
+    reported, message = await paid(harness, fault)
+    assert reported == condition
     assert said in message
     harness.server.faults.clear()
     harness.server.organizations = True

@@ -90,12 +90,14 @@ async def test_it_is_not_bought(harness: ControllerHarness, plan: str) -> None:
     assert await nothing_happened(harness)
 
 
-@pytest.mark.parametrize("told", [True, False])
-async def test_order_whose_customer_has_no_checkout_yet_is_rolled_back(harness: ControllerHarness, told: bool) -> None:
+@pytest.mark.parametrize("is_watched", [True, False])
+async def test_order_whose_customer_has_no_checkout_yet_is_rolled_back(
+    harness: ControllerHarness, is_watched: bool
+) -> None:
     harness.stripe_fixture.stripe.fail("/v1/customers", Fault.UNAVAILABLE)
     harness.apply("kestrel", spec(await harness.issue(), order=order("xl")))
     await harness.reconcile("kestrel")
-    if not told:
+    if not is_watched:
         harness.watch("kestrel").clear()
     deleted(harness)
     status = await harness.reconcile("kestrel")

@@ -26,7 +26,7 @@ def forms(code: str) -> set[str]:
     return spelt | encoded
 
 
-def heard(text: str) -> list[str]:
+def leaked_forms(text: str) -> list[str]:
     """Return the forms of the codes that a text holds."""
     return sorted(form for code in (CODE, OTHER, MALFORMED) for form in forms(code) if form in text)
 
@@ -95,7 +95,7 @@ def test_secret_code_appears_in_no_output(
     assert {"Issued", "CodeChanged", "CodeConflict", "DriftCorrected", "Exhausted", "Revoked"} <= {
         event["reason"] for event in events
     }
-    said = {
+    outputs_by_place = {
         "objects": json.dumps(objects),
         "events": json.dumps(events),
         "lease": json.dumps(leases),
@@ -103,12 +103,12 @@ def test_secret_code_appears_in_no_output(
         "readyz": json.dumps(operator.ready()),
         "log": operator.log.read_text(),
     }
-    assert {where: heard(text) for where, text in said.items() if heard(text)} == {}
-    assert all(len(text) > 100 for where, text in said.items() if where != "readyz")
+    assert {where: leaked_forms(text) for where, text in outputs_by_place.items() if leaked_forms(text)} == {}
+    assert all(len(text) > 100 for where, text in outputs_by_place.items() if where != "readyz")
     outputs = list(printed(ledger, fork_server))
-    assert [heard(text) for text in outputs] == [[]] * len(outputs)
+    assert [leaked_forms(text) for text in outputs] == [[]] * len(outputs)
     rows = list(csv.DictReader(io.StringIO(outputs[0])))
     assert len(rows) == 1
     assert "c-back" in rows[0]["code"]
     operator.stop()
-    assert heard(operator.log.read_text()) == []
+    assert leaked_forms(operator.log.read_text()) == []

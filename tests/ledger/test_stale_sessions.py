@@ -44,8 +44,8 @@ async def test_frozen_session_is_ended_and_its_code_redeemed(
                 assert await end_stale_sessions(own, seconds=0) == 1
                 assert not session_exists(database, frozen)
                 assert await end_stale_sessions(own, seconds=0) == 0
-        (told,) = (record.getMessage() for record in caplog.records if record.name.endswith(".stale_sessions"))
-        assert told.startswith("ended sessions of the operator that had been in a transaction for over 0 s: 1; ")
+        (message,) = (record.getMessage() for record in caplog.records if record.name.endswith(".stale_sessions"))
+        assert message.startswith("ended sessions of the operator that had been in a transaction for over 0 s: 1; ")
         assert redeem_outcome(await ledger.redeem(redeem_request(CODE))) == "redeemed"
 
 

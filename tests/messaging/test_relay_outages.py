@@ -50,8 +50,13 @@ async def test_events_are_published_when_nats_comes_late(
             own.server.start()
             await wait_published(database18)
     assert by_tenant(await own.read()) == expected_by_tenant(MANY[:50])
-    told = [record.getMessage() for record in caplog.records if record.name.startswith("voucher_operator.messaging")]
-    assert [message.partition(":")[0] for message in told] == ["events are not published", "events are published again"]
+    messages = [
+        record.getMessage() for record in caplog.records if record.name.startswith("voucher_operator.messaging")
+    ]
+    assert [message.partition(":")[0] for message in messages] == [
+        "events are not published",
+        "events are published again",
+    ]
 
 
 async def test_disconnect_is_noticed_without_an_event(ledger: Ledger, own: Streams) -> None:

@@ -2,7 +2,7 @@
 
 The ledger stores a key as text: `<namespace>/<name>` of a Redemption resource, `http:<name>` of a request over HTTP,
 which has no namespace. No namespace contains a colon, so the two are always different. Only this module and the SQL
-function `vouchers.key_namespace` (migrations/0025) parse this text; a test compares them.
+function `vouchers.key_namespace` (migrations/0028) parse this text; a test compares them.
 """
 
 from enum import StrEnum
