@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 import pytest
@@ -30,6 +30,12 @@ from voucher_operator.ledger.voucher import vouchers
 from voucher_operator.resources.reasons import Reason
 
 _numbers = itertools.count(1)
+
+# The methods of Case that make an operation: a name that is none of them is a type error.
+Name = Literal[
+    "redeem", "buy", "buy_as_rita", "put", "revoke", "compensate",
+    "issue", "respell", "go_redeem", "go_undo", "go_spend",
+]  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -52,7 +58,7 @@ class Case:
         request = redeem_request(self.code, self.user(name), provisional=True)
         return lambda session: redeem_batch(session, [request])  # type: ignore[arg-type]
 
-    def purchase_request(self, name: str = "bert") -> Operation:
+    def buy(self, name: str = "bert") -> Operation:
         request = purchase_request(9_000, redeem=redeem_request(self.code, self.user(name), provisional=True))
         return lambda session: purchase_batch(session, [request])  # type: ignore[arg-type]
 
@@ -126,38 +132,36 @@ async def ordered(case: Case) -> None:
     case.ordered_key, case.customers["rita"] = placed.key, await case.go.customer(case.user("rita"))
 
 
-TWO_GRANTS_AND_AN_ISSUE = {
+TWO_GRANTS_AND_AN_ISSUE: dict[str, tuple[Given, tuple[Name, ...]]] = {
     "redeem-redeem-issue": (nothing, ("redeem", "redeem", "issue")),
     "redeem-go_redeem-issue": (nothing, ("redeem", "go_redeem", "issue")),
     "redeem-redeem-normal-spelling": (issued_in_lower_case, ("redeem", "redeem", "issue")),
     "redeem-redeem-respell": (nothing, ("redeem", "redeem", "respell")),
 }
-GRANTS = ("redeem", "purchase_request", "go_redeem")
-GO_SERVICE = ("issue", "respell", "go_redeem", "go_undo", "go_spend")
-OTHERS = ("redeem", "purchase_request", "put", "revoke", "respell", "issue", "go_redeem")
-PAIRS = {
+GRANTS: tuple[Name, ...] = ("redeem", "buy", "go_redeem")
+GO_SERVICE: tuple[Name, ...] = ("issue", "respell", "go_redeem", "go_undo", "go_spend")
+OTHERS: tuple[Name, ...] = ("redeem", "buy", "put", "revoke", "respell", "issue", "go_redeem")
+AFTER_A_USE: tuple[tuple[Name, Name], ...] = (
+    *(("go_undo", other) for other in OTHERS if other != "issue"),
+    ("put", "put"), ("put", "revoke"), ("put", "issue"), ("put", "respell"),
+    ("go_spend", "buy_as_rita"), ("go_undo", "buy_as_rita"),
+)  # fmt: skip
+AFTER_AN_ORDER: tuple[Name, ...] = (
+    *(other for other in OTHERS if other != "issue"),
+    "compensate", "go_undo", "go_spend", "buy_as_rita",
+)  # fmt: skip
+PAIRS: dict[str, tuple[Given, tuple[Name, ...]]] = {
     f"{given.__name__}-{one}-{two}": (given, (one, two))
     for given in (nothing, issued)
     for one in GRANTS
     for two in OTHERS
     if two not in GRANTS[: GRANTS.index(one)] and (one, two) != ("go_redeem", "go_redeem")
-} | {
-    f"used-{one}-{two}": (used, (one, two))
-    for one, two in (
-        *(("go_undo", other) for other in OTHERS if other != "issue"),
-        ("put", "put"), ("put", "revoke"), ("put", "issue"), ("put", "respell"),
-        ("go_spend", "buy_as_rita"), ("go_undo", "buy_as_rita"),
-    )
-} | {
-    f"ordered-compensate-{two}": (ordered, ("compensate", two))
-    for two in (
-        *(other for other in OTHERS if other != "issue"),
-        "compensate", "go_undo", "go_spend", "buy_as_rita",
-    )
-}  # fmt: skip
+}
+PAIRS |= {f"used-{one}-{two}": (used, (one, two)) for one, two in AFTER_A_USE}
+PAIRS |= {f"ordered-compensate-{two}": (ordered, ("compensate", two)) for two in AFTER_AN_ORDER}
 
 
-async def try_all(database: Database, given: Given, names: tuple[str, ...], preemptions: int | None) -> int:
+async def try_all(database: Database, given: Given, names: tuple[Name, ...], preemptions: int | None) -> int:
     """Run every schedule; the number of schedules. An answer that is no refusal and no result fails."""
     schedules = 0
     async with AsyncExitStack() as stack:
@@ -176,20 +180,17 @@ async def try_all(database: Database, given: Given, names: tuple[str, ...], pree
     return schedules
 
 
-def _sessions(sessions: Sessions, names: tuple[str, ...]) -> list[SteppedConnection]:
+def _sessions(sessions: Sessions, names: tuple[Name, ...]) -> list[SteppedConnection]:
     return [sessions.go_services[n] if name in GO_SERVICE else sessions.replicas[n] for n, name in enumerate(names)]
 
 
-def _operations(case: Case, names: tuple[str, ...]) -> list[Operation]:
+def _operations(case: Case, names: tuple[Name, ...]) -> list[Operation]:
     """Two of one kind are of two customers."""
     people = iter(("anna", "bert"))
-    return [
-        getattr(case, name)(next(people)) if name in ("redeem", "purchase_request") else getattr(case, name)()
-        for name in names
-    ]
+    return [getattr(case, name)(next(people)) if name in ("redeem", "buy") else getattr(case, name)() for name in names]
 
 
-async def check(database: Database, names: tuple[str, ...] = ()) -> None:
+async def check(database: Database, names: tuple[Name, ...] = ()) -> None:
     """Every invariant holds, and every code's uses in all its spellings are within its cap.
 
     The Go service spends and undoes without a look at the balance: there a negative one is its own doing.

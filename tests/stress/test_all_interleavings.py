@@ -11,6 +11,8 @@ from tests.ledger.helpers import open_ledger
 from tests.ledger.test_interleavings import (
     PAIRS,
     TWO_GRANTS_AND_AN_ISSUE,
+    Given,
+    Name,
     check,
     issued_in_lower_case,
     nothing,
@@ -18,7 +20,7 @@ from tests.ledger.test_interleavings import (
 )
 from tests.ledger.test_purchase_two_replicas import KINDS, check_batches_without_deadlock, check_one_answer
 
-MORE = {
+MORE: dict[str, tuple[Given, tuple[Name, ...]]] = {
     "redeem-buy-issue": (nothing, ("redeem", "buy", "issue")),
     "buy-buy-issue": (nothing, ("buy", "buy", "issue")),
     "redeem-buy-normal-spelling": (issued_in_lower_case, ("redeem", "buy", "issue")),
