@@ -108,6 +108,11 @@ class PostgresServer:
         """The superuser's URL of the database `postgres`."""
         return self._url("postgres", "postgres")
 
+    @property
+    def pid(self) -> int:
+        """The process id of the server; those of its sessions are its children's. Raises TestbedError."""
+        return self._running().pid
+
     def start(self) -> None:
         """Make the server if it is new, start it, return when it answers. Raises TestbedError."""
         if self._server is None:

@@ -10,9 +10,9 @@ from tests.ledger.helpers import holding, open_ledger, redeem_request, rows, ses
 from tests.ledger.purchase_helpers import purchase_request
 from tests.ledger.purchase_rows import event_outcomes, place
 from tests.ledger.test_payments_concurrent import waiting
+from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.locks import STATEMENTS, USE_CASES
 from voucher_operator.ledger.payment import payments
-from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.purchase import purchases
 from voucher_operator.ledger.purchase.batch import purchase_batch
 from voucher_operator.ledger.purchase.types import PaymentEffect, Received

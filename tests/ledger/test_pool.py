@@ -1,6 +1,7 @@
 """The ledger without PostgreSQL, with a wrong one, and through its restarts: it reports it in one line and recovers."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 
@@ -12,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 from testbed.postgres import RUNTIME, Database, PostgresServer, StopMode
 from testbed.processes import free_port
 from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows, terms
+from voucher_operator.ledger import connector
 from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.schema.migrate import migrate
@@ -51,6 +53,29 @@ async def test_every_call_reports_an_unreachable_postgresql() -> None:
     (message,) = {str(answer) for answer in answers}
     assert "cannot be reached" in message
     assert "secret" not in message
+
+
+async def test_connection_that_takes_too_long_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when the garbage collector comes: until then the server would keep a place for it."""
+    monkeypatch.setitem(connector._LINK, "connect_timeout", 2)
+    closed = asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(100):
+            pass
+        writer.close()
+        closed.set()
+
+    gc.disable()
+    async with await asyncio.start_server(never_answer, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        try:
+            async with open_ledger(f"postgresql://nobody:secret@127.0.0.1:{port}/none") as ledger:
+                assert "cannot be reached" in await error_message(ledger)
+                async with asyncio.timeout(5):
+                    await closed.wait()
+        finally:
+            gc.enable()
 
 
 async def test_missing_settings_are_reported() -> None:

@@ -13,6 +13,7 @@ from tests.ledger.network import slow_network
 from tests.ledger.purchase_helpers import place_purchase, purchase_request
 from voucher_operator.ledger import pool
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.errors import LedgerBusyError, PoolFullError, is_outage
 from voucher_operator.resources.errors import LedgerUnavailableError
 from voucher_operator.resources.reasons import Reason
@@ -32,7 +33,7 @@ async def full_pool(ledger: Ledger) -> AsyncIterator[None]:
     """Use every connection of a ledger but the reserved one."""
     end, in_use = asyncio.Event(), asyncio.Semaphore(0)
 
-    async def hold(_: pool.Connection) -> None:
+    async def hold(_: Connection) -> None:
         in_use.release()
         await end.wait()
 

@@ -12,11 +12,12 @@ from typing import TypeVar
 from voucher_operator import telemetry
 from voucher_operator.ledger.admin import stale_sessions
 from voucher_operator.ledger.batch import Batcher, Request
+from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.credit import accounts
 from voucher_operator.ledger.outbox import events as outbox
 from voucher_operator.ledger.outbox.types import OutboxBacklog, OutboxEvent
 from voucher_operator.ledger.payment import payments
-from voucher_operator.ledger.pool import CHECK_SECONDS, Connection, Pool
+from voucher_operator.ledger.pool import CHECK_SECONDS, Pool
 from voucher_operator.ledger.purchase import purchases
 from voucher_operator.ledger.purchase.batch import MAX_PURCHASES, purchase_batch
 from voucher_operator.ledger.purchase.types import PaymentEvent, Purchase, PurchaseRequest, PurchaseResult, Received

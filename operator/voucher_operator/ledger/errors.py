@@ -19,6 +19,10 @@ class NewerVersionError(LedgerUnavailableError):
     """A row has a value that only a newer version of the operator knows; every other row can be read."""
 
 
+class NotReplicatedError(LedgerUnavailableError):
+    """A commit has not reached a synchronous standby in time; PostgreSQL itself answers."""
+
+
 class PoolFullError(LedgerUnavailableError):
     """All connections of this process are in use; PostgreSQL itself answers."""
 
@@ -40,6 +44,11 @@ _POOL_FULL: Final = (
     "All of the operator's connections to PostgreSQL are in use: raise its pool size, or end a session that holds "
     "locks. This is retried."
 )
+_NOT_REPLICATED: Final = (
+    "PostgreSQL has not replicated a commit to its synchronous standby in time: check its standbys. This is retried."
+)
+_SHUTTING_DOWN: Final = "the database system is shutting down"
+_UNRESOLVED: Final = "failed to resolve host"
 _FULL: Final = "PostgreSQL is out of disk space or memory: add more."
 _SLOW: Final = "PostgreSQL did not answer in time: check its load and its network."
 _CLOSED: Final = "The ledger is closed: the operator is stopping."
@@ -84,9 +93,25 @@ def pool_full() -> PoolFullError:
     return PoolFullError(_POOL_FULL)
 
 
+def not_replicated() -> NotReplicatedError:
+    """Return the error for a commit that a failover may lose."""
+    return NotReplicatedError(_NOT_REPLICATED)
+
+
+def is_shutting_down(error: Exception) -> bool:
+    """Whether a server has refused a connection because it shuts down: the open ones may live on for minutes."""
+    return _SHUTTING_DOWN in str(error)
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether a connection failed because no server answers there: not because of a login, a name or a limit."""
+    resolved = isinstance(error, psycopg.OperationalError) and _UNRESOLVED not in str(error)
+    return resolved and no_connection(error).message == _UNREACHABLE
+
+
 def is_outage(error: LedgerUnavailableError) -> bool:
     """Whether the whole ledger is unavailable; False when one row, or this process's own connections, are busy."""
-    return not isinstance(error, LedgerBusyError | NewerVersionError | PoolFullError)
+    return not isinstance(error, LedgerBusyError | NewerVersionError | NotReplicatedError | PoolFullError)
 
 
 def closed() -> LedgerUnavailableError:
@@ -104,10 +129,8 @@ def schema_missing() -> LedgerUnavailableError:
     return LedgerUnavailableError(_MIGRATE)
 
 
-def no_connection(cause: Exception | None) -> LedgerUnavailableError:
-    """Return the error for a pool without a connection; `cause` is the error of the last try to connect, if any."""
-    if cause is None:
-        return LedgerUnavailableError(_SLOW)
+def no_connection(cause: Exception) -> LedgerUnavailableError:
+    """Return the error for a connection that could not be made, from the error of the last try."""
     if isinstance(cause, psycopg.Error) and (line := _BY_STATE.get(cause.sqlstate or "")):
         return LedgerUnavailableError(line)
     if not isinstance(cause, psycopg.OperationalError):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from psycopg.rows import BaseRowFactory
 
-from voucher_operator.ledger.pool import Connection
+from voucher_operator.ledger.connector import Connection
 
 T = TypeVar("T")
 

@@ -2,36 +2,33 @@
 
 `Pool.run` and `Pool.run_unmonitored` are the only ways to a connection. Their work must be safe to repeat, because a
 commit whose acknowledgement was lost is repeated: every write of the ledger is idempotent, by its key or by its owner.
-See also: `errors` has the messages; `session.sql` has the limits of a session.
+See also: `connector` makes the connections; `time_limit` ends work; `errors` has the messages.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, Final, Self, TypeVar
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final, TypeVar
 
 import psycopg
-from psycopg.conninfo import make_conninfo
-from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from voucher_operator import telemetry
 from voucher_operator.ledger import errors
-from voucher_operator.ledger.session import CLIENT_ENCODING, OPERATOR, SESSION
+from voucher_operator.ledger.connector import OPTIONS, Connection, Connector
+from voucher_operator.ledger.replication import ReplicationCheck
+from voucher_operator.ledger.time_limit import disconnect, within
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 T = TypeVar("T")
-Connection = psycopg.AsyncConnection[TupleRow]
 
 _log = logging.getLogger(__name__)
 
 ACQUIRE_SECONDS: Final = 1.5
 """How long a caller waits for a new connection after one has failed: the pool tries again after a second."""
-CONNECT_SECONDS: Final = 3
-"""How long one connection may take to be made. A machine under load needs more than ACQUIRE_SECONDS for it."""
 _ACQUIRE_TRIES: Final = 3
-"""How often ACQUIRE_SECONDS are waited while none has failed: for longer than CONNECT_SECONDS."""
+"""How often ACQUIRE_SECONDS are waited while none has failed: for longer than a connection may take."""
 TURN_SECONDS: Final = 5.0
 """How long a caller waits until one of the connections is free."""
 CHECK_SECONDS: Final = 4.0
@@ -50,15 +47,6 @@ _REPEATED: Final = frozenset(
 )
 _STALE_PLAN: Final = frozenset({"0A000", "26000"})
 """A prepared statement that the server does not know any more, or whose tables a migration has changed."""
-_LINK: Final[dict[str, str | int]] = {
-    "application_name": "voucher-operator",
-    "client_encoding": CLIENT_ENCODING,
-    "connect_timeout": CONNECT_SECONDS,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-}
 
 
 class Pool:
@@ -72,18 +60,19 @@ class Pool:
     def __init__(self, conninfo: Callable[[], str], size: int) -> None:
         # Its warnings contain the server's messages, one for each try: `_record` logs one message of ours.
         logging.getLogger("psycopg").setLevel(logging.ERROR)
-        self._source = conninfo
-        self._cause: Exception | None = None
+        self._connector = Connector(conninfo, self._drain)
+        self._replication = ReplicationCheck()
         self._down = False
-        self._refusals = 0
-        """How often a session turned out to be read-only."""
+        self._in_use: dict[Connection, float] = {}
+        """Since when, by the event loop's clock."""
+        self._probing: asyncio.Task[None] | None = None
         self.size = size
         self._slots = asyncio.Semaphore(size)
         self._reserved = asyncio.Semaphore(1)
         self._pool = AsyncConnectionPool(
-            self._conninfo,
-            connection_class=_reporting(self._set_cause),
-            kwargs={"autocommit": True, "prepare_threshold": 0},
+            self._connector.conninfo,
+            connection_class=self._connector.connection_class,
+            kwargs=OPTIONS,
             min_size=min(2, size),
             max_size=size + 1,
             open=False,
@@ -96,9 +85,13 @@ class Pool:
     async def open(self) -> None:
         """Start connecting in the background; it is no error when PostgreSQL cannot be reached."""
         await self._pool.open(wait=False)
+        self._probing = asyncio.create_task(self._connector.probe_forever())
 
     async def close(self) -> None:
         """Close all connections. An event loop does not end while a pool is open."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.wait((self._probing,))
         await self._pool.close(timeout=5.0)
 
     async def run(
@@ -132,7 +125,7 @@ class Pool:
                 raise asyncio.CancelledError
 
     async def _monitored(self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float) -> T:
-        refusals = self._refusals
+        read_only = self._connector.read_only
         try:
             result = await self._translated(work, reserved, seconds)
         except LedgerUnavailableError as error:
@@ -140,19 +133,18 @@ class Pool:
             if errors.is_outage(error):
                 self._record(error)
             raise
-        if refusals == self._refusals:
+        if read_only == self._connector.read_only:
             # Otherwise it may have read on a session of before a server became read-only.
             self._record(None)
         return result
 
     async def _translated(self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float) -> T:
         try:
-            async with asyncio.timeout(seconds):
-                return await self._repeated(work, reserved)
+            return await self._repeated(work, reserved, seconds)
         except TimeoutError:
             raise errors.slow() from None
         except PoolTimeout:
-            raise errors.no_connection(self._cause) from None
+            raise self._connector.cause() or errors.slow() from None
         except PoolClosed:
             raise errors.closed() from None
         except psycopg.Error as error:
@@ -160,25 +152,45 @@ class Pool:
         except UnicodeError:
             raise errors.translate(psycopg.DataError()) from None
 
-    async def _repeated(self, work: Callable[[Connection], Awaitable[T]], reserved: bool) -> T:
+    async def _repeated(self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float) -> T:
+        deadline = asyncio.get_running_loop().time() + seconds
         tries = 0
         while True:
             tries += 1
-            async with self._connection(reserved) as conn:
+            async with self._connection(reserved, deadline) as conn:
                 try:
-                    return await work(conn)
+                    result = await within(deadline, conn, work)
+                    await within(deadline, conn, self._replication.confirm)
+                    return result
+                except TimeoutError:
+                    self._replication.note_possible_commit()
+                    await self._leave(asyncio.get_running_loop().time() - seconds)
+                    raise
+                except asyncio.CancelledError:
+                    self._replication.note_possible_commit()
+                    raise
                 except psycopg.Error as error:
                     if tries == _TRIES or not await self._worth_repeating(conn, error):
                         raise
 
+    async def _leave(self, before: float) -> None:
+        """Close the free connections, and those whose work began before then: their server does not answer either."""
+        for conn in [conn for conn, since in self._in_use.items() if since <= before]:
+            disconnect(conn)
+        await self._drain()
+
     @asynccontextmanager
-    async def _connection(self, reserved: bool) -> AsyncIterator[Connection]:
-        async with self._turn(reserved):
-            conn = await self._acquire()
+    async def _connection(self, reserved: bool, deadline: float) -> AsyncIterator[Connection]:
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout_at(deadline):
+                await stack.enter_async_context(self._turn(reserved))
+                conn = await self._acquire()
+            self._in_use[conn] = asyncio.get_running_loop().time()
             try:
                 async with conn:
                     yield conn
             finally:
+                del self._in_use[conn]
                 await self._pool.putconn(conn)
 
     @asynccontextmanager
@@ -189,7 +201,7 @@ class Pool:
             async with asyncio.timeout(TURN_SECONDS):
                 await slots.acquire()
         except TimeoutError:
-            raise (errors.pool_full() if self._cause is None else errors.no_connection(self._cause)) from None
+            raise self._connector.cause() or errors.pool_full() from None
         try:
             yield
         finally:
@@ -201,48 +213,34 @@ class Pool:
             try:
                 return await self._pool.getconn()
             except PoolTimeout:
-                if self._cause is not None:
+                if self._connector.cause() is not None:
                     raise
         return await self._pool.getconn()
 
     async def _worth_repeating(self, conn: Connection, error: psycopg.Error) -> bool:
         if conn.closed:
-            # A restart has closed the other connections, too: have the pool replace them before the next try.
-            await self._pool.check()
+            # Its commit may be there. A restart has closed the other connections, too: they are replaced.
+            self._replication.note_possible_commit()
+            await self._drain()
             return True
         if error.sqlstate == errors.READ_ONLY:
             # The others began on the same server. New ones reach its successor, or are refused by `_configure`.
-            self._refusals += 1
+            self._connector.read_only += 1
             await conn.close()
-            await self._pool.drain()
+            await self._drain()
             return True
         if error.sqlstate in _STALE_PLAN:
             await conn.close()
             return True
         return error.sqlstate in _REPEATED
 
-    def _conninfo(self) -> str:
-        try:
-            return make_conninfo(self._source(), **_LINK)
-        except Exception as error:
-            self._set_cause(error)
-            raise
-
-    def _set_cause(self, error: Exception | None) -> None:
-        self._cause = error
-
     async def _configure(self, conn: Connection) -> None:
-        """Set what the session needs, and refuse one that may not write: it would stay so for as long as it lives."""
-        try:
-            row = await (await conn.execute(SESSION, OPERATOR, prepare=False)).fetchone()
-            if row is None or row[1]:
-                self._refusals += 1
-                raise psycopg.errors.ReadOnlySqlTransaction("the session is read-only")
-        except Exception as error:
-            self._set_cause(error)
-            await conn.close()
-            raise
-        self._set_cause(None)
+        await self._connector.configure(conn)
+        self._replication.observe(conn)
+
+    async def _drain(self) -> None:
+        """Close the free connections now, and those in use after their work."""
+        await self._pool.drain()
 
     def _record(self, error: LedgerUnavailableError | None) -> None:
         """Log each change between usable and unusable, once."""
@@ -251,18 +249,3 @@ class Pool:
         elif error is None and self._down:
             _log.info("the ledger can be used again")
         self._down = error is not None
-
-
-def _reporting(report: Callable[[Exception], None]) -> type[Connection]:
-    """Return a connection class that reports why it could not connect; the pool itself only logs it."""
-
-    class Reporting(psycopg.AsyncConnection[TupleRow]):
-        @classmethod
-        async def connect(cls, *args: Any, **kwargs: Any) -> Self:
-            try:
-                return await super().connect(*args, **kwargs)
-            except Exception as error:
-                report(error)
-                raise
-
-    return Reporting

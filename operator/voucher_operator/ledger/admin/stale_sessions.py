@@ -8,8 +8,9 @@ from typing import Final
 
 from psycopg.rows import scalar_row
 
+from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.fetch import fetch_one
-from voucher_operator.ledger.pool import ANSWER_SECONDS, Connection
+from voucher_operator.ledger.pool import ANSWER_SECONDS
 from voucher_operator.ledger.statements import statement
 
 _log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from typing import Final
 import psycopg
 from psycopg.rows import class_row, dict_row, scalar_row
 
+from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.errors import schema_missing
 from voucher_operator.ledger.fetch import fetch_all, fetch_one
-from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import Entry, LedgerInfo
 from voucher_operator.resources.keys import Key

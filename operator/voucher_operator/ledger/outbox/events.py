@@ -15,9 +15,10 @@ from typing import Final
 
 from psycopg.rows import class_row, dict_row
 
+from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.fetch import fetch_all, fetch_one
 from voucher_operator.ledger.outbox.types import OutboxBacklog, OutboxEvent
-from voucher_operator.ledger.pool import Connection, Pool
+from voucher_operator.ledger.pool import Pool
 from voucher_operator.ledger.statements import statement
 
 _PENDING: Final = statement("outbox_pending")

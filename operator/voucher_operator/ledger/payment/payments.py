@@ -21,10 +21,10 @@ from uuid import UUID
 
 from psycopg.rows import dict_row, kwargs_row, scalar_row
 
+from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.errors import newer_version
 from voucher_operator.ledger.fetch import fetch_all, fetch_one
 from voucher_operator.ledger.payment import records
-from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.purchase import purchases
 from voucher_operator.ledger.purchase.rows import UNDERSTOOD
 from voucher_operator.ledger.purchase.types import (

@@ -9,8 +9,8 @@ from typing import Final
 
 from psycopg.rows import scalar_row
 
+from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.fetch import fetch_one
-from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.purchase.types import Dispute, Payment, PaymentEffect, PaymentEvent
 from voucher_operator.ledger.statements import statement
 

@@ -19,7 +19,7 @@ import psycopg
 from psycopg.rows import class_row, dict_row
 
 from voucher_operator.ledger.arrays import text_array
-from voucher_operator.ledger.pool import Connection
+from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.purchase.rows import purchase_from
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseRequest, PurchaseResult
 from voucher_operator.ledger.redemption.redeem import NO_LIMIT, REASONS, parameters, result

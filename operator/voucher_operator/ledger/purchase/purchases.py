@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from psycopg.rows import dict_row, scalar_row
 
+from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.fetch import fetch_all, fetch_one
-from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.purchase.rows import UNDERSTOOD, purchase_from, understood
 from voucher_operator.ledger.purchase.types import Purchase
 from voucher_operator.ledger.statements import statement

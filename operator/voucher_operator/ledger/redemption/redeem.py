@@ -14,8 +14,8 @@ from psycopg.rows import kwargs_row, scalar_row
 
 from voucher_operator.ledger.arrays import text_array
 from voucher_operator.ledger.batch import Request
+from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.fetch import fetch_all, fetch_one
-from voucher_operator.ledger.pool import Connection
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import AttemptLimit, Outcome, RedeemRequest, RedeemResult
 from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError

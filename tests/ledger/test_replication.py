@@ -1,0 +1,141 @@
+"""A result that a failover could lose is not reported, where PostgreSQL replicates synchronously.
+
+The standby of these tests does not exist, so that every commit waits until something cuts the wait short.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from testbed.postgres import RUNTIME, Database, PostgresServer
+from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.errors import NotReplicatedError, is_outage
+from voucher_operator.ledger.schema.migrate import migrate
+from voucher_operator.ledger.types import RedeemRequest
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+WAITING = "SELECT pid, query_start FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+"""A statement of a session: the session itself may wait again at once."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server that can replicate."""
+    with PostgresServer(18, settings={"wal_level": "replica", "max_wal_senders": "1"}) as made:
+        yield made
+
+
+@pytest.fixture
+def database(server: PostgresServer) -> Iterator[Database]:
+    made = server.database("ledger")
+    with ThreadPoolExecutor(1) as other:
+        other.submit(asyncio.run, migrate(made.owner_url, currency="OMR", runtime_role=RUNTIME)).result()
+    yield made
+    server.drop(made)
+
+
+@asynccontextmanager
+async def absent_standby(server: PostgresServer) -> AsyncIterator[None]:
+    """All commits wait for a standby, until the end."""
+    await _standbys(server, "absent")
+    try:
+        yield
+    finally:
+        await _standbys(server, "")
+
+
+async def _standbys(server: PostgresServer, names: str) -> None:
+    async with await psycopg.AsyncConnection.connect(server.admin_url, autocommit=True) as admin:
+        await admin.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
+        await admin.execute("SELECT pg_reload_conf()")
+        while names and not await _commits_wait(server, admin):
+            pass
+
+
+async def _commits_wait(server: PostgresServer, admin: Connection) -> bool:
+    """Whether a commit waits for a standby; the checkpointer decides it for all sessions."""
+    async with await psycopg.AsyncConnection.connect(server.admin_url, autocommit=True) as other:
+        commit = asyncio.create_task(other.execute("SELECT pg_logical_emit_message(true, 'test', ''::text)"))
+        while not commit.done():
+            if found := await rows_of(admin, WAITING):
+                await admin.execute("SELECT pg_cancel_backend(%s)", found[0][:1])
+                await commit
+                return True
+    return False
+
+
+async def rows_of(conn: Connection, query: str) -> list[tuple[Any, ...]]:
+    return await (await conn.execute(query.encode())).fetchall()
+
+
+async def cut_short(database: Database) -> None:
+    """Cancel one wait for the standby: its transaction stays committed."""
+    async with await psycopg.AsyncConnection.connect(database.admin_url, autocommit=True) as admin:
+        while not (found := await rows_of(admin, WAITING)):
+            pass
+        await admin.execute("SELECT pg_cancel_backend(%s)", found[0][:1])
+        while found[0] in await rows_of(admin, WAITING):
+            pass
+
+
+async def redeem_without_standby(ledger: Ledger, database: Database, request: RedeemRequest) -> str:
+    """Redeem, and cut each wait for the standby short."""
+
+    async def cut_all() -> None:
+        while True:
+            await cut_short(database)
+
+    cutting = asyncio.create_task(cut_all())
+    try:
+        return redeem_outcome(await ledger.redeem(request))
+    finally:
+        cutting.cancel()
+        await asyncio.wait((cutting,))
+
+
+async def test_commit_whose_wait_was_cut_short_is_not_reported(server: PostgresServer, database: Database) -> None:
+    await issue(database)
+    request = redeem_request()
+    async with open_ledger(database.runtime_url) as ledger:
+        await ledger.info()
+        async with absent_standby(server):
+            with pytest.raises(NotReplicatedError, match="has not replicated a commit") as error:
+                await redeem_without_standby(ledger, database, request)
+            assert not is_outage(error.value)
+            assert await rows(database, "SELECT times_redeemed FROM promo_codes") == [(1,)]
+            # The row can be read now; it is no more replicated than before.
+            with pytest.raises(NotReplicatedError):
+                await redeem_without_standby(ledger, database, request)
+        assert redeem_outcome(await ledger.redeem(request)) == "redeemed"
+
+
+async def test_commit_is_reported_when_a_later_one_was_replicated(server: PostgresServer, database: Database) -> None:
+    """The second wait succeeds: what was written before it is on the standby as well."""
+    await issue(database)
+    async with open_ledger(database.runtime_url) as ledger:
+        await ledger.info()
+        async with absent_standby(server):
+            redeeming = asyncio.create_task(ledger.redeem(redeem_request()))
+            await cut_short(database)
+        assert redeem_outcome(await redeeming) == "redeemed"
+
+
+async def test_new_process_reports_nothing_that_the_one_before_left_unreplicated(
+    server: PostgresServer, database: Database
+) -> None:
+    await issue(database)
+    request = redeem_request()
+    async with open_ledger(database.runtime_url) as before:
+        await before.info()
+        async with absent_standby(server):
+            with pytest.raises(NotReplicatedError):
+                await redeem_without_standby(before, database, request)
+            async with open_ledger(database.runtime_url) as after:
+                with pytest.raises(NotReplicatedError):
+                    await redeem_without_standby(after, database, request)
