@@ -24,6 +24,11 @@ class Kind(ClusterAccess):
         self._temporary = folder
 
     @property
+    def name(self) -> str:
+        """The cluster's; its only node is called `<name>-control-plane`."""
+        return str(self._made.name)
+
+    @property
     def kubeconfig(self) -> Path:
         """An administrator's."""
         return Path(self._made.kubeconfig_path).resolve()

@@ -30,6 +30,7 @@ ADMIN = "sovereign-admin"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what building needs."""
     group = parser.getgroup("e2e")
+    group.addoption("--cnpg", help="Folder with CloudNativePG's manifest, see failover.py.")
     group.addoption("--python-base", help="Image with python3 to build on; default: what the recipes name.")
 
 

@@ -7,6 +7,7 @@ import base64
 import json
 import ssl
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
@@ -28,11 +29,17 @@ def api(kubeconfig: Path) -> Api:
 
 
 class Load:
-    """Redeems one code, each time for another customer, from start to end; a context manager."""
+    """Redeems one code, each time for another customer, from start to end; a context manager.
 
-    def __init__(self, api: Api, namespace: str, code: str, prefix: str) -> None:
+    With a plan, every other customer orders it.
+    """
+
+    def __init__(self, api: Api, namespace: str, code: str, prefix: str, plan: str = "") -> None:
         self.states: Counter[str] = Counter()
         """In which state how many Redemptions have finished."""
+        self.times: list[float] = []
+        """When each of them was seen, by `time.monotonic`."""
+        self._plan = plan
         self._shop = Shop(api, namespace, code)
         self._prefix = prefix
         self._stop = threading.Event()
@@ -60,16 +67,18 @@ class Load:
         """How many were answered."""
         return self.states.total()
 
-    def await_more(self, count: int = 10) -> None:
+    def await_more(self, count: int = 10, timeout: float = 90) -> None:
         """Wait until so many more were answered."""
         goal = self.finished + count
-        wait_until(lambda: self.finished >= goal or bool(self._errors), f"{count} more answers", timeout=90)
+        wait_until(lambda: self.finished >= goal or bool(self._errors), f"{count} more answers", timeout=timeout)
 
     def _work(self, thread: int) -> None:
         number = 0
         try:
             while not self._stop.is_set():
-                state = self._shop.redeem(f"{self._prefix}-{thread}-{number}")
+                # Every other customer orders, if there is a plan.
+                state = self._shop.redeem(f"{self._prefix}-{thread}-{number}", self._plan if number % 2 else "")
+                self.times.append(time.monotonic())
                 self.states[state] += 1
                 number += 1
         except BaseException as error:

@@ -69,14 +69,14 @@ class Shop:
         self._code = code
         self._timeout = timeout
 
-    def redeem(self, user: str) -> str:
-        """Redeem for a customer by a Redemption of the same name; return the state in which it finished."""
+    def redeem(self, user: str, plan: str = "") -> str:
+        """Redeem, and order a plan, by a Redemption of the customer's name; return the state in which it finished."""
         customer = {"userID": user, "tenantID": "kestrel", "email": f"{user}@example.com"}
         body = {
             "apiVersion": "billing.openova.io/v1alpha1",
             "kind": "Redemption",
             "metadata": {"name": user},
-            "spec": {"code": self._code, "customer": customer},
+            "spec": {"code": self._code, "customer": customer, **({"order": {"planID": plan}} if plan else {})},
         }
         self._api.create(self._path, body)
         for seen in self._api.watch(f"{self._path}?fieldSelector=metadata.name={user}", self._timeout):
