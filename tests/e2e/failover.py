@@ -130,9 +130,7 @@ class PostgresCluster:
     def takes_writes(self) -> bool:
         """Whether the primary can store something now."""
         try:
-            self.sql(
-                "CREATE TABLE probe_disk AS SELECT repeat('x', 1000) FROM generate_series(1, 2000); DROP TABLE probe_disk"
-            )
+            self.sql("CREATE TABLE stored AS SELECT repeat('x', 9000) FROM generate_series(1, 200); DROP TABLE stored")
         except TestbedError:
             return False
         return True
