@@ -2,7 +2,7 @@
 
 `Pool.run` and `Pool.run_unmonitored` are the only ways to a connection. Their work must be safe to repeat, because a
 commit whose acknowledgement was lost is repeated: every write of the ledger is idempotent, by its key or by its owner.
-See also: `errors` has the messages; `session.sql` has the limits of a session.
+See also: `errors` has the messages; `session.sql` has the limits of a session; `transactions` is for poolers.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from voucher_operator import telemetry
 from voucher_operator.ledger import errors
-from voucher_operator.ledger.session import CLIENT_ENCODING, OPERATOR, SESSION
+from voucher_operator.ledger.session import CLIENT_ENCODING, OPERATOR_SETTINGS, Pooler
+from voucher_operator.ledger.transactions import LedgerConnection, configure, unit
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 T = TypeVar("T")
@@ -66,10 +67,10 @@ class Pool:
 
     `conninfo` is called at each new connection, so that a rotated password is used; every error that it raises counts
     as missing settings. `size` is the most connections at once; one more is reserved for health checks, so that a full
-    pool does not look like an outage.
+    pool does not look like an outage. `pooler`: whether another pool may be between this one and PostgreSQL.
     """
 
-    def __init__(self, conninfo: Callable[[], str], size: int) -> None:
+    def __init__(self, conninfo: Callable[[], str], size: int, pooler: Pooler = "auto") -> None:
         # Its warnings contain the server's messages, one for each try: `_record` logs one message of ours.
         logging.getLogger("psycopg").setLevel(logging.ERROR)
         self._source = conninfo
@@ -77,6 +78,8 @@ class Pool:
         self._down = False
         self._refusals = 0
         """How often a session turned out to be read-only."""
+        self._pooler = pooler
+        self._pooler_reported = False
         self.size = size
         self._slots = asyncio.Semaphore(size)
         self._reserved = asyncio.Semaphore(1)
@@ -166,7 +169,8 @@ class Pool:
             tries += 1
             async with self._connection(reserved) as conn:
                 try:
-                    return await work(conn)
+                    async with unit(conn):
+                        return await work(conn)
                 except psycopg.Error as error:
                     if tries == _TRIES or not await self._worth_repeating(conn, error):
                         raise
@@ -195,7 +199,7 @@ class Pool:
         finally:
             slots.release()
 
-    async def _acquire(self) -> Connection:
+    async def _acquire(self) -> LedgerConnection:
         """Take a connection, or wait for one to be made; for longer while no try has failed. Raises PoolTimeout."""
         for _ in range(_ACQUIRE_TRIES - 1):
             try:
@@ -231,11 +235,10 @@ class Pool:
     def _set_cause(self, error: Exception | None) -> None:
         self._cause = error
 
-    async def _configure(self, conn: Connection) -> None:
+    async def _configure(self, conn: LedgerConnection) -> None:
         """Set what the session needs, and refuse one that may not write: it would stay so for as long as it lives."""
         try:
-            row = await (await conn.execute(SESSION, OPERATOR, prepare=False)).fetchone()
-            if row is None or row[1]:
+            if await configure(conn, OPERATOR_SETTINGS, self._pooler):
                 self._refusals += 1
                 raise psycopg.errors.ReadOnlySqlTransaction("the session is read-only")
         except Exception as error:
@@ -243,6 +246,17 @@ class Pool:
             await conn.close()
             raise
         self._set_cause(None)
+        self._report_pooler(conn)
+
+    def _report_pooler(self, conn: LedgerConnection) -> None:
+        """Log once that a pooler was found, and what is faster if it is in session mode."""
+        if self._pooler == "auto" and conn.shared is not None and not self._pooler_reported:
+            self._pooler_reported = True
+            _log.info(
+                "a connection pooler is between the operator and PostgreSQL: each transaction sets what it needs, and "
+                "no statement is prepared; if every connection has a session of its own there (session mode), set "
+                "VOUCHER_OPERATOR_POOLER (chart: database.pooler) to session, which is faster"
+            )
 
     def _record(self, error: LedgerUnavailableError | None) -> None:
         """Log each change between usable and unusable, once."""
@@ -253,10 +267,10 @@ class Pool:
         self._down = error is not None
 
 
-def _reporting(report: Callable[[Exception], None]) -> type[Connection]:
+def _reporting(report: Callable[[Exception], None]) -> type[LedgerConnection]:
     """Return a connection class that reports why it could not connect; the pool itself only logs it."""
 
-    class Reporting(psycopg.AsyncConnection[TupleRow]):
+    class Reporting(LedgerConnection):
         @classmethod
         async def connect(cls, *args: Any, **kwargs: Any) -> Self:
             try:
