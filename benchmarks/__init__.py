@@ -1,8 +1,8 @@
 """How fast the ledger and the operator are, as ratios of one run on real parts: `make bench`.
 
-    make bench                          all, about twelve minutes
+    make bench                          all, about thirteen minutes
     make bench ARGS=--quick             all, about a minute, noisier
-    make bench ARGS="ledger --rounds 9" one of `ledger`, `redemptions` and `size`
+    make bench ARGS="ledger --rounds 9" one of `ledger`, `pooler`, `redemptions` and `size`
 
 Absolute figures say more about a machine than about the code, so each measurement stands beside a floor or a rival that
 is measured right before it, on the same servers; rounds alternate between the two, and medians are quoted with the
@@ -12,6 +12,7 @@ lowest and the highest round. Nothing here fails by being slow.
   C, prepared statements: no rival in Go is faster) over 8 connections on a database of its own, without our triggers,
   on the same PostgreSQL with fsync on. Ours is 256 callers of `Ledger.redeem`. Customers exist on both sides. Then a
   lone caller's latency against the five statements over one connection: psycopg's, as ours is, and pgbench's.
+- `pooler`: the same callers through a PgBouncer, in session and in transaction mode, against no pooler.
 - `redemptions`: 2,000 Redemptions wait while the operator is down; it starts, under the chart's ServiceAccount. Its
   time runs from the moment it leads to its last status write. The floor is the rate at which a client that does nothing
   else (`raw`: 20 connections, requests prepared beforehand, answers not parsed) sends the same patches with the same

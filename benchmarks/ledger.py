@@ -13,6 +13,7 @@ from benchmarks.report import line, ratios, title
 from testbed.cluster import migrate
 from testbed.postgres import Database, PostgresServer, Version
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.session import Pooler  # noqa: TC001
 from voucher_operator.ledger.types import Outcome, RedeemRequest
 from voucher_operator.resources.keys import Key
 
@@ -24,7 +25,7 @@ def measure(version: Version, rounds: int, seconds: float) -> None:
     with PostgresServer(version, fsync=True) as server:
         customers = rounds * (CLIENTS + 2) * PER_CLIENT
         rival = GoWay(server.database("go"), version, customers)
-        ours = _OurWay(server.database("ours"), customers)
+        ours = OurWay(server.database("ours"), customers)
         title(f"ledger: one hot voucher on {_describe(server)}, {rounds} rounds of {seconds:g} s each")
         loads = [(rival.run(CLIENTS, seconds)[0], ours.run(CALLERS, seconds)[0]) for _ in range(rounds)]
         alone = [_alone(rival, ours, seconds) for _ in range(rounds)]
@@ -33,7 +34,7 @@ def measure(version: Version, rounds: int, seconds: float) -> None:
         _print_alone(alone)
 
 
-def _alone(rival: GoWay, ours: "_OurWay", seconds: float) -> tuple[float, float, float]:
+def _alone(rival: GoWay, ours: "OurWay", seconds: float) -> tuple[float, float, float]:
     return rival.run(1, seconds)[1], asyncio.run(rival.run_here(seconds)), ours.run(1, seconds)[1]
 
 
@@ -61,12 +62,13 @@ def _describe(server: PostgresServer) -> str:
     return "PostgreSQL {}, fsync {}".format(*(row[0] for row in found if row is not None))
 
 
-class _OurWay:
-    """A migrated ledger with the same customers and the same code."""
+class OurWay:
+    """A migrated ledger with the same customers and the same code; `url` may lead through a pooler."""
 
     def __init__(self, database: Database, customers: int) -> None:
         migrate(database)
-        self._url = database.runtime_url
+        self.url = database.runtime_url
+        self.pooler: Pooler = "auto"
         self._numbers = itertools.count(1)
         with psycopg.connect(database.owner_url, autocommit=True) as conn:
             fill(conn, customers)
@@ -77,7 +79,7 @@ class _OurWay:
         return asyncio.run(self._run(callers, seconds, "stranger" if strangers else "user"))
 
     async def _run(self, callers: int, seconds: float, prefix: str) -> tuple[float, float]:
-        ledger = Ledger(lambda: self._url)
+        ledger = Ledger(lambda: self.url, pooler=self.pooler)
         await ledger.open()
         try:
             # Connections and plans are there before the clock starts, as in a process that has run for a second.

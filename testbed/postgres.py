@@ -86,7 +86,8 @@ class PostgresServer:
         }
         self._settings |= {} if fsync else _TEST_SETTINGS
         self._settings |= settings or {}
-        self._passwords = {role: secrets.token_hex(8) for role in ("postgres", OWNER, RUNTIME)}
+        self.passwords = {role: secrets.token_hex(8) for role in ("postgres", OWNER, RUNTIME)}
+        """By role."""
         self._resources = contextlib.ExitStack()
         self._user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
         self._folder = Path()
@@ -157,7 +158,7 @@ class PostgresServer:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database.name)))
 
     def _url(self, role: str, database: str) -> str:
-        return f"postgresql://{role}:{self._passwords[role]}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{role}:{self.passwords[role]}@127.0.0.1:{self.port}/{database}"
 
     def _running(self) -> Daemon:
         if self._server is None:
@@ -197,7 +198,7 @@ class PostgresServer:
 
     def _initdb(self, binaries: Path, data: Path) -> None:
         with tempfile.NamedTemporaryFile("w", dir=self._folder) as password:
-            password.write(self._passwords["postgres"])
+            password.write(self.passwords["postgres"])
             password.flush()
             Path(password.name).chmod(0o644)
             flags = ["--auth=scram-sha-256", f"--pwfile={password.name}", "--encoding=UTF8", "--locale=C.UTF-8"]
@@ -252,5 +253,5 @@ class PostgresServer:
         with psycopg.connect(self.admin_url, autocommit=True) as connection:
             for role in (OWNER, RUNTIME):
                 connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
-            for role, password in self._passwords.items():
+            for role, password in self.passwords.items():
                 connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), password))

@@ -70,19 +70,20 @@ def ensure(module: str) -> Path:
         raise TestbedError(f"no tools/{module}; there are: {', '.join(RECIPES)}")
     source = ROOT / "tools" / module
     go = find_go(source / "go.mod")
-    cache = _cache()
-    target = cache / f"{module}-{_key(source, go, RECIPES[module])}"
+    folder = cache()
+    target = folder / f"{module}-{_key(source, go, RECIPES[module])}"
     if target.is_dir():
         return target
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f"{module}.lock", module):
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / f"{module}.lock", module):
         # Another process may have built it while this one waited.
         if not target.is_dir():
             _build_into(target, module, source, go)
     return target
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Return the folder outside the work tree that keeps what was built or unpacked."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(home) / "voucher-operator"
 
@@ -97,7 +98,8 @@ def _key(source: Path, go: Go, recipe: Recipe) -> str:
 
 
 @contextmanager
-def _locked(path: Path, module: str) -> Iterator[None]:
+def locked(path: Path, module: str) -> Iterator[None]:
+    """Let one process at a time build `module`; the others wait, and say so."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -85,6 +85,7 @@ def test_values_schema_allows_no_unknown_key() -> None:
         ({"database": {"secret": "x"}}, "/database"),
         ({"database": {"existingSecret": ""}}, "/database/existingSecret"),
         ({"database": {"poolSize": 1}}, "/database/poolSize"),
+        ({"database": {"pooler": "statement"}}, "/database/pooler"),
         ({"sovereign": "https://sovereign.example"}, "/sovereign"),
         ({"catalog": {"url": "catalog:8080"}}, "/catalog/url"),
         ({"catalog": {"file": "x"}}, "/catalog"),

@@ -47,6 +47,21 @@ def test_values_win_over_the_secret(kind: str, database: Document, environment: 
 
 
 @pytest.mark.parametrize("kind", WORKLOADS)
+def test_migration_goes_around_the_pooler(kind: str) -> None:
+    """Only the migration: the operator stays behind the pooler, and the port of both is allowed."""
+    pooled, direct = {"PGHOST": "pooler.sme", "PGPORT": "6432"}, {"PGHOST": "pg-rw.sme", "PGPORT": "5433"}
+    values = {"database": {"host": "pooler.sme", "port": 6432}, "migration": {"host": "pg-rw.sme", "port": 5433}}
+    documents = render(values)
+    runs = workload(documents, kind)
+    found = {entry["name"]: entry.get("value") for entry in container(runs)["env"] if entry["name"].startswith("PG")}
+    assert found == (pooled if kind == "Deployment" else direct)
+    assert [item["key"] for item in _volume(runs)["items"]] == ["username", "password", "dbname"]
+    for policy in of_kind(documents, "NetworkPolicy"):
+        allowed = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+        assert {6432, 5433} <= allowed
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
 def test_server_certificate_is_verified(kind: str) -> None:
     """With its authority's certificate, which may come late and change; without one nothing is said."""
     verified = workload(render({"database": {"caSecret": {"name": "pg-ca", "key": "tls.crt"}}}), kind)

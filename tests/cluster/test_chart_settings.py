@@ -71,6 +71,7 @@ def test_chart_defaults_equal_the_settings(monkeypatch: pytest.MonkeyPatch) -> N
         ({"currency": "KWD"}, "currency", "KWD"),
         ({"runtimeRole": "vouchers"}, "runtime_role", "vouchers"),
         ({"database": {"poolSize": 9}}, "pool_size", 9),
+        ({"database": {"pooler": "transaction"}}, "pooler", "transaction"),
         (
             {"database": {"existingSecret": "a", "ownerSecret": "b"}},
             "excluded_secrets",

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from testbed.postgres import Database
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.redemption.redeem import NO_LIMIT, redeem_batch
-from voucher_operator.ledger.session import OPERATOR, SESSION
+from voucher_operator.ledger.session import OPERATOR, SESSION, Pooler
 from voucher_operator.ledger.types import AttemptLimit, RedeemRequest, RedeemResult, VoucherTerms
 from voucher_operator.resources.keys import Key
 
@@ -91,10 +91,10 @@ async def in_one_batch(
 
 @asynccontextmanager
 async def open_ledger(
-    url: str | Callable[[], str], sovereign: str = "", attempts: AttemptLimit = NO_LIMIT
+    url: str | Callable[[], str], sovereign: str = "", attempts: AttemptLimit = NO_LIMIT, pooler: Pooler = "auto"
 ) -> AsyncIterator[Ledger]:
     """Open a ledger and close it in the end: one that is left open keeps the test's event loop from ending."""
-    ledger = Ledger(url if callable(url) else lambda: url, sovereign=sovereign, attempts=attempts)
+    ledger = Ledger(url if callable(url) else lambda: url, sovereign=sovereign, attempts=attempts, pooler=pooler)
     await ledger.open()
     try:
         yield ledger

@@ -22,6 +22,7 @@ from voucher_operator.ledger.purchase import purchases
 from voucher_operator.ledger.purchase.batch import MAX_PURCHASES, purchase_batch
 from voucher_operator.ledger.purchase.types import PaymentEvent, Purchase, PurchaseRequest, PurchaseResult, Received
 from voucher_operator.ledger.redemption import redeem
+from voucher_operator.ledger.session import Pooler
 from voucher_operator.ledger.types import (
     AttemptLimit,
     Entry,
@@ -46,7 +47,8 @@ class Ledger:
 
     `conninfo` returns a libpq URL or keyword string and is called at each new connection. `pool_size` is the largest
     number of connections; one more is reserved for `check` and `counters`. `sovereign` is the name (FQDN) in the
-    metadata of our payments: an event with another name is stored without effect; with "" every event is ours.
+    metadata of our payments: an event with another name is stored without effect; with "" every event is ours. `pooler`
+    is described at its type.
 
     `fence` is called before each write of the leader's work, at each try, when a connection is ready; it raises when
     this process no longer leads. Any replica may receive Stripe's events, without it.
@@ -63,13 +65,14 @@ class Ledger:
         sovereign: str = "",
         attempts: AttemptLimit = redeem.NO_LIMIT,
         fence: Callable[[], None] = lambda: None,
+        pooler: Pooler = "auto",
     ) -> None:
         self._attempts = attempts
         self._sovereign = sovereign
         self._fence = fence
         self.clock_offset = timedelta()
         """PostgreSQL's clock minus this machine's, at the last `check`."""
-        self._pool = Pool(conninfo, pool_size)
+        self._pool = Pool(conninfo, pool_size, pooler)
         self._batcher = Batcher(self._redeem, self._held, isolated_connections=pool_size - 2)
         self._purchaser = Batcher(
             self._purchase, self._held_by_purchase, isolated_connections=1, most=MAX_PURCHASES, one_each=True

@@ -8,6 +8,7 @@ See also: `pool` uses the connections; `session.sql` has the settings; `errors` 
 """
 
 import asyncio
+import logging
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Self
@@ -17,10 +18,13 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 from voucher_operator.ledger import errors
-from voucher_operator.ledger.session import CLIENT_ENCODING, OPERATOR, SESSION
+from voucher_operator.ledger.session import CLIENT_ENCODING, OPERATOR_SETTINGS, Pooler
+from voucher_operator.ledger.transactions import LedgerConnection, configure
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 Connection = psycopg.AsyncConnection[TupleRow]
+
+_log = logging.getLogger(__name__)
 
 CONNECT_SECONDS: Final = 3
 """How long one connection may take to be made."""
@@ -46,13 +50,15 @@ class Connector:
     `leave` is called when the open connections lead to a server that new ones do not reach.
     """
 
-    def __init__(self, source: Callable[[], str], leave: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, source: Callable[[], str], pooler: Pooler, leave: Callable[[], Awaitable[None]]) -> None:
         self._cause: LedgerUnavailableError | None = None
         self.read_only = 0
         """How often a session turned out to be read-only."""
         self._source = source
         self._leave = leave
         self._server: str | None = None
+        self._pooler = pooler
+        self._pooler_reported = False
         self._failed_probes = 0
         self.connection_class = _reporting(self._set_cause)
         self._probe_class = _reporting(lambda _: None)
@@ -72,7 +78,7 @@ class Connector:
             self._set_cause(error)
             raise
 
-    async def configure(self, conn: Connection) -> None:
+    async def configure(self, conn: LedgerConnection) -> None:
         """Set what the session needs, and refuse one that may not write: it would stay so for as long as it lives.
 
         The connections to another server than this one are left.
@@ -105,21 +111,32 @@ class Connector:
             if self._failed_probes >= _PROBES or errors.is_shutting_down(error):
                 await self._leave()
 
-    async def _set_session(self, conn: Connection) -> str:
-        row = await (await conn.execute(SESSION, OPERATOR, prepare=False)).fetchone()
-        if row is None or row[1]:
+    async def _set_session(self, conn: LedgerConnection) -> str:
+        session = await configure(conn, OPERATOR_SETTINGS, self._pooler)
+        if session.read_only:
             self.read_only += 1
             raise psycopg.errors.ReadOnlySqlTransaction("the session is read-only")
-        return str(row[2])
+        self._report_pooler(conn)
+        return session.server
+
+    def _report_pooler(self, conn: LedgerConnection) -> None:
+        """Log once that a pooler was found, and what is faster if it is in session mode."""
+        if self._pooler == "auto" and conn.shared is not None and not self._pooler_reported:
+            self._pooler_reported = True
+            _log.info(
+                "a connection pooler is between the operator and PostgreSQL: each transaction sets what it needs, and "
+                "no statement is prepared; if every connection has a session of its own there (session mode), set "
+                "VOUCHER_OPERATOR_POOLER (chart: database.pooler) to session, which is faster"
+            )
 
     def _set_cause(self, error: Exception | None) -> None:
         self._cause = None if error is None else errors.no_connection(error)
 
 
-def _reporting(report: Callable[[Exception], None]) -> type[Connection]:
+def _reporting(report: Callable[[Exception], None]) -> type[LedgerConnection]:
     """Return a connection class that reports why it could not connect; the pool itself only logs it."""
 
-    class Reporting(psycopg.AsyncConnection[TupleRow]):
+    class Reporting(LedgerConnection):
         @classmethod
         async def connect(cls, *args: Any, **kwargs: Any) -> Self:
             try:

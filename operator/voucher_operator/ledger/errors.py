@@ -49,6 +49,18 @@ _NOT_REPLICATED: Final = (
 )
 _SHUTTING_DOWN: Final = "the database system is shutting down"
 _UNRESOLVED: Final = "failed to resolve host"
+_POOLER: Final = (
+    "A connection pooler gives each transaction another session of PostgreSQL: set VOUCHER_OPERATOR_POOLER (chart: "
+    "database.pooler) to transaction, or connect to PostgreSQL itself."
+)
+_POOLER_REFUSES: Final = (
+    "The connection pooler refuses the operator: check its log, the size of its pools, and that its mode is "
+    "transaction or session."
+)
+_STARTUP: Final = (
+    "The connection pooler takes no startup parameters: remove options from the database settings, and PGOPTIONS from "
+    "the environment."
+)
 _FULL: Final = "PostgreSQL is out of disk space or memory: add more."
 _SLOW: Final = "PostgreSQL did not answer in time: check its load and its network."
 _CLOSED: Final = "The ledger is closed: the operator is stopping."
@@ -59,6 +71,8 @@ READ_ONLY: Final = "25006"
 _CONTENDED: Final = frozenset({"55P03", "57014", "40001", "40P01", "23503", "23505"})
 """Lock or statement time-out, and races that were lost several times in a row."""
 _BY_STATE: Final = {
+    "08P01": _POOLER_REFUSES,
+    "26000": _POOLER,
     "3D000": _NO_DATABASE,
     "3F000": _MIGRATE,
     READ_ONLY: _READ_ONLY,
@@ -66,6 +80,7 @@ _BY_STATE: Final = {
     "42703": _MIGRATE,
     "42883": _MIGRATE,
     "42P01": _MIGRATE,
+    "42P05": _POOLER,
     "42704": _MIGRATE,
     "53300": _NO_CONNECTIONS,
 }
@@ -80,6 +95,11 @@ _BY_TEXT: Final = (
     ("too many connections", _NO_CONNECTIONS),
     ("too many clients", _NO_CONNECTIONS),
     ("connection slots are reserved", _NO_CONNECTIONS),
+    # PgBouncer's own.
+    ("unsupported startup parameter", _STARTUP),
+    ("no such database", _NO_DATABASE),
+    ("no more connections allowed", _POOLER_REFUSES),
+    ("query_wait_timeout", _POOLER_REFUSES),
 )
 
 

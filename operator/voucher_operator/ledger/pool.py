@@ -18,7 +18,9 @@ from voucher_operator import telemetry
 from voucher_operator.ledger import errors
 from voucher_operator.ledger.connector import OPTIONS, Connection, Connector
 from voucher_operator.ledger.replication import ReplicationCheck
+from voucher_operator.ledger.session import Pooler
 from voucher_operator.ledger.time_limit import disconnect, within
+from voucher_operator.ledger.transactions import LedgerConnection, in_unit
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 T = TypeVar("T")
@@ -54,13 +56,13 @@ class Pool:
 
     `conninfo` is called at each new connection, so that a rotated password is used; every error that it raises counts
     as missing settings. `size` is the most connections at once; one more is reserved for health checks, so that a full
-    pool does not look like an outage.
+    pool does not look like an outage. `pooler`: whether another pool may be between this one and PostgreSQL.
     """
 
-    def __init__(self, conninfo: Callable[[], str], size: int) -> None:
+    def __init__(self, conninfo: Callable[[], str], size: int, pooler: Pooler = "auto") -> None:
         # Its warnings contain the server's messages, one for each try: `_record` logs one message of ours.
         logging.getLogger("psycopg").setLevel(logging.ERROR)
-        self._connector = Connector(conninfo, self._drain)
+        self._connector = Connector(conninfo, pooler, self._drain)
         self._replication = ReplicationCheck()
         self._down = False
         self._in_use: dict[Connection, float] = {}
@@ -159,7 +161,7 @@ class Pool:
             tries += 1
             async with self._connection(reserved, deadline) as conn:
                 try:
-                    result = await within(deadline, conn, work)
+                    result = await within(deadline, conn, in_unit(work))
                     await within(deadline, conn, self._replication.confirm)
                     return result
                 except TimeoutError:
@@ -207,7 +209,7 @@ class Pool:
         finally:
             slots.release()
 
-    async def _acquire(self) -> Connection:
+    async def _acquire(self) -> LedgerConnection:
         """Take a connection, or wait for one to be made; for longer while no try has failed. Raises PoolTimeout."""
         for _ in range(_ACQUIRE_TRIES - 1):
             try:
@@ -234,7 +236,7 @@ class Pool:
             return True
         return error.sqlstate in _REPEATED
 
-    async def _configure(self, conn: Connection) -> None:
+    async def _configure(self, conn: LedgerConnection) -> None:
         await self._connector.configure(conn)
         self._replication.observe(conn)
 

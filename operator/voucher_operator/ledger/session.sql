@@ -5,10 +5,12 @@
 -- row_security 'off' does not switch policies off: rows that a policy would hide become an error instead of a wrong sum.
 -- synchronous_commit: a grant that was acknowledged must survive a crash, also where the database's default is 'off'.
 -- Not every version has all of them. The second column says whether the session is read-only: on a standby, and where
--- read-only is the default. The third column differs for each server and each of its starts.
-SELECT set_config(s.key, s.value, false), current_setting('transaction_read_only')::boolean AS read_only,
+-- read-only is the default. The third one says whether the session is shared: then it is this client's for one transaction
+-- only, and all is set for this transaction alone. NULL for `shared` asks: where a pooler is between, the process that libpq was
+-- connected to, by its id, is not the one that runs this statement. The fourth one differs for each server and each of its starts.
+SELECT set_config(s.key, s.value, k.shared), current_setting('transaction_read_only')::boolean AS read_only, k.shared,
        pg_postmaster_start_time()::text AS server
-FROM jsonb_each_text(jsonb_build_object(
+FROM (SELECT coalesce(%(shared)s::boolean, pg_backend_pid() <> %(backend_pid)s) AS shared) AS k, jsonb_each_text(jsonb_build_object(
     'default_transaction_isolation', 'read committed',
     'default_transaction_deferrable', 'off',
     'row_security', 'off',

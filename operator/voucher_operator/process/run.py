@@ -70,6 +70,7 @@ class Operator:
         self.ledger = Ledger(
             settings.conninfo,
             pool_size=settings.pool_size,
+            pooler=settings.pooler,
             sovereign=settings.sovereign,
             fence=self._fence,
             attempts=AttemptLimit(settings.wrong_codes, settings.wrong_codes_seconds),

@@ -1,6 +1,7 @@
 """Where the ledger is."""
 
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote, unquote
 
 from pydantic import Field, SecretStr
@@ -23,6 +24,8 @@ class DatabaseSettings(BaseSettings):
     """The ledger's currency; the first migration fixes it."""
     pool_size: int = Field(default=4, ge=2, le=50)
     """Connections to PostgreSQL; one more is reserved for health checks."""
+    pooler: Literal["auto", "session", "transaction"] = "auto"
+    """Mode of a connection pooler (PgBouncer) between the operator and PostgreSQL; auto: works in either mode."""
 
     def conninfo(self) -> str:
         """Return the libpq URL, read at each call, so that a Secret can appear later and be rotated.

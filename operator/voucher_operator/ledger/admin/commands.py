@@ -9,6 +9,7 @@ from typing import Final
 
 from voucher_operator.ledger.admin.reader import command_session, read_only
 from voucher_operator.ledger.credit import accounts
+from voucher_operator.ledger.transactions import unit
 from voucher_operator.ledger.types import Entry, LedgerInfo
 from voucher_operator.ledger.voucher import vouchers
 
@@ -20,7 +21,7 @@ async def account(database_url: str, user_id: str) -> tuple[LedgerInfo, int, lis
 
     Raises LedgerUnavailableError and RequestRejectedError.
     """
-    async with read_only(database_url, "voucher-operator balance") as connection:
+    async with read_only(database_url, "voucher-operator balance") as connection, unit(connection):
         info = await accounts.info(connection)
         balance = await accounts.balance(connection, user_id)
         return info, balance, await accounts.entries(connection, user_id, _ENTRIES)
@@ -31,5 +32,5 @@ async def release(database_url: str, namespace: str, name: str, to: str) -> int:
 
     Raises LedgerUnavailableError and RequestRejectedError.
     """
-    async with command_session(database_url, "voucher-operator release") as connection:
+    async with command_session(database_url, "voucher-operator release") as connection, unit(connection):
         return await vouchers.release(connection, namespace, name, to)

@@ -1,7 +1,8 @@
 """Writes the ledger to a file for people and other systems: `voucher-operator export`.
 
 The server materializes the result (a cursor WITH HOLD) and sends it in portions. So memory here does not grow with the
-ledger, the rows are one snapshot, and a slow reader holds no lock on any table.
+ledger, the rows are one snapshot, and a slow reader holds no lock on any table. Behind a connection pooler in
+transaction mode a cursor ends with its transaction, so the time limit of the statement includes the sending.
 
 See also: `export_*.sql` are the queries; `reader` has the session, and masks the codes that come from Secrets.
 """
@@ -9,6 +10,7 @@ See also: `export_*.sql` are the queries; `reader` has the session, and masks th
 import csv
 import json
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO
 from uuid import UUID
@@ -19,6 +21,7 @@ from psycopg.rows import dict_row, scalar_row
 from voucher_operator.ledger.admin.reader import STATEMENT_LIMIT, CodeMask, limited, read_only
 from voucher_operator.ledger.fetch import fetch_one
 from voucher_operator.ledger.statements import statement
+from voucher_operator.ledger.transactions import shared_session, unit
 from voucher_operator.resources.errors import LedgerUnavailableError
 from voucher_operator.resources.money import format_amount
 
@@ -41,12 +44,18 @@ async def export(
     An amount is a decimal of major units, with the integer of minor units (`<name>_minor`) beside it; the last column
     is the `currency`. Times are RFC 3339 in UTC. A code from a Secret is shown as its Voucher. CSV has a header, and a
     text that a spreadsheet would take for a formula gets a leading apostrophe. `statement_limit` bounds the query, in
-    seconds; sending has no limit. Raises LedgerUnavailableError.
+    seconds; sending has no limit, except behind a pooler. Raises LedgerUnavailableError.
     """
     async with read_only(database_url, "voucher-operator export", statement_limit=statement_limit) as connection:
         mask = await CodeMask.load(connection)
         currency = await _currency(connection)
-        async with connection.cursor("export", row_factory=dict_row, withhold=True) as cursor:
+        own_session = shared_session(connection) is None
+        async with AsyncExitStack() as stack:
+            if not own_session:
+                await stack.enter_async_context(limited(statement_limit))
+            await stack.enter_async_context(unit(connection))
+            cursor = connection.cursor("export", row_factory=dict_row, withhold=own_session)
+            await stack.enter_async_context(cursor)
             cursor.itersize = _PORTION
             async with limited(statement_limit):
                 await cursor.execute(statement(f"export_{what}"))
@@ -59,7 +68,8 @@ async def export(
 
 
 async def _currency(connection: AsyncConnection[Any]) -> str:
-    currency: str | None = await fetch_one(connection, _CURRENCY, rows=scalar_row)
+    async with unit(connection):
+        currency: str | None = await fetch_one(connection, _CURRENCY, rows=scalar_row)
     if currency is None:
         raise LedgerUnavailableError("this ledger has no currency yet: run voucher-operator migrate")
     return currency

@@ -4,7 +4,10 @@ A command must never block the start of the Go service, which locks each table e
 after ten seconds. So nothing here keeps a transaction open, and every statement has a limit. The session of a command
 that only reads is read-only, so that it cannot change a live ledger by mistake.
 
-See also: `verify`, `export` and `commands`; `errors` has the messages; `pool` has the operator's sessions.
+Behind a connection pooler in transaction mode no session is the command's own: what it does is done in a `unit`.
+
+See also: `verify`, `export` and `commands`; `transactions` has `unit`; `errors` has the messages; `pool` has the
+operator's sessions.
 """
 
 import asyncio
@@ -16,8 +19,9 @@ import psycopg
 from psycopg import AsyncConnection, errors
 
 from voucher_operator.ledger.errors import no_connection, slow, translate
-from voucher_operator.ledger.session import CLIENT_ENCODING, SESSION, parameters
+from voucher_operator.ledger.session import CLIENT_ENCODING
 from voucher_operator.ledger.statements import statement
+from voucher_operator.ledger.transactions import LedgerConnection, configure, unit
 from voucher_operator.resources.codes import normal_code
 from voucher_operator.resources.errors import LedgerUnavailableError
 
@@ -32,7 +36,7 @@ STATEMENT_LIMIT: Final = 8.0
 async def read_only(
     database_url: str, name: str, *, statement_limit: float | None = None
 ) -> AsyncIterator[AsyncConnection[Any]]:
-    """Yield a read-only session in autocommit mode; `name` is shown to administrators.
+    """Yield a read-only session in autocommit mode, for `unit`; `name` is shown to administrators.
 
     `statement_limit`, in seconds, is what the user of the command chose. Raises as `command_session`.
     """
@@ -44,7 +48,7 @@ async def read_only(
 async def command_session(
     database_url: str, name: str, *, writes: bool = True, statement_limit: float | None = None
 ) -> AsyncIterator[AsyncConnection[Any]]:
-    """Yield a session in autocommit mode; `name` and `statement_limit` as in `read_only`.
+    """Yield a session in autocommit mode, for `unit`; `name` and `statement_limit` as in `read_only`.
 
     Raises LedgerUnavailableError when PostgreSQL cannot be reached within CONNECT_SECONDS, refuses, is not migrated, or
     takes too long; RequestRejectedError for a value that it cannot hold.
@@ -57,7 +61,7 @@ async def command_session(
     }
     try:
         async with await _connect(database_url, name) as connection:
-            await connection.execute(SESSION, parameters(settings))
+            await configure(connection, settings, access="READ WRITE" if writes else "READ ONLY")
             yield connection
     except errors.QueryCanceled as error:
         raise (slow() if statement_limit is None else _too_slow(statement_limit)) from error
@@ -67,9 +71,9 @@ async def command_session(
         raise translate(psycopg.DataError()) from None
 
 
-async def _connect(database_url: str, name: str) -> AsyncConnection[Any]:
+async def _connect(database_url: str, name: str) -> LedgerConnection:
     try:
-        return await AsyncConnection.connect(
+        return await LedgerConnection.connect(
             database_url,
             autocommit=True,
             application_name=name,
@@ -113,7 +117,8 @@ class CodeMask:
     @classmethod
     async def load(cls, connection: AsyncConnection[Any]) -> "CodeMask":
         """Read which codes are secret. Only those are held in memory."""
-        cursor = await connection.execute(_SECRET_CODES)
+        async with unit(connection):
+            cursor = await connection.execute(_SECRET_CODES)
         return cls({normal_code(code): f"<secret {owner}>" async for code, owner in cursor})
 
     def code(self, code: str) -> str:

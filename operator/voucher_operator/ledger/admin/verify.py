@@ -17,6 +17,7 @@ from psycopg.rows import dict_row, scalar_row
 from voucher_operator.ledger.admin.reader import STATEMENT_LIMIT, CodeMask, read_only
 from voucher_operator.ledger.fetch import fetch_all
 from voucher_operator.ledger.statements import statement
+from voucher_operator.ledger.transactions import unit
 from voucher_operator.ledger.types import Violation
 
 
@@ -78,7 +79,7 @@ async def verify(database_url: str, *, statement_limit: float = STATEMENT_LIMIT)
         mask = await CodeMask.load(connection)
         found: list[Violation] = []
         for invariant in Invariant:
-            async with connection.cursor(row_factory=dict_row) as cursor:
+            async with unit(connection), connection.cursor(row_factory=dict_row) as cursor:
                 await cursor.execute(statement(f"verify_{invariant}"))
                 found += [Violation(invariant.value, _subject(row, mask), row["detail"]) async for row in cursor]
         return found
@@ -103,7 +104,8 @@ async def ungranted(
 
     `statement_limit` is in seconds. Raises LedgerUnavailableError.
     """
-    async with read_only(database_url, "voucher-operator verify", statement_limit=statement_limit) as connection:
+    session = read_only(database_url, "voucher-operator verify", statement_limit=statement_limit)
+    async with session as connection, unit(connection):
         missing = await fetch_all(connection, _KEYS, {"keys": list(keys)}, rows=scalar_row)
     detail = "says Redeemed, and the ledger has no grant for it"
     return [Violation("resource", f"redemption {key}", detail) for key in missing]

@@ -31,6 +31,7 @@ from yoyo.migrations import topological_sort
 
 from voucher_operator.ledger.schema.account_backfill import open_accounts
 from voucher_operator.ledger.schema.backfill import backfill
+from voucher_operator.ledger.schema.pooler import require_own_session
 from voucher_operator.ledger.schema.preflight import is_newer, prepare
 from voucher_operator.ledger.schema.session import (
     TOO_SLOW,
@@ -81,6 +82,7 @@ async def migrate(
 
 def _migrate(plan: Plan) -> list[str]:
     try:
+        require_own_session(plan)
         with _only_one(plan):
             migrations = _read()
             known = {migration.id for migration in migrations}

@@ -72,13 +72,7 @@ class Plan:
 
 def connect(plan: Plan, session: Mapping[str, str] | None = None) -> psycopg.Connection[Any]:
     """Open a session in autocommit mode, with its usual settings and those of `session`. Raises psycopg's errors."""
-    connection = psycopg.connect(
-        plan.database_url,
-        autocommit=True,
-        application_name=APPLICATION_NAME,
-        connect_timeout=CONNECT_SECONDS,
-        client_encoding=CLIENT_ENCODING,
-    )
+    connection = open_connection(plan)
     try:
         connection.execute(SESSION, parameters({**_SESSION, **(session or {})}))
         if plan.acting_as is not None:
@@ -88,6 +82,17 @@ def connect(plan: Plan, session: Mapping[str, str] | None = None) -> psycopg.Con
         raise
     connection.add_notice_handler(_log_warning)
     return connection
+
+
+def open_connection(plan: Plan) -> psycopg.Connection[Any]:
+    """Open a session in autocommit mode, as it is. Raises psycopg's errors."""
+    return psycopg.connect(
+        plan.database_url,
+        autocommit=True,
+        application_name=APPLICATION_NAME,
+        connect_timeout=CONNECT_SECONDS,
+        client_encoding=CLIENT_ENCODING,
+    )
 
 
 def _log_warning(notice: errors.Diagnostic) -> None:
