@@ -6,6 +6,7 @@ import pytest
 
 from tests.cluster.controller_harness import ControllerHarness, reason
 from tests.cluster.test_status_events import issue, voucher
+from tests.ledger.helpers import until
 from tests.ledger.test_pool_full import full_pool
 from voucher_operator import telemetry
 from voucher_operator.ledger.errors import LedgerBusyError, PoolFullError
@@ -52,3 +53,18 @@ async def test_issued_voucher_keeps_its_status_while_the_ledger_is_busy(
         await issue(harness, "muscat")
     (body,) = [one for path, one in harness.server.objects.items() if path.endswith("/vouchers/muscat")]
     assert body["status"] == before
+
+
+async def test_unavailable_ledger_is_checked_again_before_the_next_counter_sync(
+    harness: ControllerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All resources wait for it."""
+    sync = harness.parts.counter_sync
+    monkeypatch.setattr(sync, "settings", sync.settings.model_copy(update={"counter_sync_interval": 600.0}))
+    running = asyncio.create_task(sync.run())
+    sync.health.set_unavailable(LedgerUnavailableError("away"))
+    await until(lambda: sync.health.available)
+    sync.health.set_unavailable(LedgerUnavailableError("away again"))
+    await until(lambda: sync.health.available)
+    running.cancel()
+    await asyncio.wait((running,))

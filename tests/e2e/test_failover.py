@@ -105,6 +105,7 @@ class Fault:
         assert first - written < FIRST_RESULT
 
     def _check_ledger(self, count: int) -> None:
+        self.postgres.await_ready()
         rows = f"SELECT count(*), count(DISTINCT customer_id) FROM promo_redemptions WHERE code = '{self._code}'"
         assert self.postgres.sql(rows) == f"{count}|{count}"
         assert self._release.verify() == "the ledger is consistent"

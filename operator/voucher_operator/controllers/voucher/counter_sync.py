@@ -50,6 +50,7 @@ class CounterSync:
         async with asyncio.TaskGroup() as group:
             group.create_task(every(_TICK, self.sync_moved))
             group.create_task(every(self.settings.counter_sync_interval, self.sync_all))
+            group.create_task(every(_TICK, self.sync_unavailable))
             group.create_task(every(self.settings.secret_interval, self.recheck))
 
     async def sync_moved(self) -> None:
@@ -84,6 +85,11 @@ class CounterSync:
                 queue.wake()
             await self.recovered()
         await self._compare(counters)
+
+    async def sync_unavailable(self) -> None:
+        """Try again soon while the ledger is unavailable: all resources wait for it."""
+        if not self.health.available:
+            await self.sync_all()
 
     async def _compare(self, counters: Sequence[VoucherCounters]) -> None:
         for number, counter in enumerate(counters, 1):
