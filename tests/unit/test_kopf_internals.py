@@ -1,16 +1,19 @@
 """What the package uses of libraries beyond their documented names is there, with the parameters that it expects."""
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 import kopf
 import pytest
+from kopf._cogs.aiokits import aiotasks
 from kopf._cogs.clients import scanning, watching
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
+from voucher_operator.kube import kopf_internals
 from voucher_operator.kube.leader_election import TimedLeaseLock
 
 
@@ -57,3 +60,14 @@ def test_settings_that_are_changed_exist_in_kopf() -> None:
     ):
         group, name = path.split(".")
         assert hasattr(getattr(settings, group), name), path
+
+
+async def test_what_kopf_leaves_running_is_found() -> None:
+    """The watches of kopf, when another of its watches has failed; nothing of ours."""
+    left = aiotasks.create_guarded_task(asyncio.Event().wait(), "watcher")
+    ours = asyncio.create_task(asyncio.Event().wait())
+    await asyncio.sleep(0)
+    assert kopf_internals.orphaned_tasks() == {left}
+    for task in (left, ours):
+        task.cancel()
+    await asyncio.wait([left, ours])

@@ -4,7 +4,7 @@ The handlers only put keys into the work queues: a kopf handler that fails sleep
 fifty waiting resources would block all others (docs/adr/0001). `status.observedGeneration` is the only record of what
 was handled, and it is written together with the conditions: kopf itself writes only the finalizer, and its retry
 count (`status.kopf`) while a deleted Voucher cannot be revoked. See also: `feed`;
-`voucher.controller.VoucherController.revoke`; `kube.kopf_internals`; `process.run` runs what `build` returns.
+`voucher.revocation`; `kube.kopf_internals`; `process.run` runs what `build` returns.
 """
 
 import itertools
@@ -16,6 +16,7 @@ import kopf
 from voucher_operator.controllers.feed import Feed
 from voucher_operator.controllers.kinds import GROUP, REDEMPTION, UNFINISHED, VERSION, VOUCHER
 from voucher_operator.controllers.voucher.controller import FINALIZER, VoucherController
+from voucher_operator.controllers.voucher.revocation import Revocations
 from voucher_operator.resources.errors import LeaseExpiredError, TransientError
 
 _REVOKE_RETRY = 3.0
@@ -48,11 +49,8 @@ class UnboundedBackoff(Iterable[float]):
         return itertools.chain((0.5, 1.0, 2.0, 3.0), itertools.repeat(5.0))
 
 
-def build(feed: Feed, controller: VoucherController, finalizer_timeout: float) -> kopf.OperatorRegistry:
-    """Build kopf's registry: two watch handlers and one delete handler.
-
-    After `finalizer_timeout` seconds without a ledger the finalizer is removed before the code is revoked.
-    """
+def build(feed: Feed, controller: VoucherController, revocations: Revocations) -> kopf.OperatorRegistry:
+    """Build kopf's registry: two watch handlers and one delete handler."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.event(GROUP, VERSION, VOUCHER.plural, registry=registry)
@@ -64,15 +62,10 @@ def build(feed: Feed, controller: VoucherController, finalizer_timeout: float) -
         feed.redemption(event["object"], gone=event["type"] == "DELETED")
 
     @kopf.on.delete(GROUP, VERSION, VOUCHER.plural, registry=registry, id="revoke")
-    async def voucher_deleted(body: kopf.Body, runtime: Any, **_: Any) -> None:
+    async def voucher_deleted(body: kopf.Body, **_: Any) -> None:
         try:
-            await controller.revoke(dict(body))
-        except TransientError as error:
-            if runtime.total_seconds() >= finalizer_timeout:
-                controller.release_finalizer(dict(body), error)
-                return
-            raise kopf.TemporaryError(error.message, delay=_REVOKE_RETRY) from None
-        except LeaseExpiredError as error:
+            await revocations.revoke(controller, dict(body))
+        except (TransientError, LeaseExpiredError) as error:
             raise kopf.TemporaryError(error.message, delay=_REVOKE_RETRY) from None
 
     @kopf.on.login(registry=registry)

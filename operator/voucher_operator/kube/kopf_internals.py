@@ -9,16 +9,19 @@ leader election.
 import asyncio
 from typing import Any
 
+from kopf._cogs.aiokits.aiotasks import guard
 from kopf._cogs.clients.scanning import scan_resources
 from kopf._cogs.clients.watching import infinite_watch
 
 
 def orphaned_tasks() -> set[asyncio.Task[Any]]:
-    """Return kopf's discovery tasks, which kopf leaves running when it is cancelled during discovery.
+    """Return what kopf leaves running when it is cancelled or fails; cancel it together with kopf's other tasks.
 
-    They would continue with a new session that is never closed; cancel them together with kopf's other tasks.
+    Discovery, when kopf is cancelled during it: it would continue with a new session that is never closed. Watches,
+    when another one fails: they would handle events beside those of the next start, and their workers, cancelled
+    without them at the end of the event loop, keep the process from ending.
     """
-    return {task for task in asyncio.all_tasks() if _is_scan(task.get_coro())}
+    return {task for task in asyncio.all_tasks() if _is_of_kopf(task.get_coro())}
 
 
 def handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -31,6 +34,6 @@ def handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -
         loop.default_exception_handler(context)
 
 
-def _is_scan(coro: object) -> bool:
+def _is_of_kopf(coro: object) -> bool:
     code = getattr(coro, "cr_code", None)
-    return code is not None and code.co_filename == scan_resources.__code__.co_filename
+    return code is not None and (code is guard.__code__ or code.co_filename == scan_resources.__code__.co_filename)
