@@ -2,8 +2,8 @@
 
 The handlers only put keys into the work queues: a kopf handler that fails sleeps in one of `worker_limit` slots, so
 fifty waiting resources would block all others (docs/adr/0001). `status.observedGeneration` is the only record of what
-was handled, and it is written together with the conditions: kopf itself writes only the finalizer, and its retry
-count (`status.kopf`) while a deleted Voucher cannot be revoked. See also: `feed`;
+was handled, and it is written together with the conditions: kopf itself writes only the finalizer, and a field that
+causes the next attempt while a deleted Voucher cannot be revoked (`kopf_progress`). See also: `feed`;
 `voucher.revocation`; `kube.kopf_internals`; `process.run` runs what `build` returns.
 """
 
@@ -15,6 +15,7 @@ import kopf
 
 from voucher_operator.controllers.feed import Feed
 from voucher_operator.controllers.kinds import GROUP, REDEMPTION, UNFINISHED, VERSION, VOUCHER
+from voucher_operator.controllers.kopf_progress import NoProgress
 from voucher_operator.controllers.voucher.controller import FINALIZER, VoucherController
 from voucher_operator.controllers.voucher.revocation import Revocations
 from voucher_operator.resources.errors import LeaseExpiredError, TransientError
@@ -85,9 +86,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.peering.standalone = True
     chosen.persistence.finalizer = FINALIZER
     chosen.persistence.diffbase_storage = GenerationMark()
-    chosen.persistence.progress_storage = kopf.StatusProgressStorage(
-        field="status.kopf.progress", touch_field="status.kopf.dummy"
-    )
+    chosen.persistence.progress_storage = NoProgress()
     # Otherwise kopf kills the whole process ten minutes after a lost Lease.
     chosen.process.ultimate_exiting_timeout = None
     chosen.networking.error_backoffs = UnboundedBackoff()
