@@ -7,11 +7,13 @@ leader election.
 """
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from kopf._cogs.aiokits.aiotasks import guard
 from kopf._cogs.clients.scanning import scan_resources
 from kopf._cogs.clients.watching import infinite_watch
+from kopf._cogs.structs.references import Insights
 
 
 def orphaned_tasks() -> set[asyncio.Task[Any]]:
@@ -22,6 +24,24 @@ def orphaned_tasks() -> set[asyncio.Task[Any]]:
     without them at the end of the event loop, keep the process from ending.
     """
     return {task for task in asyncio.all_tasks() if _is_of_kopf(task.get_coro())}
+
+
+class Discovery:
+    """What kopf finds when it starts: it looks for its resources only once, and leaves out what it does not find.
+
+    One of several API servers may still list a CRD as it was.
+    """
+
+    def __init__(self) -> None:
+        self.insights = Insights()
+        """For `kopf.spawn_tasks`."""
+
+    async def check(self, plurals: Collection[str]) -> None:
+        """Wait for kopf's discovery; raise RuntimeError when it left out one of these resources, else never end."""
+        await self.insights.ready_resources.wait()
+        if missing := set(plurals) - {one.plural for one in self.insights.watched_resources}:
+            raise RuntimeError(f"kopf found no {' and '.join(sorted(missing))} to watch")
+        await asyncio.Event().wait()
 
 
 def handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

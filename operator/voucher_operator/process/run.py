@@ -202,13 +202,15 @@ class Operator:
 
     async def _watch(self, feed: Feed, vouchers: VoucherController) -> list[asyncio.Task[Any]]:
         """Start kopf's tasks without its `run_tasks`, which would cancel every task that was started later."""
+        discovery = kopf_internals.Discovery()
         tasks = await kopf.spawn_tasks(
             registry=watch.build(feed, vouchers, self.revocations),
             settings=watch.settings(),
             namespaces=self.settings.namespaces,
+            insights=discovery.insights,
         )
         self._handle_signals()  # kopf has just replaced them by its own
-        return list(tasks)
+        return [*tasks, _task(discovery.check([kind.plural for kind in EXPECTED_CRDS]), "discovery")]
 
     async def _drain(self, draining: list[asyncio.Task[None]]) -> None:
         for queue in self.queues:
