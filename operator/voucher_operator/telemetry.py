@@ -133,7 +133,8 @@ class _KopfRetryFilter(logging.Filter):
     """Drops kopf's ERROR record for each attempt of a call that it retries: `kube.client` logs the cause once.
 
     A call that stays forbidden is logged once, because somebody must grant the permission. An API server that has just
-    started forbids everything for a moment.
+    started forbids everything for a moment. A watch whose resource is no longer served is not logged: `process.crds`
+    says what is wrong with the CRDs.
     """
 
     def __init__(self) -> None:
@@ -146,6 +147,8 @@ class _KopfRetryFilter(logging.Filter):
         tried, retried, call = message.partition("will retry")
         if not record.name.startswith("kopf."):
             return True
+        if record.exc_info and type(record.exc_info[1]).__name__ == "APINotFoundError":
+            return False
         if not retried:
             return not any(ignored in message for ignored in _IGNORED)
         attempt = re.search(r"attempt #(\d+)", tried)

@@ -1,20 +1,27 @@
 """Leader election when a leader stops, is killed, freezes or loses its Lease: two leaders at once do no harm."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from typing import Any
+
+import pytest
 
 from testbed.operator_process import OperatorProcess
 from tests.cluster.chaos import SLOW_API_LOG, ChaosContext
 from tests.cluster.chaos_client import until
 from tests.conftest import Operators
+from voucher_operator.ledger.admin.verify import verify
 
 BRISK = {
     "VOUCHER_OPERATOR_LEASE_DURATION": "4",
     "VOUCHER_OPERATOR_RENEW_DEADLINE": "3",
     "VOUCHER_OPERATOR_RETRY_PERIOD": "1.1",
 }
+LONGER = BRISK | {"VOUCHER_OPERATOR_LEASE_DURATION": "10"}
+"""A standby that is stopped for some seconds holds its Lease."""
 NEVER_EXPIRES = {"VOUCHER_OPERATOR_LEASE_DURATION": "3600"}
+EXPIRED = "Lease has expired"
 TAKEOVER = 15.0
 """Seconds within which a standby must have taken over, with the default settings."""
 REQUESTS = 120
@@ -117,6 +124,44 @@ async def test_frozen_leader_changes_nothing_after_it_continues(context: ChaosCo
     ended = "ended sessions of the operator"
     assert standby.unexpected(["the API server cannot be used", ended]) == []
     operators.allow += ["the API server cannot be used", "the ledger cannot be used", ended]
+
+
+@pytest.mark.long
+async def test_continued_leader_writes_nothing_although_nobody_else_works(
+    context: ChaosContext, operators: Operators
+) -> None:
+    """Its watches show it new work before it knows that another one leads, and that one is stopped meanwhile."""
+    operators.allow += ["the API server cannot be used", "the ledger cannot be used"]
+    leader, standby = await pair(context, operators, LONGER)
+    await context.voucher("deleted", "CHAOS-20")
+    await context.voucher_is("deleted", Ready="Issued")
+    leader.sigstop()
+    await leads(standby)
+    standby.sigstop()
+    names = [f"r{n}" for n in range(20)]
+    await context.redeem(names)
+    await context.delete("vouchers", "deleted")
+    edit = {"spec": {"maxRedemptions": 20}}
+    await context.admin.call("PATCH", context.path("vouchers", "chaos"), edit)
+    before = {name: body["metadata"]["resourceVersion"] for name, body in (await context.redemptions()).items()}
+
+    leader.sigcont()
+    await leads(leader, False)
+    assert await context.granted() == 0
+    terms = "SELECT code, max_redemptions, revoked_at IS NULL FROM vouchers.terms ORDER BY code"
+    assert await context.sql(terms) == [("CHAOS-10", 0, True), ("CHAOS-20", 0, True)]
+    found = await context.redemptions()
+    assert {name: body["metadata"]["resourceVersion"] for name, body in found.items()} == before
+    assert (await context.get("vouchers", "chaos"))["status"]["observedGeneration"] == 1
+    assert await verify(context.database.admin_url) == []
+    assert await holder(context) == "standby"
+    assert [record for record in leader.records() if EXPIRED in json.dumps(record)], "it had work"
+
+    standby.sigcont()
+    await context.finished()
+    await context.assert_statuses_match_ledger()
+    assert await context.granted() == 20
+    await context.voucher_is(timesRedeemed=20, state="Exhausted")
 
 
 async def test_leader_survives_a_deleted_and_a_taken_lease(context: ChaosContext, operators: Operators) -> None:

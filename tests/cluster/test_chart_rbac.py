@@ -15,9 +15,11 @@ Right = tuple[str, str, str, str]
 """API group, resource, name ("" for all), verb."""
 
 BILLING = "billing.openova.io"
+CRDS = "customresourcedefinitions"
 VOUCHERS: set[Right] = {
     *((BILLING, "vouchers", "", verb) for verb in ("get", "list", "watch", "patch")),
     (BILLING, "vouchers/status", "", "patch"),
+    *(("apiextensions.k8s.io", CRDS, f"{plural}.{BILLING}", "get") for plural in ("vouchers", "redemptions")),
 }
 """In the whole cluster: a namespace that is deleted loses its Roles before its Vouchers."""
 ORGANIZATIONS: set[Right] = {("catalyst.openova.io", "organizations", "", verb) for verb in ("get", "create")}

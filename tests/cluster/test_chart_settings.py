@@ -92,6 +92,8 @@ def test_chart_defaults_equal_the_settings(monkeypatch: pytest.MonkeyPatch) -> N
         ({"intervals": {"backoffMax": 60}}, "backoff_max", 60.0),
         ({"intervals": {"notFoundGrace": 0}}, "not_found_grace", 0.0),
         ({"intervals": {"finalizerTimeout": 0}}, "finalizer_timeout", 0.0),
+        ({"terminationGracePeriodSeconds": 1}, "stop_timeout", 0.8),
+        ({"terminationGracePeriodSeconds": 3600}, "stop_timeout", 2880.0),
         ({"sovereign": "1e3.example"}, "sovereign", "1e3.example"),
         ({"catalog": {"url": "http://catalog:8080"}}, "catalog_url", "http://catalog:8080"),
         (

@@ -71,6 +71,16 @@ async def test_finished_redemptions_are_deleted_in_the_namespaces_that_are_liste
     assert set(harness.server.objects) == {paths["first"]}
 
 
+@pytest.mark.parametrize("time", ["2026-12-01T23:59:60Z", "2026-12-01T00:00:00", "9999-12-31T23:59:59Z"])
+async def test_one_that_has_finished_at_no_past_time_keeps_no_other(harness: ControllerHarness, time: str) -> None:
+    """Somebody else has written its status."""
+    odd = finished(harness, "billing", "first")
+    harness.server.objects[odd]["status"]["finishedAt"] = time
+    finished(harness, "billing", "old")
+    await harness.parts.resync.expire_finished()
+    assert set(harness.server.objects) == {odd}
+
+
 @pytest.mark.parametrize(
     ("status", "said", "left"),
     [

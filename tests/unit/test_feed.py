@@ -72,6 +72,24 @@ async def test_redemption_that_is_new_or_waits_for_a_part_of_the_system_is_recon
     assert reconciled.keys == ["shop/kestrel"]
 
 
+@pytest.mark.parametrize("time", ["2026-12-01T00:00:00x12Z", "2026-12-01T23:59:60Z", "2026-12-01T00:00:00", ""])
+async def test_redemption_that_waits_since_no_time_is_reconciled_at_once(reconciled: Reconciled, time: str) -> None:
+    """The API server accepts more than Python as a time."""
+    body = redemption("SecretNotFound")
+    body["status"]["conditions"][0]["lastTransitionTime"] = time
+    feed(reconciled).redemption(body, gone=False)
+    await reconciled.settle()
+    assert reconciled.keys == ["shop/kestrel"]
+
+
+@pytest.mark.parametrize("time", ["2026-12-01t00:00:00z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59+14:00"])
+async def test_redemption_that_waits_since_an_odd_time_continues_its_backoff(reconciled: Reconciled, time: str) -> None:
+    body = redemption("SecretNotFound")
+    body["status"]["conditions"][0]["lastTransitionTime"] = time
+    feed(reconciled).redemption(body, gone=False)
+    assert reconciled.queue.is_backing_off("shop/kestrel")
+
+
 async def test_redemption_that_was_created_again_is_reconciled_at_once(reconciled: Reconciled) -> None:
     fed = feed(reconciled)
     fed.redemption(redemption("SecretNotFound"), gone=False)

@@ -1,16 +1,20 @@
 """What the package uses of libraries beyond their documented names is there, with the parameters that it expects."""
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 import kopf
 import pytest
+from kopf._cogs.aiokits import aiotasks
 from kopf._cogs.clients import scanning, watching
+from kopf._cogs.structs import references
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
+from voucher_operator.kube import kopf_internals
 from voucher_operator.kube.leader_election import TimedLeaseLock
 
 
@@ -35,7 +39,7 @@ def test_lease_lock_makes_a_lease_of_a_record() -> None:
         (ApiClient.param_serialize, {"method", "resource_path", "header_params", "query_params", "auth_settings"}),
         (ApiClient.call_api, {"method", "url", "header_params", "body", "_request_timeout"}),
         (LeaderElection.run, {"self"}),
-        (kopf.spawn_tasks, {"registry", "settings", "namespaces"}),
+        (kopf.spawn_tasks, {"registry", "settings", "namespaces", "insights"}),
     ],
 )
 def test_calls_of_the_libraries_take_what_is_passed(function: Callable[..., Any], parameters: set[str]) -> None:
@@ -57,3 +61,33 @@ def test_settings_that_are_changed_exist_in_kopf() -> None:
     ):
         group, name = path.split(".")
         assert hasattr(getattr(settings, group), name), path
+
+
+async def test_what_kopf_leaves_running_is_found() -> None:
+    """The watches of kopf, when another of its watches has failed; nothing of ours."""
+    left = aiotasks.create_guarded_task(asyncio.Event().wait(), "watcher")
+    ours = asyncio.create_task(asyncio.Event().wait())
+    await asyncio.sleep(0)
+    assert kopf_internals.orphaned_tasks() == {left}
+    for task in (left, ours):
+        task.cancel()
+    await asyncio.wait([left, ours])
+
+
+@pytest.mark.parametrize("found", [set(), {"vouchers"}, {"vouchers", "redemptions"}])
+async def test_resource_that_kopf_does_not_watch_is_a_fault(found: set[str]) -> None:
+    """kopf only logs a warning."""
+    discovery = kopf_internals.Discovery()
+    for plural in found:
+        resource = references.Resource("billing.openova.io", "v1alpha1", plural, namespaced=True)
+        discovery.insights.watched_resources.add(resource)
+    check = asyncio.create_task(discovery.check(["vouchers", "redemptions"]))
+    await asyncio.wait([check], timeout=0.01)
+    assert not check.done(), "kopf has not looked yet"
+    discovery.insights.ready_resources.set()
+    done, _ = await asyncio.wait([check], timeout=0.05)
+    assert bool(done) is (len(found) < 2)
+    for task in done:
+        assert "redemptions" in str(task.exception())
+    check.cancel()
+    await asyncio.wait([check])

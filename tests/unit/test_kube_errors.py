@@ -1,15 +1,18 @@
 """Each failed response of the API server is one error class; the log names a missing permission."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from voucher_operator.controllers.kinds import REDEMPTION
 from voucher_operator.controllers.secret_codes import SecretCodes
+from voucher_operator.kube import client
 from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.errors import (
     BusyError,
@@ -161,13 +164,40 @@ async def test_list_that_can_never_be_continued_is_given_up() -> None:
     ],
 )
 async def test_refused_call_is_logged_once_with_what_is_missing(
-    said: object, words: str, caplog: pytest.LogCaptureFixture
+    said: object, words: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(client, "_REFUSED_FOR_LONG", 0.0)
     api, _ = asking(lambda _: (403, said))
     for name in ("code", "other"):
         with caplog.at_level(logging.WARNING), pytest.raises(SecretUnreadableError):
             await SecretCodes(SharedReads(api, "Secret")).read("billing", SecretKeyRef(name=name, key="code"))
     assert [record.getMessage() for record in caplog.records] == [f"the API server refuses a call: {words}"]
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, NO_RIGHT), (401, "Unauthorized")])
+async def test_refusals_of_an_api_server_that_has_just_started_are_not_logged(
+    status: int, said: object, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not read its Roles. A call that is still refused after ten seconds is logged, once."""
+    now = 1000.0
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: now))
+    refused = True
+    api, _ = asking(lambda _: (status, said) if refused else (200, {}))
+
+    async def call(at: float, *, refuse: bool = True) -> int:
+        """Return how many lines are logged so far."""
+        nonlocal now, refused
+        now, refused = 1000.0 + at, refuse
+        with contextlib.suppress(ApiError):
+            await api.read("/api/v1/namespaces/billing/secrets/code")
+        return len([one for one in caplog.records if "refuses a call" in one.getMessage()])
+
+    assert [await call(0), await call(3), await call(9.9)] == [0, 0, 0]
+    assert await call(9.95, refuse=False) == 0
+    assert [await call(11), await call(20.5)] == [0, 0]
+    assert [await call(21), await call(22), await call(99)] == [1, 1, 1]
+    assert await call(100, refuse=False) == 1
+    assert [await call(101), await call(111)] == [1, 2]
 
 
 async def test_read_that_was_not_sent_says_nothing_about_the_secret() -> None:

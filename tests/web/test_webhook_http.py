@@ -94,6 +94,17 @@ async def test_other_paths_and_methods_are_404_and_405(stripe_calls: WebhookClie
         assert "server" not in answer.headers
 
 
+@pytest.mark.parametrize("path", [f"{PATH}/", f"{PATH}//", "/billing", "/billing/", f"/{PATH}", f"{PATH}/../webhook/"])
+async def test_no_path_is_answered_by_a_redirect(stripe_calls: WebhookClient, path: str) -> None:
+    """It would lead to the host that the caller names."""
+    body = session_event()
+    header = {"Stripe-Signature": sign(body), "Host": "evil.example"}
+    answer = await stripe_calls.client.post(f"{stripe_calls.client.base_url}{path}", content=body, headers=header)
+    assert (answer.status_code, answer.json()) == (404, {"error": "not found"})
+    assert "location" not in answer.headers
+    assert "evil" not in answer.text
+
+
 async def test_call_under_way_is_finished_at_stop(database18: Database, ledger: Ledger) -> None:
     reached, go_on = asyncio.Event(), asyncio.Event()
 

@@ -84,7 +84,7 @@ def _waits_since(body: Mapping[str, Any]) -> datetime | None:
     """
     for one in body["status"].get("conditions", ()):
         if one["type"] == conditions.RECONCILING and one["status"] == "True" and one["reason"] in _WAITS_ALONE:
-            return datetime.fromisoformat(one["lastTransitionTime"])
+            return conditions.parse_time(one["lastTransitionTime"])
     return None
 
 

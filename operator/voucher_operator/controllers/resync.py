@@ -23,6 +23,7 @@ from voucher_operator.kube.periodic import every
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.errors import LedgerBusyError, PoolFullError
 from voucher_operator.ledger.types import VoucherOwner
+from voucher_operator.resources import conditions
 from voucher_operator.resources.errors import ApiError, LedgerUnavailableError
 from voucher_operator.settings import Settings
 
@@ -165,4 +166,5 @@ def _expired(body: Body, now: datetime) -> bool:
     finished_at = body.get("status", {}).get("finishedAt")
     if ttl is None or finished_at is None or "deletionTimestamp" in body["metadata"]:
         return False
-    return datetime.fromisoformat(finished_at) + timedelta(seconds=ttl) <= now
+    since = conditions.parse_time(finished_at)
+    return since is not None and now - since >= timedelta(seconds=ttl)

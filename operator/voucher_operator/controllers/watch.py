@@ -2,9 +2,9 @@
 
 The handlers only put keys into the work queues: a kopf handler that fails sleeps in one of `worker_limit` slots, so
 fifty waiting resources would block all others (docs/adr/0001). `status.observedGeneration` is the only record of what
-was handled, and it is written together with the conditions: kopf itself writes only the finalizer, and its retry
-count (`status.kopf`) while a deleted Voucher cannot be revoked. See also: `feed`;
-`voucher.controller.VoucherController.revoke`; `kube.kopf_internals`; `process.run` runs what `build` returns.
+was handled, and it is written together with the conditions: kopf itself writes only the finalizer, and a field that
+causes the next attempt while a deleted Voucher cannot be revoked (`kopf_progress`). See also: `feed`;
+`voucher.revocation`; `kube.kopf_internals`; `process.run` runs what `build` returns.
 """
 
 import itertools
@@ -15,7 +15,9 @@ import kopf
 
 from voucher_operator.controllers.feed import Feed
 from voucher_operator.controllers.kinds import GROUP, REDEMPTION, UNFINISHED, VERSION, VOUCHER
+from voucher_operator.controllers.kopf_progress import NoProgress
 from voucher_operator.controllers.voucher.controller import FINALIZER, VoucherController
+from voucher_operator.controllers.voucher.revocation import Revocations
 from voucher_operator.resources.errors import LeaseExpiredError, TransientError
 
 _REVOKE_RETRY = 3.0
@@ -48,11 +50,8 @@ class UnboundedBackoff(Iterable[float]):
         return itertools.chain((0.5, 1.0, 2.0, 3.0), itertools.repeat(5.0))
 
 
-def build(feed: Feed, controller: VoucherController, finalizer_timeout: float) -> kopf.OperatorRegistry:
-    """Build kopf's registry: two watch handlers and one delete handler.
-
-    After `finalizer_timeout` seconds without a ledger the finalizer is removed before the code is revoked.
-    """
+def build(feed: Feed, controller: VoucherController, revocations: Revocations) -> kopf.OperatorRegistry:
+    """Build kopf's registry: two watch handlers and one delete handler."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.event(GROUP, VERSION, VOUCHER.plural, registry=registry)
@@ -64,15 +63,10 @@ def build(feed: Feed, controller: VoucherController, finalizer_timeout: float) -
         feed.redemption(event["object"], gone=event["type"] == "DELETED")
 
     @kopf.on.delete(GROUP, VERSION, VOUCHER.plural, registry=registry, id="revoke")
-    async def voucher_deleted(body: kopf.Body, runtime: Any, **_: Any) -> None:
+    async def voucher_deleted(body: kopf.Body, **_: Any) -> None:
         try:
-            await controller.revoke(dict(body))
-        except TransientError as error:
-            if runtime.total_seconds() >= finalizer_timeout:
-                controller.release_finalizer(dict(body), error)
-                return
-            raise kopf.TemporaryError(error.message, delay=_REVOKE_RETRY) from None
-        except LeaseExpiredError as error:
+            await revocations.revoke(controller, dict(body))
+        except (TransientError, LeaseExpiredError) as error:
             raise kopf.TemporaryError(error.message, delay=_REVOKE_RETRY) from None
 
     @kopf.on.login(registry=registry)
@@ -92,9 +86,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.peering.standalone = True
     chosen.persistence.finalizer = FINALIZER
     chosen.persistence.diffbase_storage = GenerationMark()
-    chosen.persistence.progress_storage = kopf.StatusProgressStorage(
-        field="status.kopf.progress", touch_field="status.kopf.dummy"
-    )
+    chosen.persistence.progress_storage = NoProgress()
     # Otherwise kopf kills the whole process ten minutes after a lost Lease.
     chosen.process.ultimate_exiting_timeout = None
     chosen.networking.error_backoffs = UnboundedBackoff()

@@ -8,6 +8,7 @@ by kopf; `leader_election` has the Lease.
 
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,11 +32,15 @@ log = logging.getLogger(__name__)
 Body = dict[str, Any]
 
 _JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _MERGE_PATCH = "application/merge-patch+json"
 _PAGE = 500
 _LISTS = 3
 """Attempts for a list whose continue token expires."""
 _ERROR, _UNAUTHORIZED, _SERVER_ERROR = 400, 401, 500
+_REFUSED_FOR_LONG = 10.0
+"""Seconds after which a refused call is logged: an API server that has just started refuses all before it has read its
+Roles."""
 
 
 class KubeApi:
@@ -54,7 +59,9 @@ class KubeApi:
         self._timeout = timeout
         self._connections = connections
         self._down = False
-        self._refused: set[tuple[str, str]] = set()
+        self._refused: dict[tuple[str, str], float] = {}
+        """Since when the kinds of call are refused, by the monotonic clock."""
+        self._reported: set[tuple[str, str]] = set()
 
     async def open(self) -> None:
         """Load the in-cluster configuration or the KUBECONFIG file; raises ApiUnavailableError without either."""
@@ -119,6 +126,14 @@ class KubeApi:
         path = kind.path(metadata["namespace"], metadata["name"], "status")
         await self._request("PATCH", path, {"metadata": preconditions, "status": status}, parse=False)
 
+    async def remove_finalizer(self, kind: ResourceKind, body: Body, finalizer: str) -> None:
+        """Remove a finalizer, on condition that the object has not changed; raises ConflictError and NotFoundError."""
+        metadata = body["metadata"]
+        others = [one for one in metadata["finalizers"] if one != finalizer]
+        preconditions = {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
+        path = kind.path(metadata["namespace"], metadata["name"])
+        await self._request("PATCH", path, {"metadata": {**preconditions, "finalizers": others}}, parse=False)
+
     async def delete(self, kind: ResourceKind, namespace: str, name: str, uid: str) -> None:
         """Delete the object with this uid; raises NotFoundError or ConflictError when it no longer exists."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
@@ -126,11 +141,23 @@ class KubeApi:
 
     async def resource(self, group_version: str, plural: str) -> Body | None:
         """Read the discovery entry of a resource: `namespaced`, `verbs`…; None when the server does not serve it."""
+        return (await self.resources(group_version)).get(plural)
+
+    async def resources(self, group_version: str) -> dict[str, Body]:
+        """Read the discovery entries of a group and version by name; a subresource's is `plural/subresource`."""
         try:
             found = await self._request("GET", f"/apis/{group_version}")
         except NotFoundError:
+            return {}
+        return {one["name"]: one for one in found["resources"]}
+
+    async def metadata(self, path: str) -> Body | None:
+        """Read the metadata of an object of any kind by its path; None when it does not exist."""
+        try:
+            found: Body = (await self._request("GET", path, accept=_METADATA))["metadata"]
+        except NotFoundError:
             return None
-        return next((one for one in found["resources"] if one["name"] == plural), None)
+        return found
 
     async def read(self, path: str) -> Body | None:
         """Read an object of any kind by its path; None when it does not exist."""
@@ -163,12 +190,13 @@ class KubeApi:
         body: Body | None = None,
         *,
         query: Sequence[tuple[str, str]] = (),
+        accept: str = _JSON,
         parse: bool = True,
     ) -> Body:
         """Make one call; raises ApiUnavailableError and the ResponseErrors of `errors`."""
         if method != "GET":
             self._fence()
-        headers = {"Accept": _JSON, "Content-Type": _MERGE_PATCH if method == "PATCH" else _JSON}
+        headers = {"Accept": accept, "Content-Type": _MERGE_PATCH if method == "PATCH" else _JSON}
         try:
             call = await self.client.param_serialize(
                 method, path, header_params=headers, query_params=list(query), auth_settings=["BearerToken"]
@@ -185,7 +213,7 @@ class KubeApi:
             self._log_refusal(method, path, response.status, refusal)
             raise refusal
         if self._refused:
-            self._refused.discard((method, _collection(path)))
+            self._forget_refusal((method, _collection(path)))
         return json.loads(data) if parse else {}
 
     def _log_availability(self, fault: str | None) -> None:
@@ -199,9 +227,9 @@ class KubeApi:
     def _log_refusal(self, method: str, path: str, status: int, error: ApiError) -> None:
         """Log once for each kind of call that it is not allowed, and which permission is missing."""
         call = (method, _collection(path))
-        if call in self._refused or not (status == _UNAUTHORIZED or isinstance(error, ForbiddenError)):
+        if not (status == _UNAUTHORIZED or isinstance(error, ForbiddenError)) or not self._is_refused_for_long(call):
             return
-        self._refused.add(call)
+        self._reported.add(call)
         extra = {"key": " ".join(call), "reason": f"{error}"}
         if not isinstance(error, ForbiddenError):
             log.warning("the API server refuses a call: it rejects the operator's token", extra=extra)
@@ -209,6 +237,15 @@ class KubeApi:
             log.warning("the API server refuses a call: missing permission: %s", permission(method, path), extra=extra)
         else:
             log.warning("the API server refuses a call: admission control denies it", extra=extra)
+
+    def _is_refused_for_long(self, call: tuple[str, str]) -> bool:
+        """Whether to log that a call is refused: it was refused some time ago, too, and that is not logged yet."""
+        now = time.monotonic()
+        return now - self._refused.setdefault(call, now) >= _REFUSED_FOR_LONG and call not in self._reported
+
+    def _forget_refusal(self, call: tuple[str, str]) -> None:
+        if self._refused.pop(call, None) is not None:
+            self._reported.discard(call)
 
 
 async def _load_kubeconfig(configuration: client.Configuration) -> None:

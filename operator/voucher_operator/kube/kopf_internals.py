@@ -7,18 +7,41 @@ leader election.
 """
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
+from kopf._cogs.aiokits.aiotasks import guard
 from kopf._cogs.clients.scanning import scan_resources
 from kopf._cogs.clients.watching import infinite_watch
+from kopf._cogs.structs.references import Insights
 
 
 def orphaned_tasks() -> set[asyncio.Task[Any]]:
-    """Return kopf's discovery tasks, which kopf leaves running when it is cancelled during discovery.
+    """Return what kopf leaves running when it is cancelled or fails; cancel it together with kopf's other tasks.
 
-    They would continue with a new session that is never closed; cancel them together with kopf's other tasks.
+    Discovery, when kopf is cancelled during it: it would continue with a new session that is never closed. Watches,
+    when another one fails: they would handle events beside those of the next start, and their workers, cancelled
+    without them at the end of the event loop, keep the process from ending.
     """
-    return {task for task in asyncio.all_tasks() if _is_scan(task.get_coro())}
+    return {task for task in asyncio.all_tasks() if _is_of_kopf(task.get_coro())}
+
+
+class Discovery:
+    """What kopf finds when it starts: it looks for its resources only once, and leaves out what it does not find.
+
+    One of several API servers may still list a CRD as it was.
+    """
+
+    def __init__(self) -> None:
+        self.insights = Insights()
+        """For `kopf.spawn_tasks`."""
+
+    async def check(self, plurals: Collection[str]) -> None:
+        """Wait for kopf's discovery; raise RuntimeError when it left out one of these resources, else never end."""
+        await self.insights.ready_resources.wait()
+        if missing := set(plurals) - {one.plural for one in self.insights.watched_resources}:
+            raise RuntimeError(f"kopf found no {' and '.join(sorted(missing))} to watch")
+        await asyncio.Event().wait()
 
 
 def handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -31,6 +54,6 @@ def handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -
         loop.default_exception_handler(context)
 
 
-def _is_scan(coro: object) -> bool:
+def _is_of_kopf(coro: object) -> bool:
     code = getattr(coro, "cr_code", None)
-    return code is not None and code.co_filename == scan_resources.__code__.co_filename
+    return code is not None and (code is guard.__code__ or code.co_filename == scan_resources.__code__.co_filename)

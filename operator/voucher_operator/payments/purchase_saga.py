@@ -149,7 +149,8 @@ class Checkout:
         Raises, for these only, PaymentProcessorUnavailableError, PaymentRejectedError and
         PaymentProcessorNotConfiguredError: respond so that Stripe sends the event again.
         """
-        return await self._reader.read(event, raw, (await self.rules()).currency)
+        foreign = stripe_events.foreign_event(event, raw, live=self._settings.stripe_live())
+        return foreign or await self._reader.read(event, raw, (await self.rules()).currency)
 
     async def _check_out(self, purchase: Purchase) -> Purchase:
         if (fault := self.fault) is not None:

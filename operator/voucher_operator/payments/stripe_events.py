@@ -32,13 +32,30 @@ def payment_event(event: Mapping[str, Any], raw: bytes, currency: str) -> Paymen
 
     Refunds and disputes have a charge, which has no order id: their effect is NONE here; `payment_reader` looks it up.
     """
-    kind = _text(event, "type") or "unknown"
-    event_id = _text(event, "id") or f"sha256:{hashlib.sha256(raw).hexdigest()}"
+    kind, event_id = _names(event, raw)
     data = event.get("data")
     thing = data.get("object") if isinstance(data, Mapping) else None
     if not isinstance(thing, Mapping) or not kind.startswith("checkout.session."):
         return PaymentEvent(event_id=event_id, type=kind, effect=PaymentEffect.NONE, raw=raw)
     return session_event(thing, _effect(kind, thing), event_id, kind, raw, currency)
+
+
+def foreign_event(event: Mapping[str, Any], raw: bytes, *, live: bool | None) -> PaymentEvent | None:
+    """Read an event of another mode, or of a connected account, whose ids mean nothing here; None for one of ours.
+
+    `live` is the mode of our key; None when it does not say. No test payment completes an order of the live mode.
+    """
+    mode = event.get("livemode")
+    other_mode = live is not None and isinstance(mode, bool) and mode is not live
+    if not other_mode and event.get("account") is None:
+        return None
+    kind, event_id = _names(event, raw)
+    return PaymentEvent(event_id=event_id, type=kind, effect=PaymentEffect.NONE, raw=raw, foreign=True)
+
+
+def _names(event: Mapping[str, Any], raw: bytes) -> tuple[str, str]:
+    """Return type and id of an event."""
+    return _text(event, "type") or "unknown", _text(event, "id") or f"sha256:{hashlib.sha256(raw).hexdigest()}"
 
 
 def looked_up(session: Mapping[str, Any], raw: bytes, currency: str) -> PaymentEvent:

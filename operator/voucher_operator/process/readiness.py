@@ -16,8 +16,8 @@ async def problems(ledger: Ledger, crd_check: CRDCheck) -> dict[str, str]:
     if (fault := await _ledger_fault(ledger)) is not None:
         found["ledger"] = fault
     try:
-        if (fault := await crd_check.fault()) is not None:
-            found["resources"] = fault
+        if (of_crds := await crd_check.fault()) is not None:
+            found["resources"] = of_crds.message
     except ApiError as error:
         found["api"] = str(error)
     return found

@@ -5,8 +5,9 @@ webhooks; each term as leader has its own caches, queues and watches. Every repl
 reconciles and publishes events.
 
 It starts without PostgreSQL, without a Secret and without CRDs: then it is not ready, reports why, and retries. On
-SIGTERM the watches end first, then the running reconciles are finished, and the Lease is released last. See also: `cli`
-calls `run`; `kube.leader_election` decides when `lead` runs; `controllers.wiring` builds the controllers.
+SIGTERM the watches end first, then the running reconciles are finished, and the Lease is released last; what does not
+end in time is ended with the process. See also: `cli` calls `run`; `kube.leader_election` decides when `lead` runs;
+`crds` when it can; `controllers.wiring` builds the controllers; `time_limit`.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from voucher_operator.controllers import watch
 from voucher_operator.controllers.feed import Feed
 from voucher_operator.controllers.kinds import EXPECTED_CRDS, GROUP
 from voucher_operator.controllers.voucher.controller import VoucherController
+from voucher_operator.controllers.voucher.revocation import Revocations
 from voucher_operator.controllers.wiring import Controllers, Process, build_controllers
 from voucher_operator.kube import kopf_internals
 from voucher_operator.kube.client import KubeApi
@@ -38,8 +40,9 @@ from voucher_operator.messaging.outbox_relay import Relay
 from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.catalog_source import source
 from voucher_operator.payments.purchase_saga import Checkout
-from voucher_operator.process import readiness
-from voucher_operator.resources.errors import AddressInUseError, ApiError
+from voucher_operator.process import crds, readiness
+from voucher_operator.process.time_limit import TimeLimit
+from voucher_operator.resources.errors import AddressInUseError
 from voucher_operator.settings import Settings
 from voucher_operator.web import probes
 from voucher_operator.web.server import WebServer
@@ -54,8 +57,6 @@ _CANCEL_AGAIN = 10.0
 _CANCEL_LEADING_AGAIN = 30.0
 """The same for the leader's task, which first finishes running reconciles."""
 _ELECTION_CONNECTIONS = 2
-_CRD_PAUSE = 2.0
-_CRD_CHECK = 30.0
 _SECRET_CHECK = 2.0
 _PURGE = 60.0
 """Seconds between two runs of `Ledger.purge`, which take half a minute at most."""
@@ -89,7 +90,9 @@ class Operator:
         self.election_api = KubeApi(connections=_ELECTION_CONNECTIONS)
         self.crd_check = CRDCheck(self.kube, EXPECTED_CRDS)
         self.recorder = EventRecorder(self.kube, _CONTROLLER, settings.pod_name)
+        self.revocations = Revocations(settings.finalizer_timeout)
         self.stopping = asyncio.Event()
+        self.stop_limit = TimeLimit(settings.stop_timeout, "the process")
         self.queues: list[WorkQueue] = []
         self.leadership: Leadership | None = None
 
@@ -133,6 +136,7 @@ class Operator:
             if stop not in done:
                 raise _ended(done)
         finally:
+            self._stop()
             await _cancel(leading, stop, again_after=_CANCEL_LEADING_AGAIN)
             await _cancel(webhook)
 
@@ -159,22 +163,32 @@ class Operator:
             await server.stop()
 
     async def lead(self) -> None:
-        """Watch and reconcile until cancelled; raise when one of the tasks ends, which is always a fault."""
-        await self._wait_for_crds()
+        """Watch and reconcile until cancelled, or until the CRDs have a fault: then it is called again.
+
+        Raises when one of the tasks ends for another cause, which is always a fault.
+        """
         parts = build_controllers(
             Process(self.ledger, self.kube, self.recorder, self.catalog, self.checkout, self.settings)
         )
+        await crds.wait_until_served(self.crd_check, lambda: self._release_vouchers(parts.vouchers))
         self.queues = parts.feed.queues
         draining = [asyncio.create_task(queue.run(), name=f"queue {queue.name}") for queue in self.queues]
         own: list[asyncio.Task[Any]] = self._own_tasks(parts)
         try:
             own += await self._watch(parts.feed, parts.vouchers)
             done, _ = await asyncio.wait([*own, *draining], return_when=asyncio.FIRST_COMPLETED)
-            raise _ended(done)
+            if not await crds.log_fault(self.crd_check):
+                raise _ended(done)
         finally:
-            await _cancel(*own, *kopf_internals.orphaned_tasks())
-            await self._drain(draining)
-            self.queues = []
+            with TimeLimit(self.settings.stop_timeout, "the controllers"):
+                self.crd_check.release()
+                await _cancel(*own, *kopf_internals.orphaned_tasks())
+                await self._drain(draining)
+                self.queues = []
+
+    async def _release_vouchers(self, vouchers: VoucherController) -> None:
+        await self.revocations.release_all(vouchers, self.kube, self.settings.namespaces)
+        await self.recorder.drain(2.0)
 
     def _own_tasks(self, parts: Controllers) -> list[asyncio.Task[Any]]:
         """Start the tasks beside the watches of this term as leader; none of them ends by itself."""
@@ -184,18 +198,20 @@ class Operator:
             _task(self.relay.run(), "relay"),
             _task(every(_PURGE, self.ledger.purge), "purge"),
             _task(every(_STALE_SESSIONS, self.ledger.end_stale_sessions), "stale sessions"),
-            _task(self._watch_crds(), "crds"),
+            _task(crds.watch_until_fault(self.crd_check), "crds"),
         ]
 
     async def _watch(self, feed: Feed, vouchers: VoucherController) -> list[asyncio.Task[Any]]:
         """Start kopf's tasks without its `run_tasks`, which would cancel every task that was started later."""
+        discovery = kopf_internals.Discovery()
         tasks = await kopf.spawn_tasks(
-            registry=watch.build(feed, vouchers, self.settings.finalizer_timeout),
+            registry=watch.build(feed, vouchers, self.revocations),
             settings=watch.settings(),
             namespaces=self.settings.namespaces,
+            insights=discovery.insights,
         )
         self._handle_signals()  # kopf has just replaced them by its own
-        return list(tasks)
+        return [*tasks, _task(discovery.check([kind.plural for kind in EXPECTED_CRDS]), "discovery")]
 
     async def _drain(self, draining: list[asyncio.Task[None]]) -> None:
         for queue in self.queues:
@@ -203,29 +219,6 @@ class Operator:
         _, late = await asyncio.wait(draining, timeout=_DRAIN)
         await _cancel(*late)
         await self.recorder.drain(2.0)
-
-    async def _wait_for_crds(self) -> None:
-        """Wait for the CRDs: kopf looks for them only once."""
-        logged: str | None = None
-        while (fault := await self._crd_fault()) is not None:
-            if fault != logged:
-                extra = {"resource": "crd", "key": "billing.openova.io", "reason": "NotFound"}
-                log.warning("waiting for the CRDs: %s", fault, extra=extra)
-            logged = fault
-            await asyncio.sleep(_CRD_PAUSE)
-
-    async def _watch_crds(self) -> None:
-        """End when the CRDs are deleted or replaced by older ones, so that everything starts again."""
-        missing = 0
-        while missing < 2:
-            await asyncio.sleep(_CRD_CHECK)
-            missing = 0 if await self._crd_fault(unknown=None) is None else missing + 1
-
-    async def _crd_fault(self, *, unknown: str | None = "The API server is unavailable.") -> str | None:
-        try:
-            return await self.crd_check.fault()
-        except ApiError:
-            return unknown
 
     def _fence(self) -> None:
         """Raise LeaseExpiredError when another replica may lead. Whatever the leader writes asks it first."""
@@ -235,7 +228,13 @@ class Operator:
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stopping.set)
+            loop.add_signal_handler(number, self._stop)
+
+    def _stop(self) -> None:
+        """Begin to stop, and limit the time that it may take."""
+        if not self.stopping.is_set():
+            self.stopping.set()
+            self.stop_limit.start()
 
     def details(self) -> dict[str, object]:
         """Return more facts for /readyz."""

@@ -127,3 +127,15 @@ def format_time(moment: datetime) -> str:
     if moment.tzinfo is None:
         raise ValueError("the time has no time zone")
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str) -> datetime | None:
+    """Read a metav1.Time from a status; None for what is no time to Python, though the API server accepts it.
+
+    Only the operator writes them, but others may have the right to.
+    """
+    try:
+        moment = datetime.fromisoformat(text.upper())
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else None

@@ -29,6 +29,9 @@ class ClusterSettings(BaseSettings):
     """A leader that cannot renew for this long stops leading, in seconds; must be less than `lease_duration`."""
     retry_period: float = Field(default=1.5, gt=1.0)
     """Pause between two attempts to acquire or renew the Lease, in seconds."""
+    stop_timeout: float = Field(default=24.0, gt=0)
+    """A process that has not stopped so many seconds after SIGTERM, or after it lost its Lease, ends itself. Less than
+    the pod's grace period."""
 
     @field_validator("namespaces", mode="before")
     @classmethod

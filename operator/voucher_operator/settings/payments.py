@@ -48,6 +48,11 @@ class PaymentSettings(BaseSettings):
         """Return Stripe's secret key, read at each call; "" when there is none yet."""
         return file_or_value(self.stripe_api_key_file, self.stripe_api_key).strip()
 
+    def stripe_live(self) -> bool | None:
+        """Whether Stripe's key is of the live mode, and not of the test mode; None when it does not say."""
+        mode = self.stripe_key()[2:8]
+        return {"_live_": True, "_test_": False}.get(mode)
+
     def checkout_fault(self) -> str | None:
         """Return the settings that are missing before a card can be charged, in one line; None when none is."""
         wanted = {

@@ -27,6 +27,9 @@ _REDEEMABLE: Final = {
     ),
 }
 
+_NOTHING_OF_KOPF: Final = {"kopf": None}
+"""kopf writes there only while a deleted Voucher waits: what another one has is somebody else's."""
+
 
 def issued(voucher: Voucher, counters: VoucherCounters, now: datetime) -> dict[str, Any]:
     """Return the merge patch of the status of an issued Voucher; `now` is the time of conditions that change."""
@@ -38,17 +41,20 @@ def issued(voucher: Voucher, counters: VoucherCounters, now: datetime) -> dict[s
     )
     currency = voucher.spec.credit.currency
     cap, used = counters.max_redemptions, counters.times_redeemed
-    return VoucherStatus(
-        observed_generation=generation,
-        conditions=_merged(voucher, wanted, now),
-        state=State(counters.state.value),
-        credit=f"{format_amount(voucher.credit_minor, currency)} {currency}",
-        redeemed=f"{used}/{cap}" if cap > 0 else str(used),
-        times_redeemed=used,
-        remaining=max(cap - used, 0) if cap > 0 else None,
-        credit_granted=format_amount(counters.granted_minor, currency),
-        last_redemption_time=counters.last_redeemed_at,
-    ).to_patch()
+    return (
+        VoucherStatus(
+            observed_generation=generation,
+            conditions=_merged(voucher, wanted, now),
+            state=State(counters.state.value),
+            credit=f"{format_amount(voucher.credit_minor, currency)} {currency}",
+            redeemed=f"{used}/{cap}" if cap > 0 else str(used),
+            times_redeemed=used,
+            remaining=max(cap - used, 0) if cap > 0 else None,
+            credit_granted=format_amount(counters.granted_minor, currency),
+            last_redemption_time=counters.last_redeemed_at,
+        ).to_patch()
+        | _NOTHING_OF_KOPF
+    )
 
 
 def failed(voucher: Voucher, error: OperatorError, now: datetime) -> dict[str, Any]:
@@ -65,7 +71,7 @@ def failed(voucher: Voucher, error: OperatorError, now: datetime) -> dict[str, A
         "observedGeneration": generation,
         "conditions": list(_merged(voucher, wanted, now)),
         "state": State.CONFLICT.value if conflict else voucher.status.get("state", State.PENDING.value),
-    }
+    } | _NOTHING_OF_KOPF
 
 
 def was_issued(previous: Iterable[Mapping[str, Any]]) -> bool:

@@ -190,7 +190,7 @@ def _effect(event: PaymentEvent, *, refunded: bool) -> PaymentEffect:
 
 async def _apply(conn: Connection, event: PaymentEvent, sovereign: str) -> tuple[Received, str | None]:
     """Apply an event that is stored; return its outcome, and the id of its order."""
-    if sovereign and event.sovereign and event.sovereign != sovereign:
+    if event.foreign or (sovereign and event.sovereign and event.sovereign != sovereign):
         return Received.FOREIGN, event.order_id
     purchase = await _locked(conn, event)
     if purchase is None:

@@ -223,6 +223,8 @@ class PaymentEvent:
     subscription_id: str | None = None
     amount_minor: int | None = None
     sovereign: str | None = None
+    foreign: bool = False
+    """Of another mode or account at Stripe than ours."""
     lookup: bool = False
     payment: Payment | None = None
     dispute: Dispute | None = None
@@ -239,7 +241,7 @@ class Received(StrEnum):
     UNKNOWN = "unknown"
     """No purchase has this session or order: stored."""
     FOREIGN = "foreign"
-    """Another Sovereign's: stored."""
+    """Another Sovereign's, or of another mode or account at Stripe: stored."""
     MISMATCH = "mismatch"
     """The amount paid is not the amount due, or a rolled back order was paid: stored, a person must check it."""
 
