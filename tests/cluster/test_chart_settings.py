@@ -85,6 +85,7 @@ def test_chart_defaults_equal_the_settings(monkeypatch: pytest.MonkeyPatch) -> N
         ({"logLevel": "DEBUG"}, "log_level", "DEBUG"),
         ({"workers": 64}, "workers", 64),
         ({"watchNamespaces": ["one", "2"]}, "namespaces", ("one", "2")),
+        ({"unservedVouchers": "revoke"}, "unserved_vouchers", "revoke"),
         ({"intervals": {"counterSync": 0.5}}, "counter_sync_interval", 0.5),
         ({"intervals": {"resync": 86400}}, "resync_interval", 86400.0),
         ({"intervals": {"secret": 1}}, "secret_interval", 1.0),

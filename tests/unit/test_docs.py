@@ -31,6 +31,7 @@ REASONS = {
         Reason.CODE_CHANGED,
         Reason.INVALID_CODE,
         Reason.CODE_NOT_ALLOWED,
+        Reason.NAMESPACE_NOT_SERVED,
         Reason.ACTIVE,
         Reason.SCHEDULED,
         Reason.INACTIVE,

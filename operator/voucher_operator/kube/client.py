@@ -119,6 +119,20 @@ class KubeApi:
         path = kind.path(metadata["namespace"], metadata["name"], "status")
         await self._request("PATCH", path, {"metadata": preconditions, "status": status}, parse=False)
 
+    async def patch_finalizers(self, kind: ResourceKind, body: Body, finalizers: Sequence[str]) -> None:
+        """Replace the object's finalizers, on condition that uid and resourceVersion are those of `body`.
+
+        Raises ConflictError when the object has changed, NotFoundError when it does not exist.
+        """
+        metadata = body["metadata"]
+        change = {
+            "resourceVersion": metadata["resourceVersion"],
+            "uid": metadata["uid"],
+            "finalizers": list(finalizers),
+        }
+        path = kind.path(metadata["namespace"], metadata["name"])
+        await self._request("PATCH", path, {"metadata": change}, parse=False)
+
     async def delete(self, kind: ResourceKind, namespace: str, name: str, uid: str) -> None:
         """Delete the object with this uid; raises NotFoundError or ConflictError when it no longer exists."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}

@@ -4,7 +4,7 @@ Amounts are integers of minor units of the ledger's one currency; times are awar
 See also: `voucher_operator.ledger.api` takes and returns them; the services and the controllers build and read them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -124,11 +124,21 @@ class PutOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class VoucherOwner:
-    """The Voucher resource that owns a ledger row."""
+    """The Voucher resource that owns a ledger row; its `code` is set when it was read from the ledger."""
 
     uid: str
     namespace: str
     name: str
+    code: str = field(default="", compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UnservedNamespace:
+    """A namespace that no operator serves: `vouchers` of it can be redeemed; `dropped`: this operator has served it."""
+
+    namespace: str
+    vouchers: int
+    dropped: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ class Reason(StrEnum):
     """The Secret's value is not a code."""
     CODE_NOT_ALLOWED = "CodeNotAllowed"
     """The settings do not allow the namespace to issue codes with this prefix."""
+    NAMESPACE_NOT_SERVED = "NamespaceNotServed"
+    """The operator served the namespace before, and does not now."""
 
     # Voucher: Redeemable
     ACTIVE = "Active"
