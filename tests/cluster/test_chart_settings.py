@@ -88,6 +88,7 @@ def test_chart_defaults_equal_the_settings(monkeypatch: pytest.MonkeyPatch) -> N
         ({"unservedVouchers": "revoke"}, "unserved_vouchers", "revoke"),
         ({"intervals": {"counterSync": 0.5}}, "counter_sync_interval", 0.5),
         ({"intervals": {"resync": 86400}}, "resync_interval", 86400.0),
+        ({"intervals": {"statusCheck": 60}}, "status_check_interval", 60.0),
         ({"intervals": {"secret": 1}}, "secret_interval", 1.0),
         ({"intervals": {"backoffMax": 60}}, "backoff_max", 60.0),
         ({"intervals": {"notFoundGrace": 0}}, "not_found_grace", 0.0),

@@ -45,6 +45,7 @@ REASONS = {
     | {
         Reason.REDEEMED,
         Reason.ROLLED_BACK,
+        Reason.NOT_IN_LEDGER,
         Reason.VOUCHER_NOT_READY,
         Reason.VOUCHER_NOT_FOUND,
         Reason.VOUCHER_INACTIVE,

@@ -16,6 +16,7 @@ from voucher_operator.controllers.redemption.backpressure import Backpressure
 from voucher_operator.controllers.redemption.controller import RedemptionController
 from voucher_operator.controllers.redemption.request_builder import RequestBuilder
 from voucher_operator.controllers.redemption.result_writer import ResultWriter
+from voucher_operator.controllers.redemption.status_check import StatusCheck
 from voucher_operator.controllers.resync import Resync
 from voucher_operator.controllers.secret_codes import SecretCodes
 from voucher_operator.controllers.undo_reporter import UndoReporter
@@ -71,6 +72,7 @@ class Controllers:
     purchase_tasks: PurchaseTasks
     undo_reporter: UndoReporter
     unserved: UnservedNamespaces
+    status_check: StatusCheck
 
     @property
     def tasks(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
@@ -81,6 +83,7 @@ class Controllers:
             "purchases": self.purchase_tasks.run,
             "undo reporter": self.undo_reporter.run,
             "unserved namespaces": self.unserved.run,
+            "status check": self.status_check.run,
         }
 
 
@@ -217,4 +220,5 @@ def _with_tasks(
         ),
         UndoReporter(ledger, api, redemptions, feed.redemption_queue, purchases, feed.order_queue, health, settings),
         UnservedNamespaces(ledger, api, services.issuing, vouchers, settings),
+        StatusCheck(ledger, api, redemptions, feed.redemption_queue, purchases, feed.order_queue, settings),
     )

@@ -25,6 +25,7 @@ from voucher_operator.ledger.redemption import redeem
 from voucher_operator.ledger.types import (
     AttemptLimit,
     Entry,
+    KeyState,
     LedgerInfo,
     PutResult,
     RedeemRequest,
@@ -110,6 +111,10 @@ class Ledger:
     async def redemption_of(self, key: Key, request_hash: str, uid: str) -> RedeemResult | None:
         """Return the earlier result of a request, None when it has none. Redeems nothing."""
         return await self._pool.run(lambda conn: redeem.read(conn, key, request_hash, uid))
+
+    async def states(self, keys: Sequence[str]) -> dict[str, KeyState]:
+        """Return what the ledger has of some keys; a key of which it has nothing is left out."""
+        return await self._pool.run(lambda conn: redeem.states(conn, keys))
 
     async def put(self, terms: VoucherTerms) -> PutResult:
         """Write the terms of a Voucher to the ledger: issue, update, or correct drift. Idempotent.

@@ -64,6 +64,19 @@ class RedeemResult:
     retry_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """What the ledger has of a key: the outcome of its request, with the request's hash, and the state of its order.
+
+    As text, because a newer version may have written them.
+    """
+
+    key: str
+    outcome: str | None
+    request_hash: str | None
+    purchase_state: str | None
+
+
 class VoucherState(StrEnum):
     """The state of a voucher in the ledger, by PostgreSQL's clock."""
 

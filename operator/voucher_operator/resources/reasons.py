@@ -67,6 +67,9 @@ class Reason(StrEnum):
     ROLLED_BACK = "RolledBack"
     """The redemption was undone; the customer may redeem again."""
 
+    NOT_IN_LEDGER = "NotInLedger"
+    """The status said that it was granted, and the ledger does not know it: one was restored from a backup."""
+
     # Redemption: refused, final
     VOUCHER_NOT_FOUND = "VoucherNotFound"
     """The code does not exist or was revoked; the two are not distinguished."""

@@ -15,6 +15,8 @@ class ControllerSettings(BaseSettings):
     """Pause between two runs of the counter sync, in seconds."""
     resync_interval: float = Field(default=300.0, gt=0)
     """Pause between two resyncs, which list all resources, in seconds."""
+    status_check_interval: float = Field(default=21_600.0, gt=0)
+    """Pause between two comparisons of all finished Redemptions with the ledger, in seconds."""
     secret_interval: float = Field(default=15.0, gt=0)
     """Pause between two reads of the Secrets with codes, in seconds."""
     not_found_grace: float = Field(default=5.0, ge=0)
