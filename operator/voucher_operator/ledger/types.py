@@ -41,7 +41,7 @@ class RedeemRequest:
 
 @dataclass(frozen=True, slots=True)
 class AttemptLimit:
-    """How many wrong codes a customer may try in how many seconds; `attempts` 0: as many as they like."""
+    """How many wrong codes a customer may try in a namespace in how many seconds; `attempts` 0: without a limit."""
 
     attempts: int = 0
     seconds: float = 0.0

@@ -53,7 +53,7 @@ class Reason(StrEnum):
     """The Voucher exists but is not in the ledger yet."""
 
     TOO_MANY_ATTEMPTS = "TooManyAttempts"
-    """The customer has tried too many wrong codes: every code of theirs is tried again later."""
+    """The customer has tried too many wrong codes in this namespace: every code of theirs is tried again later."""
 
     INVALID_SPEC = "InvalidSpec"
     """The spec has fields or values that this version of the operator does not know: the CRD is newer."""

@@ -22,7 +22,7 @@ class ControllerSettings(BaseSettings):
     not_found_grace: float = Field(default=5.0, ge=0)
     """How long a Redemption with an unknown code waits for its Voucher, in seconds."""
     wrong_codes: int = Field(default=10, ge=0, le=10_000)
-    """Wrong codes that a customer may try in `wrong_codes_seconds`; then all their codes wait. 0: no limit."""
+    """Wrong codes that a customer may try in a namespace in `wrong_codes_seconds`; then all codes wait. 0: no limit."""
     wrong_codes_seconds: float = Field(default=600.0, ge=1, le=86_400)
     finalizer_timeout: float = Field(default=120.0, ge=0)
     """The finalizer of a deleted Voucher is removed after this time without a ledger, in seconds."""
