@@ -18,6 +18,7 @@ DECLARE
         'vouchers.backfill_progress', '["SELECT"]'::jsonb,
         'vouchers.backfill_total', '["SELECT"]'::jsonb,
         'vouchers.terms', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
+        'vouchers.served_namespace', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.redemption', '["SELECT", "INSERT", "UPDATE"]'::jsonb,
         'vouchers.attempt', '["SELECT", "INSERT", "DELETE"]'::jsonb,
         'vouchers.purchase', '["SELECT", "INSERT", "UPDATE"]'::jsonb,

@@ -18,7 +18,7 @@ from voucher_operator import __version__, telemetry
 from voucher_operator.ledger.admin.commands import account, release
 from voucher_operator.ledger.admin.export import export
 from voucher_operator.ledger.admin.reader import STATEMENT_LIMIT
-from voucher_operator.ledger.admin.verify import ungranted, verify
+from voucher_operator.ledger.admin.verify import absent_vouchers, ungranted, verify, wrongly_rejected
 from voucher_operator.ledger.types import Violation
 from voucher_operator.process.migrate import DEFER, migrate_with_retries, seconds
 from voucher_operator.resources.errors import OperatorError, ProcessError
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--namespace",
         action="append",
         default=[],
-        help="compare also with the Redemptions of this namespace; repeatable",
+        help="compare also with the Vouchers and Redemptions of this namespace; repeatable",
     )
     for name in ("verify", "export"):
         commands.choices[name].add_argument(
@@ -114,7 +114,7 @@ def _voucher(text: str) -> tuple[str, str]:
 
 
 async def _run(settings: Settings, _: argparse.Namespace) -> int:
-    # Imported here: the other commands do not need its libraries, and start faster. `_ungranted` does the same.
+    # Imported here: the other commands do not need its libraries, and start faster. `_claims` does the same.
     from voucher_operator.process.run import run
 
     await run(settings)
@@ -134,19 +134,24 @@ async def _verify(settings: Settings, args: argparse.Namespace) -> int:
     limit = args.statement_limit
     broken = await verify(settings.conninfo(), statement_limit=limit)
     if args.namespace:
-        broken += await _ungranted(settings.conninfo(), args.namespace, limit)
+        broken += await _claims(settings.conninfo(), args.namespace, limit)
     for violation in broken:
         print(f"{violation.invariant}: {violation.subject}: {violation.detail}")
     print(f"{len(broken)} rows violate an invariant" if broken else "the ledger is consistent")
     return 1 if broken else 0
 
 
-async def _ungranted(conninfo: str, namespaces: Sequence[str], limit: float) -> list[Violation]:
-    from voucher_operator.controllers.redemption.resource_claims import redeemed_keys
+async def _claims(conninfo: str, namespaces: Sequence[str], limit: float) -> list[Violation]:
+    """Compare what the resources of these namespaces say with the ledger."""
+    from voucher_operator.controllers.redemption.resource_claims import redeemed_keys, rejected_requests, voucher_keys
 
     broken = []
     async for keys in redeemed_keys(namespaces):
         broken += await ungranted(conninfo, keys, statement_limit=limit)
+    async for requests in rejected_requests(namespaces):
+        broken += await wrongly_rejected(conninfo, requests, statement_limit=limit)
+    present = await voucher_keys(namespaces)
+    broken += await absent_vouchers(conninfo, namespaces, present, statement_limit=limit)
     return list(dict.fromkeys(broken))
 
 

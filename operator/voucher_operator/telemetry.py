@@ -80,6 +80,11 @@ DRIFT_CORRECTED = Counter(
     "Ledger rows that were changed outside Git and restored.",
     registry=REGISTRY,
 )
+UNSERVED_VOUCHERS = Gauge(
+    "voucher_operator_unserved_vouchers",
+    "Vouchers that can be redeemed, in namespaces that no operator serves, as the leader has seen them last.",
+    registry=REGISTRY,
+)
 OUTBOX_PENDING = Gauge(
     "voucher_operator_outbox_pending",
     "Outbox events that are not published yet, counted up to 100000.",

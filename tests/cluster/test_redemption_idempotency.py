@@ -131,20 +131,22 @@ def test_redemption_deleted_before_a_decision_grants_nothing(sovereign: Sovereig
 
 
 def test_restart_grants_nothing_twice(api: ResourceClient, ledger: LedgerReader, operators: Operators) -> None:
-    """Finished ones stay as they are, wiped ones read their answer, new ones are answered."""
+    """Finished ones stay as they are, wiped and wrong ones read their answer, new ones are answered."""
     operator = operators.start(env=FAST)
     voucher = api.voucher()
     voucher.wait(ready("Issued"))
-    kept, wiped = (api.redeem(voucher.code, user=user) for user in ("kept", "wiped"))
-    assert [made.result() for made in (kept, wiped)] == [GRANTED] * 2
+    kept, wiped, wrong = (api.redeem(voucher.code, user=user) for user in ("kept", "wiped", "wrong"))
+    assert [made.result() for made in (kept, wiped, wrong)] == [GRANTED] * 3
     operator.stop()
     before = kept.body()["metadata"]["resourceVersion"]
     answer = lasting(wiped.body())
     wiped.set_status(None)
     new = api.redeem(voucher.code, user="new")
+    wrong.set_status({"state": "Rejected", "credit": None})
     operators.start(env=FAST)
+    wrong.wait(state("Redeemed"))
     assert [made.result() for made in (wiped, new)] == [GRANTED] * 2
     assert lasting(wiped.body()) == answer
     assert kept.body()["metadata"]["resourceVersion"] == before
-    assert [ledger.entries(user) for user in ("kept", "wiped", "new")] == [1, 1, 1]
-    until(lambda: ledger.promo(voucher.code)[3] == 3, "three redemptions")
+    assert [ledger.entries(user) for user in ("kept", "wiped", "wrong", "new")] == [1] * 4
+    until(lambda: ledger.promo(voucher.code)[3] == 4, "four redemptions")

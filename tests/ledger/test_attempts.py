@@ -11,6 +11,7 @@ from tests.ledger.helpers import in_one_batch, issue, open_ledger, redeem_outcom
 from tests.ledger.purchase_helpers import purchase_request
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import AttemptLimit, RedeemResult
+from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
 
 LIMIT: Final = AttemptLimit(3, 600.0)
@@ -52,7 +53,29 @@ async def test_other_customers_are_not_limited(database18: Database) -> None:
         assert await outcomes(ledger, "WRONG", "RIGHT", user="huda") == [UNKNOWN, "redeemed"]
 
 
-async def test_wrong_codes_of_one_batch_count_for_the_requests_after_them(database: Database) -> None:
+async def test_wrong_codes_in_one_namespace_do_not_limit_the_customer_in_another(database: Database) -> None:
+    """Nor over HTTP. Whoever may create Redemptions names the customer, and must not use up the attempts elsewhere."""
+    await issue(database, "RIGHT")
+    keys = [Key("attack/one"), Key("attack/two"), Key("attack/three"), Key("attack/four"), Key("shop/kestrel")]
+    async with open_ledger(database.runtime_url, attempts=LIMIT) as ledger:
+        for key in keys[:3]:
+            await ledger.redeem(redeem_request("WRONG", "huda", key=key))
+        found = [redeem_outcome(await ledger.redeem(redeem_request("RIGHT", "huda", key=key))) for key in keys[3:]]
+        assert found == [LIMITED, "redeemed"]
+        over_http = redeem_request("WRONG", "huda", key=Key.of_http("four"))
+        assert redeem_outcome(await ledger.redeem(over_http)) == UNKNOWN
+
+
+async def test_wrong_codes_of_one_batch_count_in_their_namespace(database: Database) -> None:
+    await issue(database, "RIGHT")
+    async with open_ledger(database.runtime_url) as ledger:
+        batch = [redeem_request(f"WRONG-{n}", "huda", key=Key(f"attack/{n}")) for n in range(LIMIT.attempts + 1)]
+        batch.append(redeem_request("RIGHT", "huda", key=Key("shop/kestrel")))
+        results = await in_one_batch(ledger, batch, LIMIT)
+        assert [redeem_outcome(result) for result in results] == [UNKNOWN] * LIMIT.attempts + [LIMITED, "redeemed"]
+
+
+async def test_wrong_codes_of_one_batch_count_for_for_the_requests_after_them(database: Database) -> None:
     await issue(database, "RIGHT")
     async with open_ledger(database.runtime_url) as ledger:
         codes = ("WRONG-1", "RIGHT", "WRONG-2", "WRONG-3", "WRONG-4", "RIGHT-2")

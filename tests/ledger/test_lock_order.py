@@ -60,7 +60,10 @@ async def test_use_cases_run_the_listed_statements_in_order(database18: Database
         recorder.check("purchase a batch")
         await purchases.compensate(conn, request.key, Reason.PAYMENT_REJECTED)
         recorder.check("compensate a purchase")
-        await vouchers.revoke(conn, VoucherOwner("voucher-1", "billing", "first"))
+        owner = VoucherOwner("voucher-1", "billing", "first")
+        await vouchers.deactivate(conn, owner)
+        recorder.check("deactivate a voucher")
+        await vouchers.revoke(conn, owner)
         recorder.check("revoke a voucher")
 
 

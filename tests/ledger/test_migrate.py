@@ -49,6 +49,7 @@ ALL = [
     "0028.key-namespace",
     "0029.purchase-undelivered-namespace-index",
     "0030.attempts",
+    "0033.namespaces",
 ]
 
 

@@ -23,6 +23,10 @@ USERS = ("ann", "ben", "cat")
 LIMIT = AttemptLimit(3, 3600)
 
 
+Customer = tuple[str, str | None]
+"""A user in a namespace."""
+
+
 @dataclass
 class Model:
     """The rules of a redemption, one request after the other."""
@@ -31,15 +35,15 @@ class Model:
     used: set[tuple[str, str]] = field(default_factory=set)
     answers: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     """key -> request hash, uid, answer"""
-    attempts: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
-    """user -> key and uid of each request with a wrong code"""
+    attempts: dict[tuple[str, str], Customer] = field(default_factory=dict)
+    """key and uid of each request with a wrong code -> its customer; a uid has only one, so the first one counts"""
 
     def redeem_batch(self, batch: list[RedeemRequest]) -> list[str]:
-        before = {user: set(known) for user, known in self.attempts.items()}
-        new: Counter[str] = Counter()
-        return [self.redeem(request, before.get(request.user_id, set()), new) for request in batch]
+        before = dict(self.attempts)
+        new: Counter[Customer] = Counter()
+        return [self.redeem(request, before, new) for request in batch]
 
-    def redeem(self, request: RedeemRequest, attempts: set[tuple[str, str]], new: Counter[str]) -> str:
+    def redeem(self, request: RedeemRequest, before: dict[tuple[str, str], Customer], new: Counter[Customer]) -> str:
         if known := self.answers.get(request.key):
             request_hash, uid, answer = known
             if answer == "redeemed":
@@ -47,13 +51,15 @@ class Model:
             if uid == request.uid:
                 return answer
         own, code, user = (str(request.key), request.uid), request.code.strip().upper(), request.user_id
-        limited = bool(code) and len(attempts - {own}) + new[user] >= LIMIT.attempts
-        new[user] += code in ("GONE", "NONE") and own not in attempts
+        customer = (user, request.key.namespace)
+        earlier = sum(one == customer for attempt, one in before.items() if attempt != own)
+        limited = bool(code) and earlier + new[customer] >= LIMIT.attempts
+        new[customer] += code in ("GONE", "NONE") and own not in before
         if limited:
             return "TooManyAttempts"
         answer = self.judge(code, user)
         if code and answer == "VoucherNotFound":
-            self.attempts.setdefault(user, set()).add(own)
+            self.attempts.setdefault(own, customer)
         if not (request.provisional and answer == "VoucherNotFound"):
             self.answers[request.key] = (request.request_hash, request.uid, answer)
         return answer
@@ -75,9 +81,10 @@ class Model:
 
 spellings = st.sampled_from([str, str.lower, str.title, "  {}\n".format, "\t{}".format])
 requests = st.builds(
-    lambda key, spec, uid, code, spell, user, provisional: RedeemRequest(
-        Key(f"billing/{key}"), spec, uid, spell(code), user, "tenant", "someone@example.com", provisional
+    lambda namespace, key, spec, uid, code, spell, user, provisional: RedeemRequest(
+        Key(f"{namespace}/{key}"), spec, uid, spell(code), user, "tenant", "someone@example.com", provisional
     ),
+    st.sampled_from(("billing", "billing", "sales")),
     st.integers(0, 9),
     st.sampled_from("ab"),
     st.sampled_from("xy"),

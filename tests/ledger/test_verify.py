@@ -175,6 +175,13 @@ BREAKS = [
         "voucher billing/quiet is live, but has no row in promo_codes",
     ),
     Break(
+        "INSERT INTO vouchers.served_namespace VALUES ('billing', 'one', now(), '2026-03-01 00:00:00+00')",
+        Invariant.NAMESPACES,
+        "code <secret billing/quiet>",
+        "voucher billing/quiet is live, but no operator serves its namespace (dropped on 2026-03-01T00:00:00Z): "
+        "serve it again, or delete the voucher",
+    ),
+    Break(
         f"INSERT INTO promo_codes (code, credit_omr) VALUES ('{SECRET.lower()} ', 1)",
         Invariant.SPELLING,
         "code <secret billing/quiet>",

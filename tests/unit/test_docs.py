@@ -31,6 +31,7 @@ REASONS = {
         Reason.CODE_CHANGED,
         Reason.INVALID_CODE,
         Reason.CODE_NOT_ALLOWED,
+        Reason.NAMESPACE_NOT_SERVED,
         Reason.ACTIVE,
         Reason.SCHEDULED,
         Reason.INACTIVE,
@@ -44,6 +45,7 @@ REASONS = {
     | {
         Reason.REDEEMED,
         Reason.ROLLED_BACK,
+        Reason.NOT_IN_LEDGER,
         Reason.VOUCHER_NOT_READY,
         Reason.VOUCHER_NOT_FOUND,
         Reason.VOUCHER_INACTIVE,

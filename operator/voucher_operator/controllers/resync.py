@@ -6,7 +6,7 @@ also: `feed`; `voucher.controller` revokes; `process.run` runs it while this rep
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -24,6 +24,7 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.errors import LedgerBusyError, PoolFullError
 from voucher_operator.ledger.types import VoucherOwner
 from voucher_operator.resources import conditions
+from voucher_operator.resources.codes import normal_code
 from voucher_operator.resources.errors import ApiError, LedgerUnavailableError
 from voucher_operator.settings import Settings
 
@@ -70,9 +71,18 @@ class Resync:
         listed = await self._in_each_namespace(list_vouchers)
         await self._in_each_namespace(list_redemptions)
         self.feed.requeue_vouchers()
+        owning = {owner.uid for owner in owners}
         for owner in owners:
-            if owner.uid not in alive and owner.namespace in listed:
+            if owner.uid not in alive and owner.namespace in listed and not self._is_adopted(owner, owning):
                 await self._revoke_orphan(owner)
+
+    def _is_adopted(self, owner: VoucherOwner, owning: Collection[str]) -> bool:
+        """Whether a Voucher of the same name takes over the code when it is put, as after a restore from a backup."""
+        body = self.feed.voucher_cache.get(f"{owner.namespace}/{owner.name}")
+        if body is None or "deletionTimestamp" in body["metadata"] or body["metadata"]["uid"] in owning:
+            return False
+        code = body["spec"].get("code")  # in a Secret, it is not known here
+        return code is None or normal_code(code) == normal_code(owner.code)
 
     async def _revoke_orphan(self, owner: VoucherOwner) -> None:
         try:

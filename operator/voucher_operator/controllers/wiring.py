@@ -16,9 +16,11 @@ from voucher_operator.controllers.redemption.backpressure import Backpressure
 from voucher_operator.controllers.redemption.controller import RedemptionController
 from voucher_operator.controllers.redemption.request_builder import RequestBuilder
 from voucher_operator.controllers.redemption.result_writer import ResultWriter
+from voucher_operator.controllers.redemption.status_check import StatusCheck
 from voucher_operator.controllers.resync import Resync
 from voucher_operator.controllers.secret_codes import SecretCodes
 from voucher_operator.controllers.undo_reporter import UndoReporter
+from voucher_operator.controllers.unserved import UnservedNamespaces
 from voucher_operator.controllers.voucher.controller import VoucherController
 from voucher_operator.controllers.voucher.counter_sync import CounterSync
 from voucher_operator.controllers.voucher.events import VoucherEvents
@@ -69,6 +71,8 @@ class Controllers:
     resync: Resync
     purchase_tasks: PurchaseTasks
     undo_reporter: UndoReporter
+    unserved: UnservedNamespaces
+    status_check: StatusCheck
 
     @property
     def tasks(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
@@ -78,6 +82,8 @@ class Controllers:
             "resync": self.resync.run,
             "purchases": self.purchase_tasks.run,
             "undo reporter": self.undo_reporter.run,
+            "unserved namespaces": self.unserved.run,
+            "status check": self.status_check.run,
         }
 
 
@@ -213,4 +219,6 @@ def _with_tasks(
             notify=lambda body: feed.redemption(body, gone=False),
         ),
         UndoReporter(ledger, api, redemptions, feed.redemption_queue, purchases, feed.order_queue, health, settings),
+        UnservedNamespaces(ledger, api, services.issuing, vouchers, settings),
+        StatusCheck(ledger, api, redemptions, feed.redemption_queue, purchases, feed.order_queue, settings),
     )

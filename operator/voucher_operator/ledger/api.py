@@ -14,6 +14,7 @@ from voucher_operator.ledger.admin import stale_sessions
 from voucher_operator.ledger.batch import Batcher, Request
 from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.credit import accounts
+from voucher_operator.ledger.namespace import namespaces as served
 from voucher_operator.ledger.outbox import events as outbox
 from voucher_operator.ledger.outbox.types import OutboxBacklog, OutboxEvent
 from voucher_operator.ledger.payment import payments
@@ -26,10 +27,12 @@ from voucher_operator.ledger.session import Pooler
 from voucher_operator.ledger.types import (
     AttemptLimit,
     Entry,
+    KeyState,
     LedgerInfo,
     PutResult,
     RedeemRequest,
     RedeemResult,
+    UnservedNamespace,
     VoucherCounters,
     VoucherOwner,
     VoucherTerms,
@@ -113,6 +116,10 @@ class Ledger:
         """Return the earlier result of a request, None when it has none. Redeems nothing."""
         return await self._pool.run(lambda conn: redeem.read(conn, key, request_hash, uid))
 
+    async def states(self, keys: Sequence[str]) -> dict[str, KeyState]:
+        """Return what the ledger has of some keys; a key of which it has nothing is left out."""
+        return await self._pool.run(lambda conn: redeem.states(conn, keys))
+
     async def put(self, terms: VoucherTerms) -> PutResult:
         """Write the terms of a Voucher to the ledger: issue, update, or correct drift. Idempotent.
 
@@ -121,9 +128,13 @@ class Ledger:
         """
         return await self._write(lambda conn: vouchers.put(conn, terms))
 
-    async def revoke(self, owner: VoucherOwner) -> bool:
-        """Revoke the code that `owner` owns, by uid. True if a live row was revoked. Idempotent."""
-        return await self._write(lambda conn: vouchers.revoke(conn, owner))
+    async def revoke(self, owner: VoucherOwner, *, absent: bool = False) -> bool:
+        """Revoke the code that `owner` owns, by uid. True if a live row was revoked. Idempotent.
+
+        `absent`: nobody has seen the deletion of the Voucher. For an hour its namespace may issue the code only for a
+        Voucher of its name: a backup may be being restored.
+        """
+        return await self._write(lambda conn: vouchers.revoke(conn, owner, absent=absent))
 
     async def counters(self, uids: Sequence[str] | None = None) -> list[VoucherCounters]:
         """Return the counters of the live vouchers of these owners, or of all with None. Unknown uids are left out."""
@@ -132,6 +143,22 @@ class Ledger:
     async def owners(self) -> list[VoucherOwner]:
         """List the Vouchers that own a live row."""
         return await self._pool.run(vouchers.owners)
+
+    async def serve(self, operator: str, namespaces: Sequence[str]) -> None:
+        """Record that `operator`, the name of a release, serves these namespaces and no others. Idempotent."""
+        await self._write(lambda conn: served.serve(conn, operator, namespaces))
+
+    async def unserved_namespaces(self, operator: str, namespaces: Sequence[str]) -> list[UnservedNamespace]:
+        """List the namespaces that `operator`, which serves `namespaces`, must look after beside them."""
+        return await self._pool.run(lambda conn: served.unserved(conn, operator, namespaces))
+
+    async def record_cleared(self, namespaces: Sequence[str]) -> None:
+        """Record that dropped namespaces have no Voucher left with a code or a finalizer. Idempotent."""
+        await self._write(lambda conn: served.cleared(conn, namespaces))
+
+    async def deactivate(self, owner: VoucherOwner) -> bool:
+        """Set a Voucher, or the one whose name it has, to inactive. True if it was live and active. Idempotent."""
+        return await self._write(lambda conn: vouchers.deactivate(conn, owner))
 
     async def undone_elsewhere(
         self, namespaces: Sequence[str], older_than_seconds: float, limit: int

@@ -54,6 +54,8 @@ class Lock(IntEnum):
     SUBSCRIPTIONS = auto()
     TERMS = auto()
     """What Git wants of a code, by code."""
+    SERVED_NAMESPACE = auto()
+    """Namespaces, by name in the collation "C"."""
     OUTBOX = auto()
     BACKFILL_PROGRESS = auto()
     BACKFILL_TOTAL = auto()
@@ -69,7 +71,11 @@ STATEMENTS: Final[Mapping[str, tuple[Lock, ...]]] = MappingProxyType(
         "voucher_put_announce": (),
         "voucher_revoke_lock": (Lock.PROMO_CODES,),
         "voucher_revoke": (Lock.TERMS, Lock.PROMO_CODES),
+        "voucher_deactivate_lock": (Lock.PROMO_CODES,),
+        "voucher_deactivate": (Lock.TERMS, Lock.PROMO_CODES),
         "voucher_release": (Lock.TERMS,),
+        "namespace_serve": (Lock.SERVED_NAMESPACE,),
+        "namespace_cleared": (Lock.SERVED_NAMESPACE,),
         "lock_promo": (Lock.PROMO_CODES,),
         "redeem": (
             Lock.PROMO_CODES,
@@ -172,7 +178,10 @@ USE_CASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "voucher_put_announce",
         ),
         "revoke a voucher": ("voucher_revoke_lock", "voucher_revoke"),
+        "deactivate a voucher": ("voucher_deactivate_lock", "voucher_deactivate"),
         "release a code": ("voucher_release",),
+        "record the namespaces that are served": ("namespace_serve",),
+        "record namespaces where nothing is left": ("namespace_cleared",),
         "redeem a batch": ("lock_promo", "redeem"),
         "open accounts that are missing": ("account_open",),
         "find locked codes": ("probe_promo",),

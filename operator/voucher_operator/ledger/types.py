@@ -4,7 +4,7 @@ Amounts are integers of minor units of the ledger's one currency; times are awar
 See also: `voucher_operator.ledger.api` takes and returns them; the services and the controllers build and read them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -41,7 +41,7 @@ class RedeemRequest:
 
 @dataclass(frozen=True, slots=True)
 class AttemptLimit:
-    """How many wrong codes a customer may try in how many seconds; `attempts` 0: as many as they like."""
+    """How many wrong codes a customer may try in a namespace in how many seconds; `attempts` 0: without a limit."""
 
     attempts: int = 0
     seconds: float = 0.0
@@ -62,6 +62,19 @@ class RedeemResult:
     credit_minor: int = 0
     replayed: bool = False
     retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """What the ledger has of a key: the outcome of its request, with the request's hash, and the state of its order.
+
+    As text, because a newer version may have written them.
+    """
+
+    key: str
+    outcome: str | None
+    request_hash: str | None
+    purchase_state: str | None
 
 
 class VoucherState(StrEnum):
@@ -124,11 +137,21 @@ class PutOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class VoucherOwner:
-    """The Voucher resource that owns a ledger row."""
+    """The Voucher resource that owns a ledger row; its `code` is set when it was read from the ledger."""
 
     uid: str
     namespace: str
     name: str
+    code: str = field(default="", compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UnservedNamespace:
+    """A namespace that no operator serves: `vouchers` of it can be redeemed; `dropped`: this operator has served it."""
+
+    namespace: str
+    vouchers: int
+    dropped: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@
     │   ├── CodeChangedError      the Secret has another code now
     │   ├── InvalidCodeError      the Secret's value is not a code
     │   ├── CodeNotAllowedError   the namespace may not issue codes with this prefix
+    │   ├── NamespaceNotServedError  the operator does not serve the namespace any more
     │   ├── InvalidSpecError      the CRD is newer than the operator
     │   ├── InvalidOrderError     the order is not in the catalog, or cannot be paid
     │   ├── PaymentRejectedError  Stripe refuses the checkout, or our key
@@ -131,6 +132,12 @@ class CodeNotAllowedError(TerminalError):
     """The settings do not allow the namespace to issue codes with this prefix."""
 
     reason = Reason.CODE_NOT_ALLOWED
+
+
+class NamespaceNotServedError(TerminalError):
+    """The operator served the Voucher's namespace before, and does not now."""
+
+    reason = Reason.NAMESPACE_NOT_SERVED
 
 
 class InvalidSpecError(TerminalError):

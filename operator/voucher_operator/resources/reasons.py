@@ -25,6 +25,8 @@ class Reason(StrEnum):
     """The Secret's value is not a code."""
     CODE_NOT_ALLOWED = "CodeNotAllowed"
     """The settings do not allow the namespace to issue codes with this prefix."""
+    NAMESPACE_NOT_SERVED = "NamespaceNotServed"
+    """The operator served the namespace before, and does not now."""
 
     # Voucher: Redeemable
     ACTIVE = "Active"
@@ -51,7 +53,7 @@ class Reason(StrEnum):
     """The Voucher exists but is not in the ledger yet."""
 
     TOO_MANY_ATTEMPTS = "TooManyAttempts"
-    """The customer has tried too many wrong codes: every code of theirs is tried again later."""
+    """The customer has tried too many wrong codes in this namespace: every code of theirs is tried again later."""
 
     INVALID_SPEC = "InvalidSpec"
     """The spec has fields or values that this version of the operator does not know: the CRD is newer."""
@@ -64,6 +66,9 @@ class Reason(StrEnum):
     """The credit is on the customer's ledger."""
     ROLLED_BACK = "RolledBack"
     """The redemption was undone; the customer may redeem again."""
+
+    NOT_IN_LEDGER = "NotInLedger"
+    """The status said that it was granted, and the ledger does not know it: one was restored from a backup."""
 
     # Redemption: refused, final
     VOUCHER_NOT_FOUND = "VoucherNotFound"

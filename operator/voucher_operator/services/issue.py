@@ -37,7 +37,7 @@ class IssueService:
         """Make the ledger row of a Voucher equal to its terms; None when it is revoked. Idempotent.
 
         The terms are read under the Voucher's lock, so that older terms never follow newer ones. Raises as `Ledger.put`
-        and as `read_terms`, and CodeNotAllowedError before the ledger is asked.
+        and as `read_terms`, and CodeNotAllowedError before the ledger is asked; `deactivate` is allowed all the same.
         """
         async with self._lock(uid):
             if self.is_revoked(uid):
@@ -47,6 +47,15 @@ class IssueService:
             result = await self._ledger.put(terms)
             self.codes.put(uid, terms.code)
             return result
+
+    async def deactivate(self, owner: VoucherOwner) -> bool:
+        """Stop redemptions of a Voucher whose terms cannot be put; True when it was active. Idempotent.
+
+        Nobody is prevented from stopping a code: neither by a prefix that is no longer allowed, nor by a Secret that
+        was deleted. Raises LedgerUnavailableError.
+        """
+        async with self._lock(owner.uid):
+            return await self._ledger.deactivate(owner)
 
     async def revoke(self, owner: VoucherOwner) -> bool:
         """Revoke the code of a Voucher; redemptions and entries stay. True if a live row was revoked. Idempotent.
@@ -58,8 +67,11 @@ class IssueService:
             return await self._ledger.revoke(owner)
 
     async def revoke_orphan(self, owner: VoucherOwner) -> bool:
-        """Revoke the code of a Voucher that does not exist; as `revoke`, but a Voucher seen later is put again."""
-        return await self._ledger.revoke(owner)
+        """Revoke the code of a Voucher that does not exist; as `revoke`, but a Voucher seen later is put again.
+
+        It may be created again soon, from a backup: the code is kept for its name for some time.
+        """
+        return await self._ledger.revoke(owner, absent=True)
 
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())

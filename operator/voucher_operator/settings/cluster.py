@@ -1,6 +1,7 @@
 """What the operator serves, who this replica is, and the times of leader election."""
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Annotated, Final
 
 from pydantic import Field, field_validator
@@ -13,11 +14,21 @@ RETRY_JITTER: Final = 1.2
 """The leader election library requires `renew_deadline` > this factor * `retry_period`."""
 
 
+class UnservedVouchers(StrEnum):
+    """What becomes of the codes of Vouchers in a namespace that is no longer served."""
+
+    KEEP = "keep"
+    REVOKE = "revoke"
+
+
 class ClusterSettings(BaseSettings):
     """Namespaces, pod and Lease."""
 
     namespaces: Annotated[tuple[str, ...], NoDecode, Field(min_length=1)] = ("billing",)
     """Namespaces whose Vouchers and Redemptions are served, separated by commas."""
+    unserved_vouchers: UnservedVouchers = UnservedVouchers.KEEP
+    """What becomes of the codes of Vouchers in a namespace that is removed from `namespaces`: keep or revoke. A code
+    that was revoked is issued again when its namespace is served again."""
     pod_name: str = "voucher-operator"
     """This replica's identity in the Lease and in events."""
     pod_namespace: str = "billing"
@@ -37,6 +48,11 @@ class ClusterSettings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return split(value)
+
+    @property
+    def operator_name(self) -> str:
+        """The release that this replica belongs to: all its replicas share the Lease."""
+        return f"{self.pod_namespace}/{self.lease_name}"
 
     def lease_contradictions(self) -> Iterator[str]:
         """Yield a message for each pair of times with which no replica would ever lead."""

@@ -13,6 +13,7 @@ from typing import Final
 from voucher_operator.controllers.organization import Organizations, OrganizationStatus
 from voucher_operator.controllers.purchase import status as purchase_status
 from voucher_operator.controllers.redemption import status as redemption_status
+from voucher_operator.controllers.redemption.controller import not_in_ledger
 from voucher_operator.controllers.redemption.request_builder import DeletedError, RequestBuilder
 from voucher_operator.controllers.redemption.result_writer import ResultWriter, StatusUpdate, UserEvent
 from voucher_operator.kube.cache import Cache
@@ -91,10 +92,13 @@ class PurchaseController:
 
     async def _order(self, redemption: Redemption) -> StatusUpdate:
         order = order_of(redemption)
-        known = redemption.deleted or redemption.status.get("orderID")
+        finished = bool(redemption.status.get("finished"))
+        known = redemption.deleted or finished or redemption.status.get("orderID")
         purchase = await self.orders.find(order) if known else None
         if purchase is None and redemption.deleted:
             raise DeletedError
+        if purchase is None and finished:
+            return not_in_ledger(redemption)
         if purchase is None:
             placed = await self.orders.place(order, lambda: self.requests.build(redemption))
             if isinstance(placed, Refusal):

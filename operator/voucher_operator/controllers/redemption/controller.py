@@ -31,20 +31,20 @@ class RedemptionController:
     cache: Cache
     requests: RequestBuilder
     writer: ResultWriter
-    _undone: dict[str, datetime] = field(default_factory=dict)
-    """Keys of finished Redemptions that another writer has undone, with the time of the undo."""
+    _reopened: dict[str, datetime | None] = field(default_factory=dict)
+    """Keys of finished Redemptions that are reconciled again, with the time of the undo, if that is the cause."""
 
-    def reopen(self, body: Body, key: str, undone_at: datetime) -> None:
-        """Have a finished Redemption reconciled, because another writer has undone it."""
+    def reopen(self, body: Body, key: str, undone_at: datetime | None = None) -> None:
+        """Have a finished Redemption reconciled, because another writer has undone it, or its status is wrong."""
         self.cache.put(body)
-        self._undone[key] = undone_at
+        self._reopened[key] = undone_at
 
     async def reconcile(self, key: str) -> ReconcileResult:
         """Redeem, and write the status; raises ApiError when the status cannot be written."""
         await self.writer.confirm(key)
         body = self.cache.get(key)
         finished = body is not None and bool(body["status"].get("finished"))
-        if body is None or (finished and key not in self._undone):
+        if body is None or (finished and key not in self._reopened):
             return self._forget(key)
         try:
             redemption = Redemption.parse(body)
@@ -63,8 +63,10 @@ class RedemptionController:
         try:
             if finished:
                 # No new request: the Secret or Voucher of the code may no longer exist.
-                undone_at = self._undone[redemption.key]
-                result = RedeemResult(redemption.key, Outcome.UNDONE, undone_at, replayed=True)
+                known = await self._known(redemption)
+                if known is None:
+                    return not_in_ledger(redemption)
+                result = known
             elif redemption.deleted:
                 result = await self._find(redemption)
             else:
@@ -75,6 +77,14 @@ class RedemptionController:
             return StatusUpdate(waiting, retry=True, retry_after=error.retry_after)
         except TerminalError as error:
             return StatusUpdate(redemption_status.stalled(redemption, error))
+
+    async def _known(self, redemption: Redemption) -> RedeemResult | None:
+        """Return what the ledger has of a finished Redemption; None when it has nothing."""
+        undone_at = self._reopened[redemption.key]
+        if undone_at is not None:
+            return RedeemResult(redemption.key, Outcome.UNDONE, undone_at, replayed=True)
+        self.requests.health.check()
+        return await self.redeems.find(redemption.key, redemption.request_hash(), redemption.metadata.uid)
 
     async def _find(self, redemption: Redemption) -> RedeemResult:
         """Read the result of a Redemption whose deletion has begun; raises DeletedError when there is none."""
@@ -96,9 +106,15 @@ class RedemptionController:
         return self._forget(key)
 
     def _forget(self, key: str) -> Result:
-        self._undone.pop(key, None)
+        self._reopened.pop(key, None)
         self.requests.forget(key)
         return Result.DONE
+
+
+def not_in_ledger(redemption: Redemption) -> StatusUpdate:
+    """Build the status of a finished Redemption of which the ledger knows nothing, with its Event."""
+    event = UserEvent(Reason.NOT_IN_LEDGER, "Check", redemption_status.NOT_IN_LEDGER, warning=True)
+    return StatusUpdate(redemption_status.not_in_ledger(redemption), event=event)
 
 
 def redeemed(redemption: Redemption, result: RedeemResult, currency: str) -> StatusUpdate:

@@ -19,6 +19,10 @@ from voucher_operator.resources.reasons import Reason
 from voucher_operator.resources.redemption import Redemption, RedemptionStatus
 from voucher_operator.services.refusals import REFUSALS
 
+NOT_IN_LEDGER: Final = (
+    "The ledger does not know this Redemption, possibly because it was restored from a backup: nothing is granted. To "
+    "grant it, delete this Redemption and create it again."
+)
 UNDONE: Final = "The redemption was undone: create another Redemption, under another name, to redeem again."
 
 
@@ -63,6 +67,27 @@ def finished(redemption: Redemption, result: RedeemResult, currency: str) -> Red
     if result.refusal is not None:
         return _ended(redemption, result, Cause.REFUSED, result.refusal, REFUSALS[result.refusal])
     return _ended(redemption, result, Cause.UNDONE, Reason.ROLLED_BACK, UNDONE)
+
+
+def not_in_ledger(redemption: Redemption) -> RedemptionStatus:
+    """Return the status of a finished Redemption of which the ledger knows nothing."""
+    generation, now = redemption.metadata.generation, datetime.now(UTC)
+    false = [conditions.REDEEMED] if redemption.spec.has_code else []
+    false += [conditions.ORDER_PLACED] if redemption.spec.order is not None else []
+    wanted = (
+        *conditions.stalled(Reason.NOT_IN_LEDGER, NOT_IN_LEDGER, generation=generation),
+        *(
+            conditions.condition(one, False, Reason.NOT_IN_LEDGER, NOT_IN_LEDGER, generation=generation)
+            for one in false
+        ),
+    )
+    return RedemptionStatus(
+        observed_generation=generation,
+        conditions=merged(redemption, wanted, now),
+        state=target(Cause.NOT_IN_LEDGER),
+        finished=True,
+        finished_at=now,
+    )
 
 
 def _redeemed(redemption: Redemption, result: RedeemResult, currency: str) -> RedemptionStatus:

@@ -26,6 +26,8 @@ class Cause(Enum):
     COVERED = auto()
     PAID = auto()
     COMPENSATED = auto()
+    NOT_IN_LEDGER = auto()
+    """The ledger does not know it, because one of the two was restored from a backup."""
     COMPENSATED_IN_PART = auto()
     """The order is undone, but not the redemption: its credit was spent elsewhere meanwhile."""
     ENDED = auto()
@@ -57,6 +59,9 @@ TRANSITIONS: Final[Mapping[Cause, Transition]] = MappingProxyType(
                 State.ROLLED_BACK: "paid at the last moment",
             },
             State.COMPLETED,
+        ),
+        Cause.NOT_IN_LEDGER: Transition(
+            {State.REDEEMED: "not in the ledger", State.COMPLETED: "not in the ledger"}, State.ROLLED_BACK
         ),
         Cause.COMPENSATED: Transition({State.PENDING: "cannot be paid"}, State.ROLLED_BACK),
         Cause.COMPENSATED_IN_PART: Transition({State.PENDING: "cannot be paid, credit spent"}, State.REDEEMED),

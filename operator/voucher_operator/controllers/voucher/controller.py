@@ -13,6 +13,7 @@ from typing import Final
 from voucher_operator.controllers.kinds import VOUCHER
 from voucher_operator.controllers.secret_codes import SecretCodes
 from voucher_operator.controllers.voucher import status as voucher_status
+from voucher_operator.controllers.voucher.conflicts import Conflicts
 from voucher_operator.controllers.voucher.events import VoucherEvents
 from voucher_operator.kube.cache import Cache, key_of
 from voucher_operator.kube.client import Body, KubeApi
@@ -22,9 +23,17 @@ from voucher_operator.ledger.errors import LedgerBusyError, PoolFullError
 from voucher_operator.ledger.health import LedgerHealth
 from voucher_operator.ledger.types import PutResult, VoucherCounters, VoucherOwner, VoucherTerms
 from voucher_operator.resources import conditions
-from voucher_operator.resources.errors import InvalidSpecError, OperatorError, TransientError
+from voucher_operator.resources.codes import normal_code
+from voucher_operator.resources.errors import (
+    CodeConflictError,
+    CodeReservedError,
+    InvalidSpecError,
+    LedgerUnavailableError,
+    OperatorError,
+    TransientError,
+)
 from voucher_operator.resources.reasons import Reason
-from voucher_operator.resources.voucher import State, Voucher
+from voucher_operator.resources.voucher import Voucher
 from voucher_operator.services.issue import IssueService
 
 log = logging.getLogger(__name__)
@@ -58,6 +67,7 @@ class VoucherController:
         """uids of deleted Vouchers for which the Event Revoked is posted."""
         self._placed: dict[str, VoucherOwner] = {}
         self._fresh: dict[str, VoucherCounters] = {}
+        self._conflicts = Conflicts()
 
     async def reconcile(self, key: str) -> Result:
         """Make the ledger row equal to the Voucher, and write the status; raises TransientError and ApiError."""
@@ -65,10 +75,13 @@ class VoucherController:
         body = self._cache.get(key)
         await self._revoke_predecessor(key, body)
         if body is None or not _has_finalizer(body):
+            self._conflicts.drop(key)
             return Result.DONE
         try:
             voucher = Voucher.parse(body)
         except InvalidSpecError as unknown:
+            if body["spec"].get("active") is False:
+                await self._issuing.deactivate(owner_of(body))
             written = await self._writer.write_invalid(key, body, unknown, conditions.VOUCHER_CONDITIONS)
             return Result.DONE if written else Result.REQUEUE
         return await self._reconcile(key, body, voucher)
@@ -85,6 +98,7 @@ class VoucherController:
             return await self._fail(key, body, voucher, error)
         except OperatorError as error:
             return await self._fail(key, body, voucher, error)
+        self._conflicts.drop(key)
         if counters is None:
             return Result.DONE
         status = voucher_status.issued(voucher, counters, datetime.now(UTC))
@@ -101,7 +115,13 @@ class VoucherController:
     async def _issue(self, body: Body, voucher: Voucher) -> VoucherCounters | None:
         """Put the Voucher into the ledger, and record what that changed; None when it was revoked meanwhile."""
         metadata = voucher.metadata
-        result = await self._issuing.issue(metadata.uid, lambda: self._terms(voucher))
+
+        async def read_terms() -> VoucherTerms:
+            terms = await self._terms(voucher)
+            self._conflicts.add(voucher.key, normal_code(terms.code))
+            return terms
+
+        result = await self._issuing.issue(metadata.uid, read_terms)
         if result is None:
             return None
         self._placed[voucher.key] = VoucherOwner(metadata.uid, metadata.namespace, metadata.name)
@@ -123,10 +143,20 @@ class VoucherController:
         if revoked:
             extra = {"resource": "Voucher", "key": key, "reason": Reason.REVOKED.value}
             log.info("revoked the code of a deleted Voucher", extra=extra)
-        self._requeue_conflicts()
 
     async def _fail(self, key: str, body: Body, voucher: Voucher, error: OperatorError) -> Result:
-        status = voucher_status.failed(voucher, error, datetime.now(UTC))
+        if not isinstance(error, CodeConflictError | CodeReservedError):
+            self._conflicts.drop(key)
+        stopped: voucher_status.Stopped | None = None
+        if not voucher.spec.active and not isinstance(error, LedgerUnavailableError):
+            # Its new terms do not reach the ledger, but that nobody can redeem it any more always does.
+            try:
+                deactivated = await self._issuing.deactivate(owner_of(body))
+            except LedgerUnavailableError as unavailable:
+                error = unavailable
+            else:
+                stopped = voucher_status.DEACTIVATED if deactivated or "timesRedeemed" in voucher.status else None
+        status = voucher_status.failed(voucher, error, datetime.now(UTC), stopped)
         if not await self._writer.write(key, body, status, lambda: self._events.failure_written(body, voucher, error)):
             return Result.REQUEUE
         return Result.RETRY if isinstance(error, TransientError) else Result.DONE
@@ -181,7 +211,7 @@ class VoucherController:
         The Event is posted also when the ledger has nothing left to revoke: an earlier response may have been lost.
         """
         metadata = body["metadata"]
-        revoked = await self._revoke(VoucherOwner(metadata["uid"], metadata["namespace"], metadata["name"]))
+        revoked = await self._revoke(owner_of(body))
         self._placed.pop(key_of(body), None)
         issued = voucher_status.was_issued(body.get("status", {}).get("conditions", ()))
         if (revoked or issued) and metadata["uid"] not in self._reported:
@@ -189,13 +219,15 @@ class VoucherController:
             if len(self._reported) > _REPORTED:
                 del self._reported[next(iter(self._reported))]
             self._events.revoked(body)
-        self._requeue_conflicts()
 
     async def _revoke(self, owner: VoucherOwner) -> bool:
+        code = self._issuing.codes.code_of(owner.uid)
         revoked = await self._issuing.revoke(owner)
         self._fresh.pop(owner.uid, None)
         self._agreed.pop(owner.uid, None)
         self._events.forget(owner.uid)
+        if revoked or code is not None:
+            self._requeue_conflicts(code)
         return revoked
 
     def release_finalizer(self, body: Body, error: TransientError) -> None:
@@ -205,17 +237,21 @@ class VoucherController:
     async def revoke_orphan(self, owner: VoucherOwner) -> None:
         """Revoke the code of a Voucher that was deleted without its code being revoked."""
         if await self._issuing.revoke_orphan(owner):
+            self._requeue_conflicts(normal_code(owner.code))
             key = f"{owner.namespace}/{owner.name}"
             extra = {"resource": "Voucher", "key": key, "reason": Reason.REVOKED.value}
             log.warning("revoked the code of a deleted Voucher", extra=extra)
-        self._requeue_conflicts()
 
-    def _requeue_conflicts(self) -> None:
-        """Requeue the Vouchers in conflict: their code may be free now."""
-        for key in self._cache:
-            body = self._cache.get(key)
-            if body is not None and body["status"].get("state") == State.CONFLICT:
-                self.requeue(key)
+    def _requeue_conflicts(self, code: str | None) -> None:
+        """Requeue the Vouchers that wait for a code, which is free now; None: for any code."""
+        for key in self._conflicts.waiting(code):
+            self.requeue(key)
+
+
+def owner_of(body: Body) -> VoucherOwner:
+    """Return the Voucher as the ledger knows it."""
+    metadata = body["metadata"]
+    return VoucherOwner(metadata["uid"], metadata["namespace"], metadata["name"])
 
 
 def _has_finalizer(body: Body) -> bool:

@@ -4,6 +4,7 @@ See also: `controller` and `counter_sync` use it; `resources.conditions` merges;
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -29,6 +30,18 @@ _REDEEMABLE: Final = {
 
 _NOTHING_OF_KOPF: Final = {"kopf": None}
 """kopf writes there only while a deleted Voucher waits: what another one has is somebody else's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Why the code cannot be redeemed although the Voucher's terms were not put: what Redeemable says."""
+
+    reason: Reason
+    message: str
+
+
+DEACTIVATED: Final = Stopped(*_REDEEMABLE[VoucherState.INACTIVE][1:])
+REVOKED: Final = Stopped(Reason.NOT_ISSUED, "The code is not in the ledger for this Voucher.")
 
 
 def issued(voucher: Voucher, counters: VoucherCounters, now: datetime) -> dict[str, Any]:
@@ -57,20 +70,24 @@ def issued(voucher: Voucher, counters: VoucherCounters, now: datetime) -> dict[s
     )
 
 
-def failed(voucher: Voucher, error: OperatorError, now: datetime) -> dict[str, Any]:
-    """Return the merge patch of the status after a failure; it keeps the last known counters."""
+def failed(voucher: Voucher, error: OperatorError, now: datetime, stopped: Stopped | None = None) -> dict[str, Any]:
+    """Return the merge patch of the status after a failure; it keeps the last known counters.
+
+    `stopped`: it is known that nobody can redeem the code.
+    """
     generation = voucher.metadata.generation
     terminal = isinstance(error, TerminalError)
     build = conditions.stalled if terminal else conditions.retrying
     wanted = (
         *build(error.reason, error.message, generation=generation),
-        conditions.condition(conditions.REDEEMABLE, *_redeemable(voucher, error), generation=generation),
+        conditions.condition(conditions.REDEEMABLE, *_redeemable(voucher, error, stopped), generation=generation),
     )
     conflict = isinstance(error, CodeConflictError | CodeReservedError)
+    last = State.INACTIVE.value if stopped else voucher.status.get("state", State.PENDING.value)
     return {
         "observedGeneration": generation,
         "conditions": list(_merged(voucher, wanted, now)),
-        "state": State.CONFLICT.value if conflict else voucher.status.get("state", State.PENDING.value),
+        "state": State.CONFLICT.value if conflict else last,
     } | _NOTHING_OF_KOPF
 
 
@@ -84,10 +101,12 @@ def ready_reason(previous: Iterable[Mapping[str, Any]]) -> str | None:
     return conditions.reason_in(previous, conditions.READY)
 
 
-def _redeemable(voucher: Voucher, error: OperatorError) -> tuple[bool | None, Reason, str]:
-    """Return False for a Voucher that was never issued, and Unknown (None) for one that was."""
+def _redeemable(voucher: Voucher, error: OperatorError, stopped: Stopped | None) -> tuple[bool | None, Reason, str]:
+    """Return False for a Voucher that was never issued or is stopped, and Unknown (None) for any other."""
     if isinstance(error, CodeConflictError | CodeReservedError) or "timesRedeemed" not in voucher.status:
-        return False, Reason.NOT_ISSUED, "The code is not in the ledger for this Voucher."
+        stopped = REVOKED
+    if stopped is not None:
+        return False, stopped.reason, stopped.message
     return None, error.reason, "It is unknown whether the code can be redeemed now."
 
 

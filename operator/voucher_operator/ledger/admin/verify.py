@@ -7,7 +7,7 @@ See also: `verify_*.sql` are the queries; the tests run them after every fault; 
 codes that come from Secrets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
@@ -35,6 +35,7 @@ class Invariant(StrEnum):
     GRANTED = "granted"
     COLUMNS = "columns"
     TERMS = "terms"
+    NAMESPACES = "namespaces"
     SPELLING = "spelling"
     ORDERS = "orders"
     HOLDS = "holds"
@@ -45,6 +46,8 @@ class Invariant(StrEnum):
 
 
 _KEYS: Final = statement("verify_keys")
+_REJECTED: Final = statement("verify_wrongly_rejected")
+_ABSENT: Final = statement("verify_absent_vouchers")
 EXPLANATIONS: Final = MappingProxyType(
     {
         Invariant.COUNTER: "A code's counter is the number of its redemption rows.",
@@ -58,6 +61,7 @@ EXPLANATIONS: Final = MappingProxyType(
         Invariant.GRANTED: "The credit that a code has granted is the sum of its entries that belong to no order.",
         Invariant.COLUMNS: "Major units and minor units of a code's credit differ by less than one major unit.",
         Invariant.TERMS: "The code of a live Voucher has its row (the operator restores a missing one).",
+        Invariant.NAMESPACES: "An operator serves the namespace of each live Voucher.",
         Invariant.SPELLING: "No two codes have one normal form: only the one in normal spelling can be redeemed.",
         Invariant.ORDERS: "A purchase has an order with its amounts and state; a completed one has spent what it held.",
         Invariant.HOLDS: "An open purchase holds its credit, once; only a completed one keeps it.",
@@ -109,3 +113,33 @@ async def ungranted(
         missing = await fetch_all(connection, _KEYS, {"keys": list(keys)}, rows=scalar_row)
     detail = "says Redeemed, and the ledger has no grant for it"
     return [Violation("resource", f"redemption {key}", detail) for key in missing]
+
+
+async def wrongly_rejected(
+    database_url: str, requests: Mapping[str, str], *, statement_limit: float = STATEMENT_LIMIT
+) -> list[Violation]:
+    """Return those of `requests` that have a grant: key -> hash of the spec of Redemptions whose status is Rejected.
+
+    `statement_limit` is in seconds. Raises LedgerUnavailableError.
+    """
+    values = {"keys": list(requests), "hashes": list(requests.values())}
+    async with read_only(database_url, "voucher-operator verify", statement_limit=statement_limit) as connection:
+        granted = await fetch_all(connection, _REJECTED, values, rows=scalar_row)
+    return [
+        Violation("resource", f"redemption {key}", "says Rejected, and the ledger has granted it") for key in granted
+    ]
+
+
+async def absent_vouchers(
+    database_url: str, namespaces: Sequence[str], present: Collection[str], *, statement_limit: float = STATEMENT_LIMIT
+) -> list[Violation]:
+    """Return the live Vouchers of `namespaces` that are not among `present` (`namespace/name` of all that exist).
+
+    `statement_limit` is in seconds. Raises LedgerUnavailableError.
+    """
+    values = {"namespaces": list(namespaces), "present": list(present)}
+    detail = "can be redeemed, and its Voucher does not exist: the next resync of an operator revokes it"
+    async with read_only(database_url, "voucher-operator verify", statement_limit=statement_limit) as connection:
+        mask = await CodeMask.load(connection)
+        found = await fetch_all(connection, _ABSENT, values, rows=dict_row)
+    return [Violation("resource", f"voucher {row['voucher']}, code {mask.code(row['code'])}", detail) for row in found]

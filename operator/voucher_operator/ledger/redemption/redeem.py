@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 import psycopg
-from psycopg.rows import kwargs_row, scalar_row
+from psycopg.rows import class_row, kwargs_row, scalar_row
 
 from voucher_operator.ledger.arrays import text_array
 from voucher_operator.ledger.batch import Request
@@ -19,7 +19,7 @@ from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.fetch import fetch_all, fetch_one
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.transactions import next_unit
-from voucher_operator.ledger.types import AttemptLimit, Outcome, RedeemRequest, RedeemResult
+from voucher_operator.ledger.types import AttemptLimit, KeyState, Outcome, RedeemRequest, RedeemResult
 from voucher_operator.resources.errors import LedgerUnavailableError, OperatorError
 from voucher_operator.resources.keys import Key
 from voucher_operator.resources.reasons import Reason
@@ -27,6 +27,7 @@ from voucher_operator.resources.reasons import Reason
 _LOCK: Final = statement("lock_promo")
 _REDEEM: Final = statement("redeem")
 _READ: Final = statement("redemption_read")
+_STATES: Final = statement("redemption_states")
 _OPEN_ACCOUNTS: Final = statement("account_open")
 _PROBE_PROMO: Final = statement("probe_promo")
 _PROBE_CUSTOMERS: Final = statement("probe_customers")
@@ -75,6 +76,12 @@ async def read(conn: Connection, key: Key, request_hash: str, uid: str) -> Redee
     if isinstance(found, OperatorError):
         raise found
     return found
+
+
+async def states(conn: Connection, keys: Sequence[str]) -> dict[str, KeyState]:
+    """Return what the ledger has of some keys; a key of which it has nothing is left out. Raises psycopg's errors."""
+    found = await fetch_all(conn, _STATES, {"keys": text_array(keys)}, rows=class_row(KeyState))
+    return {state.key: state for state in found}
 
 
 def result(

@@ -11,7 +11,8 @@
 -- account (redeem.py then opens it).
 --
 -- A customer with too many wrong codes is refused every code for some time, correct ones too: otherwise the result would show
--- which code is correct. `attempts` is the limit (0: none), `attempt_seconds` the time. This refusal is not recorded.
+-- which code is correct. `attempts` is the limit (0: none), `attempt_seconds` the time. This refusal is not recorded. Each
+-- namespace has its own limit for a customer, so that nobody can use up a customer's attempts in another namespace.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS instant, vouchers.scale() AS scale,
            (SELECT s.currency FROM vouchers.sovereign AS s) AS currency,
@@ -19,7 +20,7 @@ WITH moment AS MATERIALIZED (
 ),
 request AS MATERIALIZED (
     SELECT r.n, r.key, r.request_hash, r.uid, r.user_id, r.tenant_id, r.email, r.provisional,
-           vouchers.normal_code(r.code) AS norm,
+           vouchers.normal_code(r.code) AS norm, coalesce(vouchers.key_namespace(r.key), '') AS namespace,
            d.outcome AS prior, d.uid AS prior_uid, d.request_hash AS prior_hash, d.reason AS prior_reason,
            d.code AS prior_code, d.credit_minor AS prior_credit, d.decided_at AS prior_decided_at
     FROM unnest(
@@ -71,13 +72,14 @@ examined AS MATERIALIZED (
         WHERE w.code = p.code
         OFFSET 0
     ) AS t ON true
-    -- The customer's newest wrong codes, as many as the limit, without this very request, which may be judged again.
+    -- The customer's newest wrong codes in this namespace, as many as the limit, without this very request, which may be judged again.
     LEFT JOIN LATERAL (
         SELECT count(*) AS used, min(w.at) AS oldest
         FROM (
             SELECT o.at
             FROM vouchers.attempt AS o
             WHERE o.user_id = a.user_id AND o.at > m.instant - m.attempt_time AND (o.key, o.uid) <> (a.key, a.uid)
+                  AND coalesce(vouchers.key_namespace(o.key), '') = a.namespace
             ORDER BY o.at DESC
             LIMIT m.attempts
         ) AS w
@@ -88,7 +90,7 @@ examined AS MATERIALIZED (
 limited AS (
     SELECT x.*,
            CASE WHEN x.attempts > 0 AND x.norm <> '' AND x.attempts <= x.attempts_used + count(*) FILTER (WHERE x.missed) OVER (
-                         PARTITION BY x.user_id COLLATE "C" ORDER BY x.n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                         PARTITION BY x.user_id COLLATE "C", x.namespace COLLATE "C" ORDER BY x.n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
                      ) THEN 'TooManyAttempts'
                 ELSE x.cause END AS reason
     FROM examined AS x

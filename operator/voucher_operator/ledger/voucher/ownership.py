@@ -2,7 +2,8 @@
 
 A code belongs to the namespace that issued it first on the ledger, whatever the age of the objects. A Voucher of
 another namespace does not get it, neither while it is issued nor after it is revoked, unless it was released to that
-namespace. Within a namespace the older object keeps it. See also: `vouchers` reads, calls `decide` and writes;
+namespace. Within a namespace the older object keeps it; a Voucher that replaces one of its name is as old as that one,
+because all objects of a restored cluster are new. See also: `vouchers` reads, calls `decide` and writes;
 docs/voucher.md.
 """
 
@@ -85,6 +86,7 @@ class Found:
     """The ledger as a put finds it. `norm` is the code's normal form.
 
     `reserved_for` is the namespace that may issue the code when no Voucher holds it; None when no Voucher ever had it.
+    `kept_for` is the name of the Voucher of that namespace that lost the code by its absence a short time ago, if so.
     """
 
     currency: str
@@ -93,6 +95,7 @@ class Found:
     holder: Holder | None
     own: OwnTerms | None
     reserved_for: str | None
+    kept_for: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ def found_from(row: Mapping[str, Any]) -> Found:
         holder=_part(Holder, row, "holder_") if row["holder_uid"] is not None else None,
         own=_part(OwnTerms, row, "own_") if row["own_code"] is not None else None,
         reserved_for=row["reserved_for"],
+        kept_for=row["kept_for"],
     )
 
 
@@ -136,16 +140,26 @@ def decide(terms: VoucherTerms, found: Found) -> Decision:
             "A Voucher keeps its code: put the old code back, or make a new Voucher for the new one."
         )
     displaced = _displaced(terms, found.holder)
-    issued = found.own is not None and not found.own.revoked
-    if found.holder is None and not issued and found.reserved_for not in (None, terms.namespace):
-        raise CodeReservedError(
-            "The code was issued in another namespace, whose Voucher is deleted: choose another code, or ask "
-            "the operator's administrators to release it to this namespace."
-        )
+    if found.holder is None and (found.own is None or found.own.revoked):
+        _check_free(terms, found)
     code = found.promo.code if found.promo is not None else found.norm
     if found.own is None or found.own.revoked or found.holder is not None:
         return Decision(PutOutcome.ISSUED, code, displaced=displaced)
     return _same_owner(terms, found, found.own, code)
+
+
+def _check_free(terms: VoucherTerms, found: Found) -> None:
+    """Check that a Voucher may issue a code that no Voucher holds; raises CodeReservedError and CodeConflictError."""
+    if found.reserved_for not in (None, terms.namespace):
+        raise CodeReservedError(
+            "The code was issued in another namespace, whose Voucher is deleted: choose another code, or ask "
+            "the operator's administrators to release it to this namespace."
+        )
+    if found.kept_for not in (None, terms.name):
+        raise CodeConflictError(
+            f"The code belongs to Voucher {terms.namespace}/{found.kept_for}, which disappeared without a deletion "
+            "that the operator has seen: apply that Voucher again, or wait an hour: then this one takes over."
+        )
 
 
 def _displaced(terms: VoucherTerms, holder: Holder | None) -> VoucherOwner | None:

@@ -1,7 +1,10 @@
--- Revokes as the Go service does. By owner: a Voucher that lost its code to another one revokes nothing.
-WITH ended AS (
+-- Revokes as the Go service does. By owner: a Voucher that lost its code to another one revokes nothing. `absent`: nobody has
+-- seen its deletion.
+WITH moment AS MATERIALIZED (SELECT clock_timestamp() AS instant),
+ended AS (
     UPDATE vouchers.terms AS t
-    SET revoked_at = clock_timestamp(), updated_at = clock_timestamp()
+    SET revoked_at = m.instant, absent_at = CASE WHEN %(absent)s THEN m.instant END, updated_at = m.instant
+    FROM moment AS m
     WHERE t.owner_uid = %(uid)s AND t.revoked_at IS NULL
     RETURNING t.code, t.from_secret, t.owner_namespace, t.owner_name, t.credit_minor
 ),

@@ -33,6 +33,8 @@ _PUT_PROMO: Final = statement("voucher_put_promo")
 _PUT_ANNOUNCE: Final = statement("voucher_put_announce")
 _REVOKE_LOCK: Final = statement("voucher_revoke_lock")
 _REVOKE: Final = statement("voucher_revoke")
+_DEACTIVATE_LOCK: Final = statement("voucher_deactivate_lock")
+_DEACTIVATE: Final = statement("voucher_deactivate")
 _RELEASE: Final = statement("voucher_release")
 _COUNTERS: Final = statement("voucher_counters")
 _OWNERS: Final = statement("voucher_owners")
@@ -63,11 +65,22 @@ async def _write(conn: Connection, values: dict[str, Any], decision: Decision) -
         await conn.execute(_PUT_ANNOUNCE, values)
 
 
-async def revoke(conn: Connection, owner: VoucherOwner) -> bool:
-    """Revoke what `owner` (by uid) owns; False if it owns nothing. Raises psycopg's errors."""
+async def revoke(conn: Connection, owner: VoucherOwner, *, absent: bool = False) -> bool:
+    """Revoke what `owner` (by uid) owns; False if it owns nothing. Raises psycopg's errors.
+
+    `absent`: the Voucher is gone, and nobody has seen its deletion. Its code is kept for its name for an hour.
+    """
     async with conn.transaction():
         await conn.execute(_REVOKE_LOCK, {"uid": owner.uid})
-        return bool(await fetch_one(conn, _REVOKE, {"uid": owner.uid}, rows=scalar_row))
+        return bool(await fetch_one(conn, _REVOKE, {"uid": owner.uid, "absent": absent}, rows=scalar_row))
+
+
+async def deactivate(conn: Connection, owner: VoucherOwner) -> bool:
+    """Set what `owner` has, by uid or by name, to inactive; False if nothing was active. Raises psycopg's errors."""
+    values = {"uid": owner.uid, "namespace": owner.namespace, "name": owner.name}
+    async with conn.transaction():
+        await conn.execute(_DEACTIVATE_LOCK, values)
+        return bool(await fetch_one(conn, _DEACTIVATE, values, rows=scalar_row))
 
 
 async def release(conn: Connection, namespace: str, name: str, to: str) -> int:

@@ -1,0 +1,1 @@
+"""Namespaces in the ledger: which operator serves which, and which ones nobody serves any more."""
