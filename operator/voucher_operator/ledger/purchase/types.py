@@ -28,6 +28,8 @@ class PurchaseState(StrEnum):
     """Compensated: hold released, redemption undone, order failed."""
     REFUNDED = "refunded"
     """Completed, then refunded in full: the credit is back."""
+    CHARGED_BACK = "charged_back"
+    """Completed, then the payment was lost by a dispute: the order has ended, and its credit stays spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,12 @@ class PaymentEffect(StrEnum):
     """A part of this payment was refunded, or a refund of it failed: recorded."""
     DISPUTED = "disputed"
     """This payment is disputed, or its dispute has changed: recorded."""
+    LOST = "lost"
+    """A dispute of this payment is lost. Derived from the recorded disputes; no event has it."""
+    RECOVERED = "recovered"
+    """No dispute of this payment is lost. Derived, too."""
+    RETURNED = "returned"
+    """This payment was refunded in full, and a refund of it has failed since. Derived, too."""
     NONE = "none"
     """Stored without an effect: unknown types, payments of later months, other Sovereigns' sessions."""
 
@@ -241,7 +249,8 @@ class Received(StrEnum):
     FOREIGN = "foreign"
     """Another Sovereign's: stored."""
     MISMATCH = "mismatch"
-    """The amount paid is not the amount due, or a rolled back order was paid: stored, a person must check it."""
+    """Money is there that no order has a use for: another amount than is due was paid, or a rolled back order, or the
+    refund of such a payment has failed. Stored, a person must check it."""
 
 
 __all__ = [
