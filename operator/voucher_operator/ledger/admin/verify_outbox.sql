@@ -8,7 +8,7 @@ SELECT NULL::text AS code, p.customer_id, p.key,
             ELSE format('is %s and has %s events redemption.rolled_back', p.state, coalesce(b.number, 0)) END AS detail
 FROM vouchers.purchase AS p
 CROSS JOIN LATERAL (
-    SELECT (p.state IN ('completed', 'charged_back') AND p.placed_at > y.old)::integer AS least,
+    SELECT (p.state IN ('completed', 'charged_back') AND least(p.placed_at, p.settled_at) > y.old)::integer AS least,
            (p.state IN ('completed', 'refunded', 'charged_back'))::integer AS most,
            (p.state = 'rolled_back' AND coalesce(p.settled_at > y.old, true))::integer AS least_back,
            (p.state = 'rolled_back')::integer AS most_back
