@@ -50,8 +50,9 @@ class PurchaseRequest:
 
     `redeem.code` is "" when only the balance is to be spent. `payable`: Stripe is configured; without it what the
     credit does not cover is refused before anything is consumed. `step_minor` and `minimum_minor` are Stripe's rules of
-    the currency: the card pays nothing, or a multiple of the one and at least the other. `deadline_seconds`: how long
-    transient errors are retried before the purchase is rolled back. `any_tenant`: the request may spend the customer's
+    the currency: the card pays nothing, or a multiple of the one and at least the other. A minimum of more than the
+    total says that no card can pay this order. `deadline_seconds`: how long transient errors are retried before the
+    purchase is rolled back. `any_tenant`: the request may spend the customer's
     credit for another tenant than the one that the ledger has for the customer.
     """
 
