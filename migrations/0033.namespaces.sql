@@ -1,6 +1,6 @@
 -- Which operator serves which namespace. So the operators and `verify` know the Vouchers that nobody processes any more.
 -- And which codes were revoked because their Voucher was absent, which is also the case while a backup is restored.
--- depends: 0030.attempts
+-- depends: 0032.webhook-event-mismatch-index
 
 -- One row for each namespace that was ever served. `dropped_at` is set when its operator no longer serves it, `cleared_at`
 -- when it then has no Voucher with a code and none with the operator's finalizer.

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
@@ -36,7 +36,9 @@ class Fault(StrEnum):
     BUSY = "busy"
     """429, nothing is done or kept."""
     BROKEN = "broken"
-    """500 that is kept for the idempotency key."""
+    """500 that is kept for the idempotency key, and nothing is done."""
+    BROKEN_AFTER = "broken_after"
+    """The same, and all is done."""
     UNAVAILABLE = "unavailable"
     """503, nothing is done or kept."""
     IN_USE = "in_use"
@@ -62,10 +64,11 @@ _REFUSALS: Final[Mapping[Fault, tuple[int, str, str | None]]] = {
     Fault.INVALID: (400, "invalid_request_error", "amount_too_small"),
     Fault.BUSY: (429, "invalid_request_error", "rate_limit"),
     Fault.BROKEN: (500, "api_error", None),
+    Fault.BROKEN_AFTER: (500, "api_error", None),
     Fault.UNAVAILABLE: (503, "api_error", None),
     Fault.IN_USE: (409, "idempotency_error", "idempotency_key_in_use"),
 }
-_KEPT: Final = (Fault.BROKEN, Fault.DECLINED)
+_KEPT: Final = (Fault.BROKEN, Fault.BROKEN_AFTER, Fault.DECLINED)
 """Kept for the idempotency key: the work had begun."""
 
 
@@ -75,6 +78,7 @@ class Pause:
 
     reached: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
+    when: Callable[[], bool] = lambda: True
 
 
 class ScriptedStripe(StripeCustomers):
@@ -128,10 +132,10 @@ class ScriptedStripe(StripeCustomers):
         with self.lock:
             self._faults.clear()
 
-    def pause(self, path: str) -> Pause:
-        """Hold the next request to a path."""
+    def pause(self, path: str, when: Callable[[], bool] = lambda: True) -> Pause:
+        """Hold the next request to a path after whose work `when` is true."""
         with self.lock:
-            return self._pauses.setdefault(path, Pause())
+            return self._pauses.setdefault(path, Pause(when=when))
 
     def count(self, request: str) -> int:
         """How often something was asked: `POST /v1/customers`."""
@@ -163,17 +167,20 @@ class ScriptedStripe(StripeCustomers):
             return web.json_response({})
         if fault in (Fault.GARBAGE, Fault.GATEWAY):
             return web.Response(status=200 if fault is Fault.GARBAGE else 502, text="<html>", content_type="text/html")
+        replayed = request.headers.get("Idempotency-Key", "") in self._answers
         try:
             status, body = self._answer(request, params, fault)
         except Refusal as refusal:
-            status, body = refusal.status, refusal.body
-        return await self._send(request, fault, status, body)
+            status, body, replayed = refusal.status, refusal.body, False
+        return await self._send(request, fault, status, body, replayed=replayed)
 
     async def _send(
-        self, request: web.Request, fault: Fault | None, status: int, body: Mapping[str, Any]
+        self, request: web.Request, fault: Fault | None, status: int, body: Mapping[str, Any], *, replayed: bool
     ) -> web.StreamResponse:
         key = request.headers.get("Idempotency-Key", "")
-        if (pause := self._pauses.pop(request.path, None)) is not None:
+        pause = self._pauses.get(request.path)
+        if pause is not None and pause.when():
+            del self._pauses[request.path]
             self._under_way.add(key)
             pause.reached.set()
             await asyncio.to_thread(pause.released.wait)
@@ -183,7 +190,8 @@ class ScriptedStripe(StripeCustomers):
             await self._silent.wait()
         if fault in (Fault.CUT_AFTER, Fault.SILENT_AFTER):
             return _cut(request)
-        return web.json_response(body, status=status, headers={"Request-Id": "req_12345"})
+        headers = {"Request-Id": "req_12345"} | ({"Idempotent-Replayed": "true"} if replayed else {})
+        return web.json_response(body, status=status, headers=headers)
 
     def _answer(
         self, request: web.Request, params: Mapping[str, Any], fault: Fault | None
@@ -213,6 +221,8 @@ class ScriptedStripe(StripeCustomers):
             raise Refusal(*_REFUSALS[Fault.IN_USE])
         if key not in self._answers:
             if fault is not None and fault in _KEPT:
+                if fault is Fault.BROKEN_AFTER:
+                    self.post(path, params)
                 refusal = Refusal(*_REFUSALS[fault])
                 self._answers[key] = words, refusal.status, refusal.body
             else:

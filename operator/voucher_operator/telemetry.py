@@ -114,6 +114,13 @@ MISMATCHES = Counter(
 Webhook and look-up both count: a payment that both report is counted twice. `verify` lists each once.
 """
 DISPUTES = Counter("voucher_operator_payment_disputes_total", "Disputes of payments of orders.", registry=REGISTRY)
+UNSETTLED_PAYMENTS = Gauge(
+    "voucher_operator_unsettled_payments",
+    "Payments that need a person, by kind: mismatch, dispute (not closed), refund (failed) and outstanding.",
+    ["kind"],
+    registry=REGISTRY,
+)
+"""Of the leader. It falls when a payment is settled, by whatever settles it."""
 UNSUPPORTED_PURCHASES = Gauge(
     "voucher_operator_unsupported_purchases",
     "Unfinished purchases that need a newer version of the operator.",

@@ -104,6 +104,7 @@ def test_chart_defaults_equal_the_settings(monkeypatch: pytest.MonkeyPatch) -> N
             Path("/etc/voucher-operator/catalog/catalog.json"),
         ),
         ({"stripe": {"timeout": 5}}, "stripe_timeout", 5.0),
+        ({"stripe": {"webhookMaxBytes": 1048576}}, "webhook_max_bytes", 1_048_576),
         ({"stripe": {"minimumMinor": 0}}, "stripe_minimum_minor", 0),
         ({"stripe": {"minimumMinor": 1000000}}, "stripe_minimum_minor", 1_000_000),
         (

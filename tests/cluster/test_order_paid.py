@@ -90,6 +90,25 @@ def test_card_payment_completes_and_refund_releases_the_credit(sovereign: Sovere
     assert sovereign.ledger.balance(user) == 10000
 
 
+def test_lost_dispute_ends_the_order_and_its_subscription(sovereign: Sovereign) -> None:
+    """The credit stays spent: what the bank took back is outstanding, and a person settles it."""
+    voucher, user = issued(sovereign), unique("user")
+    made = sovereign.api.redeem(voucher.code, user=user, order=order("xl"))
+    made.wait(awaiting())
+    session = sovereign.stripe_fixture.session(made)["id"]
+    stripe = sovereign.stripe_fixture.stripe
+    assert sovereign.stripe_fixture.deliver(sovereign.operator, stripe.pay(session)) == "applied"
+    assert made.result() == ("Completed", "Completed")
+    lost = stripe.dispute(session, "lost", "closed")
+    assert sovereign.stripe_fixture.deliver(sovereign.operator, lost) == "applied"
+    assert conditions_of(made.wait(state("Redeemed")))["Ready"] == ("False", "PaymentLost")
+    assert (sovereign.ledger.balance(user), purchase(sovereign.ledger, made)[0]) == (0, "charged_back")
+    subscription = stripe.sessions[session]["subscription"]
+    until(lambda: stripe.subscriptions[subscription]["status"] == "canceled", "end of the subscription")
+    settle = "UPDATE vouchers.payment SET settled_at = now() WHERE session_id = %s RETURNING outstanding_minor"
+    assert sovereign.ledger.row(settle, session) == (20000,)
+
+
 def test_refunded_second_payment_leaves_the_order_completed(sovereign: Sovereign) -> None:
     """As `verify` asks for it: the order, its credit and its first payment stay as they are."""
     sovereign.allow.append("does not match its order")

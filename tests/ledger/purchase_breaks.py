@@ -17,17 +17,11 @@ class Break:
 
 
 OUTBOX = "INSERT INTO vouchers.outbox (type, tenant_id, data) "
-
-
 PLACED = OUTBOX + "SELECT 'order.placed', '', jsonb_build_object('id', '{STATE.order}') FROM generate_series(1, MORE)"
-
-
 INBOX = (
     "INSERT INTO vouchers.webhook_event (event_id, type, raw, order_id, outcome) "
     "VALUES ('evt_OUTCOME', 'paid', '', '{STATE.order}', 'OUTCOME')"
 )
-
-
 ENTRY = "INSERT INTO credit_ledger (customer_id, amount_omr, amount_minor, reason, order_id) "
 
 
@@ -124,6 +118,7 @@ BREAKS = [
         )
         for state, more, number in (
             ("completed", 1, 2),
+            ("charged_back", 1, 2),
             ("refunded", 2, 2),
             ("pending", 1, 1),
             ("awaiting_payment", 1, 1),
@@ -147,7 +142,7 @@ BREAKS = [
         Invariant.OUTBOX,
         "",
         "UPDATE vouchers.outbox SET at = now() - interval '61 minutes' WHERE type = 'order.placed'",
-        "2 events are not published, 1 of them for longer than an hour: is NATS there?",
+        "3 events are not published, 2 of them for longer than an hour: is NATS there?",
     ),
     Break(
         Invariant.WEBHOOK_EVENTS,
@@ -212,7 +207,7 @@ BREAKS += [
             f"is {state} for over a day, and its subscription may go on: can Stripe be asked to end those of customer "
             "cus_1?",
         )
-        for state in ("cancelled", "refunded")
+        for state in ("cancelled", "refunded", "charged_back")
     ),
 ]
 
@@ -230,7 +225,26 @@ DISPUTE = (
 )
 
 
+OUTSTANDING = (
+    PAYMENT.replace("REFUNDED", "0, false").replace("now(), now()", "NULL, now()").replace("STATE", "charged_back")
+    + "; UPDATE vouchers.payment SET lost_minor = 39500, outstanding_minor = 39000"
+)
+
+
 BREAKS += [
+    Break(
+        Invariant.ORDERS,
+        "charged_back",
+        OUTSTANDING,
+        "order {charged_back.order} has spent 10500 minor units of credit instead of 11000",
+    ),
+    Break(
+        Invariant.PAYMENTS,
+        "charged_back",
+        OUTSTANDING,
+        "39000 minor units of payment pi_1 (session {charged_back.session}) are outstanding, and the order is "
+        "charged_back: collect them or write them off",
+    ),
     Break(
         Invariant.PAYMENTS,
         "refunded",

@@ -13,7 +13,7 @@ from voucher_operator.ledger.admin.verify import verify
 from voucher_operator.ledger.purchase.types import PaymentEffect, PaymentEvent, PurchaseState
 
 _numbers = itertools.count(1)
-_HOLDS = (PurchaseState.PENDING, PurchaseState.AWAITING_PAYMENT, PurchaseState.COMPLETED)
+_HOLDS = (PurchaseState.PENDING, PurchaseState.AWAITING_PAYMENT, PurchaseState.COMPLETED, PurchaseState.CHARGED_BACK)
 _ORDER = {
     PurchaseState.PENDING: "pending",
     PurchaseState.AWAITING_PAYMENT: "pending",
@@ -21,6 +21,7 @@ _ORDER = {
     PurchaseState.CANCELLED: "cancelled",
     PurchaseState.ROLLED_BACK: "failed",
     PurchaseState.REFUNDED: "refunded",
+    PurchaseState.CHARGED_BACK: "charged_back",
 }
 
 _ROWS = """
@@ -51,10 +52,10 @@ VALUES ('{key}', 'hash', 'uid', '{order}', '{customer}', '{user}', '{tenant}', '
     clock_timestamp() - interval '10 minutes', clock_timestamp() + interval '5 minutes');
 
 INSERT INTO subscriptions (id, customer_id, tenant_id, plan_id)
-SELECT '{order}', '{customer}', '{tenant}', 'l' WHERE '{state}' = 'completed';
+SELECT '{order}', '{customer}', '{tenant}', 'l' WHERE '{state}' IN ('completed', 'charged_back');
 
 INSERT INTO vouchers.outbox (type, tenant_id, data)
-SELECT 'order.placed', '{tenant}', '{{"id": "{order}"}}'::jsonb WHERE '{state}' = 'completed'
+SELECT 'order.placed', '{tenant}', '{{"id": "{order}"}}'::jsonb WHERE '{state}' IN ('completed', 'charged_back')
 UNION ALL
 SELECT 'redemption.rolled_back', '{tenant}', '{{"key": "{key}"}}' WHERE '{state}' = 'rolled_back';
 """

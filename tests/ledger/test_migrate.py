@@ -49,6 +49,8 @@ ALL = [
     "0028.key-namespace",
     "0029.purchase-undelivered-namespace-index",
     "0030.attempts",
+    "0031.lost-payments",
+    "0032.webhook-event-mismatch-index",
     "0033.namespaces",
 ]
 

@@ -45,19 +45,20 @@ async def test_page_statements_find_and_settle_a_mismatched_payment(ledger18: Le
 
 
 async def test_page_statements_settle_refunds_and_disputes(ledger18: Ledger, database18: Database) -> None:
-    dispute, refund = statements("Refunds and disputes")
-    placed = await place(database18)
-    now = datetime.now(UTC)
-    said = Dispute("du_1", "lost", now)
+    payment_settled, dispute_settled = statements("Refunds and disputes")
+    placed, lost = await place(database18), await place(database18, user="other")
+    said = Dispute("du_1", "needs_response", datetime.now(UTC))
     await ledger18.receive(placed.event())
     await ledger18.receive(placed.event(PaymentEffect.DISPUTED, dispute=said))
     for refunded, effect in ((placed.due, PaymentEffect.REFUNDED), (0, PaymentEffect.PARTLY_REFUNDED)):
         payment = Payment("pi_1", None, None, placed.due, refunded, datetime.now(UTC))
         await ledger18.receive(placed.event(effect, payment=payment))
-    await rows(database18, "UPDATE vouchers.dispute SET status = 'needs_response'")
-    assert [invariant for invariant, _ in await violated(database18)] == ["payments"] * 2
-    await rows(database18, dispute.replace("du_…", "du_1"))
-    await rows(database18, refund.replace("cs_…", placed.session or ""))
+    await ledger18.receive(lost.event())
+    await ledger18.receive(lost.event(PaymentEffect.DISPUTED, dispute=replace(said, dispute_id="du_2", status="lost")))
+    assert [invariant for invariant, _ in await violated(database18)] == ["payments"] * 3
+    await rows(database18, dispute_settled.replace("du_…", "du_1"))
+    for one in (placed, lost):
+        await rows(database18, payment_settled.replace("cs_…", one.session or ""))
     assert await violated(database18) == []
 
 

@@ -14,8 +14,8 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PaymentEffect, PurchaseState, Received
 from voucher_operator.resources.errors import RequestRejectedError
 
-PENDING, AWAITING, COMPLETED, CANCELLED, ROLLED_BACK, REFUNDED = PurchaseState
-PAID, PROCESSING, EXPIRED, FAILED, GIVEN_BACK, PARTLY, DISPUTED, NONE = PaymentEffect
+PENDING, AWAITING, COMPLETED, CANCELLED, ROLLED_BACK, REFUNDED, CHARGED_BACK = PurchaseState
+PAID, PROCESSING, EXPIRED, FAILED, GIVEN_BACK, PARTLY, DISPUTED, *DERIVED, NONE = PaymentEffect
 HELD = 10_500
 
 CHANGES = {
@@ -36,7 +36,8 @@ CHANGES = {
 
 async def test_each_effect_changes_each_state_as_the_table_says(ledger18: Ledger, database18: Database) -> None:
     expected, seen = {}, {}
-    for state, effect in itertools.product(PurchaseState, PaymentEffect):
+    effects = [effect for effect in PaymentEffect if effect not in DERIVED]
+    for state, effect in itertools.product(PurchaseState, effects):
         placed = await place(database18, state, user=f"{state}-{effect}")
         before = await order_state(database18, placed)
         if state is ROLLED_BACK and effect is PAID:

@@ -95,46 +95,6 @@ async def test_refusal_by_stripe_rolls_the_order_back(
     assert await checkout.advance(rolled_back) == rolled_back
 
 
-@pytest.mark.parametrize(
-    ("fault", "state", "sessions"),
-    [(Fault.CUT_AFTER, PurchaseState.AWAITING_PAYMENT, 1), (Fault.BROKEN, PurchaseState.ROLLED_BACK, 0)],
-)
-async def test_changed_settings_between_tries_do_not_create_a_second_session(
-    checkout: Checkout,
-    ledger: Ledger,
-    database18: Database,
-    stripe: ScriptedStripe,
-    fault: Fault,
-    state: PurchaseState,
-    sessions: int,
-) -> None:
-    """Stripe refuses the old key with new parameters; a new key would make a second session: the first is searched."""
-    purchase = await place(ledger, database18)
-    stripe.fail(SESSIONS, fault)
-    with pytest.raises(PaymentProcessorUnavailableError):
-        await checkout.advance(purchase)
-    moved = settings(stripe.url, checkout_success_url="https://new.example.com/paid")
-    async with open_checkout(ledger, moved) as other:
-        advanced = await other.advance(await reload_purchase(ledger, purchase))
-    assert advanced.state is state
-    assert advanced.session_id == (stripe.only_session()["id"] if sessions else None)
-    assert len(stripe.sessions) == sessions
-
-
-async def test_error_kept_by_stripe_ends_at_the_deadline(
-    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
-) -> None:
-    purchase = await place(ledger, database18)
-    stripe.fail(SESSIONS, Fault.BROKEN)
-    for _ in range(3):
-        with pytest.raises(PaymentProcessorUnavailableError):
-            await checkout.advance(purchase)
-    await make_overdue(database18, purchase)
-    ended = await checkout.advance(await reload_purchase(ledger, purchase))
-    assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_PROCESSOR_UNAVAILABLE)
-    assert await ledger.balance(purchase.user_id) == 10_000
-
-
 async def test_overdue_order_expires_its_session(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:

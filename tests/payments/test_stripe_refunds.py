@@ -24,6 +24,7 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PaymentEffect, Purchase, PurchaseState, Received
 from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.resources.errors import PaymentProcessorUnavailableError
+from voucher_operator.resources.reasons import Reason
 
 DUE = 9_000
 
@@ -138,10 +139,13 @@ async def test_refund_that_fails_lowers_what_was_refunded(
         "a refund failed: refund the money in another way"
     ]
     await receive_event(checkout, stripe.refund(session_of(awaiting)))
-    await receive_event(checkout, stripe.refund_fails(session_of(awaiting), DUE))
-    assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.REFUNDED
+    assert await receive_event(checkout, stripe.refund_fails(session_of(awaiting), DUE)) is Received.APPLIED
+    found = await reload_purchase(ledger, awaiting)
+    assert (found.state, found.reason) == (PurchaseState.COMPLETED, Reason.REINSTATED)
+    assert await ledger.balance(awaiting.user_id) == 0
     assert [one.invariant for one in await verify(database18.admin_url)] == ["payments"]
     await receive_event(checkout, stripe.refund(session_of(awaiting)))
+    assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.REFUNDED
 
 
 async def test_key_without_charge_rights_uses_the_event_amount(
@@ -226,15 +230,24 @@ async def test_dispute_is_recorded_and_counted_once(
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
 
 
-async def test_lost_dispute_is_reported_and_changes_no_order(
+async def test_lost_dispute_ends_the_order(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
+    """Withdrawn funds are no loss yet. The events of a dispute come in any order; the lost one decides."""
     await receive_event(checkout, stripe.pay(session_of(awaiting)))
-    await receive_event(checkout, stripe.dispute(session_of(awaiting), "lost", "closed"))
+    opened = stripe.dispute(session_of(awaiting))
+    withdrawn = stripe.dispute(session_of(awaiting), "needs_response", "funds_withdrawn")
+    assert await receive_event(checkout, withdrawn) is Received.NO_CHANGE
+    lost = stripe.dispute(session_of(awaiting), "lost", "closed")
+    assert await receive_event(checkout, lost) is Received.APPLIED
+    assert await receive_event(checkout, opened) is Received.NO_CHANGE
+    found = await reload_purchase(ledger, awaiting)
+    assert (found.state, found.reason) == (PurchaseState.CHARGED_BACK, Reason.PAYMENT_LOST)
+    (violation,) = await verify(database18.admin_url)
+    assert f"{DUE} minor units of payment" in violation.detail
+    reinstated = stripe.dispute(session_of(awaiting), "won", "funds_reinstated")
+    assert await receive_event(checkout, reinstated) is Received.APPLIED
     assert (await reload_purchase(ledger, awaiting)).state is PurchaseState.COMPLETED
-    (found,) = await verify(database18.admin_url)
-    assert "is lost" in found.detail
-    await rows(database18, "UPDATE vouchers.dispute SET settled_at = now()")
 
 
 async def test_dispute_of_a_later_month_is_kept_without_effect(

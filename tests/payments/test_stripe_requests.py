@@ -10,7 +10,7 @@ import pytest
 from testbed.stripe import StripeMock
 from tests.payments.helpers import LINES, settings
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
-from voucher_operator.payments import stripe_gateway, stripe_requests
+from voucher_operator.payments import stripe_calls, stripe_requests
 from voucher_operator.payments.currency import rules
 from voucher_operator.payments.stripe_gateway import StripeGateway
 from voucher_operator.resources.errors import PaymentRejectedError
@@ -96,7 +96,7 @@ async def test_mock_refuses_an_unknown_parameter(gateway: StripeGateway, monkeyp
 
 
 async def test_mock_refuses_another_api_version(gateway: StripeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stripe_gateway, "API_VERSION", "2020-01-01")
+    monkeypatch.setattr(stripe_calls, "API_VERSION", "2020-01-01")
     with pytest.raises(PaymentRejectedError):
         await gateway.customer(purchase())
 

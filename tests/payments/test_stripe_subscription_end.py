@@ -7,6 +7,7 @@ import pytest
 from testbed.postgres import Database
 from testbed.scripted_stripe import Fault, ScriptedStripe
 from tests.ledger.helpers import rows
+from tests.ledger.payment_events import mark_settled
 from tests.payments.helpers import place, receive_event, reload_purchase, session_of
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState, Received
@@ -60,6 +61,32 @@ async def test_failed_payment_cancels_the_subscription(
     await checkout.look_up(found)
     assert subscription_statuses(stripe) == ["canceled"]
     assert await ledger.purchases_to_check(-1, 10) == []
+
+
+async def test_lost_payment_cancels_the_subscription(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
+) -> None:
+    await receive_event(checkout, stripe.pay(session_of(awaiting)))
+    assert await receive_event(checkout, stripe.dispute(session_of(awaiting), "lost", "closed")) is Received.APPLIED
+    (found,) = await ledger.purchases_to_check(300, 10)
+    assert found.state is PurchaseState.CHARGED_BACK
+    await checkout.look_up(found)
+    assert subscription_statuses(stripe) == ["canceled"]
+    assert await ledger.purchases_to_check(-1, 10) == []
+    await mark_settled(database18)
+
+
+async def test_failed_refund_still_cancels_the_subscription(
+    checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
+) -> None:
+    """The refund failed before anybody had cancelled it: the customer was told that it has ended."""
+    await refunded(checkout, stripe, awaiting)
+    await receive_event(checkout, stripe.refund_fails(session_of(awaiting), awaiting.due_minor))
+    (found,) = await ledger.purchases_to_check(300, 10)
+    assert found.state is PurchaseState.COMPLETED
+    assert await checkout.look_up(found) is Received.NO_CHANGE
+    assert subscription_statuses(stripe) == ["canceled"]
+    await mark_settled(database18)
 
 
 async def test_expired_checkout_needs_no_cancellation(

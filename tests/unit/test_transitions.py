@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from voucher_operator.controllers.redemption.transitions import ENDS, TRANSITIONS, Cause, cause_of, diagram, target
-from voucher_operator.ledger.payment.payments import TRANSITIONS as PAYMENTS
+from voucher_operator.ledger.payment.transitions import TRANSITIONS as PAYMENTS
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
 from voucher_operator.resources.keys import Key
 from voucher_operator.resources.redemption import State

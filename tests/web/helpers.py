@@ -16,7 +16,7 @@ from voucher_operator.ledger.purchase.types import PaymentEvent
 from voucher_operator.payments import stripe_events
 from voucher_operator.web.server import WebServer
 from voucher_operator.web.uvicorn_internals import Limits
-from voucher_operator.web.webhook import PORT_LIMITS, Reader, Receiver, Webhook, application
+from voucher_operator.web.webhook import MAX_BYTES, PORT_LIMITS, Reader, Receiver, Webhook, application
 
 SECRET = "whsec_one"
 PATH = "/billing/webhook"
@@ -48,9 +48,10 @@ async def webhook(
     keys: Callable[[], tuple[str, ...]] = lambda: (SECRET,),
     applied: Callable[[], None] = lambda: None,
     limits: Limits = PORT_LIMITS,
+    max_bytes: int = MAX_BYTES,
 ) -> AsyncIterator[WebhookClient]:
     """Serve on a free port, and end in good order."""
-    async with served(application(Webhook(keys, reader, receive, applied)), limits) as caller:
+    async with served(application(Webhook(keys, reader, receive, applied, max_bytes)), limits) as caller:
         yield caller
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from starlette.applications import Starlette
 
 from testbed.postgres import Database
@@ -16,6 +17,7 @@ from tests.web.helpers import PATH, WebhookClient, read, session_event, sign, we
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import PaymentEvent
 from voucher_operator.resources.errors import AddressInUseError
+from voucher_operator.settings import Settings
 from voucher_operator.web import webhook as module
 from voucher_operator.web.server import WebServer
 
@@ -25,15 +27,54 @@ HEAD = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nStripe-Signature: t=1,v1=x\r\n"
 async def test_body_of_ten_megabytes_is_answered_413(stripe_calls: WebhookClient) -> None:
     before = webhook_count("too_large")
     answer = await stripe_calls.post(" " * 10_000_000, "t=1,v1=x")
-    assert (answer.status_code, answer.json()) == (413, {"error": "the body has more than 65536 bytes"})
+    assert (answer.status_code, answer.json()) == (413, {"error": "the body has more than 262144 bytes"})
     assert webhook_count("too_large") == before + 1
     assert (await stripe_calls.post(session_event())).status_code == 200
 
 
 async def test_body_limit_is_exact(stripe_calls: WebhookClient) -> None:
     body = session_event()
-    assert (await stripe_calls.post(body + " " * (module.LIMIT - len(body)))).status_code == 200
-    assert (await stripe_calls.post(body + " " * (module.LIMIT - len(body) + 1))).status_code == 413
+    assert (await stripe_calls.post(body + " " * (module.MAX_BYTES - len(body)))).status_code == 200
+    assert (await stripe_calls.post(body + " " * (module.MAX_BYTES - len(body) + 1))).status_code == 413
+
+
+async def test_body_limit_is_that_of_the_settings(ledger: Ledger, database18: Database) -> None:
+    """A signed event of almost a mebibyte is stored as it came."""
+    largest = 1024 * 1024
+    assert Settings(webhook_max_bytes=largest).webhook_max_bytes == largest
+    for wrong in (largest + 1, 64 * 1024 - 1):
+        with pytest.raises(ValidationError):
+            Settings(webhook_max_bytes=wrong)
+    async with webhook(ledger.receive, max_bytes=largest) as caller:
+        body = session_event()
+        assert (await caller.post(body + " " * (largest - len(body)))).status_code == 200
+        assert (await caller.post(body + " " * (largest - len(body) + 1))).status_code == 413
+    assert await rows(database18, "SELECT length(raw) FROM vouchers.webhook_event") == [(largest,)]
+
+
+async def test_bodies_that_are_read_together_are_limited(
+    stripe_calls: WebhookClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without that, callers who need no signature could fill the memory."""
+    monkeypatch.setattr(module, "_MAX_BYTES_TOGETHER", 100_000)
+    before = webhook_count("busy")
+    reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
+    writer.write(f"{HEAD}Content-Length: 90001\r\n\r\n".encode() + b"x" * 90_000)
+    await writer.drain()
+    body = session_event() + " " * 20_000
+
+    async def is_busy() -> bool:
+        return (await stripe_calls.post(body)).status_code == 503
+
+    async with asyncio.timeout(20):
+        while not await is_busy():
+            pass
+    assert webhook_count("busy") == before + 1
+    writer.write(b"x")
+    assert (await reader.readline()).split()[1] == b"400"
+    assert (await stripe_calls.post(body)).status_code == 200
+    writer.close()
+    await writer.wait_closed()
 
 
 async def _chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> AsyncIterator[int]:
@@ -54,14 +95,14 @@ async def test_chunked_body_is_answered_413_at_the_limit(stripe_calls: WebhookCl
     writer.write(f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode())
     sent = [size async for size in _chunks(reader, writer)]
     assert (await reader.readline()).split()[1] == b"413"
-    assert sent[-1] > module.LIMIT
+    assert sent[-1] > module.MAX_BYTES
     writer.close()
     await writer.wait_closed()
 
 
 async def test_declared_length_over_the_limit_is_answered_413_at_once(stripe_calls: WebhookClient) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", stripe_calls.server.port)
-    writer.write(f"{HEAD}Content-Length: {module.LIMIT + 1}\r\n\r\n".encode())
+    writer.write(f"{HEAD}Content-Length: {module.MAX_BYTES + 1}\r\n\r\n".encode())
     assert (await reader.readline()).split()[1] == b"413"
     writer.close()
     await writer.wait_closed()

@@ -1,6 +1,7 @@
 {{/* Environment of the operator's container for orders: prices, Stripe, NATS. The migration does not need it. */}}
 {{- define "voucher-operator.buyingEnv" -}}
 - {name: VOUCHER_OPERATOR_WEBHOOK_PORT, value: "8090"}
+- {name: VOUCHER_OPERATOR_WEBHOOK_MAX_BYTES, value: {{ int64 .Values.stripe.webhookMaxBytes | quote }}}
 - {name: VOUCHER_OPERATOR_SOVEREIGN, value: {{ .Values.sovereign | quote }}}
 - {name: VOUCHER_OPERATOR_CATALOG_URL, value: {{ .Values.catalog.url | quote }}}
 {{- if .Values.catalog.existingConfigMap }}

@@ -11,6 +11,7 @@ from voucher_operator.controllers.feed import Feed, customer_flow
 from voucher_operator.controllers.kinds import VOUCHER
 from voucher_operator.controllers.organization import Organizations
 from voucher_operator.controllers.purchase.controller import PurchaseController
+from voucher_operator.controllers.purchase.payment_reporter import PaymentReporter
 from voucher_operator.controllers.purchase.periodic import PurchaseTasks
 from voucher_operator.controllers.redemption.backpressure import Backpressure
 from voucher_operator.controllers.redemption.controller import RedemptionController
@@ -70,6 +71,7 @@ class Controllers:
     counter_sync: CounterSync
     resync: Resync
     purchase_tasks: PurchaseTasks
+    payment_reporter: PaymentReporter
     undo_reporter: UndoReporter
     unserved: UnservedNamespaces
     status_check: StatusCheck
@@ -81,6 +83,7 @@ class Controllers:
             "counter sync": self.counter_sync.run,
             "resync": self.resync.run,
             "purchases": self.purchase_tasks.run,
+            "payment reporter": self.payment_reporter.run,
             "undo reporter": self.undo_reporter.run,
             "unserved namespaces": self.unserved.run,
             "status check": self.status_check.run,
@@ -218,6 +221,7 @@ def _with_tasks(
             settings,
             notify=lambda body: feed.redemption(body, gone=False),
         ),
+        PaymentReporter(ledger, api, process.recorder, health, settings),
         UndoReporter(ledger, api, redemptions, feed.redemption_queue, purchases, feed.order_queue, health, settings),
         UnservedNamespaces(ledger, api, services.issuing, vouchers, settings),
         StatusCheck(ledger, api, redemptions, feed.redemption_queue, purchases, feed.order_queue, settings),

@@ -17,7 +17,8 @@ from voucher_operator.ledger.credit import accounts
 from voucher_operator.ledger.namespace import namespaces as served
 from voucher_operator.ledger.outbox import events as outbox
 from voucher_operator.ledger.outbox.types import OutboxBacklog, OutboxEvent
-from voucher_operator.ledger.payment import payments
+from voucher_operator.ledger.payment import payments, records
+from voucher_operator.ledger.payment.records import ReportedDispute
 from voucher_operator.ledger.pool import CHECK_SECONDS, Pool
 from voucher_operator.ledger.purchase import purchases
 from voucher_operator.ledger.purchase.batch import MAX_PURCHASES, purchase_batch
@@ -250,14 +251,26 @@ class Ledger:
         """Take purchases that must be checked at the payment processor; each counts as checked now.
 
         Up to `limit` that await a payment and were not checked for `older_than_seconds`. And up to `limit` that have
-        ended: a paid one may have been refunded since (checked less and less often); the subscription of a cancelled or
-        refunded one must be ended, until `record_ended`.
+        ended: a paid one may have been refunded since (checked less and less often); the subscription of one that
+        ended without its payment must be ended, until `record_ended`.
         """
         return await self._write(lambda conn: payments.stale(conn, older_than_seconds, limit))
 
     async def record_ended(self, key: Key) -> None:
-        """Record that nothing of a cancelled or refunded purchase continues at the payment processor. Idempotent."""
+        """Record that nothing of a purchase without its payment continues at the payment processor. Idempotent."""
         await self._write(lambda conn: payments.ended(conn, key))
+
+    async def unreported_disputes(self, namespaces: Sequence[str], limit: int) -> list[ReportedDispute]:
+        """Return up to `limit` disputes of orders with keys in `namespaces` whose status no Event reports."""
+        return await self._pool.run(lambda conn: records.unreported_disputes(conn, namespaces, limit))
+
+    async def record_disputes_reported(self, reported: Mapping[str, str]) -> None:
+        """Record the status of each dispute, by its id, that an Event reports. Idempotent."""
+        await self._write(lambda conn: records.record_reported(conn, reported))
+
+    async def unsettled_payments(self) -> Mapping[str, int]:
+        """Count the payments that need a person, by kind: mismatch, dispute, refund and outstanding."""
+        return await self._pool.run(records.unsettled)
 
     async def outbox_pending(self, limit: int, without: Sequence[str] = ()) -> list[OutboxEvent]:
         """Return the first `limit` events that are not published, in order, but none of the tenants `without`."""

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from voucher_operator import telemetry
 from voucher_operator.failpoints import Step, failpoint
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from voucher_operator.payments.stripe_gateway import StripeGateway, StripeSession
 
 log = logging.getLogger(__name__)
+
+_UNPAID: Final = (PurchaseState.CANCELLED, PurchaseState.REFUNDED, PurchaseState.CHARGED_BACK)
 
 
 class PurchaseLedger(Protocol):
@@ -116,15 +118,15 @@ class Checkout:
     async def look_up(self, purchase: Purchase) -> Received:
         """Read the session of a purchase from Stripe and do what a webhook would do. An open session changes nothing.
 
-        For a COMPLETED purchase only a full refund has an effect; other changes of its payment are recorded. For a
-        cancelled or refunded purchase the subscription is cancelled: its card would be charged again next month.
+        For a COMPLETED purchase only a full refund has an effect; other changes of its payment are recorded. The
+        subscription of a purchase that has ended without its payment is cancelled: its card would be charged again
+        next month. It is not resumed when the payment counts again.
 
         Raises PaymentProcessorUnavailableError, PaymentRejectedError and PaymentProcessorNotConfiguredError.
         """
-        if purchase.state in (PurchaseState.CANCELLED, PurchaseState.REFUNDED):
+        if purchase.state in _UNPAID or purchase.reason is Reason.REINSTATED:
             await self._unsubscribe(purchase)
-            return Received.NO_CHANGE
-        if purchase.session_id is None:
+        if purchase.state in _UNPAID or purchase.session_id is None:
             return Received.NO_CHANGE
         session = await self._stripe.retrieve(purchase.session_id)
         raw = _raw(session.body)
@@ -213,7 +215,8 @@ class Checkout:
             received = await self._ledger.receive(event)
         if received is Received.MISMATCH:
             telemetry.MISMATCHES.inc()
-        if event.dispute is not None and event.dispute.opened and received is Received.NO_CHANGE:
+        recorded = received in (Received.NO_CHANGE, Received.APPLIED)
+        if event.dispute is not None and event.dispute.opened and recorded:
             telemetry.DISPUTES.inc()
             extra = {"resource": "webhook", "key": event.event_id}
             log.warning("a payment of an order is disputed: respond at Stripe", extra=extra)

@@ -23,6 +23,7 @@ _RIGHTS: Final = (
 _UNREACHABLE: Final = "Stripe cannot be reached or did not respond in time: this is retried."
 _BUSY: Final = "Stripe is busy: this is retried."
 _FAILED: Final = "Stripe failed: this is retried."
+_SERVER_ERROR: Final = 500
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -39,6 +40,12 @@ def no_key() -> PaymentRejectedError:
 def unreadable() -> PaymentProcessorUnavailableError:
     """Return the error for an incomplete response, of Stripe or of a proxy."""
     return PaymentProcessorUnavailableError(_FAILED)
+
+
+def is_stored(error: stripe.StripeError) -> bool:
+    """Whether Stripe repeats an error of its own that it has stored for the idempotency key: a retry gets it again."""
+    replayed = {name.lower(): value for name, value in (error.headers or {}).items()}.get("idempotent-replayed")
+    return replayed == "true" and (error.http_status or 0) >= _SERVER_ERROR
 
 
 def translate(error: stripe.StripeError) -> OperatorError:

@@ -34,11 +34,16 @@ _FAILED: Final = ("requires_payment_method", "canceled")
 _ENDED: Final = ("canceled", "incomplete_expired")
 _LONGEST: Final = 500
 """Maximum length of a metadata value at Stripe."""
+_LONGEST_NAME: Final = 250
+"""Maximum length of a product's name at Stripe."""
 
 
-def once(purchase: Purchase, step: str) -> "RequestOptions":
-    """Derive a step's idempotency key: a hash, so that it does not disclose the purchase."""
-    text = "\0".join((purchase.key, purchase.order_id, step))
+def once(purchase: Purchase, step: str, attempt: int = 0) -> "RequestOptions":
+    """Derive a step's idempotency key: a hash, so that it does not disclose the purchase.
+
+    Every process uses the keys of a step in the same order: 0, 1, 2.
+    """
+    text = "\0".join((purchase.key, purchase.order_id, step, *([str(attempt)] if attempt else [])))
     return {"idempotency_key": f"voucher-{hashlib.sha256(text.encode()).hexdigest()}"}
 
 
@@ -169,10 +174,14 @@ def invoice_money(payments: Sequence[Mapping[str, Any]]) -> InvoiceMoney:
     )
 
 
+def is_of(thing: Mapping[str, Any], purchase: Purchase) -> bool:
+    """Whether an object at Stripe belongs to a purchase, by its metadata."""
+    return _mapping(thing.get("metadata")).get("order_id") == purchase.order_id
+
+
 def is_active(subscription: Mapping[str, Any], purchase: Purchase) -> bool:
     """Whether a subscription belongs to a purchase and has not ended."""
-    labels = _mapping(subscription.get("metadata"))
-    return labels.get("order_id") == purchase.order_id and subscription.get("status") not in _ENDED
+    return is_of(subscription, purchase) and subscription.get("status") not in _ENDED
 
 
 def reference(value: object) -> str | None:
@@ -190,7 +199,10 @@ def _line_item(line: Line, rules: CurrencyRules) -> "SessionCreateParamsLineItem
             "currency": rules.currency.lower(),
             "unit_amount": rules.to_stripe(line.price_minor),
             "recurring": {"interval": "month"},
-            "product_data": {"name": line.name or line.slug or line.id, "metadata": {line.kind: line.id}},
+            "product_data": {
+                "name": (line.name or line.slug or line.id)[:_LONGEST_NAME],
+                "metadata": {line.kind: line.id[:_LONGEST]},
+            },
         },
     }
 

@@ -148,7 +148,10 @@ class Operator:
         from voucher_operator.web.webhook import PORT_LIMITS, Webhook, application
 
         secrets, checkout = self.settings.webhook_secrets, self.checkout
-        app = application(Webhook(secrets, checkout.payment_event, checkout.receive, self.relay.wake))
+        webhook = Webhook(
+            secrets, checkout.payment_event, checkout.receive, self.relay.wake, self.settings.webhook_max_bytes
+        )
+        app = application(webhook)
         server = WebServer(
             app,
             self.settings.webhook_port,

@@ -14,7 +14,9 @@ from voucher_operator.failpoints import Step, failpoint
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Line, Purchase, PurchaseRequest, PurchaseResult
 from voucher_operator.ledger.types import RedeemRequest
+from voucher_operator.payments import checkout_limits
 from voucher_operator.payments.catalog import Catalog
+from voucher_operator.payments.currency import CurrencyRules
 from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.resources.errors import CurrencyMismatchError, InvalidOrderError, TransientError
 from voucher_operator.resources.keys import Key
@@ -126,13 +128,17 @@ class OrderService:
         return await self.checkout.cancel_pending(purchase.key) or purchase
 
     async def _place(self, order: Order, request: RedeemRequest, lines: tuple[Line, ...]) -> Purchase | Refusal:
-        purchase_request = await self._request(order, request, lines)
+        rules = await self.checkout.rules()
+        fault = checkout_limits.fault(lines, rules)
+        purchase_request = self._request(order, request, lines, rules, payable=fault is None)
         async with failpoint(Step.PLACE):
             result = await self.ledger.purchase(purchase_request)
         if result.retry_at is not None:
             raise too_many_attempts(result.decided_at, result.retry_at)
         if result.refusal is None and request.code:
             self.redeems.codes.note_redeemed(request.code)
+        if result.refusal is Reason.INVALID_ORDER:
+            return Refusal(result.refusal, fault or checkout_limits.too_small(rules), result.decided_at)
         return result.purchase or _refusal(result.refusal or Reason.INVALID_ORDER, result, request)
 
     async def _check_subdomain(self, order: Order) -> None:
@@ -140,19 +146,22 @@ class OrderService:
         if await self.subdomains.is_taken(order.key.namespace, order.subdomain, order.tenant_id):
             raise InvalidOrderError(f"Subdomain {order.subdomain} belongs to another tenant: order with another one.")
 
-    async def _request(self, order: Order, request: RedeemRequest, lines: tuple[Line, ...]) -> PurchaseRequest:
-        rules = await self.checkout.rules()
+    def _request(
+        self, order: Order, request: RedeemRequest, lines: tuple[Line, ...], rules: CurrencyRules, *, payable: bool
+    ) -> PurchaseRequest:
+        """Build the ledger's request; `payable`: a card can pay these lines, as far as Stripe is concerned."""
+        total = sum(line.price_minor for line in lines)
         return PurchaseRequest(
             redeem=request,
             plan_id=order.plan_id,
             apps=order.apps,
             addons=order.addons,
             lines=lines,
-            total_minor=sum(line.price_minor for line in lines),
+            total_minor=total,
             subdomain=order.subdomain,
             payable=self.checkout.fault is None,
             step_minor=rules.step_minor,
-            minimum_minor=rules.minimum_minor,
+            minimum_minor=rules.minimum_minor if payable else total + 1,
             deadline_seconds=order.deadline_seconds or self.deadline,
             any_tenant=self.any_tenant,
         )

@@ -13,6 +13,8 @@ class HttpSettings(BaseSettings):
 
     http_port: int = Field(default=8080, ge=0, le=65535)
     webhook_port: int = Field(default=8090, ge=0, le=65535)
+    webhook_max_bytes: int = Field(default=256 * 1024, ge=64 * 1024, le=1024 * 1024)
+    """Maximum size of a webhook event of Stripe."""
     log_level: str = Field(default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")
 
     def port_contradictions(self) -> Iterator[str]:

@@ -25,7 +25,7 @@ class PaymentSettings(BaseSettings):
     stripe_timeout: float = Field(default=20.0, gt=0, le=80)
     """Time limit of a Stripe call, in seconds."""
     stripe_minimum_minor: int | None = Field(default=None, ge=0)
-    """Minimum charge of a card, in minor units, if the account's differs from the one that Stripe publishes."""
+    """Minimum charge of a card, in minor units, if the account's differs from the one in `payments.currency`."""
     checkout_success_url: str = ""
     """URL to which Stripe redirects a customer who has paid; can contain `{CHECKOUT_SESSION_ID}`."""
     checkout_cancel_url: str = ""

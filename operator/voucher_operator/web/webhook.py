@@ -8,7 +8,8 @@ See also: `server` listens; `payments.purchase_saga` reads events; `ledger.api` 
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -26,10 +27,12 @@ from voucher_operator.web.uvicorn_internals import Limits
 
 log = logging.getLogger(__name__)
 
-LIMIT: Final = 64 * 1024
-"""Maximum size of a body, in bytes."""
+MAX_BYTES: Final = 256 * 1024
+"""Default of the maximum size of a body."""
+_MAX_BYTES_TOGETHER: Final = 16 * 1024 * 1024
+"""Maximum size of all bodies that are being read: anybody can send one, and only a complete one can be verified."""
 PORT_LIMITS: Final = Limits(connections=256, reading=15.0, stopping=5.0, busy=telemetry.WEBHOOKS.labels("busy").inc)
-"""Each connection can hold a body. `reading` is longer than `_BODY_TIMEOUT`, after which the caller gets a response."""
+"""`reading` is longer than `_BODY_TIMEOUT`, after which the caller gets a response."""
 _TOLERANCE: Final = 300
 """Maximum age of a signature in seconds, against replayed events."""
 _BODY_TIMEOUT: Final = 10.0
@@ -53,12 +56,19 @@ class _ResponseError(Exception):
 class Webhook:
     """The endpoint.
 
-    `secrets` is called for each request; `applied` is called after a commit with an effect.
+    `secrets` is called for each request; `applied` is called after a commit with an effect. `max_bytes` is the maximum
+    size of a body.
     """
 
     def __init__(
-        self, secrets: Callable[[], tuple[str, ...]], read: Reader, receive: Receiver, applied: Callable[[], None]
+        self,
+        secrets: Callable[[], tuple[str, ...]],
+        read: Reader,
+        receive: Receiver,
+        applied: Callable[[], None],
+        max_bytes: int = MAX_BYTES,
     ) -> None:
+        self._bodies = _Bodies(max_bytes)
         self._secrets = secrets
         self._read = read
         self._receive = receive
@@ -83,10 +93,10 @@ class Webhook:
         signature = request.headers.get("stripe-signature", "")
         if not signature:
             raise _ResponseError(HTTPStatus.BAD_REQUEST, "bad_signature", "the header Stripe-Signature is missing")
-        raw = await _body(request)
-        if not any(_signed(raw, signature, secret) for secret in secrets):
-            raise _ResponseError(HTTPStatus.BAD_REQUEST, "bad_signature", "the signature is wrong or too old")
-        return await self._store(_event(raw), raw)
+        async with self._bodies.read(request) as raw:
+            if not any(_signed(raw, signature, secret) for secret in secrets):
+                raise _ResponseError(HTTPStatus.BAD_REQUEST, "bad_signature", "the signature is wrong or too old")
+            return await self._store(_event(raw), raw)
 
     async def _store(self, event: Mapping[str, Any], raw: bytes) -> Received:
         extra = {"resource": "webhook", "key": str(event.get("id"))}
@@ -119,29 +129,49 @@ def application(webhook: Webhook) -> Starlette:
     )
 
 
-async def _body(request: Request) -> bytes:
-    """Read the body, up to the limit; the server discards the rest."""
-    # Not Starlette's `max_body_size`: it responds in plain text, also instead of another response (Starlette
-    # 1.10.0); here every error is `{"error": ...}` and counted.
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > LIMIT:
-        raise _too_large()
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_TIMEOUT):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > LIMIT:
-                    raise _too_large()
-    except TimeoutError:
-        raise _ResponseError(HTTPStatus.REQUEST_TIMEOUT, "invalid", "the body did not arrive in time") from None
-    except ClientDisconnect:
-        raise _ResponseError(HTTPStatus.BAD_REQUEST, "invalid", "the body is incomplete") from None
-    return bytes(body)
+class _Bodies:
+    """Reads bodies of at most `max_bytes`, and not too many bytes at the same time."""
 
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = 0
 
-def _too_large() -> _ResponseError:
-    return _ResponseError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"the body has more than {LIMIT} bytes")
+    @asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[bytes]:
+        """Read a body, which counts until it is processed. Raises _ResponseError; the server discards the rest."""
+        body = bytearray()
+        try:
+            await self._fill(body, request)
+            yield bytes(body)
+        finally:
+            self._held -= len(body)
+
+    async def _fill(self, body: bytearray, request: Request) -> None:
+        # Not Starlette's `max_body_size`: it responds in plain text, also instead of another response (Starlette
+        # 1.10.0); here every error is `{"error": ...}` and counted.
+        declared = request.headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared) > self._max_bytes:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(_BODY_TIMEOUT):
+                async for chunk in request.stream():
+                    self._hold(chunk)
+                    body += chunk
+                    if len(body) > self._max_bytes:
+                        raise self._too_large()
+        except TimeoutError:
+            raise _ResponseError(HTTPStatus.REQUEST_TIMEOUT, "invalid", "the body did not arrive in time") from None
+        except ClientDisconnect:
+            raise _ResponseError(HTTPStatus.BAD_REQUEST, "invalid", "the body is incomplete") from None
+
+    def _hold(self, chunk: bytes) -> None:
+        if self._held + len(chunk) > _MAX_BYTES_TOGETHER:
+            raise _ResponseError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "too many events at once: try again later")
+        self._held += len(chunk)
+
+    def _too_large(self) -> _ResponseError:
+        message = f"the body has more than {self._max_bytes} bytes"
+        return _ResponseError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", message)
 
 
 def _signed(raw: bytes, signature: str, secret: str) -> bool:

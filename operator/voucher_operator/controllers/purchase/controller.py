@@ -29,8 +29,8 @@ from voucher_operator.resources.redemption import Redemption, RedemptionStatus
 from voucher_operator.services.order import Order, OrderService
 from voucher_operator.services.refusals import Refusal
 
-_ENDED: Final = (PurchaseState.COMPLETED, PurchaseState.CANCELLED, PurchaseState.ROLLED_BACK, PurchaseState.REFUNDED)
-"""The final states, which get an Event."""
+_OPEN: Final = (PurchaseState.PENDING, PurchaseState.AWAITING_PAYMENT)
+"""The other states are final, and get an Event."""
 
 
 @dataclass(slots=True)
@@ -172,8 +172,8 @@ def _event(redemption: Redemption, purchase: Purchase, status: RedemptionStatus)
     """Return the Event for the final state of a purchase, or for the undo of its code; None when it was reported."""
     reason, message = purchase_status.summary(purchase)
     before = redemption.conditions
-    if purchase.state in _ENDED and conditions.reason_in(before, conditions.PAYMENT_SETTLED) != reason:
-        return UserEvent(reason, "Order", message, warning=purchase.state is not PurchaseState.COMPLETED)
+    if purchase.state not in _OPEN and conditions.reason_in(before, conditions.PAYMENT_SETTLED) != reason:
+        return UserEvent(reason, "Order", message, warning=reason is not Reason.COMPLETED)
     undone = conditions.reason_in(status.conditions, conditions.REDEEMED) == Reason.ROLLED_BACK
     if undone and conditions.reason_in(before, conditions.REDEEMED) != Reason.ROLLED_BACK:
         return UserEvent(Reason.ROLLED_BACK, "Undo", purchase_status.CODE_UNDONE, warning=True)

@@ -29,6 +29,8 @@ _MESSAGES: Final[Mapping[Reason, str]] = {
     Reason.CHECKOUT_EXPIRED: f"The customer did not pay in time. The customer keeps the credit: {_AGAIN}.",
     Reason.PAYMENT_FAILED: f"The payment failed. The customer keeps the credit: {_AGAIN}.",
     Reason.REFUNDED: "The payment was refunded in full. The customer has the spent credit again.",
+    Reason.PAYMENT_LOST: "The cardholder's bank has taken the payment back. The order and its subscription have ended; "
+    "its credit stays spent.",
     Reason.PAYMENT_REJECTED: f"The payment processor refused the checkout; {_UNDONE}: {_AGAIN}, or ask "
     "the sovereign-admin to check the payment processor's log.",
     Reason.PAYMENT_PROCESSOR_UNAVAILABLE: f"The checkout was not created before the deadline; {_UNDONE}: {_AGAIN}.",
@@ -36,6 +38,10 @@ _MESSAGES: Final[Mapping[Reason, str]] = {
     Reason.INVALID_ORDER: f"The order cannot be paid as it is; {_UNDONE}: {_AGAIN}, with another order.",
     Reason.ABANDONED: f"The Redemption was deleted before the checkout was created; {_UNDONE}: {_AGAIN}.",
 }
+_REINSTATED: Final = (
+    "The order is paid after all: its refund failed, or its dispute was won. Its subscription has ended, and the "
+    "sovereign-admin decides about the money."
+)
 CODE_UNDONE: Final = "The redemption was undone: the code can be redeemed again."
 _UNKNOWN_END: Final = f"The order was rolled back; {_UNDONE}: {_AGAIN}."
 
@@ -102,9 +108,11 @@ def summary(purchase: Purchase) -> tuple[Reason, str]:
             return Reason.PLACED, "The order is placed and the credit is held; the checkout is being created."
         case PurchaseState.AWAITING_PAYMENT:
             return Reason.AWAITING_PAYMENT, "The customer has to pay the rest, at status.checkoutURL."
+        case PurchaseState.COMPLETED if purchase.reason is Reason.REINSTATED:
+            return Reason.REINSTATED, _REINSTATED
         case PurchaseState.COMPLETED:
             return Reason.COMPLETED, "The order is paid."
-        case PurchaseState.CANCELLED | PurchaseState.REFUNDED | PurchaseState.ROLLED_BACK:
+        case _:
             reason = purchase.reason or Reason.ROLLED_BACK
             message = _MESSAGES.get(reason, _UNKNOWN_END)
             return reason, message.replace(_UNDONE, _CODE_KEPT) if _is_code_kept(purchase) else message

@@ -31,7 +31,7 @@ class Cause(Enum):
     COMPENSATED_IN_PART = auto()
     """The order is undone, but not the redemption: its credit was spent elsewhere meanwhile."""
     ENDED = auto()
-    """The order was not paid, or was refunded, after the customer had the checkout URL; the code's credit stays."""
+    """The order was not paid, or its payment went back, after the customer had the checkout URL; the code stays."""
     ENDED_EMPTY = auto()
     """The same for an order without a code."""
 
@@ -55,8 +55,8 @@ TRANSITIONS: Final[Mapping[Cause, Transition]] = MappingProxyType(
         Cause.PAID: Transition(
             {
                 State.AWAITING_PAYMENT: "paid",
-                State.REDEEMED: "paid at the last moment",
-                State.ROLLED_BACK: "paid at the last moment",
+                State.REDEEMED: "paid at the last moment, or after all",
+                State.ROLLED_BACK: "paid at the last moment, or after all",
             },
             State.COMPLETED,
         ),
@@ -66,11 +66,11 @@ TRANSITIONS: Final[Mapping[Cause, Transition]] = MappingProxyType(
         Cause.COMPENSATED: Transition({State.PENDING: "cannot be paid"}, State.ROLLED_BACK),
         Cause.COMPENSATED_IN_PART: Transition({State.PENDING: "cannot be paid, credit spent"}, State.REDEEMED),
         Cause.ENDED: Transition(
-            {State.AWAITING_PAYMENT: "not paid, credit stays", State.COMPLETED: "refunded, credit stays"},
+            {State.AWAITING_PAYMENT: "not paid, credit stays", State.COMPLETED: "refunded or charged back"},
             State.REDEEMED,
         ),
         Cause.ENDED_EMPTY: Transition(
-            {State.AWAITING_PAYMENT: "not paid, no code", State.COMPLETED: "refunded, no code"}, State.ROLLED_BACK
+            {State.AWAITING_PAYMENT: "not paid, no code", State.COMPLETED: "payment gone, no code"}, State.ROLLED_BACK
         ),
     }
 )
@@ -93,7 +93,7 @@ def cause_of(purchase: Purchase, *, with_code: bool) -> Cause:
             return Cause.PAID if purchase.due_minor else Cause.COVERED
         case PurchaseState.ROLLED_BACK:
             return Cause.COMPENSATED_IN_PART if purchase.redeemed else Cause.COMPENSATED
-        case PurchaseState.CANCELLED | PurchaseState.REFUNDED:
+        case PurchaseState.CANCELLED | PurchaseState.REFUNDED | PurchaseState.CHARGED_BACK:
             return Cause.ENDED if with_code and purchase.redeemed else Cause.ENDED_EMPTY
 
 

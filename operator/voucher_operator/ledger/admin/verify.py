@@ -64,11 +64,11 @@ EXPLANATIONS: Final = MappingProxyType(
         Invariant.NAMESPACES: "An operator serves the namespace of each live Voucher.",
         Invariant.SPELLING: "No two codes have one normal form: only the one in normal spelling can be redeemed.",
         Invariant.ORDERS: "A purchase has an order with its amounts and state; a completed one has spent what it held.",
-        Invariant.HOLDS: "An open purchase holds its credit, once; only a completed one keeps it.",
+        Invariant.HOLDS: "An open purchase holds its credit, once; only a completed or charged back one keeps it.",
         Invariant.OUTBOX: "A completed or rolled back purchase has one event; none stays unpublished for over an hour.",
         Invariant.WEBHOOK_EVENTS: "No payment needs a person (its full refund resolves it), and none has no effect.",
         Invariant.CHECKOUTS: "Stripe was asked in time how a checkout ended, and to end what must not continue.",
-        Invariant.PAYMENTS: "Refunds match payment and order, and no dispute needs an answer.",
+        Invariant.PAYMENTS: "Refunds match payment and order, nothing is outstanding, no dispute needs an answer.",
     }
 )
 """One sentence for each, for people and for the docs."""

@@ -1,4 +1,5 @@
--- An open purchase holds its credit, once; a cancelled, rolled back or refunded one holds nothing.
+-- An open purchase holds its credit, once; a cancelled, rolled back or refunded one holds nothing. (What a completed or
+-- charged back one has spent: verify_orders.sql.)
 SELECT NULL::text AS code, p.customer_id, p.key,
        CASE WHEN p.state IN ('pending', 'awaiting_payment')
             THEN format('is %s and holds %s minor units in %s entries instead of %s in %s', p.state,
@@ -7,7 +8,7 @@ SELECT NULL::text AS code, p.customer_id, p.key,
 FROM vouchers.purchase AS p
 LEFT JOIN credit_ledger AS e ON e.order_id = p.order_id::text AND e.customer_id = p.customer_id
 CROSS JOIN LATERAL (SELECT coalesce(e.amount_minor, e.amount_omr * (SELECT vouchers.scale())) AS minor) AS a
-WHERE p.state <> 'completed'
+WHERE p.state NOT IN ('completed', 'charged_back')
 GROUP BY p.key
 HAVING CASE WHEN p.state IN ('pending', 'awaiting_payment')
             THEN coalesce(sum(a.minor), 0) <> -p.held_minor OR count(e.id) <> (p.held_minor > 0)::integer

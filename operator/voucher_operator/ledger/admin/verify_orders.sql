@@ -1,7 +1,10 @@
--- A purchase has its order, with its customer, amounts and state; a completed one is paid by exactly the credit it holds.
--- Major units of an order are rounded up.
+-- A purchase has its order, with its customer, amounts and state. A completed one is paid by exactly the credit it holds,
+-- and a charged back one has also spent what was lost, both but for the outstanding amount. Major units of an order are
+-- rounded up.
 WITH spending AS (
-    SELECT p.key, p.customer_id, p.order_id, p.state, p.total_minor, p.held_minor,
+    SELECT p.key, p.customer_id, p.order_id, p.state, p.total_minor,
+           p.held_minor + coalesce((SELECT y.lost_minor - y.outstanding_minor FROM vouchers.payment AS y
+                                    WHERE y.session_id = p.session_id AND y.order_id = p.order_id), 0) AS expected_minor,
            -coalesce(sum(coalesce(e.amount_minor, e.amount_omr * (SELECT vouchers.scale()))), 0) AS spent
     FROM vouchers.purchase AS p
     LEFT JOIN credit_ledger AS e ON e.order_id = p.order_id::text AND e.customer_id = p.customer_id
@@ -15,7 +18,7 @@ SELECT NULL::text AS code, p.customer_id, p.key,
                THEN format('order %s amounts to %s (%s baisa), the purchase to %s minor units', o.id, o.amount_omr,
                            o.amount_baisa, p.total_minor)
            WHEN o.status <> d.status THEN format('order %s is %s, the purchase %s', o.id, o.status, p.state)
-           ELSE format('order %s has spent %s minor units of credit instead of %s', o.id, p.spent, p.held_minor)
+           ELSE format('order %s has spent %s minor units of credit instead of %s', o.id, p.spent, p.expected_minor)
        END AS detail
 FROM spending AS p
 CROSS JOIN LATERAL (
@@ -25,5 +28,5 @@ CROSS JOIN LATERAL (
 ) AS d
 LEFT JOIN orders AS o ON o.id = p.order_id
 WHERE o.id IS NULL OR o.customer_id <> p.customer_id OR o.amount_baisa <> d.baisa OR o.amount_omr <> d.whole
-   OR o.status <> d.status OR p.state = 'completed' AND p.spent <> p.held_minor
+   OR o.status <> d.status OR p.state IN ('completed', 'charged_back') AND p.spent <> p.expected_minor
 ORDER BY p.key

@@ -1,20 +1,22 @@
 -- No payment has more refunded than was paid. One that was refunded in full still is, does not pay for an order, and needs
--- no person. (Nothing is known of a payment about which the processor was not asked.) No dispute needs an answer, and a
--- lost one was settled by a person.
+-- no person. (Nothing is known of a payment about which the processor was not asked.) Nothing is outstanding. No dispute
+-- needs an answer, and a lost one has ended its order (before that was so, a person decided). A person marks as settled
+-- what was settled elsewhere.
 SELECT NULL::text AS code, p.customer_id, p.key,
        CASE
            WHEN y.refunded_minor > y.amount_minor
                THEN format('payment %s of session %s was of %s minor units, of which %s were refunded',
                            coalesce(y.payment_intent, 'unknown'), y.session_id, y.amount_minor, y.refunded_minor)
-           WHEN y.refunded_at IS NOT NULL AND NOT y.refunded
+           WHEN y.settled_at IS NULL AND y.refunded_at IS NOT NULL AND NOT y.refunded
                THEN format('payment %s of session %s was refunded in full, and a refund has failed since: of %s minor units '
                            '%s are refunded; give the rest back in another way', coalesce(y.payment_intent, 'unknown'),
                            y.session_id, coalesce(y.amount_minor::text, 'unknown'), y.refunded_minor)
-           WHEN p.session_id = y.session_id AND p.state = 'refunded'
+           WHEN p.session_id = y.session_id AND p.state = 'refunded' AND NOT y.refunded AND y.seen_at IS NOT NULL
+                AND y.settled_at IS NULL
                THEN format('is refunded, but of its payment %s (session %s) only %s of %s minor units are',
                            coalesce(y.payment_intent, 'unknown'), y.session_id, y.refunded_minor,
                            coalesce(y.amount_minor::text, 'unknown'))
-           WHEN p.session_id = y.session_id AND p.state IN ('pending', 'awaiting_payment', 'completed')
+           WHEN p.session_id = y.session_id AND p.state IN ('pending', 'awaiting_payment', 'completed') AND y.refunded
                THEN format('is %s, but its payment %s (session %s) is refunded in full', p.state,
                            coalesce(y.payment_intent, 'unknown'), y.session_id)
            ELSE format('event %s is a mismatch, but its payment %s (session %s) is refunded in full: set its outcome to '
@@ -24,10 +26,18 @@ FROM vouchers.payment AS y
 LEFT JOIN vouchers.purchase AS p ON p.order_id = y.order_id
 LEFT JOIN vouchers.webhook_event AS m ON m.order_id = y.order_id::text AND m.session_id = y.session_id AND m.outcome = 'mismatch'
 WHERE y.refunded_minor > y.amount_minor
-   OR y.refunded_at IS NOT NULL AND NOT y.refunded
+   OR y.settled_at IS NULL AND y.refunded_at IS NOT NULL AND NOT y.refunded
    OR p.session_id = y.session_id AND p.state = 'refunded' AND NOT y.refunded AND y.seen_at IS NOT NULL
+      AND y.settled_at IS NULL
    OR p.session_id = y.session_id AND p.state IN ('pending', 'awaiting_payment', 'completed') AND y.refunded
    OR y.refunded AND m.event_id IS NOT NULL
+UNION ALL
+SELECT NULL, p.customer_id, p.key,
+       format('%s minor units of payment %s (session %s) are outstanding, and the order is %s: collect them or write them '
+              'off', y.outstanding_minor, coalesce(y.payment_intent, 'unknown'), y.session_id, coalesce(p.state, 'missing'))
+FROM vouchers.payment AS y
+LEFT JOIN vouchers.purchase AS p ON p.order_id = y.order_id
+WHERE y.outstanding_minor > 0 AND y.settled_at IS NULL
 UNION ALL
 SELECT NULL, p.customer_id, p.key,
        CASE WHEN d.status = 'lost'
@@ -40,5 +50,6 @@ FROM vouchers.dispute AS d
 JOIN vouchers.payment AS y ON y.session_id = d.session_id
 LEFT JOIN vouchers.purchase AS p ON p.order_id = y.order_id
 WHERE d.settled_at IS NULL AND d.status NOT IN ('won', 'warning_closed', 'prevented')
-  AND NOT (d.status = 'lost' AND p.state = 'refunded')
+  AND NOT (d.status = 'lost' AND (p.state IN ('refunded', 'charged_back', 'cancelled', 'rolled_back')
+                                  OR p.session_id <> y.session_id))
 ORDER BY key, detail

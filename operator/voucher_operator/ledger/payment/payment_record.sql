@@ -1,5 +1,4 @@
--- Records what is reported about a payment, under the purchase's lock, and returns whether it is refunded in full. A known
--- value stays where none is reported. Of two responses of the processor the later one counts, and may lower the refunded
+-- Records what is reported about a payment, under the purchase's lock. A known value stays where none is reported. Of two responses of the processor the later one counts, and may lower the refunded
 -- amount; an event without a time of its own (seen_at NULL) has the least amount that was refunded.
 INSERT INTO vouchers.payment AS y (
     session_id, order_id, payment_intent, charge_id, invoice_id, subscription_id, amount_minor, refunded_minor, refunded,
@@ -25,4 +24,3 @@ SET payment_intent = coalesce(y.payment_intent, excluded.payment_intent),
     seen_at = greatest(y.seen_at, excluded.seen_at),
     paid_at = coalesce(y.paid_at, excluded.paid_at),
     updated_at = clock_timestamp()
-RETURNING y.refunded

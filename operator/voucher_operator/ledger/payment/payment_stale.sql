@@ -26,7 +26,7 @@ ended AS MATERIALIZED (
 UPDATE vouchers.purchase AS p
 SET checked_at = CASE WHEN p.state = 'awaiting_payment' THEN m.instant ELSE p.checked_at END,
     look_at = CASE
-        WHEN p.state IN ('cancelled', 'refunded') THEN m.instant + make_interval(secs => greatest(%(seconds)s, 0))
+        WHEN p.state IN ('cancelled', 'refunded', 'charged_back') THEN m.instant + make_interval(secs => greatest(%(seconds)s, 0))
         WHEN p.state = 'completed' AND m.instant < p.settled_at + interval '120 days'
             THEN m.instant + (m.instant - p.settled_at)
     END

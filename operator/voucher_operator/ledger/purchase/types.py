@@ -28,6 +28,8 @@ class PurchaseState(StrEnum):
     """Compensated: hold released, redemption undone, order failed."""
     REFUNDED = "refunded"
     """Completed, then refunded in full: the credit is back."""
+    CHARGED_BACK = "charged_back"
+    """Completed, then the payment was lost by a dispute: the order has ended, and its credit stays spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,9 @@ class PurchaseRequest:
 
     `redeem.code` is "" when only the balance is to be spent. `payable`: Stripe is configured; without it what the
     credit does not cover is refused before anything is consumed. `step_minor` and `minimum_minor` are Stripe's rules of
-    the currency: the card pays nothing, or a multiple of the one and at least the other. `deadline_seconds`: how long
-    transient errors are retried before the purchase is rolled back. `any_tenant`: the request may spend the customer's
+    the currency: the card pays nothing, or a multiple of the one and at least the other. A minimum of more than the
+    total says that no card can pay this order. `deadline_seconds`: how long transient errors are retried before the
+    purchase is rolled back. `any_tenant`: the request may spend the customer's
     credit for another tenant than the one that the ledger has for the customer.
     """
 
@@ -167,6 +170,12 @@ class PaymentEffect(StrEnum):
     """A part of this payment was refunded, or a refund of it failed: recorded."""
     DISPUTED = "disputed"
     """This payment is disputed, or its dispute has changed: recorded."""
+    LOST = "lost"
+    """A dispute of this payment is lost. Derived from the recorded disputes; no event has it."""
+    RECOVERED = "recovered"
+    """No dispute of this payment is lost. Derived, too."""
+    RETURNED = "returned"
+    """This payment was refunded in full, and a refund of it has failed since. Derived, too."""
     NONE = "none"
     """Stored without an effect: unknown types, payments of later months, other Sovereigns' sessions."""
 
@@ -243,7 +252,8 @@ class Received(StrEnum):
     FOREIGN = "foreign"
     """Another Sovereign's, or of another mode or account at Stripe: stored."""
     MISMATCH = "mismatch"
-    """The amount paid is not the amount due, or a rolled back order was paid: stored, a person must check it."""
+    """Money is there that no order has a use for: another amount than is due was paid, or a rolled back order, or the
+    refund of such a payment has failed. Stored, a person must check it."""
 
 
 __all__ = [

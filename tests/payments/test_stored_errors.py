@@ -1,0 +1,151 @@
+"""A 500 that Stripe has stored for an idempotency key, and a key that was used with another content.
+
+What the key has made is looked for, then the next key is used; an order never has two sessions that can be paid.
+"""
+
+import asyncio
+
+import pytest
+
+from testbed.postgres import Database
+from testbed.scripted_stripe import Fault, ScriptedStripe
+from tests.payments.helpers import (
+    COUPONS,
+    CUSTOMERS,
+    SESSIONS,
+    make_overdue,
+    open_checkout,
+    place,
+    reload_purchase,
+    settings,
+    wait_reached,
+)
+from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
+from voucher_operator.payments import stripe_calls
+from voucher_operator.payments.purchase_saga import Checkout
+from voucher_operator.resources.errors import PaymentProcessorUnavailableError
+from voucher_operator.resources.reasons import Reason
+
+STEPS = [CUSTOMERS, COUPONS, SESSIONS]
+
+
+async def fail(checkout: Checkout, stripe: ScriptedStripe, purchase: Purchase, path: str, *faults: Fault) -> None:
+    """Have a step fail at Stripe so often."""
+    stripe.fail(path, *faults)
+    for _ in faults:
+        with pytest.raises(PaymentProcessorUnavailableError):
+            await checkout.advance(purchase)
+
+
+def made(stripe: ScriptedStripe) -> tuple[int, int, int]:
+    """How many customers, coupons and sessions there are."""
+    return len(stripe.customers), len(stripe.coupons), len(stripe.sessions)
+
+
+@pytest.mark.parametrize("fault", [Fault.BROKEN, Fault.BROKEN_AFTER])
+@pytest.mark.parametrize("path", STEPS)
+async def test_stored_error_is_left_behind_and_nothing_is_made_twice(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe, path: str, fault: Fault
+) -> None:
+    """Whether the key that answers 500 for ever has made the object or not."""
+    purchase = await place(ledger, database18)
+    await fail(checkout, stripe, purchase, path, fault)
+    advanced = await checkout.advance(purchase)
+    assert advanced.state is PurchaseState.AWAITING_PAYMENT
+    assert made(stripe) == (1, 1, 1)
+    assert advanced.session_id == stripe.only_session()["id"]
+
+
+@pytest.mark.parametrize("path", STEPS)
+async def test_lost_answer_to_the_next_key_makes_nothing_twice(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe, path: str
+) -> None:
+    purchase = await place(ledger, database18)
+    await fail(checkout, stripe, purchase, path, Fault.BROKEN)
+    # A stored answer and a search are not affected by the first faults.
+    stripe.fail(path, *[Fault.BROKEN] * (1 if path == COUPONS else 2), Fault.CUT_AFTER)
+    with pytest.raises(PaymentProcessorUnavailableError):
+        await checkout.advance(purchase)
+    assert (await checkout.advance(purchase)).state is PurchaseState.AWAITING_PAYMENT
+    assert made(stripe) == (1, 1, 1)
+
+
+async def test_several_stored_errors_are_left_behind(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    """Stripe fails for a while: each try uses one more key, and the keys before it are asked again."""
+    purchase = await place(ledger, database18)
+    for used_up in range(4):
+        stripe.fail(SESSIONS, *[Fault.BROKEN] * (2 * used_up + 1))
+        with pytest.raises(PaymentProcessorUnavailableError):
+            await checkout.advance(purchase)
+    assert (await checkout.advance(purchase)).state is PurchaseState.AWAITING_PAYMENT
+    assert made(stripe) == (1, 1, 1)
+
+
+async def test_stored_errors_of_every_key_end_at_the_deadline(
+    checkout: Checkout,
+    ledger: Ledger,
+    database18: Database,
+    stripe: ScriptedStripe,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stripe_calls, "_KEYS", 2)
+    purchase = await place(ledger, database18)
+    for used_up in range(3):
+        stripe.fail(SESSIONS, *[Fault.BROKEN] * (2 * used_up + 1))
+        with pytest.raises(PaymentProcessorUnavailableError):
+            await checkout.advance(purchase)
+    stripe.clear_faults()
+    await make_overdue(database18, purchase)
+    ended = await checkout.advance(await reload_purchase(ledger, purchase))
+    assert (ended.state, ended.reason) == (PurchaseState.ROLLED_BACK, Reason.PAYMENT_PROCESSOR_UNAVAILABLE)
+    assert await ledger.balance(purchase.user_id) == 10_000
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT_AFTER, Fault.BROKEN, Fault.BROKEN_AFTER])
+async def test_changed_settings_between_tries_do_not_create_a_second_session(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe, fault: Fault
+) -> None:
+    """Stripe refuses the key with new parameters: what it has made is used; if it has made nothing, the next key."""
+    purchase = await place(ledger, database18)
+    await fail(checkout, stripe, purchase, SESSIONS, fault)
+    moved = settings(stripe.url, checkout_success_url="https://new.example.com/paid")
+    async with open_checkout(ledger, moved) as other:
+        advanced = await other.advance(await reload_purchase(ledger, purchase))
+    assert advanced.state is PurchaseState.AWAITING_PAYMENT
+    assert advanced.session_id == stripe.only_session()["id"]
+
+
+async def test_session_that_appears_after_it_was_looked_for_is_expired(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    """The used up key makes its session late: the customer gets the URL of one that can be paid, not of two."""
+    purchase = await place(ledger, database18)
+    await fail(checkout, stripe, purchase, SESSIONS, Fault.BROKEN)
+    pause = stripe.pause(SESSIONS, when=lambda: len(stripe.sessions) == 1)
+    advancing = asyncio.create_task(checkout.advance(purchase))
+    await wait_reached(pause)
+    late = stripe.second_session(stripe.only_session()["id"])["id"]
+    pause.released.set()
+    advanced = await advancing
+    assert advanced.state is PurchaseState.AWAITING_PAYMENT
+    assert advanced.session_id != late
+    assert [one["status"] for one in stripe.sessions.values()] == ["open", "expired"]
+
+
+async def test_two_replicas_after_a_stored_error_make_one_session(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    """The second one finds the session of the first one, whose request has no answer yet."""
+    purchase = await place(ledger, database18)
+    await fail(checkout, stripe, purchase, SESSIONS, Fault.BROKEN)
+    pause = stripe.pause(SESSIONS, when=lambda: len(stripe.sessions) == 1)
+    first = asyncio.create_task(checkout.advance(purchase))
+    await wait_reached(pause)
+    async with open_checkout(ledger, settings(stripe.url)) as other:
+        second = await other.advance(purchase)
+    pause.released.set()
+    assert await first == second
+    assert made(stripe) == (1, 1, 1)
