@@ -125,8 +125,11 @@ async def test_number_of_calls_in_a_time_is_limited() -> None:
 
 
 @pytest.mark.parametrize(("customers", "accepted"), [(1, 8 + 8), (1000, 8 + 48)], ids=["one customer", "thousand"])
-async def test_call_is_refused_while_many_of_its_customer_or_namespace_wait(customers: int, accepted: int) -> None:
+async def test_call_is_refused_while_many_of_its_customer_or_namespace_wait(
+    customers: int, accepted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who waits holds a worker. The first eight do not wait."""
+    monkeypatch.setattr(shared_reads, "PER_SECOND", 0.001)
     reads = Server().reads
     tasks = [asyncio.create_task(reads.read(f"{n}", ("shop", f"{n % customers}"))) for n in range(1000)]
     others = [asyncio.create_task(reads.read(f"{flow}", flow)) for flow in (("shop", "other"), ("other", "fatma"))]

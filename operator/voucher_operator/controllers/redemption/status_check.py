@@ -41,6 +41,7 @@ _STATES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         PurchaseState.COMPLETED: frozenset({State.COMPLETED}),
         PurchaseState.CANCELLED: frozenset({State.REDEEMED, State.ROLLED_BACK}),
         PurchaseState.REFUNDED: frozenset({State.REDEEMED, State.ROLLED_BACK}),
+        PurchaseState.CHARGED_BACK: frozenset({State.REDEEMED, State.ROLLED_BACK}),
         PurchaseState.ROLLED_BACK: frozenset({State.REDEEMED, State.ROLLED_BACK}),
         PurchaseState.PENDING: frozenset(),
         PurchaseState.AWAITING_PAYMENT: frozenset(),

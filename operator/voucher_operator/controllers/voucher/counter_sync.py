@@ -26,6 +26,8 @@ from voucher_operator.settings import Settings
 
 _TICK: Final = 1.0
 """Seconds: the counters of one Voucher are synchronised at most once in this time."""
+_UNAVAILABLE_TICK: Final = 0.25
+"""Seconds between two checks of a ledger that is unavailable; each waits for a connection for a second or more."""
 _AT_ONCE: Final = 100
 """Vouchers compared in one turn of the event loop: 20,000 that have all changed take seconds, and a renewal of the
 Lease must not wait for that long."""
@@ -50,7 +52,7 @@ class CounterSync:
         async with asyncio.TaskGroup() as group:
             group.create_task(every(_TICK, self.sync_moved))
             group.create_task(every(self.settings.counter_sync_interval, self.sync_all))
-            group.create_task(every(_TICK, self.sync_unavailable))
+            group.create_task(every(_UNAVAILABLE_TICK, self.sync_unavailable))
             group.create_task(every(self.settings.secret_interval, self.recheck))
 
     async def sync_moved(self) -> None:
