@@ -5,6 +5,8 @@ of the ledger, and the ledger holds nothing else. See also: `test_chaos_*.py`.
 """
 
 import asyncio
+import os
+import random
 import urllib.request
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -31,6 +33,17 @@ SLOW_API_LOG = r"the API server cannot be used.*Timeout"
 """What an operator logs when the API server gets little processor time, as under these loads on a busy machine."""
 SLOW_PROCESS_LOG = rf"(did not (answer|respond) in time|{SLOW_API_LOG})"
 """The same, also about PostgreSQL."""
+
+
+SEED = "CHAOS_SEED"
+"""The environment variable that repeats a run's random choices; the timing still differs."""
+
+
+def chaos_seed() -> str:
+    """Return the seed of this run, from the environment or a new one, and print it: pytest shows it with a failure."""
+    seed = os.environ.get(SEED) or str(random.getrandbits(32))
+    print(f"{SEED}={seed}")
+    return seed
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytest
 from testbed.cluster import Installation
 from testbed.control_plane import ControlPlane
 from testbed.postgres import Database
-from tests.cluster.chaos import CODE, SLOW_API_LOG, ChaosContext, open_context
+from tests.cluster.chaos import CODE, SLOW_API_LOG, ChaosContext, chaos_seed, open_context
 from tests.cluster.chaos_client import until
 from tests.cluster.proxy import Proxy
 from tests.conftest import Operators
@@ -32,9 +32,7 @@ async def test_operator_killed_at_random_moments_grants_each_request_once(
     control_plane: ControlPlane, namespace: str, operators: Operators, database18: Database
 ) -> None:
     """SIGKILL seven times, soon after the first commit of each run, when most status patches are still to come."""
-    seed = random.getrandbits(32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    rng = random.Random(chaos_seed())
     unreported = []
     async with open_context(control_plane, namespace, database18) as context:
         await context.voucher()

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pytest
 from testbed.nats import NatsServer
 from testbed.postgres import Database
 from testbed.scripted_stripe import ScriptedStripe
-from tests.cluster.chaos import CODE, SLOW_PROCESS_LOG, ChaosContext, reasons
+from tests.cluster.chaos import CODE, SLOW_PROCESS_LOG, ChaosContext, chaos_seed, reasons
 from tests.cluster.chaos_client import Body, until
 from tests.cluster.order_faults import FaultInjector
 from tests.cluster.order_load import CAP, CAPPED, Order, OrderLoad, Progress, add_balances, make_orders
@@ -26,8 +25,6 @@ from tests.conftest import Operators
 from tests.messaging.helpers import Streams
 from voucher_operator.ledger.admin.verify import verify
 
-SEED = "CHAOS_SEED"
-"""The environment variable that repeats a run's random choices; the timing still differs."""
 LONG = 150.0
 ALLOWED = (
     SLOW_PROCESS_LOG,
@@ -114,8 +111,7 @@ async def test_ledger_and_statuses_agree_after_two_hundred_orders_under_faults(
     env: dict[str, str],
 ) -> None:
     """PostgreSQL, NATS and Stripe are cut, Stripe fails, the operator is killed; then all faults are cleared."""
-    seed = os.environ.get(SEED) or str(random.getrandbits(32))
-    print(f"{SEED}={seed}")
+    seed = chaos_seed()
     operators.allow += ALLOWED
     orders = make_orders(random.Random(f"{seed} orders"))
     operator = operators.start("buyer", env)

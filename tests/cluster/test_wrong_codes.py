@@ -16,7 +16,7 @@ pytestmark = pytest.mark.long
 
 LIMITED: Final = FAST | {"VOUCHER_OPERATOR_WRONG_CODES": "1", "VOUCHER_OPERATOR_WRONG_CODES_SECONDS": "1"}
 ATTEMPT: Final = (
-    "INSERT INTO vouchers.attempt (key, uid, user_id, at) VALUES ('other', 'other', 'huda', now() + interval '8 s') "
+    "INSERT INTO vouchers.attempt (key, uid, user_id, at) VALUES (%s, 'other', 'huda', now() + interval '8 s') "
     "RETURNING at"
 )
 """A wrong code that counts for nine seconds, however slow the machine is."""
@@ -28,7 +28,7 @@ def test_redemption_waits_until_the_time_in_its_status_and_is_then_redeemed(
     operators.start(env=LIMITED)
     voucher = api.voucher()
     voucher.wait(ready("Issued"))
-    ((at,),) = ledger.rows(ATTEMPT)
+    ((at,),) = ledger.rows(ATTEMPT, f"{api.namespace}/other")
     redemption = api.redeem(voucher.code, user="huda")
     body = redemption.wait(waiting("TooManyAttempts"))
     assert (body["status"]["state"], kstatus(body)) == ("Pending", "InProgress")
@@ -56,7 +56,7 @@ def test_wrong_code_that_waits_for_its_voucher_counts(
 
 @pytest.mark.parametrize("harness", [{"wrong_codes": 1, "wrong_codes_seconds": 600}], indirect=True)
 async def test_order_waits_too_and_is_tried_again_at_the_time(harness: ControllerHarness) -> None:
-    await harness.sql("INSERT INTO vouchers.attempt (key, uid, user_id, at) VALUES ('other', 'other', 'huda', now())")
+    await harness.sql("INSERT INTO vouchers.attempt VALUES ('billing/other', 'other', 'huda', now())")
     harness.apply("kestrel", spec(await harness.issue(), "huda"))
     result = await harness.parts.purchases.reconcile("billing/kestrel")
     assert isinstance(result, RetryAfter)

@@ -1,5 +1,6 @@
-"""Every folder of tests is run by a make target or by CI."""
+"""Every folder of tests is run by a make target or by CI, and random choices can be repeated."""
 
+import re
 import tomllib
 
 from testbed.repository import ROOT
@@ -19,3 +20,13 @@ def test_suites_outside_make_test_are_run_by_ci() -> None:
     for command, folders in APART.items():
         assert any(line.startswith(command) for line in lines)
         assert f"pytest {folders}" in (ROOT / "Makefile").read_text()
+
+
+def test_random_choices_of_chaos_tests_begin_with_the_seed_that_is_printed() -> None:
+    """So that a failure can be repeated; a choice of the module `random` itself would have no seed."""
+    for path in (ROOT / "tests" / "cluster").glob("*chaos*.py"):
+        text = path.read_text()
+        if path.name.startswith("test_") and "random.Random(" in text:
+            assert "chaos_seed()" in text, path.name
+        used = set(re.findall(r"\brandom\.(\w+)\(", text)) - {"Random"}
+        assert used <= ({"getrandbits"} if path.name == "chaos.py" else set()), path.name
