@@ -8,12 +8,14 @@ Secret. See also: `kube.work_queue` calls `reconcile`; `status` builds the condi
 import logging
 from collections.abc import Callable  # noqa: TC003
 from datetime import UTC, datetime
+from sys import intern
 from typing import Final
 
 from voucher_operator.controllers.kinds import VOUCHER
 from voucher_operator.controllers.secret_codes import SecretCodes
 from voucher_operator.controllers.voucher import status as voucher_status
 from voucher_operator.controllers.voucher.events import VoucherEvents
+from voucher_operator.controllers.voucher.marks import CONFLICT
 from voucher_operator.kube.cache import Cache, key_of
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.status_writer import StatusWriter, is_news
@@ -24,7 +26,7 @@ from voucher_operator.ledger.types import PutResult, VoucherCounters, VoucherOwn
 from voucher_operator.resources import conditions
 from voucher_operator.resources.errors import InvalidSpecError, OperatorError, TransientError
 from voucher_operator.resources.reasons import Reason
-from voucher_operator.resources.voucher import State, Voucher
+from voucher_operator.resources.voucher import Voucher
 from voucher_operator.services.issue import IssueService
 
 log = logging.getLogger(__name__)
@@ -53,10 +55,12 @@ class VoucherController:
         self._events = events
         self._cache = cache
         self._writer = StatusWriter(api, VOUCHER, cache)
-        self._agreed: dict[str, tuple[str, VoucherCounters]] = {}
+        self._agreed: dict[str, int] = {}
+        """By uid: the hash of what was compared last, and was equal."""
         self._reported: dict[str, None] = {}
         """uids of deleted Vouchers for which the Event Revoked is posted."""
-        self._placed: dict[str, VoucherOwner] = {}
+        self._placed: dict[str, str] = {}
+        """By key: the uid for which the ledger has a code."""
         self._fresh: dict[str, VoucherCounters] = {}
 
     async def reconcile(self, key: str) -> Result:
@@ -104,7 +108,7 @@ class VoucherController:
         result = await self._issuing.issue(metadata.uid, lambda: self._terms(voucher))
         if result is None:
             return None
-        self._placed[voucher.key] = VoucherOwner(metadata.uid, metadata.namespace, metadata.name)
+        self._placed[intern(voucher.key)] = intern(metadata.uid)
         self._events.put(body, voucher, result)
         self._requeue_displaced(result)
         return result.counters
@@ -116,9 +120,9 @@ class VoucherController:
     async def _revoke_predecessor(self, key: str, body: Body | None) -> None:
         """Revoke the code of an earlier Voucher of this name that was deleted without its code being revoked."""
         placed = self._placed.get(key)
-        if placed is None or (body is not None and body["metadata"]["uid"] == placed.uid):
+        if placed is None or (body is not None and body["metadata"]["uid"] == placed):
             return
-        revoked = await self._revoke(placed)
+        revoked = await self._revoke(VoucherOwner(placed, *key.split("/")))
         self._placed.pop(key, None)
         if revoked:
             extra = {"resource": "Voucher", "key": key, "reason": Reason.REVOKED.value}
@@ -158,10 +162,10 @@ class VoucherController:
             return voucher.spec.code or ""
         return await self._secrets.read(voucher.metadata.namespace, voucher.spec.code_from.secret_key_ref)
 
-    def differs(self, body: Body, counters: VoucherCounters) -> bool:
+    def differs(self, key: str, counters: VoucherCounters) -> bool:
         """Whether the ledger's counters differ from the status; cheap when both are unchanged since the last call."""
-        seen = (body["metadata"]["resourceVersion"], counters)
-        if self._agreed.get(counters.uid) == seen:
+        seen = hash((self._cache.version(key), counters))
+        if self._agreed.get(counters.uid) == seen or (body := self._cache.get(key)) is None:
             return False
         try:
             voucher = Voucher.parse(body)
@@ -172,7 +176,7 @@ class VoucherController:
         if stale:
             self._fresh[counters.uid] = counters
         else:
-            self._agreed[counters.uid] = seen
+            self._agreed[intern(counters.uid)] = seen
         return stale
 
     async def revoke(self, body: Body) -> None:
@@ -212,10 +216,8 @@ class VoucherController:
 
     def _requeue_conflicts(self) -> None:
         """Requeue the Vouchers in conflict: their code may be free now."""
-        for key in self._cache:
-            body = self._cache.get(key)
-            if body is not None and body["status"].get("state") == State.CONFLICT:
-                self.requeue(key)
+        for key in self._cache.marked(CONFLICT):
+            self.requeue(key)
 
 
 def _has_finalizer(body: Body) -> bool:
