@@ -16,6 +16,7 @@ import kopf
 from voucher_operator.controllers.feed import Feed
 from voucher_operator.controllers.kinds import GROUP, REDEMPTION, UNFINISHED, VERSION, VOUCHER
 from voucher_operator.controllers.voucher.controller import FINALIZER, VoucherController
+from voucher_operator.kube.kopf_internals import ListPace
 from voucher_operator.resources.errors import LeaseExpiredError, TransientError
 
 _REVOKE_RETRY = 3.0
@@ -54,13 +55,17 @@ def build(feed: Feed, controller: VoucherController, finalizer_timeout: float) -
     After `finalizer_timeout` seconds without a ledger the finalizer is removed before the code is revoked.
     """
     registry = kopf.OperatorRegistry()
+    pace = ListPace()
+    pace.install()
 
     @kopf.on.event(GROUP, VERSION, VOUCHER.plural, registry=registry)
     async def voucher_seen(event: kopf.RawEvent, **_: Any) -> None:
+        pace.seen(event["object"]["metadata"]["uid"])
         feed.voucher(event["object"], gone=event["type"] == "DELETED")
 
     @kopf.on.event(GROUP, VERSION, REDEMPTION.plural, registry=registry)
     async def redemption_seen(event: kopf.RawEvent, **_: Any) -> None:
+        pace.seen(event["object"]["metadata"]["uid"])
         feed.redemption(event["object"], gone=event["type"] == "DELETED")
 
     @kopf.on.delete(GROUP, VERSION, VOUCHER.plural, registry=registry, id="revoke")

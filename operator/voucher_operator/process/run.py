@@ -192,6 +192,7 @@ class Operator:
         tasks = await kopf.spawn_tasks(
             registry=watch.build(feed, vouchers, self.settings.finalizer_timeout),
             settings=watch.settings(),
+            memories=kopf_internals.TransientMemories(),
             namespaces=self.settings.namespaces,
         )
         self._handle_signals()  # kopf has just replaced them by its own
