@@ -1,8 +1,8 @@
 """How fast the ledger and the operator are, as ratios of one run on real parts: `make bench`.
 
-    make bench                          all, about thirteen minutes
+    make bench                          all, about twenty minutes
     make bench ARGS=--quick             all, about a minute, noisier
-    make bench ARGS="ledger --rounds 9" one of `ledger`, `pooler`, `redemptions` and `size`
+    make bench ARGS="ledger --rounds 9" one of `ledger`, `pooler`, `redemptions`, `size`, `vouchers`
 
 Absolute figures say more about a machine than about the code, so each measurement stands beside a floor or a rival that
 is measured right before it, on the same servers; rounds alternate between the two, and medians are quoted with the
@@ -20,4 +20,6 @@ lowest and the highest round. Nothing here fails by being slow.
 - `size`: a ledger of a million redemptions, 5.3 million entries and half a million purchases, written by PostgreSQL
   itself, with the server's own settings. `verify` and `export` read all of it, so the floor is one pass over the
   entries; a periodic read must not grow with history, so its rival is itself on a ledger of a hundredth.
+- `vouchers`: 20,000 single-use codes as Vouchers: the operator's peak memory when it issues them and when it starts
+  anew, less that without a Voucher, for each; and what it does while nothing changes.
 """

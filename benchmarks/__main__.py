@@ -3,11 +3,11 @@
 import argparse
 import sys
 
-from benchmarks import ledger, pooler, redemptions, size
+from benchmarks import ledger, pooler, redemptions, size, vouchers
 from benchmarks.report import machine
 from testbed.processes import TestbedError
 
-_ALL = ("ledger", "pooler", "redemptions", "size")
+_ALL = ("ledger", "pooler", "redemptions", "size", "vouchers")
 _ROUNDS, _QUICK_ROUNDS = 5, 2
 
 
@@ -31,6 +31,8 @@ def main() -> int:
             redemptions.measure(args.postgres, rounds, count=500 if args.quick else 2000)
         if "size" in what:
             size.measure(args.postgres, min(rounds, 3), redemptions=50_000 if args.quick else 1_000_000)
+        if "vouchers" in what:
+            vouchers.measure(args.postgres, count=2_000 if args.quick else 20_000)
     except TestbedError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

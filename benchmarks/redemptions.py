@@ -65,7 +65,7 @@ def _round(stack: Stack, number: int, count: int, env: Mapping[str, str]) -> Rou
     _create(stack.cluster, ours, code, count)
     seconds = _floor(installation, created[: count // 2])
     replica = _replica(stack, installation, env)
-    with _running(replica):
+    with running(replica):
         rate, cpu = _drain(replica, count)
         memory = replica.peak_memory() / 1e6
     seconds += _floor(installation, created[count // 2 :])
@@ -92,7 +92,7 @@ def _issue(cluster: ClusterAccess, replica: OperatorProcess, namespace: str, cod
         "spec": {"code": code, "credit": {"amount": "25.500", "currency": "OMR"}},
     }
     cluster.kubectl("apply", "--filename=-", input=yaml.safe_dump(voucher))
-    with _running(replica):
+    with running(replica):
         cluster.kubectl("wait", "--for=condition=Ready", "voucher/hot", f"--namespace={namespace}", "--timeout=60s")
 
 
@@ -137,7 +137,8 @@ def _floor(installation: Installation, created: list[dict[str, Any]]) -> float:
 
 
 @contextmanager
-def _running(replica: OperatorProcess) -> Iterator[None]:
+def running(replica: OperatorProcess) -> Iterator[None]:
+    """Run a replica, and stop it in the end."""
     replica.start()
     try:
         yield
@@ -148,7 +149,7 @@ def _running(replica: OperatorProcess) -> Iterator[None]:
 def _drain(replica: OperatorProcess, count: int) -> tuple[float, float]:
     """Wait until all are done; returns redemptions per second and CPU milliseconds for each, since it leads."""
     began = _leads_since(replica)
-    spent = _cpu(replica.pid)
+    spent = cpu_seconds(replica.pid)
     pause, done, now = 0.5, 0.0, began
     while done < count:
         if now - began > _WAIT:
@@ -158,7 +159,7 @@ def _drain(replica: OperatorProcess, count: int) -> tuple[float, float]:
         done = _finished(replica)
         # Asking costs the operator time, so ask seldom, and often only when the end is near.
         pause = min(0.5, max(0.02, 0.5 * (count - done) / max(done, 1) * (now - began)))
-    return count / (now - began), 1e3 * (_cpu(replica.pid) - spent) / count
+    return count / (now - began), 1e3 * (cpu_seconds(replica.pid) - spent) / count
 
 
 def _leads_since(replica: OperatorProcess) -> float:
@@ -176,7 +177,8 @@ def _finished(replica: OperatorProcess) -> float:
     return sum(value for sample, value in replica.metrics().items() if sample.startswith(name))
 
 
-def _cpu(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has taken, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 

@@ -26,12 +26,12 @@ async def test_ledger_stays_available_while_the_pool_is_full(harness: Controller
 async def test_busy_connections_or_rows_do_not_make_the_ledger_unavailable(
     harness: ControllerHarness, error: LedgerUnavailableError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail() -> None:
+    async def fail(*_: object) -> None:
         await asyncio.sleep(0)
         raise error
 
     sync = harness.parts.counter_sync
-    monkeypatch.setattr(harness.ledger, "counters", fail)
+    monkeypatch.setattr(harness.ledger, "moved", fail)
     with pytest.raises(type(error)):
         await sync.sync_all()
     assert sync.health.available

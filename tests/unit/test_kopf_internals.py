@@ -1,20 +1,23 @@
 """What the package uses of libraries beyond their documented names is there, with the parameters that it expects."""
 
 import asyncio
+import gc
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 import kopf
 import pytest
 from kopf._cogs.aiokits import aiotasks
-from kopf._cogs.clients import scanning, watching
+from kopf._cogs.clients import fetching, scanning, watching
 from kopf._cogs.structs import references
+from kopf._core.reactor import inventory
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from voucher_operator.kube import kopf_internals
+from voucher_operator.kube.kopf_internals import ListPace, TransientMemories
 from voucher_operator.kube.leader_election import TimedLeaseLock
 
 
@@ -39,7 +42,7 @@ def test_lease_lock_makes_a_lease_of_a_record() -> None:
         (ApiClient.param_serialize, {"method", "resource_path", "header_params", "query_params", "auth_settings"}),
         (ApiClient.call_api, {"method", "url", "header_params", "body", "_request_timeout"}),
         (LeaderElection.run, {"self"}),
-        (kopf.spawn_tasks, {"registry", "settings", "namespaces", "insights"}),
+        (kopf.spawn_tasks, {"registry", "settings", "namespaces", "insights", "memories"}),
     ],
 )
 def test_calls_of_the_libraries_take_what_is_passed(function: Callable[..., Any], parameters: set[str]) -> None:
@@ -91,3 +94,82 @@ async def test_resource_that_kopf_does_not_watch_is_a_fault(found: set[str]) -> 
         assert "redemptions" in str(task.exception())
     check.cancel()
     await asyncio.wait([check])
+
+
+def body(uid: str) -> dict[str, Any]:
+    return {"metadata": {"uid": uid, "managedFields": [{"manager": "kubectl"}]}}
+
+
+async def test_object_is_forgotten_when_nobody_works_on_it() -> None:
+    memories = TransientMemories()
+    memory = await memories.recall(cast("Any", body("u")), memobase=kopf.Memo())
+    assert await memories.recall(cast("Any", body("u"))) is memory
+    del memory
+    gc.collect()
+    assert list(memories.iter_all_memories()) == []
+
+
+async def test_object_with_a_patch_that_is_left_is_remembered_until_the_patch_is_gone() -> None:
+    memories = TransientMemories()
+    memory = await memories.recall(cast("Any", body("u")))
+    memory.remaining_patch = kopf.Patch()
+    del memory
+    gc.collect()
+    again = await memories.recall(cast("Any", body("u")))
+    assert again.remaining_patch is not None
+    again.remaining_patch = None
+    del again
+    gc.collect()
+    assert list(memories.iter_all_memories()) == []
+    deleted = await memories.recall(cast("Any", body("u")))
+    deleted.remaining_patch = kopf.Patch()
+    await memories.forget(cast("Any", body("u")))
+    del deleted
+    gc.collect()
+    assert list(memories.iter_all_memories()) == []
+
+
+def test_kopf_lists_by_the_function_that_is_replaced() -> None:
+    assert inspect.isasyncgenfunction(kopf_internals._fetch_objs)
+    assert "fetching.fetch_objs(" in inspect.getsource(watching.continuous_watch)
+    assert set(inspect.signature(inventory.ResourceMemories.recall).parameters) == {
+        *("self", "raw_body", "memobase", "noticed_by_listing", "ephemeral")
+    }
+
+
+async def test_next_page_is_listed_when_the_handlers_have_seen_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [[body(f"{page}-{n}") for n in range(200)] for page in range(3)]
+
+    async def fetch_objs(**_: Any) -> AsyncIterator[tuple[list[Any], str]]:
+        for page in pages:
+            yield page, "1"
+
+    monkeypatch.setattr(kopf_internals, "_fetch_objs", fetch_objs)
+    monkeypatch.setattr(fetching, "fetch_objs", None)
+    pace, listed = ListPace(), 0
+    pace.install()
+
+    async def listing() -> None:
+        nonlocal listed
+        async for page, _ in cast("Any", fetching.fetch_objs)(settings=None):
+            assert all("managedFields" not in one["metadata"] for one in page)
+            listed += 1
+
+    task = asyncio.create_task(listing())
+    for page in range(3):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert listed == page + 1
+        for n in range(200):
+            pace.seen(f"{page}-{n}")
+    await task
+
+
+async def test_object_without_a_handler_does_not_end_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fetch_objs(**_: Any) -> AsyncIterator[tuple[list[Any], str]]:
+        for page in range(2):
+            yield [body(f"{page}-{n}") for n in range(200)], "1"
+
+    monkeypatch.setattr(kopf_internals, "_fetch_objs", fetch_objs)
+    monkeypatch.setattr(kopf_internals, "_LONGEST", 0.01)
+    assert [len(page) async for page, _ in ListPace()._fetch()] == [200, 200]

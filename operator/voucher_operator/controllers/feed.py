@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from voucher_operator.kube.cache import Cache, key_of
+from voucher_operator.kube.cache import Cache, Version, key_of
 from voucher_operator.kube.fairness import Flow
 from voucher_operator.kube.work_queue import WorkQueue
 from voucher_operator.resources import conditions
@@ -51,8 +51,9 @@ class Feed:
             self.voucher_cache.drop_object(body)
             self.voucher_queue.add(key)
             return
-        before, now = self.voucher_cache.get(key), self.voucher_cache.put(body)
-        if not self.voucher_queue.is_backing_off(key) or _generation(before) != _generation(now):
+        before = self.voucher_cache.version(key)
+        self.voucher_cache.put(body)
+        if not self.voucher_queue.is_backing_off(key) or not Version.of(body).shows_same_spec(before):
             self.voucher_queue.add(key)
 
     def redemption(self, body: Mapping[str, Any], *, gone: bool) -> None:
@@ -64,10 +65,10 @@ class Feed:
             self.redemption_cache.drop_object(body)
             queue.add(key)
             return
-        before, now = self.redemption_cache.get(key), self.redemption_cache.put(body)
+        before, now = self.redemption_cache.version(key), self.redemption_cache.put(body)
         if before is None and (since := _waits_since(now)) is not None:
             queue.resume(key, (datetime.now(UTC) - since).total_seconds())
-        elif not queue.knows(key) or _generation(before) != _generation(now):
+        elif not queue.knows(key) or not Version.of(now).shows_same_spec(before):
             queue.add(key)
 
 
@@ -86,10 +87,3 @@ def _waits_since(body: Mapping[str, Any]) -> datetime | None:
         if one["type"] == conditions.RECONCILING and one["status"] == "True" and one["reason"] in _WAITS_ALONE:
             return conditions.parse_time(one["lastTransitionTime"])
     return None
-
-
-def _generation(body: Mapping[str, Any] | None) -> tuple[str, int, str] | None:
-    if body is None:
-        return None
-    metadata = body["metadata"]
-    return metadata["uid"], metadata["generation"], metadata.get("deletionTimestamp", "")

@@ -15,7 +15,7 @@ from voucher_operator import telemetry
 from voucher_operator.controllers.feed import Feed
 from voucher_operator.controllers.kinds import REDEMPTION, UNFINISHED, VOUCHER
 from voucher_operator.controllers.voucher.controller import FINALIZER, VoucherController
-from voucher_operator.kube.cache import Cache, is_older, key_of
+from voucher_operator.kube.cache import Cache, key_of
 from voucher_operator.kube.client import Body, KubeApi
 from voucher_operator.kube.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, is_authorization
 from voucher_operator.kube.kinds import ResourceKind
@@ -96,16 +96,15 @@ class Resync:
         self, namespace: str, kind: ResourceKind, selector: str, cache: Cache, notify: Callable[..., None]
     ) -> set[str]:
         """Compare a cache with a list of one namespace; return the uids of existing objects that are not released."""
-        before = {key: body["metadata"]["uid"] for key in cache if (body := cache.get(key)) and _is_in(body, namespace)}
+        before = {seen.uid for key in cache if key.startswith(f"{namespace}/") and (seen := cache.version(key))}
         present: set[str] = set()
         kept: set[str] = set()
         async for page in self.kube.pages(kind, namespace, selector):
             present.update(body["metadata"]["uid"] for body in page)
             kept.update(body["metadata"]["uid"] for body in page if not _is_released(body))
-            self._missed(page, cache.get, notify)
-        for key, uid in before.items():
-            now = cache.get(key)
-            if uid not in present and now is not None and now["metadata"]["uid"] == uid:
+            self._missed(page, cache, notify)
+        for uid in before:
+            if uid not in present and (now := cache.by_uid(uid)) is not None:
                 notify(now, gone=True)
         return kept
 
@@ -124,10 +123,9 @@ class Resync:
             telemetry.API_LIVENESS.record_response()
         return done
 
-    def _missed(self, page: list[Body], known: Callable[[str], Body | None], notify: Callable[..., None]) -> None:
+    def _missed(self, page: list[Body], cache: Cache, notify: Callable[..., None]) -> None:
         for body in page:
-            seen = known(key_of(body))
-            if seen is None or seen["metadata"]["uid"] != body["metadata"]["uid"] or is_older(seen, body):
+            if (seen := cache.version(key_of(body))) is None or seen.is_missing(body):
                 telemetry.WATCH_MISSED.inc()
                 notify(body, gone=False)
 
@@ -159,10 +157,6 @@ class Resync:
             log.info(
                 "expired Redemption not deleted", extra={"resource": "Redemption", "key": key, "reason": str(error)}
             )
-
-
-def _is_in(body: Body, namespace: str) -> bool:
-    return bool(body["metadata"]["namespace"] == namespace)
 
 
 def _is_released(body: Body) -> bool:

@@ -18,6 +18,7 @@ from voucher_operator.controllers.kinds import GROUP, REDEMPTION, UNFINISHED, VE
 from voucher_operator.controllers.kopf_progress import NoProgress
 from voucher_operator.controllers.voucher.controller import FINALIZER, VoucherController
 from voucher_operator.controllers.voucher.revocation import Revocations
+from voucher_operator.kube.kopf_internals import ListPace
 from voucher_operator.resources.errors import LeaseExpiredError, TransientError
 
 _REVOKE_RETRY = 3.0
@@ -53,13 +54,17 @@ class UnboundedBackoff(Iterable[float]):
 def build(feed: Feed, controller: VoucherController, revocations: Revocations) -> kopf.OperatorRegistry:
     """Build kopf's registry: two watch handlers and one delete handler."""
     registry = kopf.OperatorRegistry()
+    pace = ListPace()
+    pace.install()
 
     @kopf.on.event(GROUP, VERSION, VOUCHER.plural, registry=registry)
     async def voucher_seen(event: kopf.RawEvent, **_: Any) -> None:
+        pace.seen(event["object"]["metadata"]["uid"])
         feed.voucher(event["object"], gone=event["type"] == "DELETED")
 
     @kopf.on.event(GROUP, VERSION, REDEMPTION.plural, registry=registry)
     async def redemption_seen(event: kopf.RawEvent, **_: Any) -> None:
+        pace.seen(event["object"]["metadata"]["uid"])
         feed.redemption(event["object"], gone=event["type"] == "DELETED")
 
     @kopf.on.delete(GROUP, VERSION, VOUCHER.plural, registry=registry, id="revoke")

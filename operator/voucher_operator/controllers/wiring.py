@@ -19,12 +19,14 @@ from voucher_operator.controllers.redemption.request_builder import RequestBuild
 from voucher_operator.controllers.redemption.result_writer import ResultWriter
 from voucher_operator.controllers.redemption.status_check import StatusCheck
 from voucher_operator.controllers.resync import Resync
+from voucher_operator.controllers.samples import REDEMPTION_SAMPLE, VOUCHER_SAMPLE
 from voucher_operator.controllers.secret_codes import SecretCodes
 from voucher_operator.controllers.undo_reporter import UndoReporter
 from voucher_operator.controllers.unserved import UnservedNamespaces
 from voucher_operator.controllers.voucher.controller import VoucherController
 from voucher_operator.controllers.voucher.counter_sync import CounterSync
 from voucher_operator.controllers.voucher.events import VoucherEvents
+from voucher_operator.controllers.voucher.marks import marks
 from voucher_operator.kube.cache import Cache
 from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.event_recorder import EventRecorder
@@ -109,7 +111,7 @@ def build_controllers(process: Process) -> Controllers:
     secrets = SecretCodes(
         SharedReads(process.kube, "Secret"), settings.excluded_secrets, settings.unlabelled_code_secrets
     )
-    voucher_cache, redemption_cache = Cache(), Cache()
+    voucher_cache, redemption_cache = Cache(VOUCHER_SAMPLE, marks), Cache(REDEMPTION_SAMPLE)
     vouchers = VoucherController(
         services.issuing,
         services.health,

@@ -1,4 +1,7 @@
-"""The only module that uses private names of kopf: for tasks and generators that kopf leaves when it is cancelled.
+"""The only module that uses private names of kopf.
+
+For tasks and generators that kopf leaves when it is cancelled; and for its memory: of tens of thousands of objects it
+would queue all bodies of the first list at once, and then remember two kilobytes of each for ever.
 
 `tests/unit/test_kopf_internals.py` fails when an upgrade of kopf moves one of the names.
 
@@ -7,13 +10,23 @@ leader election.
 """
 
 import asyncio
-from collections.abc import Collection
-from typing import Any
+from collections.abc import AsyncIterator, Collection
+from copy import copy
+from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from kopf._cogs.aiokits.aiotasks import guard
+from kopf._cogs.clients import fetching
 from kopf._cogs.clients.scanning import scan_resources
 from kopf._cogs.clients.watching import infinite_watch
 from kopf._cogs.structs.references import Insights
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
+
+_fetch_objs: Final = fetching.fetch_objs
+_LISTED: Final = 100
+"""Listed objects that may wait for their handler when the next page is asked for."""
+_LONGEST: Final = 30.0
+"""Seconds after which a page is asked for all the same: kopf calls no handler for an object that it has failed on."""
 
 
 def orphaned_tasks() -> set[asyncio.Task[Any]]:
@@ -57,3 +70,89 @@ def handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -
 def _is_of_kopf(coro: object) -> bool:
     code = getattr(coro, "cr_code", None)
     return code is not None and (code is guard.__code__ or code.co_filename == scan_resources.__code__.co_filename)
+
+
+class ListPace:
+    """Lets kopf list as fast as its handlers work. Install it before kopf's tasks are spawned.
+
+    kopf starts a worker for each object that it lists, and queues the workers above its limit with their bodies.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: set[str] = set()
+        self._seen = asyncio.Event()
+
+    def install(self) -> None:
+        """Have kopf list through this one."""
+        fetching.fetch_objs = self._fetch
+
+    def seen(self, uid: str) -> None:
+        """Record that the handler of an object was called."""
+        self._waiting.discard(uid)
+        if len(self._waiting) <= _LISTED:
+            self._seen.set()
+
+    async def _fetch(self, **kwargs: Any) -> AsyncIterator[tuple[Collection[Any], str]]:
+        async for page, version in _fetch_objs(**kwargs):
+            body: Any
+            for body in page:
+                # Most of a body's size, and nothing that anybody reads.
+                body["metadata"].pop("managedFields", None)
+                self._waiting.add(body["metadata"]["uid"])
+            yield page, version
+            await self._wait()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(_LONGEST):
+                while len(self._waiting) > _LISTED:
+                    self._seen.clear()
+                    await self._seen.wait()
+        except TimeoutError:
+            self._waiting.clear()
+
+
+class TransientMemories(ResourceMemories):
+    """What kopf knows of an object, for as long as it works on it, or has a patch left for it; not for ever.
+
+    The rest is of use for what this operator does not have: daemons, indices, handlers of resumption.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._items: Any = WeakValueDictionary()
+        self._with_patch: dict[str, ResourceMemory] = {}
+
+    async def recall(
+        self, raw_body: Any, *, memobase: Any = None, noticed_by_listing: bool = False, ephemeral: bool = False
+    ) -> ResourceMemory:
+        """Return what is known of an object, or begin to know it."""
+        key = self._build_key(raw_body)
+        memory: ResourceMemory | None = self._items.get(key)
+        if memory is None:
+            memory = _Memory(memo=copy(memobase), noticed_by_listing=noticed_by_listing)
+            memory.keep_in(self._with_patch, key)
+            if not ephemeral:
+                self._items[key] = memory
+        return memory
+
+    async def forget(self, raw_body: Any) -> None:
+        """Drop an object that is deleted."""
+        await super().forget(raw_body)
+        self._with_patch.pop(self._build_key(raw_body), None)
+
+
+class _Memory(ResourceMemory):
+    """Keeps itself in a dictionary while it has a patch that was not applied whole."""
+
+    def keep_in(self, place: dict[str, ResourceMemory], key: str) -> None:
+        self.__dict__["place"] = (place, key)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "remaining_patch" and "place" in self.__dict__:
+            place, key = self.__dict__["place"]
+            if value is None:
+                place.pop(key, None)
+            else:
+                place[key] = self

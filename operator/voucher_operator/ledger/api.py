@@ -30,6 +30,7 @@ from voucher_operator.ledger.types import (
     Entry,
     KeyState,
     LedgerInfo,
+    LedgerMark,
     PutResult,
     RedeemRequest,
     RedeemResult,
@@ -140,6 +141,14 @@ class Ledger:
     async def counters(self, uids: Sequence[str] | None = None) -> list[VoucherCounters]:
         """Return the counters of the live vouchers of these owners, or of all with None. Unknown uids are left out."""
         return await self._pool.run(lambda conn: vouchers.counters(conn, uids), reserved=True)
+
+    async def moved(self, since: LedgerMark | None, limit: int) -> tuple[LedgerMark, list[str] | None]:
+        """Return the mark of now, and which live vouchers may have changed since `since`; None: read all."""
+        return await self._pool.run(lambda conn: vouchers.moved(conn, since, limit), reserved=True)
+
+    async def counters_page(self, after: str, limit: int) -> list[VoucherCounters]:
+        """Return the counters of up to `limit` live vouchers, by uid, those after `after`."""
+        return await self._pool.run(lambda conn: vouchers.page(conn, after, limit), reserved=True)
 
     async def owners(self) -> list[VoucherOwner]:
         """List the Vouchers that own a live row."""

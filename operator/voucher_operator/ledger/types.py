@@ -123,6 +123,17 @@ class VoucherCounters:
     drifted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerMark:
+    """A moment in the life of one server: what was written later can be told from what was written before."""
+
+    server: datetime
+    """When the server began."""
+    xid: int
+    """The lowest transaction that was running; all below it had ended."""
+    at: datetime
+
+
 class PutOutcome(StrEnum):
     """What `put` did to the ledger row."""
 

@@ -210,6 +210,7 @@ class Operator:
         tasks = await kopf.spawn_tasks(
             registry=watch.build(feed, vouchers, self.revocations),
             settings=watch.settings(),
+            memories=kopf_internals.TransientMemories(),
             namespaces=self.settings.namespaces,
             insights=discovery.insights,
         )

@@ -4,6 +4,8 @@
 only, because some codes are secret. See also: `controllers.voucher.counter_sync` reads the recorded Vouchers.
 """
 
+from sys import intern
+
 from voucher_operator.resources.codes import normal_code
 
 
@@ -18,6 +20,8 @@ class CodeIndex:
 
     def put(self, uid: str, code: str) -> None:
         """Record that the ledger has this code for this Voucher."""
+        # One object for each text, here and in the caches of the same objects.
+        uid, code = intern(uid), intern(code)
         self._codes[uid] = code
         self._uids[code] = uid
 

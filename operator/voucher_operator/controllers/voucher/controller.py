@@ -8,6 +8,7 @@ Secret. See also: `kube.work_queue` calls `reconcile`; `status` builds the condi
 import logging
 from collections.abc import Callable  # noqa: TC003
 from datetime import UTC, datetime
+from sys import intern
 from typing import Final
 
 from voucher_operator.controllers.kinds import VOUCHER
@@ -62,10 +63,12 @@ class VoucherController:
         self._events = events
         self._cache = cache
         self._writer = StatusWriter(api, VOUCHER, cache)
-        self._agreed: dict[str, tuple[str, VoucherCounters]] = {}
+        self._agreed: dict[str, int] = {}
+        """By uid: the hash of what was compared last, and was equal."""
         self._reported: dict[str, None] = {}
         """uids of deleted Vouchers for which the Event Revoked is posted."""
-        self._placed: dict[str, VoucherOwner] = {}
+        self._placed: dict[str, str] = {}
+        """By key: the uid for which the ledger has a code."""
         self._fresh: dict[str, VoucherCounters] = {}
         self._conflicts = Conflicts()
 
@@ -124,7 +127,7 @@ class VoucherController:
         result = await self._issuing.issue(metadata.uid, read_terms)
         if result is None:
             return None
-        self._placed[voucher.key] = VoucherOwner(metadata.uid, metadata.namespace, metadata.name)
+        self._placed[intern(voucher.key)] = intern(metadata.uid)
         self._events.put(body, voucher, result)
         self._requeue_displaced(result)
         return result.counters
@@ -136,9 +139,9 @@ class VoucherController:
     async def _revoke_predecessor(self, key: str, body: Body | None) -> None:
         """Revoke the code of an earlier Voucher of this name that was deleted without its code being revoked."""
         placed = self._placed.get(key)
-        if placed is None or (body is not None and body["metadata"]["uid"] == placed.uid):
+        if placed is None or (body is not None and body["metadata"]["uid"] == placed):
             return
-        revoked = await self._revoke(placed)
+        revoked = await self._revoke(VoucherOwner(placed, *key.split("/")))
         self._placed.pop(key, None)
         if revoked:
             extra = {"resource": "Voucher", "key": key, "reason": Reason.REVOKED.value}
@@ -188,10 +191,10 @@ class VoucherController:
             return voucher.spec.code or ""
         return await self._secrets.read(voucher.metadata.namespace, voucher.spec.code_from.secret_key_ref)
 
-    def differs(self, body: Body, counters: VoucherCounters) -> bool:
+    def differs(self, key: str, counters: VoucherCounters) -> bool:
         """Whether the ledger's counters differ from the status; cheap when both are unchanged since the last call."""
-        seen = (body["metadata"]["resourceVersion"], counters)
-        if self._agreed.get(counters.uid) == seen:
+        seen = hash((self._cache.version(key), counters))
+        if self._agreed.get(counters.uid) == seen or (body := self._cache.get(key)) is None:
             return False
         try:
             voucher = Voucher.parse(body)
@@ -202,7 +205,7 @@ class VoucherController:
         if stale:
             self._fresh[counters.uid] = counters
         else:
-            self._agreed[counters.uid] = seen
+            self._agreed[intern(counters.uid)] = seen
         return stale
 
     async def revoke(self, body: Body) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from psycopg.rows import class_row, dict_row, kwargs_row, scalar_row
+from psycopg.rows import class_row, dict_row, kwargs_row, scalar_row, tuple_row
 
 from voucher_operator.ledger.arrays import text_array
 from voucher_operator.ledger.connector import Connection
@@ -15,6 +15,7 @@ from voucher_operator.ledger.errors import schema_missing
 from voucher_operator.ledger.fetch import fetch_all, fetch_one
 from voucher_operator.ledger.statements import statement
 from voucher_operator.ledger.types import (
+    LedgerMark,
     PutOutcome,
     PutResult,
     VoucherCounters,
@@ -38,6 +39,10 @@ _DEACTIVATE: Final = statement("voucher_deactivate")
 _RELEASE: Final = statement("voucher_release")
 _COUNTERS: Final = statement("voucher_counters")
 _OWNERS: Final = statement("voucher_owners")
+_MOVED: Final = statement("voucher_moved")
+_UIDS: Final = statement("voucher_uids")
+_XIDS: Final = 1 << 32
+"""A row has the last 32 bits of a transaction's number."""
 
 
 async def put(conn: Connection, terms: VoucherTerms) -> PutResult:
@@ -93,6 +98,26 @@ async def counters(conn: Connection, uids: Sequence[str] | None) -> list[Voucher
     """Count the live vouchers of these owners, or of all. Raises psycopg's errors."""
     values = {"uids": None if uids is None else text_array(uids)}
     return await fetch_all(conn, _COUNTERS, values, rows=kwargs_row(_counters), binary=True)
+
+
+async def moved(conn: Connection, since: LedgerMark | None, limit: int) -> tuple[LedgerMark, list[str] | None]:
+    """Return the mark of now, and the uids of live vouchers that may have changed since `since`.
+
+    None instead of uids when nothing is known about what changed: without `since`, for another server or a clock that
+    was set back, and for more than `limit`. A row that was deleted is not found. Raises psycopg's errors.
+    """
+    values = {"xid": since and str(since.xid % _XIDS), "at": since and since.at, "limit": limit + 1}
+    ((server, xid, at, uids),) = await fetch_all(conn, _MOVED, values, rows=tuple_row)
+    mark = LedgerMark(server, xid, at)
+    if since is None or mark.server != since.server or mark.at < since.at or mark.xid < since.xid or len(uids) > limit:
+        return mark, None
+    return mark, uids
+
+
+async def page(conn: Connection, after: str, limit: int) -> list[VoucherCounters]:
+    """Count up to `limit` live vouchers whose owners' uids follow `after`, in order. Raises psycopg's errors."""
+    uids = await fetch_all(conn, _UIDS, {"after": after, "limit": limit}, rows=scalar_row)
+    return sorted(await counters(conn, uids), key=lambda one: one.uid) if uids else []
 
 
 async def owners(conn: Connection) -> list[VoucherOwner]:
