@@ -49,7 +49,13 @@ SELECT NULL, p.customer_id, p.key,
 FROM vouchers.dispute AS d
 JOIN vouchers.payment AS y ON y.session_id = d.session_id
 LEFT JOIN vouchers.purchase AS p ON p.order_id = y.order_id
+-- Only the first lost dispute of a payment is charged back.
+CROSS JOIN LATERAL (
+    SELECT count(*) AS others
+    FROM vouchers.dispute AS o
+    WHERE o.session_id = d.session_id AND o.dispute_id <> d.dispute_id AND o.status = 'lost'
+) AS o
 WHERE d.settled_at IS NULL AND d.status NOT IN ('won', 'warning_closed', 'prevented')
-  AND NOT (d.status = 'lost' AND (p.state IN ('refunded', 'charged_back', 'cancelled', 'rolled_back')
-                                  OR p.session_id <> y.session_id))
+  AND NOT (d.status = 'lost' AND (p.state IN ('refunded', 'cancelled', 'rolled_back') OR p.session_id <> y.session_id
+                                  OR p.state = 'charged_back' AND o.others = 0))
 ORDER BY key, detail
