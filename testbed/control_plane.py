@@ -8,7 +8,7 @@ import http.client
 import secrets
 import shutil
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,8 +32,9 @@ _CONTROLLERS = (
 class ControlPlane(ClusterAccess):
     """One cluster, empty at its start; a context manager. Its data is gone after `stop`."""
 
-    def __init__(self) -> None:
-        """Prepare; nothing runs yet."""
+    def __init__(self, way_to_etcd: Callable[[int], int] = lambda port: port) -> None:
+        """Prepare; nothing runs yet. `way_to_etcd` returns the port by which the API server reaches that of etcd."""
+        self._way_to_etcd = way_to_etcd
         self._resources = contextlib.ExitStack()
         self._token = secrets.token_hex(16)
         self._temporary = Path()
@@ -128,7 +129,7 @@ class ControlPlane(ClusterAccess):
         (self._folder / "tokens.csv").write_text(f"{self._token},admin,admin,system:masters\n")
         etcd_port = free_port()
         self._run(self._etcd(etcd_port))
-        self._apiserver = self._run(self._kube_apiserver(etcd_port))
+        self._apiserver = self._run(self._kube_apiserver(self._way_to_etcd(etcd_port)))
         wait_until(self._ready, "readiness of kube-apiserver", alive=self._apiserver)
         kubeconfig(self.kubeconfig, self.url, self._authority, self._token)
         self._run(self._controller_manager())

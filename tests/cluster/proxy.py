@@ -42,8 +42,13 @@ class Proxy:
     def add_latency(self, milliseconds: int) -> None:
         """Add a latency in both directions, so that a cut finds requests under way."""
         for stream in ("upstream", "downstream"):
-            toxic = {"type": "latency", "stream": stream, "attributes": {"latency": milliseconds}}
+            toxic = {"name": stream, "type": "latency", "stream": stream, "attributes": {"latency": milliseconds}}
             assert self._ask("POST", "/proxies/way/toxics", toxic)
+
+    def remove_latency(self) -> None:
+        """Let what follows pass at once."""
+        for stream in ("upstream", "downstream"):
+            assert self._ask("DELETE", f"/proxies/way/toxics/{stream}")
 
     def kubeconfig(self, direct: Path) -> Path:
         """Write a copy of a kubeconfig that uses this proxy."""

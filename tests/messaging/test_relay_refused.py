@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+from nats.js.api import DiscardPolicy
 
 from testbed.nats import NatsServer
 from testbed.postgres import Database
@@ -117,6 +118,24 @@ async def test_deleted_stream_is_created_again(database18: Database, ledger: Led
         await write_events(database18, ["one", "two"])
         await wait_published(database18)
     assert by_tenant(await streams.read()) == expected_by_tenant(["one", "two"])
+
+
+async def test_events_wait_while_the_stream_is_full(
+    database18: Database, ledger: Ledger, streams: Streams, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stream that refuses new messages keeps the old ones; none is lost, and one line says so."""
+    async with streams.jetstream() as jetstream:
+        subjects = [f"{streams.prefix}.>"]
+        await jetstream.add_stream(name=streams.name, subjects=subjects, max_msgs=2, discard=DiscardPolicy.NEW)
+    await write_events(database18, ["one", "two", "one", "two"])
+    async with running_relay(streams.relay(ledger)) as relaying:
+        await wait_published(database18, left=2)
+        await until(lambda: "refuses an event" in str(relaying.details().get("problem")))
+        async with streams.jetstream() as jetstream:
+            await jetstream.update_stream(name=streams.name, subjects=subjects, max_msgs=100)
+        await wait_published(database18)
+        await until(lambda: "problem" not in relaying.details())
+    assert by_tenant(await streams.read()) == expected_by_tenant(["one", "two", "one", "two"])
 
 
 class CountingOutbox:
