@@ -16,9 +16,9 @@ from voucher_operator.controllers.redemption.backpressure import Backpressure
 from voucher_operator.controllers.redemption.controller import RedemptionController
 from voucher_operator.controllers.redemption.request_builder import RequestBuilder
 from voucher_operator.controllers.redemption.result_writer import ResultWriter
-from voucher_operator.controllers.redemption.status_check import StatusCheck
 from voucher_operator.controllers.resync import Resync
 from voucher_operator.controllers.secret_codes import SecretCodes
+from voucher_operator.controllers.status_check import StatusCheck
 from voucher_operator.controllers.undo_reporter import UndoReporter
 from voucher_operator.controllers.unserved import UnservedNamespaces
 from voucher_operator.controllers.voucher.controller import VoucherController
