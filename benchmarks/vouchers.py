@@ -5,8 +5,9 @@ the chart's pod is 256 MiB.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from benchmarks.raw import RawClient
 from benchmarks.redemptions import cpu_seconds, running
@@ -15,7 +16,8 @@ from testbed.cluster import Installation, Stack, install_rights
 from testbed.operator_process import OperatorProcess
 from testbed.postgres import Version
 from testbed.processes import wait_until
-from voucher_operator.controllers.kinds import VOUCHER
+from voucher_operator.controllers.kinds import REDEMPTION, VOUCHER
+from voucher_operator.kube.kinds import ResourceKind
 
 _WAIT = 900.0
 _IDLE = 20.0
@@ -29,9 +31,9 @@ def measure(version: Version, count: int) -> None:
         with _replica(stack, installation) as replica:
             bare = replica.peak_memory()
         line("peak memory without a Voucher", [bare / 1e6], "MB")
-        _create(stack, count)
+        _create(stack, VOUCHER, "codes", count, _voucher)
         with _replica(stack, installation) as replica:
-            _until_status_writes(replica, "Voucher", count)
+            _until_status_writes(replica, VOUCHER, count)
             _print(replica, "issuing", bare, count)
         with _replica(stack, installation) as replica:
             _until_drained(replica)
@@ -40,12 +42,17 @@ def measure(version: Version, count: int) -> None:
             time.sleep(_IDLE)
             share = (cpu_seconds(replica.pid) - spent) / (time.monotonic() - began)
             line("share of a processor while nothing changes", [100 * share], "%", 1)
+        waiting = install_rights(stack.cluster, [stack.cluster.namespace("waiting")])
+        _create(stack, REDEMPTION, "waiting", count, _redemption)
+        with _replica(stack, waiting) as replica:
+            _until_status_writes(replica, REDEMPTION, count)
+            _print(replica, "Redemptions that wait for a Secret", bare, count)
 
 
 def _print(replica: OperatorProcess, what: str, bare: int, count: int) -> None:
     peak = replica.peak_memory()
     line(f"{what}: peak memory", [peak / 1e6], "MB")
-    line(f"{what}: for each Voucher", [(peak - bare) / count / 1e3], "kB", 2)
+    line("    above that without, for each", [(peak - bare) / count / 1e3], "kB", 2)
 
 
 @contextmanager
@@ -62,29 +69,34 @@ def _replica(stack: Stack, installation: Installation) -> Iterator[OperatorProce
         yield replica
 
 
-def _create(stack: Stack, count: int) -> None:
-    client = RawClient(stack.cluster.kubeconfig)
-    bodies = (
-        {
-            "apiVersion": VOUCHER.api_version,
-            "kind": "Voucher",
-            "metadata": {"name": f"v-{n}", "namespace": "codes"},
-            "spec": {
-                "code": f"CODE-{n:08}",
-                "credit": {"amount": "25.500", "currency": "OMR"},
-                "description": "Muscat launch campaign",
-                "maxRedemptions": 1,
-            },
-        }
-        for n in range(count)
-    )
-    path = VOUCHER.path("codes")
+def _voucher(n: int) -> dict[str, Any]:
+    return {
+        "code": f"CODE-{n:08}",
+        "credit": {"amount": "25.500", "currency": "OMR"},
+        "description": "Muscat launch campaign",
+        "maxRedemptions": 1,
+    }
+
+
+def _redemption(n: int) -> dict[str, Any]:
+    return {
+        "codeFrom": {"secretKeyRef": {"name": "absent", "key": "code"}},
+        "customer": {"userID": f"user-{n}", "tenantID": "kestrel-pharmacy", "email": "someone@example.com"},
+    }
+
+
+def _create(
+    stack: Stack, kind: ResourceKind, namespace: str, count: int, spec: Callable[[int], dict[str, Any]]
+) -> None:
+    client, path = RawClient(stack.cluster.kubeconfig), kind.path(namespace)
+    head = {"apiVersion": kind.api_version, "kind": kind.kind}
+    bodies = ({**head, "metadata": {"name": f"n-{n}"}, "spec": spec(n)} for n in range(count))
     client.send([client.request("POST", path, body) for body in bodies])
 
 
-def _until_status_writes(replica: OperatorProcess, kind: str, count: int) -> None:
-    name = f'voucher_operator_status_writes_total{{resource="{kind}"}}'
-    wait_until(lambda: replica.metrics().get(name, 0) >= count, f"status of {count} {kind}s", _WAIT)
+def _until_status_writes(replica: OperatorProcess, kind: ResourceKind, count: int) -> None:
+    name = f'voucher_operator_status_writes_total{{resource="{kind.kind}"}}'
+    wait_until(lambda: replica.metrics().get(name, 0) >= count, f"status of {count} {kind.kind}s", _WAIT)
 
 
 def _until_drained(replica: OperatorProcess) -> None:

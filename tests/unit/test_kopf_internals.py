@@ -57,6 +57,7 @@ def test_settings_that_are_changed_exist_in_kopf() -> None:
         "process.ultimate_exiting_timeout",
         "networking.error_backoffs",
         "queueing.worker_limit",
+        "persistence.consistency_timeout",
         "queueing.idle_timeout",
         "watching.chunk_size",
         "watching.field_selectors",

@@ -40,6 +40,27 @@ from voucher_operator.kube.leader_election import Leadership
 Leadership.run = ignore_cancellation
 sys.exit(cli.main(["run"]))
 """
+CONTROLLERS = f"""
+import asyncio, sys
+from types import SimpleNamespace
+from voucher_operator.process import run
+from voucher_operator.settings import Settings
+from voucher_operator.telemetry import configure_logging
+{HANGS}
+async def nothing(*_):
+    return []
+async def main():
+    run.build_controllers = lambda _: SimpleNamespace(feed=SimpleNamespace(queues=[]), vouchers=None)
+    run.crds = SimpleNamespace(wait_until_served=nothing, log_fault=nothing)
+    run.Operator._own_tasks = lambda *_: [asyncio.create_task(ignore_cancellation(), name="watcher")]
+    run.Operator._watch = nothing
+    leading = asyncio.create_task(run.Operator(Settings(stop_timeout=0.3)).lead())
+    await asyncio.sleep(0.1)
+    leading.cancel()
+    await asyncio.wait([leading])
+configure_logging("INFO")
+asyncio.run(main())
+"""
 
 
 def run(code: str) -> tuple[int, str]:
@@ -71,6 +92,14 @@ def test_process_ends_itself_after_the_limit(hold: str) -> None:
 
 def test_limit_that_is_kept_has_no_effect() -> None:
     assert run(LIMITED.format(hold="pass") + "time.sleep(0.6)\n") == (0, "")
+
+
+def test_replica_whose_controllers_do_not_stop_after_a_lost_lease_ends_itself() -> None:
+    """It would neither lead again nor be restarted."""
+    code, log = run(CONTROLLERS)
+    assert code == 1
+    assert "the controllers did not stop within 0.3 s: the process ends now" in log
+    assert "watcher" in log
 
 
 def test_process_ends_although_nobody_reads_its_log() -> None:

@@ -5,8 +5,8 @@ has granted the request since, or Redeemed although the ledger, restored itself,
 decides, and a status never makes a grant: what the ledger does not know is reported as RolledBack, and a person
 decides whether the Redemption is created again.
 
-It reads pages slowly, a few times a day and when a replica begins to lead. See also: `controller` and
-`purchase.controller` write the status again; `resource_claims` finds the same for `verify --namespace`.
+It reads pages slowly, a few times a day and when a replica begins to lead. See also: `redemption.controller`
+and `purchase.controller` write the status again; `redemption.resource_claims` finds the same for `verify --namespace`.
 """
 
 import asyncio

@@ -97,6 +97,9 @@ def settings() -> kopf.OperatorSettings:
     chosen.networking.error_backoffs = UnboundedBackoff()
     chosen.queueing.worker_limit = 50
     chosen.queueing.idle_timeout = 0.02
+    # After a patch kopf would hold a worker for seconds, until the watch shows it. During the first list there is no
+    # watch yet: ten objects a second would get their finalizer. An older state does no harm: handlers are idempotent.
+    chosen.persistence.consistency_timeout = 0
     # A single list of all unfinished Redemptions would be the largest object in memory.
     chosen.watching.chunk_size = 200
     chosen.watching.server_timeout = 300

@@ -25,7 +25,7 @@ from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 _fetch_objs: Final = fetching.fetch_objs
 _LISTED: Final = 100
 """Listed objects that may wait for their handler when the next page is asked for."""
-_LONGEST: Final = 30.0
+_LONGEST: Final = 5.0
 """Seconds after which a page is asked for all the same: kopf calls no handler for an object that it has failed on."""
 
 
@@ -79,8 +79,7 @@ class ListPace:
     """
 
     def __init__(self) -> None:
-        self._waiting: set[str] = set()
-        self._seen = asyncio.Event()
+        self._listings: list[_Listing] = []
 
     def install(self) -> None:
         """Have kopf list through this one."""
@@ -88,28 +87,45 @@ class ListPace:
 
     def seen(self, uid: str) -> None:
         """Record that the handler of an object was called."""
-        self._waiting.discard(uid)
-        if len(self._waiting) <= _LISTED:
-            self._seen.set()
+        for listing in self._listings:
+            listing.seen(uid)
 
     async def _fetch(self, **kwargs: Any) -> AsyncIterator[tuple[Collection[Any], str]]:
-        async for page, version in _fetch_objs(**kwargs):
-            body: Any
-            for body in page:
-                # Most of a body's size, and nothing that anybody reads.
-                body["metadata"].pop("managedFields", None)
-                self._waiting.add(body["metadata"]["uid"])
-            yield page, version
-            await self._wait()
+        listing = _Listing()
+        self._listings.append(listing)
+        try:
+            async for page, version in _fetch_objs(**kwargs):
+                body: Any
+                for body in page:
+                    # Most of a body's size, and nothing that anybody reads.
+                    body["metadata"].pop("managedFields", None)
+                    listing.waiting.add(body["metadata"]["uid"])
+                yield page, version
+                await listing.wait()
+        finally:
+            self._listings.remove(listing)
 
-    async def _wait(self) -> None:
+
+class _Listing:
+    """The list of one kind in one namespace: the others do not wait for it."""
+
+    def __init__(self) -> None:
+        self.waiting: set[str] = set()
+        self._changed = asyncio.Event()
+
+    def seen(self, uid: str) -> None:
+        self.waiting.discard(uid)
+        if len(self.waiting) <= _LISTED:
+            self._changed.set()
+
+    async def wait(self) -> None:
         try:
             async with asyncio.timeout(_LONGEST):
-                while len(self._waiting) > _LISTED:
-                    self._seen.clear()
-                    await self._seen.wait()
+                while len(self.waiting) > _LISTED:
+                    self._changed.clear()
+                    await self._changed.wait()
         except TimeoutError:
-            self._waiting.clear()
+            self.waiting.clear()
 
 
 class TransientMemories(ResourceMemories):

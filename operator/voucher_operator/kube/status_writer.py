@@ -43,14 +43,16 @@ class StatusWriter:
 
         `report` is called once the status is written; it is not called when the status was equal before.
         Raises ApiUnavailableError when the API server did not respond; the patch may be applied, see `confirm`.
-        Raises ForbiddenError and InvalidError when the patch is refused.
+        Raises ForbiddenError and InvalidError when the patch is refused, NotFoundError when the object is there and its
+        CRD has no subresource for the status.
         """
         if not is_news(body, patch):
             return not self._has_changed(key, body)
         try:
             await self._kube.patch_status(self._kind, body, patch)
-        except (ConflictError, NotFoundError):
-            await self._refresh(body)
+        except (ConflictError, NotFoundError) as error:
+            if await self._refresh(body) and isinstance(error, NotFoundError):
+                raise
             return False
         except ApiUnavailableError:
             if report is not None:
@@ -92,13 +94,14 @@ class StatusWriter:
         known = self._cache.get(key)
         return known is not None and known["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]
 
-    async def _refresh(self, body: Body) -> None:
-        """Read the live object: the cached one is older, or is another object of this name."""
+    async def _refresh(self, body: Body) -> bool:
+        """Read the live object: the cached one is older, or is another object of this name. True when it is neither."""
         live = await self._live(body)
         if live is None:
             self._cache.drop_object(body)
-        else:
-            self._cache.read(live)
+            return False
+        self._cache.read(live)
+        return bool(live["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"])
 
     async def _live(self, body: Body) -> Body | None:
         return await self._kube.get(self._kind, body["metadata"]["namespace"], body["metadata"]["name"])

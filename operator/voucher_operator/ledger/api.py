@@ -5,24 +5,22 @@ connections; `locks` has what each use case locks.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from voucher_operator import telemetry
 from voucher_operator.ledger.admin import stale_sessions
 from voucher_operator.ledger.batch import Batcher, Request
-from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.credit import accounts
 from voucher_operator.ledger.namespace import namespaces as served
 from voucher_operator.ledger.outbox import events as outbox
 from voucher_operator.ledger.outbox.types import OutboxBacklog, OutboxEvent
-from voucher_operator.ledger.payment import payments, records
-from voucher_operator.ledger.payment.records import ReportedDispute
+from voucher_operator.ledger.payment.api import PaymentLedger
 from voucher_operator.ledger.pool import CHECK_SECONDS, Pool
 from voucher_operator.ledger.purchase import purchases
 from voucher_operator.ledger.purchase.batch import MAX_PURCHASES, purchase_batch
-from voucher_operator.ledger.purchase.types import PaymentEvent, Purchase, PurchaseRequest, PurchaseResult, Received
+from voucher_operator.ledger.purchase.types import Purchase, PurchaseRequest, PurchaseResult
 from voucher_operator.ledger.redemption import redeem
 from voucher_operator.ledger.session import Pooler
 from voucher_operator.ledger.types import (
@@ -47,7 +45,7 @@ from voucher_operator.resources.reasons import Reason
 T = TypeVar("T")
 
 
-class Ledger:
+class Ledger(PaymentLedger):
     """The Sovereign's billing ledger in PostgreSQL. Safe for concurrent use within one event loop.
 
     `conninfo` returns a libpq URL or keyword string and is called at each new connection. `pool_size` is the largest
@@ -72,12 +70,10 @@ class Ledger:
         fence: Callable[[], None] = lambda: None,
         pooler: Pooler = "auto",
     ) -> None:
+        super().__init__(Pool(conninfo, pool_size, pooler), fence, sovereign)
         self._attempts = attempts
-        self._sovereign = sovereign
-        self._fence = fence
         self.clock_offset = timedelta()
         """PostgreSQL's clock minus this machine's, at the last `check`."""
-        self._pool = Pool(conninfo, pool_size, pooler)
         self._batcher = Batcher(self._redeem, self._held, isolated_connections=pool_size - 2)
         self._purchaser = Batcher(
             self._purchase, self._held_by_purchase, isolated_connections=1, most=MAX_PURCHASES, one_each=True
@@ -244,43 +240,6 @@ class Ledger:
         """
         return await self._write(lambda conn: purchases.compensate(conn, key, reason))
 
-    async def receive(self, event: PaymentEvent) -> Received:
-        """Store a payment event and apply it, in one transaction; return the outcome.
-
-        Idempotent by the event's id, in any order of events. A DUPLICATE may have been applied by this call, when the
-        acknowledgement of its first try was lost.
-        """
-        return await self._pool.run(lambda conn: payments.receive(conn, event, self._sovereign))
-
-    async def record_payment(self, event: PaymentEvent) -> None:
-        """Record what a lookup found about a payment, without a change of its purchase or an event. Idempotent."""
-        await self._pool.run(lambda conn: payments.record_payment(conn, event))
-
-    async def purchases_to_check(self, older_than_seconds: float, limit: int) -> list[Purchase]:
-        """Take purchases that must be checked at the payment processor; each counts as checked now.
-
-        Up to `limit` that await a payment and were not checked for `older_than_seconds`. And up to `limit` that have
-        ended: a paid one may have been refunded since (checked less and less often); the subscription of one that
-        ended without its payment must be ended, until `record_ended`.
-        """
-        return await self._write(lambda conn: payments.stale(conn, older_than_seconds, limit))
-
-    async def record_ended(self, key: Key) -> None:
-        """Record that nothing of a purchase without its payment continues at the payment processor. Idempotent."""
-        await self._write(lambda conn: payments.ended(conn, key))
-
-    async def unreported_disputes(self, namespaces: Sequence[str], limit: int) -> list[ReportedDispute]:
-        """Return up to `limit` disputes of orders with keys in `namespaces` whose status no Event reports."""
-        return await self._pool.run(lambda conn: records.unreported_disputes(conn, namespaces, limit))
-
-    async def record_disputes_reported(self, reported: Mapping[str, str]) -> None:
-        """Record the status of each dispute, by its id, that an Event reports. Idempotent."""
-        await self._write(lambda conn: records.record_reported(conn, reported))
-
-    async def unsettled_payments(self) -> Mapping[str, int]:
-        """Count the payments that need a person, by kind: mismatch, dispute, refund and outstanding."""
-        return await self._pool.run(records.unsettled)
-
     async def outbox_pending(self, limit: int, without: Sequence[str] = ()) -> list[OutboxEvent]:
         """Return the first `limit` events that are not published, in order, but none of the tenants `without`."""
         return await self._pool.run(lambda conn: outbox.pending(conn, limit, without))
@@ -308,13 +267,6 @@ class Ledger:
         """
         self._fence()
         await self._pool.run_unmonitored(stale_sessions.end_stale_sessions)
-
-    async def _write(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        async def fenced(conn: Connection) -> T:
-            self._fence()
-            return await work(conn)
-
-        return await self._pool.run(fenced)
 
     async def _redeem(self, requests: Sequence[RedeemRequest]) -> list[RedeemResult | OperatorError]:
         telemetry.BATCH_SIZE.observe(len(requests))

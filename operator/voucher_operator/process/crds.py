@@ -15,7 +15,7 @@ from voucher_operator.resources.errors import ApiError
 log = logging.getLogger(__name__)
 
 _PAUSE: Final = 2.0
-_INTERVAL: Final = 5.0
+_INTERVAL: Final = 3.0
 _UNKNOWN: Final = CRDFault("The API server is unavailable.")
 
 

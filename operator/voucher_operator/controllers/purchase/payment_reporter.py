@@ -28,7 +28,7 @@ from voucher_operator.settings import Settings
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 100
-_COUNT_INTERVAL: Final = 30.0
+_INTERVAL: Final = 10.0
 _LOST: Final = "lost"
 _KEPT: Final = ("won", "warning_closed", "prevented")
 _DISPUTED: Final = "The payment of this order is disputed: the sovereign-admin must respond at Stripe."
@@ -49,8 +49,8 @@ class PaymentReporter:
         """Run until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(every(self.settings.counter_sync_interval, self.report))
-                group.create_task(every(_COUNT_INTERVAL, self.count))
+                group.create_task(every(_INTERVAL, self.report))
+                group.create_task(every(_INTERVAL, self.count))
         finally:
             # The next leader counts them.
             telemetry.UNSETTLED_PAYMENTS.clear()
