@@ -120,10 +120,8 @@ async def test_deleted_stream_is_created_again(database18: Database, ledger: Led
     assert by_tenant(await streams.read()) == expected_by_tenant(["one", "two"])
 
 
-async def test_events_wait_while_the_stream_is_full(
-    database18: Database, ledger: Ledger, streams: Streams, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A stream that refuses new messages keeps the old ones; none is lost, and one line says so."""
+async def test_events_wait_while_the_stream_is_full(database18: Database, ledger: Ledger, streams: Streams) -> None:
+    """A stream that refuses new messages keeps the old ones: none is lost."""
     async with streams.jetstream() as jetstream:
         subjects = [f"{streams.prefix}.>"]
         await jetstream.add_stream(name=streams.name, subjects=subjects, max_msgs=2, discard=DiscardPolicy.NEW)
