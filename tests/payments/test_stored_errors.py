@@ -135,6 +135,18 @@ async def test_session_that_appears_after_it_was_looked_for_is_expired(
     assert [one["status"] for one in stripe.sessions.values()] == ["open", "expired"]
 
 
+async def test_two_sessions_that_are_found_leave_one(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    """Of a used up key and of another one, whose process has died before it recorded its session."""
+    purchase = await place(ledger, database18)
+    await fail(checkout, stripe, purchase, SESSIONS, Fault.BROKEN_AFTER)
+    stripe.second_session(stripe.only_session()["id"])
+    advanced = await checkout.advance(purchase)
+    assert advanced.state is PurchaseState.AWAITING_PAYMENT
+    assert [name for name, one in stripe.sessions.items() if one["status"] == "open"] == [advanced.session_id]
+
+
 async def test_two_replicas_after_a_stored_error_make_one_session(
     checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
 ) -> None:

@@ -64,7 +64,7 @@ class StripeCalls:
         await self._http.close_async()
 
     async def once(self, purchase: Purchase, step: str, make: Make, find: Find) -> tuple[Mapping[str, Any], int]:
-        """Make an object once; return it, and the number of keys that were used up before.
+        """Make an object once; return it, and the number of keys that are used up.
 
         Raises ExistsError when an object of this id exists already.
         """
@@ -76,7 +76,7 @@ class StripeCalls:
                 extra = {"key": purchase.key, "reason": error.reason}
                 log.info("step %s: Stripe has an error stored for key %d", step, attempt, extra=extra)
                 if (found := await find()) is not None:
-                    return found, attempt
+                    return found, attempt + 1
         raise unreadable()
 
     @asynccontextmanager

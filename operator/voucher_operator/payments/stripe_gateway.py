@@ -105,9 +105,9 @@ class StripeGateway:
             made = await self._sessions(purchase, customer_id)
             return next((one.body for one in sorted(made, key=lambda one: one.body.get("status") != "open")), None)
 
-        body, attempt = await self._calls.once(purchase, "session", make, find)
+        body, used_up = await self._calls.once(purchase, "session", make, find)
         found = _session(body)
-        if attempt > 0:
+        if used_up > 0:
             await self._expire_others(purchase, customer_id, found)
         if found.amount != rules.to_stripe(purchase.due_minor) or found.currency != rules.currency.lower():
             raise PaymentRejectedError(_UNEXPECTED)
