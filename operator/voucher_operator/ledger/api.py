@@ -145,7 +145,7 @@ class Ledger:
         await self._write(lambda conn: served.serve(conn, operator, namespaces))
 
     async def unserved_namespaces(self, operator: str, namespaces: Sequence[str]) -> list[UnservedNamespace]:
-        """List the namespaces that `operator`, which serves `namespaces`, must look after beside them."""
+        """List the namespaces that `operator`, which serves `namespaces`, must handle beside them."""
         return await self._pool.run(lambda conn: served.unserved(conn, operator, namespaces))
 
     async def record_cleared(self, namespaces: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Records which namespaces an operator serves, and finds those that nobody serves any more.
 
 An operator is a release: its replicas have one name here, so that the next leader continues. See also:
-`controllers.unserved` looks after what is found; `admin.verify` reports it; migrations/0033.
+`controllers.unserved` handles what is found; `admin.verify` reports it; migrations/0033.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ async def serve(conn: Connection, operator: str, namespaces: Sequence[str]) -> N
 
 
 async def unserved(conn: Connection, operator: str, namespaces: Sequence[str]) -> list[UnservedNamespace]:
-    """List what `operator`, which serves `namespaces`, must look after beside them. Raises psycopg's errors."""
+    """List what `operator`, which serves `namespaces`, must handle beside them. Raises psycopg's errors."""
     values = {"operator": operator, "namespaces": text_array(namespaces)}
     return await fetch_all(conn, _UNSERVED, values, rows=class_row(UnservedNamespace))
 
