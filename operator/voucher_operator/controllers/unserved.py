@@ -64,9 +64,7 @@ class UnservedNamespaces:
 
     async def check(self) -> None:
         """Report to the ledger what is served, and handle what is not; raises LedgerUnavailableError."""
-        operator, served = self.settings.operator_name, self.settings.namespaces
-        await self.ledger.serve(operator, served)
-        found = await self.ledger.unserved_namespaces(operator, served)
+        found = await self.ledger.report_namespaces(self.settings.operator_name, self.settings.namespaces)
         telemetry.UNSERVED_VOUCHERS.set(sum(one.vouchers for one in found))
         if not found:
             return

@@ -20,14 +20,13 @@ _UNSERVED: Final = statement("namespace_unserved")
 _CLEARED: Final = statement("namespace_cleared")
 
 
-async def serve(conn: Connection, operator: str, namespaces: Sequence[str]) -> None:
-    """Record that `operator` serves these namespaces and no others. Idempotent. Raises psycopg's errors."""
-    await conn.execute(_SERVE, {"operator": operator, "namespaces": text_array(namespaces)})
+async def report(conn: Connection, operator: str, namespaces: Sequence[str]) -> list[UnservedNamespace]:
+    """Record that `operator` serves exactly `namespaces`, and list what it must handle beside them. Idempotent.
 
-
-async def unserved(conn: Connection, operator: str, namespaces: Sequence[str]) -> list[UnservedNamespace]:
-    """List what `operator`, which serves `namespaces`, must handle beside them. Raises psycopg's errors."""
+    Raises psycopg's errors.
+    """
     values = {"operator": operator, "namespaces": text_array(namespaces)}
+    await conn.execute(_SERVE, values)
     return await fetch_all(conn, _UNSERVED, values, rows=class_row(UnservedNamespace))
 
 
