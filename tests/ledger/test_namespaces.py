@@ -36,52 +36,47 @@ async def lines(database: Database) -> list[str]:
 
 async def test_dropped_namespace_is_unserved_until_it_is_cleared_or_served_again(ledger: Ledger) -> None:
     owner = await issue(ledger, "sales")
-    await ledger.serve(ONE, ["billing", "sales"])
-    assert await ledger.unserved_namespaces(ONE, ["billing", "sales"]) == []
-    await ledger.serve(ONE, ["billing"])
-    assert await ledger.unserved_namespaces(ONE, ["billing"]) == [UnservedNamespace("sales", 1, True)]
-    await ledger.serve(ONE, ["billing", "sales"])
-    assert await ledger.unserved_namespaces(ONE, ["billing", "sales"]) == []
-    await ledger.serve(ONE, ["billing"])
+    assert await ledger.report_namespaces(ONE, ["billing", "sales"]) == []
+    assert await ledger.report_namespaces(ONE, ["billing"]) == [UnservedNamespace("sales", 1, True)]
+    assert await ledger.report_namespaces(ONE, ["billing", "sales"]) == []
+    await ledger.report_namespaces(ONE, ["billing"])
     await ledger.revoke(owner)
-    assert await ledger.unserved_namespaces(ONE, ["billing"]) == [UnservedNamespace("sales", 0, True)]
+    assert await ledger.report_namespaces(ONE, ["billing"]) == [UnservedNamespace("sales", 0, True)]
     await ledger.record_cleared(["sales"])
-    assert await ledger.unserved_namespaces(ONE, ["billing"]) == []
+    assert await ledger.report_namespaces(ONE, ["billing"]) == []
     await issue(ledger, "sales")
-    assert await ledger.unserved_namespaces(ONE, ["billing"]) == [UnservedNamespace("sales", 1, True)]
+    assert await ledger.report_namespaces(ONE, ["billing"]) == [UnservedNamespace("sales", 1, True)]
 
 
 async def test_namespace_of_another_operator_is_served(ledger: Ledger, database: Database) -> None:
     """Also when it moved from one to the other, in either order."""
     await issue(ledger, "sales")
-    await ledger.serve(ONE, ["billing", "sales"])
-    await ledger.serve(TWO, ["sales"])
-    await ledger.serve(ONE, ["billing"])
-    assert await ledger.unserved_namespaces(ONE, ["billing"]) == []
-    assert await ledger.unserved_namespaces(TWO, ["sales"]) == []
+    await ledger.report_namespaces(ONE, ["billing", "sales"])
+    await ledger.report_namespaces(TWO, ["sales"])
+    assert await ledger.report_namespaces(ONE, ["billing"]) == []
+    assert await ledger.report_namespaces(TWO, ["sales"]) == []
     assert await lines(database) == []
-    await ledger.serve(TWO, ["other"])
-    assert await ledger.unserved_namespaces(ONE, ["billing"]) == []
-    assert await ledger.unserved_namespaces(TWO, ["other"]) == [UnservedNamespace("sales", 1, True)]
+    await ledger.report_namespaces(TWO, ["other"])
+    assert await ledger.report_namespaces(ONE, ["billing"]) == []
+    assert await ledger.report_namespaces(TWO, ["other"]) == [UnservedNamespace("sales", 1, True)]
 
 
 async def test_namespace_that_was_not_reported_for_a_day_is_unserved(ledger: Ledger, database: Database) -> None:
     """Its release was uninstalled. Or it was never reported: then it was dropped before the upgrade to this version."""
     await issue(ledger, "sales")
     await issue(ledger, "never")
-    await ledger.serve(TWO, ["sales"])
-    await ledger.serve(ONE, ["billing"])
-    assert await ledger.unserved_namespaces(ONE, ["billing"]) == [UnservedNamespace("never", 1, False)]
+    await ledger.report_namespaces(TWO, ["sales"])
+    assert await ledger.report_namespaces(ONE, ["billing"]) == [UnservedNamespace("never", 1, False)]
     await rows(database, f"{A_DAY_AGO} WHERE namespace = 'sales'")
-    assert {one.namespace for one in await ledger.unserved_namespaces(ONE, ["billing"])} == {"never", "sales"}
+    assert {one.namespace for one in await ledger.report_namespaces(ONE, ["billing"])} == {"never", "sales"}
     assert len(await lines(database)) == 2
 
 
 async def test_verify_names_each_live_voucher_of_a_dropped_namespace(ledger: Ledger, database: Database) -> None:
     owner = await issue(ledger, "sales")
-    await ledger.serve(ONE, ["billing", "sales"])
+    await ledger.report_namespaces(ONE, ["billing", "sales"])
     assert await lines(database) == []
-    await ledger.serve(ONE, ["billing"])
+    await ledger.report_namespaces(ONE, ["billing"])
     (line,) = await lines(database)
     assert line.startswith("namespaces: voucher sales/first is live, but no operator serves its namespace (dropped on ")
     await ledger.revoke(owner)
@@ -93,7 +88,7 @@ async def test_verify_says_nothing_when_no_operator_reports(ledger: Ledger, data
     """After helm uninstall, and on a ledger of the version before."""
     await issue(ledger, "sales")
     if reported:
-        await ledger.serve(ONE, ["billing"])
+        await ledger.report_namespaces(ONE, ["billing"])
         await rows(database, A_DAY_AGO)
     assert await lines(database) == []
 

@@ -1,4 +1,4 @@
-"""Looks after the Vouchers in namespaces that the operator served before and does not serve now.
+"""Handles the Vouchers in namespaces that the operator served before and does not serve now.
 
 Nobody watches them any more, but their codes are on the ledger, and they have the operator's finalizer. The setting
 `unserved_vouchers` decides whether their codes are kept, which is the default: a mistake in the list of namespaces must
@@ -63,10 +63,8 @@ class UnservedNamespaces:
         await every(min(self.settings.resync_interval, _INTERVAL), self.check)
 
     async def check(self) -> None:
-        """Report to the ledger what is served, and look after what is not; raises LedgerUnavailableError."""
-        operator, served = self.settings.operator_name, self.settings.namespaces
-        await self.ledger.serve(operator, served)
-        found = await self.ledger.unserved_namespaces(operator, served)
+        """Report to the ledger what is served, and handle what is not; raises LedgerUnavailableError."""
+        found = await self.ledger.report_namespaces(self.settings.operator_name, self.settings.namespaces)
         telemetry.UNSERVED_VOUCHERS.set(sum(one.vouchers for one in found))
         if not found:
             return
@@ -86,16 +84,16 @@ class UnservedNamespaces:
                 log.warning(message, extra={"resource": "namespace", "key": one.namespace, "reason": why})
 
     async def _is_cleared(self, one: UnservedNamespace, owners: Sequence[VoucherOwner]) -> bool:
-        """Look after one namespace; return whether it was dropped and nothing of the operator is left in it."""
+        """Handle one namespace; return whether it was dropped and nothing of the operator is left in it."""
         try:
-            left = await self._look_after(one, [owner for owner in owners if owner.namespace == one.namespace])
+            left = await self._handle(one, [owner for owner in owners if owner.namespace == one.namespace])
         except ApiError as error:
             extra = {"resource": "namespace", "key": one.namespace, "reason": str(error)}
             log.info("namespace skipped", extra=extra)
             return False
         return one.dropped and not left
 
-    async def _look_after(self, one: UnservedNamespace, owners: Sequence[VoucherOwner]) -> bool:
+    async def _handle(self, one: UnservedNamespace, owners: Sequence[VoucherOwner]) -> bool:
         """Process all Vouchers of a namespace; return whether any is left that has a code or the finalizer."""
         left, absent = False, {owner.uid: owner for owner in owners}
         # A Voucher that was created again, for example from a backup, has the code of its name.

@@ -115,7 +115,7 @@ class Ledger(PaymentLedger):
         return await self._pool.run(lambda conn: redeem.read(conn, key, request_hash, uid))
 
     async def states(self, keys: Sequence[str]) -> dict[str, KeyState]:
-        """Return what the ledger has of some keys; a key of which it has nothing is left out."""
+        """Return what the ledger has of some keys, by key; one of which it has nothing is left out."""
         return await self._pool.run(lambda conn: redeem.states(conn, keys))
 
     async def put(self, terms: VoucherTerms) -> PutResult:
@@ -127,11 +127,7 @@ class Ledger(PaymentLedger):
         return await self._write(lambda conn: vouchers.put(conn, terms))
 
     async def revoke(self, owner: VoucherOwner, *, absent: bool = False) -> bool:
-        """Revoke the code that `owner` owns, by uid. True if a live row was revoked. Idempotent.
-
-        `absent`: nobody has seen the deletion of the Voucher. For an hour its namespace may issue the code only for a
-        Voucher of its name: a backup may be being restored.
-        """
+        """Revoke the code of `owner`, by uid; True if it was live. Idempotent. `absent`: see `vouchers.revoke`."""
         return await self._write(lambda conn: vouchers.revoke(conn, owner, absent=absent))
 
     async def counters(self, uids: Sequence[str] | None = None) -> list[VoucherCounters]:
@@ -150,13 +146,9 @@ class Ledger(PaymentLedger):
         """List the Vouchers that own a live row."""
         return await self._pool.run(vouchers.owners)
 
-    async def serve(self, operator: str, namespaces: Sequence[str]) -> None:
-        """Record that `operator`, the name of a release, serves these namespaces and no others. Idempotent."""
-        await self._write(lambda conn: served.serve(conn, operator, namespaces))
-
-    async def unserved_namespaces(self, operator: str, namespaces: Sequence[str]) -> list[UnservedNamespace]:
-        """List the namespaces that `operator`, which serves `namespaces`, must look after beside them."""
-        return await self._pool.run(lambda conn: served.unserved(conn, operator, namespaces))
+    async def report_namespaces(self, operator: str, namespaces: Sequence[str]) -> list[UnservedNamespace]:
+        """Record that `operator` (a release) serves exactly `namespaces`; list what it must handle beside them."""
+        return await self._write(lambda conn: served.report(conn, operator, namespaces))
 
     async def record_cleared(self, namespaces: Sequence[str]) -> None:
         """Record that dropped namespaces have no Voucher left with a code or a finalizer. Idempotent."""

@@ -1,4 +1,4 @@
--- Namespaces that an operator must look after although it does not serve them: those that it has dropped, until they are
+-- Namespaces that an operator must handle although it does not serve them: those that it has dropped, until they are
 -- cleared, and those with live Vouchers that no operator has reported within a day (an operator reports every few minutes,
 -- the version before not at all). `vouchers` is the number of live ones.
 WITH live AS (

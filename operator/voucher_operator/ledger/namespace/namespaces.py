@@ -1,7 +1,7 @@
 """Records which namespaces an operator serves, and finds those that nobody serves any more.
 
 An operator is a release: its replicas have one name here, so that the next leader continues. See also:
-`controllers.unserved` looks after what is found; `admin.verify` reports it; migrations/0033.
+`controllers.unserved` handles what is found; `admin.verify` reports it; migrations/0033.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,13 @@ _UNSERVED: Final = statement("namespace_unserved")
 _CLEARED: Final = statement("namespace_cleared")
 
 
-async def serve(conn: Connection, operator: str, namespaces: Sequence[str]) -> None:
-    """Record that `operator` serves these namespaces and no others. Idempotent. Raises psycopg's errors."""
-    await conn.execute(_SERVE, {"operator": operator, "namespaces": text_array(namespaces)})
+async def report(conn: Connection, operator: str, namespaces: Sequence[str]) -> list[UnservedNamespace]:
+    """Record that `operator` serves exactly `namespaces`, and list what it must handle beside them. Idempotent.
 
-
-async def unserved(conn: Connection, operator: str, namespaces: Sequence[str]) -> list[UnservedNamespace]:
-    """List what `operator`, which serves `namespaces`, must look after beside them. Raises psycopg's errors."""
+    Raises psycopg's errors.
+    """
     values = {"operator": operator, "namespaces": text_array(namespaces)}
+    await conn.execute(_SERVE, values)
     return await fetch_all(conn, _UNSERVED, values, rows=class_row(UnservedNamespace))
 
 
