@@ -11,11 +11,12 @@ import pytest
 from kopf._cogs.aiokits import aiotasks
 from kopf._cogs.clients import fetching, scanning, watching
 from kopf._cogs.structs import references
-from kopf._core.reactor import inventory
+from kopf._core.reactor import inventory, queueing
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
+from voucher_operator.controllers import watch
 from voucher_operator.kube import kopf_internals
 from voucher_operator.kube.kopf_internals import ListPace, TransientMemories
 from voucher_operator.kube.leader_election import TimedLeaseLock
@@ -174,3 +175,23 @@ async def test_object_without_a_handler_does_not_end_the_listing(monkeypatch: py
     monkeypatch.setattr(kopf_internals, "_fetch_objs", fetch_objs)
     monkeypatch.setattr(kopf_internals, "_LONGEST", 0.01)
     assert [len(page) async for page, _ in ListPace()._fetch()] == [200, 200]
+
+
+async def test_worker_does_not_wait_until_the_watch_shows_its_patch() -> None:
+    """During the first list there is no watch, and the next page waits for the workers."""
+
+    async def patched(**_: Any) -> str:
+        await asyncio.sleep(0)
+        return "2"
+
+    key = cast("Any", ("vouchers", "u"))
+    stream = queueing.Stream(asyncio.Queue(), asyncio.Event())
+    await stream.backlog.put(cast("Any", {"type": None, "object": body("u")}))
+    async with asyncio.timeout(3):
+        await queueing.worker(
+            signaller=asyncio.Condition(),
+            settings=watch.settings(),
+            processor=cast("Any", patched),
+            streams={key: stream},
+            key=key,
+        )
