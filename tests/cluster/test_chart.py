@@ -38,10 +38,7 @@ def test_chart_has_no_upstream() -> None:
 
 
 def test_crds_have_one_source(tmp_path: Path) -> None:
-    """The chart has a copy of every CRD, and a packaged chart carries their text.
-
-    A copy, no link: sources that Flux archives drop links, and the chart would install no CRD.
-    """
+    """A copy, no link: sources that Flux archives drop links, and the chart would install no CRD."""
     sources = {path.name: path for path in (ROOT / "crds").glob("*.yaml")}
     copies = {path.name: path.read_text() for path in (CHART / "crds").iterdir()}
     assert copies == {name: path.read_text() for name, path in sources.items()}, "run make crds"
