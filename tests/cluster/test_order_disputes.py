@@ -1,10 +1,13 @@
 """Disputes and failed refunds as people see them: status, Events, and the gauge of payments that need a person."""
 
+from typing import Any
+
 import pytest
 
 from tests.cluster.controller_harness import ControllerHarness, reason, settle, spec
 from tests.cluster.stripe_fixture import order
 from voucher_operator import telemetry
+from voucher_operator.kube.errors import ForbiddenError
 from voucher_operator.ledger.purchase.types import Received
 
 
@@ -66,11 +69,36 @@ async def test_dispute_that_is_won_is_an_event_and_changes_no_status(harness: Co
     assert harness.watch("kestrel") == before
 
 
+async def test_namespace_that_cannot_be_read_is_left_out_for_some_time(
+    harness: ControllerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disputes would take the places of all others', and each would be a call and a line of the log."""
+    session = await paid(harness)
+    await receive(harness, harness.stripe_fixture.stripe.dispute(session))
+    reporter, calls = harness.parts.payment_reporter, []
+    read = reporter.api.get
+
+    async def refuse(*arguments: Any) -> None:
+        calls.append(arguments)
+        raise ForbiddenError("no permission")
+
+    monkeypatch.setattr(reporter.api, "get", refuse)
+    for _ in range(3):
+        await reporter.report()
+    assert len(calls) == 1
+    monkeypatch.setattr(reporter.api, "get", read)
+    reporter._paused.clear()
+    await reporter.report()
+    assert "PaymentDisputed" in await harness.events("kestrel")
+    await receive(harness, harness.stripe_fixture.stripe.dispute(session, "won", "closed"))
+
+
 async def test_dispute_of_a_deleted_redemption_is_reported_to_nobody(harness: ControllerHarness) -> None:
     session = await paid(harness)
     harness.remove("kestrel")
     await receive(harness, harness.stripe_fixture.stripe.dispute(session))
-    await harness.parts.payment_reporter.report()
+    for _ in range(2):
+        await harness.parts.payment_reporter.report()
     assert await harness.sql("SELECT reported_status FROM vouchers.dispute") == [("needs_response",)]
     await receive(harness, harness.stripe_fixture.stripe.dispute(session, "won", "closed"))
 

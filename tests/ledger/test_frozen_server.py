@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
@@ -17,6 +18,7 @@ from testbed.postgres import Database, PostgresServer
 from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows
 from voucher_operator.ledger import connector, pool
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.errors import is_unreachable
 from voucher_operator.resources.errors import LedgerUnavailableError
 
 SOON = 5.0
@@ -127,6 +129,24 @@ async def test_connections_stay_when_a_new_one_fails_for_another_reason(
         for _ in range(4):
             await ledger._pool._connector.probe()
         assert await sessions(database18) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("connection failed: Connection refused\n\tIs the server running on that host?", True),
+        ("connection failed: server closed the connection unexpectedly", True),
+        ("connection timeout expired", False),
+        ('connection failed: FATAL:  pg_hba.conf rejects connection for host "10.0.0.1"', False),
+        ("connection failed: FATAL:  Passwort-Authentifizierung fehlgeschlagen", False),
+        ("connection failed: SSL error: certificate verify failed", False),
+        ("connection failed: could not open file: Too many open files", False),
+        ("failed to resolve host 'pg-rw'", False),
+    ],
+)
+def test_only_a_server_that_does_not_listen_is_absent(text: str, counts: bool) -> None:
+    """Whatever else is wrong with new connections, the open ones are worth keeping."""
+    assert is_unreachable(psycopg.OperationalError(text)) is counts
 
 
 async def sessions(database: Database) -> list[int]:

@@ -14,6 +14,7 @@ import pytest
 
 from testbed.postgres import RUNTIME, Database, PostgresServer
 from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows
+from voucher_operator.ledger import pool
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.errors import NotReplicatedError, is_outage
 from voucher_operator.ledger.schema.migrate import migrate
@@ -124,6 +125,22 @@ async def test_commit_is_reported_when_a_later_one_was_replicated(server: Postgr
             redeeming = asyncio.create_task(ledger.redeem(redeem_request()))
             await cut_short(database)
         assert redeem_outcome(await redeeming) == "redeemed"
+
+
+async def test_health_checks_and_timeouts_leave_no_session_waiting_for_an_absent_standby(
+    server: PostgresServer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has no time limit for that wait, and does not notice that a client has gone."""
+    monkeypatch.setattr(pool, "ANSWER_SECONDS", 1.0)
+    await issue(database)
+    async with open_ledger(database.runtime_url) as ledger, absent_standby(server):
+        writing = [ledger._pool.run(lambda conn: conn.execute("SELECT 1"), seconds=1.0) for _ in range(4)]
+        answers = await asyncio.gather(*writing, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {NotReplicatedError}
+        for _ in range(3):
+            await ledger.check()
+            await ledger.counters()
+        assert await rows(database, WAITING) == []
 
 
 async def test_new_process_reports_nothing_that_the_one_before_left_unreplicated(

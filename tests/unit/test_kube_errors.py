@@ -200,6 +200,27 @@ async def test_refusals_of_an_api_server_that_has_just_started_are_not_logged(
     assert [await call(101), await call(111)] == [1, 2]
 
 
+async def test_denial_of_one_object_is_logged_although_others_are_accepted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: now))
+    answers = [(403, DENIED), (200, {})]
+    api, _ = asking(lambda _: answers[0])
+
+    async def call(at: float, name: str, answer: int) -> int:
+        nonlocal now
+        now, answers[:] = 1000.0 + at, [answers[answer], answers[1 - answer]]
+        with contextlib.suppress(ApiError):
+            await api.read(f"/api/v1/namespaces/billing/secrets/{name}")
+        answers.sort(key=lambda one: -one[0])
+        return len(caplog.records)
+
+    assert [await call(0, "denied", 0), await call(1, "accepted", 1), await call(11, "denied", 0)] == [0, 0, 1]
+    assert [await call(12, "other", 0), await call(13, "denied", 1), await call(14, "denied", 0)] == [1, 1, 1]
+    assert await call(25, "denied", 0) == 2
+
+
 async def test_read_that_was_not_sent_says_nothing_about_the_secret() -> None:
     """The status must not say that the Secret cannot be read."""
 

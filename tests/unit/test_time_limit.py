@@ -52,6 +52,7 @@ async def nothing(*_):
 async def main():
     run.build_controllers = lambda _: SimpleNamespace(feed=SimpleNamespace(queues=[]), vouchers=None)
     run.crds = SimpleNamespace(wait_until_served=nothing, log_fault=nothing)
+    run.Operator._ledger_tasks = lambda *_: []
     run.Operator._own_tasks = lambda *_: [asyncio.create_task(ignore_cancellation(), name="watcher")]
     run.Operator._watch = nothing
     leading = asyncio.create_task(run.Operator(Settings(stop_timeout=0.3)).lead())

@@ -79,6 +79,11 @@ class Controllers:
     status_check: StatusCheck
 
     @property
+    def ledger_tasks(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
+        """The same for those that need no Voucher and no Redemption: they run whatever the state of the CRDs."""
+        return {"payments": self.purchase_tasks.run_payments}
+
+    @property
     def tasks(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
         """The periodic tasks, by name; each runs until it is cancelled."""
         return {

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -41,6 +42,17 @@ _ERROR, _UNAUTHORIZED, _SERVER_ERROR = 400, 401, 500
 _REFUSED_FOR_LONG = 10.0
 """Seconds after which a refused call is logged: an API server that has just started refuses all before it has read its
 Roles."""
+_FORGOTTEN_AFTER = 300.0
+"""Seconds without a refusal after which the next one is a new one."""
+
+
+@dataclass(slots=True)
+class _Refusal:
+    """Since when calls of a kind are refused, when last, and of which object; None: of all."""
+
+    since: float
+    last: float
+    path: str | None
 
 
 class KubeApi:
@@ -59,7 +71,7 @@ class KubeApi:
         self._timeout = timeout
         self._connections = connections
         self._down = False
-        self._refused: dict[tuple[str, str], float] = {}
+        self._refused: dict[tuple[str, str], _Refusal] = {}
         """Since when the kinds of call are refused, by the monotonic clock."""
         self._reported: set[tuple[str, str]] = set()
 
@@ -213,7 +225,7 @@ class KubeApi:
             self._log_refusal(method, path, response.status, refusal)
             raise refusal
         if self._refused:
-            self._forget_refusal((method, _collection(path)))
+            self._forget_refusal((method, _collection(path)), path)
         return json.loads(data) if parse else {}
 
     def _log_availability(self, fault: str | None) -> None:
@@ -227,7 +239,10 @@ class KubeApi:
     def _log_refusal(self, method: str, path: str, status: int, error: ApiError) -> None:
         """Log once for each kind of call that it is not allowed, and which permission is missing."""
         call = (method, _collection(path))
-        if not (status == _UNAUTHORIZED or isinstance(error, ForbiddenError)) or not self._is_refused_for_long(call):
+        # A permission is for all objects of a kind; admission control decides on each of them.
+        by_admission = isinstance(error, ForbiddenError) and not is_authorization(error)
+        is_refusal = status == _UNAUTHORIZED or isinstance(error, ForbiddenError)
+        if not is_refusal or not self._is_refused_for_long(call, path if by_admission else None):
             return
         self._reported.add(call)
         extra = {"key": " ".join(call), "reason": f"{error}"}
@@ -238,13 +253,19 @@ class KubeApi:
         else:
             log.warning("the API server refuses a call: admission control denies it", extra=extra)
 
-    def _is_refused_for_long(self, call: tuple[str, str]) -> bool:
+    def _is_refused_for_long(self, call: tuple[str, str], path: str | None) -> bool:
         """Whether to log that a call is refused: it was refused some time ago, too, and that is not logged yet."""
         now = time.monotonic()
-        return now - self._refused.setdefault(call, now) >= _REFUSED_FOR_LONG and call not in self._reported
+        refusal = self._refused.get(call)
+        if refusal is None or now - refusal.last > _FORGOTTEN_AFTER:
+            self._reported.discard(call)
+            refusal = self._refused[call] = _Refusal(now, now, path)
+        refusal.last = now
+        return now - refusal.since >= _REFUSED_FOR_LONG and call not in self._reported
 
-    def _forget_refusal(self, call: tuple[str, str]) -> None:
-        if self._refused.pop(call, None) is not None:
+    def _forget_refusal(self, call: tuple[str, str], path: str) -> None:
+        if (refusal := self._refused.get(call)) is not None and refusal.path in (None, path):
+            del self._refused[call]
             self._reported.discard(call)
 
 

@@ -48,7 +48,8 @@ _NOT_REPLICATED: Final = (
     "PostgreSQL has not replicated a commit to its synchronous standby in time: check its standbys. This is retried."
 )
 _SHUTTING_DOWN: Final = "the database system is shutting down"
-_UNRESOLVED: Final = "failed to resolve host"
+_ANSWERED: Final = "FATAL:"
+_ABSENT: Final = ("Connection refused", "No route to host", "server closed the connection unexpectedly")
 _POOLER: Final = (
     "A connection pooler gives each transaction another session of PostgreSQL: set VOUCHER_OPERATOR_POOLER (chart: "
     "database.pooler) to transaction, or connect to PostgreSQL itself."
@@ -124,9 +125,12 @@ def is_shutting_down(error: Exception) -> bool:
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether a connection failed because no server answers there: not because of a login, a name or a limit."""
-    resolved = isinstance(error, psycopg.OperationalError) and _UNRESOLVED not in str(error)
-    return resolved and no_connection(error).message == _UNREACHABLE
+    """Whether a connection failed because no server listens there.
+
+    Nothing else counts: no time limit (a server under load), login, certificate, name or limit of this process.
+    """
+    text = str(error)
+    return isinstance(error, psycopg.OperationalError) and _ANSWERED not in text and any(w in text for w in _ABSENT)
 
 
 def is_outage(error: LedgerUnavailableError) -> bool:

@@ -101,7 +101,8 @@ class Pool:
     ) -> T:
         """Run `work` with a connection in autocommit mode; repeat it after a lost connection or a lost race.
 
-        `reserved` work may use the connection that is kept free for it. All of it takes `seconds` at most.
+        `reserved` work may use the connection that is kept free for it. All of it takes `seconds` at most. The result
+        of other work is returned when it is replicated (`replication`).
 
         Raises LedgerUnavailableError (LedgerBusyError: another session holds a row; NewerVersionError: only a newer
         version can read a row; PoolFullError: our connections are all in use) and RequestRejectedError.
@@ -113,7 +114,7 @@ class Pool:
 
         It may use the reserved connection.
         """
-        return await self._cancellable(self._translated(work, True, ANSWER_SECONDS))
+        return await self._cancellable(self._translated(work, True, ANSWER_SECONDS, confirmed=False))
 
     async def _cancellable(self, running: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
@@ -129,7 +130,7 @@ class Pool:
     async def _monitored(self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float) -> T:
         read_only = self._connector.read_only
         try:
-            result = await self._translated(work, reserved, seconds)
+            result = await self._translated(work, reserved, seconds, confirmed=not reserved)
         except LedgerUnavailableError as error:
             telemetry.LEDGER_ERRORS.inc()
             if errors.is_outage(error):
@@ -140,9 +141,11 @@ class Pool:
             self._record(None)
         return result
 
-    async def _translated(self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float) -> T:
+    async def _translated(
+        self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float, *, confirmed: bool
+    ) -> T:
         try:
-            return await self._repeated(work, reserved, seconds)
+            return await self._repeated(work, reserved, seconds, confirmed)
         except TimeoutError:
             raise errors.slow() from None
         except PoolTimeout:
@@ -154,26 +157,42 @@ class Pool:
         except UnicodeError:
             raise errors.translate(psycopg.DataError()) from None
 
-    async def _repeated(self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float) -> T:
+    async def _repeated(
+        self, work: Callable[[Connection], Awaitable[T]], reserved: bool, seconds: float, confirmed: bool
+    ) -> T:
         deadline = asyncio.get_running_loop().time() + seconds
         tries = 0
         while True:
             tries += 1
             async with self._connection(reserved, deadline) as conn:
                 try:
-                    result = await within(deadline, conn, in_unit(work))
-                    await within(deadline, conn, self._replication.confirm)
+                    result = await self._limited(deadline, seconds, conn, in_unit(work))
+                    if confirmed:
+                        await self._confirm(deadline, conn)
                     return result
-                except TimeoutError:
-                    self._replication.note_possible_commit()
-                    await self._leave(asyncio.get_running_loop().time() - seconds)
-                    raise
-                except asyncio.CancelledError:
-                    self._replication.note_possible_commit()
-                    raise
                 except psycopg.Error as error:
                     if tries == _TRIES or not await self._worth_repeating(conn, error):
                         raise
+
+    async def _limited(
+        self, deadline: float, seconds: float, conn: Connection, work: Callable[[Connection], Awaitable[T]]
+    ) -> T:
+        try:
+            return await within(deadline, conn, work)
+        except TimeoutError:
+            self._replication.note_possible_commit()
+            await self._leave(deadline - seconds)
+            raise
+        except asyncio.CancelledError:
+            self._replication.note_possible_commit()
+            raise
+
+    async def _confirm(self, deadline: float, conn: Connection) -> None:
+        """Wait for the synchronous standbys; what they do not confirm says nothing about the server's health."""
+        try:
+            await within(deadline, conn, in_unit(self._replication.confirm))
+        except TimeoutError:
+            raise errors.not_replicated() from None
 
     async def _leave(self, before: float) -> None:
         """Close the free connections, and those whose work began before then: their server does not answer either."""

@@ -1,15 +1,17 @@
 """A result is reported only when it is replicated, where the database replicates synchronously.
 
-PostgreSQL commits first and then waits for the standby. A wait that is cut short (by a time limit, a cancellation, a
-crash of the primary) leaves a commit that other sessions see and that a failover may lose. PostgreSQL reports the
-cut only by a warning, and says nothing to the session that reads the row later, when the request is repeated. So
-after everything that may have left such a commit, the next result is followed by a commit of its own that waits: WAL
-is replicated in order. Without synchronous standbys that commit is local and takes no longer than any other.
+PostgreSQL commits first and then waits for the standby, without a time limit. A wait that is cut short (by a cancel
+request, an end of the session, a crash of the primary) leaves a commit that other sessions see and that a failover may
+lose. PostgreSQL reports the cut only by a warning, and says nothing to the session that reads the row later, when the
+request is repeated. So after everything that may have left such a commit, the next result is followed by a commit of
+its own that waits: WAL is replicated in order. Without synchronous standbys that commit is local and takes no longer
+than any other.
 
 Source: PostgreSQL's documentation, "Synchronous Replication", and SyncRepWaitForLSN in syncrep.c.
 See also: `pool` runs all work; docs/operations.md recommends synchronous replication.
 """
 
+import asyncio
 from typing import Any, Final
 
 import psycopg
@@ -32,6 +34,7 @@ class ReplicationCheck:
         self._possible = 1
         self._confirmed = 0
         self._cut_short: set[int] = set()
+        self._turn = asyncio.Lock()
 
     def note_possible_commit(self) -> None:
         """Record that a commit may exist that no standby has."""
@@ -42,12 +45,16 @@ class ReplicationCheck:
         conn.add_notice_handler(lambda notice: self._record(id(conn), notice))
 
     async def confirm(self, conn: Connection) -> None:
-        """Return when all commits so far are replicated; at once when none is in doubt.
+        """Return when all commits so far are replicated; at once when none is in doubt. One connection at a time waits.
 
         Raises LedgerUnavailableError when this wait was cut short, too, and psycopg.Error.
         """
-        if self._confirmed == (possible := self._possible):
-            return
+        possible = self._possible
+        async with self._turn:
+            if self._confirmed < possible:
+                await self._commit(conn, self._possible)
+
+    async def _commit(self, conn: Connection, possible: int) -> None:
         self._cut_short.discard(id(conn))
         await conn.execute(_COMMIT)
         if id(conn) in self._cut_short:

@@ -1,8 +1,9 @@
 """Ends work on a connection whose server does not answer.
 
 TCP does not notice a frozen server: its kernel still acknowledges. And psycopg answers a cancelled call with a cancel
-request to the same server and waits up to ten seconds for the result. So the connection is shut down here instead: the
-work ends at once with a lost connection, and the server ends the statement by its own limits (`session`).
+request to the same server and waits up to ten seconds for the result. So the connection is shut down here instead,
+after a short try to cancel the statement: a server that answers would otherwise keep a session that waits for a
+synchronous standby for ever.
 
 See also: `pool` repeats what lost its connection.
 """
@@ -12,12 +13,15 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 
 T = TypeVar("T")
 Connection = psycopg.AsyncConnection[Any]
+
+_CANCEL_SECONDS: Final = 1.0
+"""How long a cancel request may take."""
 
 
 def disconnect(conn: Connection) -> None:
@@ -45,6 +49,8 @@ async def within(deadline: float, conn: Connection, work: Callable[[Connection],
 
 async def _end(conn: Connection, task: "asyncio.Future[Any]") -> None:
     """Disconnect and wait for the work's end; work that is not in a call to the server is cancelled."""
+    with suppress(psycopg.Error):
+        await conn.cancel_safe(timeout=_CANCEL_SECONDS)
     disconnect(conn)
     await asyncio.sleep(0)
     while not task.done():

@@ -13,7 +13,7 @@ end in time is ended with the process. See also: `cli` calls `run`; `kube.leader
 import asyncio
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -173,11 +173,14 @@ class Operator:
         parts = build_controllers(
             Process(self.ledger, self.kube, self.recorder, self.catalog, self.checkout, self.settings)
         )
-        await crds.wait_until_served(self.crd_check, lambda: self._release_vouchers(parts.vouchers))
-        self.queues = parts.feed.queues
-        draining = [asyncio.create_task(queue.run(), name=f"queue {queue.name}") for queue in self.queues]
-        own: list[asyncio.Task[Any]] = self._own_tasks(parts)
+        # Payments and events go on whatever the state of the CRDs.
+        own: list[asyncio.Task[Any]] = self._ledger_tasks(parts)
+        draining: list[asyncio.Task[None]] = []
         try:
+            await self._wait_for_crds(parts, own)
+            self.queues = parts.feed.queues
+            draining = [asyncio.create_task(queue.run(), name=f"queue {queue.name}") for queue in self.queues]
+            own += self._own_tasks(parts)
             own += await self._watch(parts.feed, parts.vouchers)
             done, _ = await asyncio.wait([*own, *draining], return_when=asyncio.FIRST_COMPLETED)
             if not await crds.log_fault(self.crd_check):
@@ -193,14 +196,31 @@ class Operator:
         await self.revocations.release_all(vouchers, self.kube, self.settings.namespaces)
         await self.recorder.drain(2.0)
 
-    def _own_tasks(self, parts: Controllers) -> list[asyncio.Task[Any]]:
-        """Start the tasks beside the watches of this term as leader; none of them ends by itself."""
+    async def _wait_for_crds(self, parts: Controllers, own: Sequence[asyncio.Task[Any]]) -> None:
+        served = crds.wait_until_served(self.crd_check, lambda: self._release_vouchers(parts.vouchers))
+        waiting = _task(served, "crds")
+        try:
+            done, _ = await asyncio.wait([waiting, *own], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _cancel(waiting)
+        if waiting not in done:
+            raise _ended(done)
+        waiting.result()
+
+    def _ledger_tasks(self, parts: Controllers) -> list[asyncio.Task[Any]]:
+        """Start the tasks of this term as leader that need no Voucher and no Redemption; none ends by itself."""
         return [
             _task(self.recorder.run(), "events"),
-            *(_task(work(), name) for name, work in parts.tasks.items()),
+            *(_task(work(), name) for name, work in parts.ledger_tasks.items()),
             _task(self.relay.run(), "relay"),
             _task(every(_PURGE, self.ledger.purge), "purge"),
             _task(every(_STALE_SESSIONS, self.ledger.end_stale_sessions), "stale sessions"),
+        ]
+
+    def _own_tasks(self, parts: Controllers) -> list[asyncio.Task[Any]]:
+        """Start the other tasks beside the watches; none of them ends by itself."""
+        return [
+            *(_task(work(), name) for name, work in parts.tasks.items()),
             _task(crds.watch_until_fault(self.crd_check), "crds"),
         ]
 
@@ -220,8 +240,9 @@ class Operator:
     async def _drain(self, draining: list[asyncio.Task[None]]) -> None:
         for queue in self.queues:
             queue.stop()
-        _, late = await asyncio.wait(draining, timeout=_DRAIN)
-        await _cancel(*late)
+        if draining:
+            _, late = await asyncio.wait(draining, timeout=_DRAIN)
+            await _cancel(*late)
         await self.recorder.drain(2.0)
 
     def _fence(self) -> None:

@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 MAX_BYTES: Final = 256 * 1024
 """Default of the maximum size of a body."""
 _MAX_BYTES_TOGETHER: Final = 16 * 1024 * 1024
-"""Maximum size of all bodies that are being read: anybody can send one, and only a complete one can be verified."""
+"""Maximum size of what exceeds `_OWN_BYTES` in all bodies that are being read: anybody can send one, and only a whole
+one can be verified."""
+_OWN_BYTES: Final = 64 * 1024
+"""What each body may have in any case: almost every event is smaller, and large bodies of others do not delay it."""
 PORT_LIMITS: Final = Limits(connections=256, reading=15.0, stopping=5.0, busy=telemetry.WEBHOOKS.labels("busy").inc)
 """`reading` is longer than `_BODY_TIMEOUT`, after which the caller gets a response."""
 _TOLERANCE: Final = 300
@@ -144,7 +147,7 @@ class _Bodies:
             await self._fill(body, request)
             yield bytes(body)
         finally:
-            self._held -= len(body)
+            self._held -= _shared(len(body))
 
     async def _fill(self, body: bytearray, request: Request) -> None:
         # Not Starlette's `max_body_size`: it responds in plain text, also instead of another response (Starlette
@@ -155,7 +158,7 @@ class _Bodies:
         try:
             async with asyncio.timeout(_BODY_TIMEOUT):
                 async for chunk in request.stream():
-                    self._hold(chunk)
+                    self._hold(_shared(len(body) + len(chunk)) - _shared(len(body)))
                     body += chunk
                     if len(body) > self._max_bytes:
                         raise self._too_large()
@@ -164,14 +167,19 @@ class _Bodies:
         except ClientDisconnect:
             raise _ResponseError(HTTPStatus.BAD_REQUEST, "invalid", "the body is incomplete") from None
 
-    def _hold(self, chunk: bytes) -> None:
-        if self._held + len(chunk) > _MAX_BYTES_TOGETHER:
+    def _hold(self, size: int) -> None:
+        if size and self._held + size > _MAX_BYTES_TOGETHER:
             raise _ResponseError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "too many events at once: try again later")
-        self._held += len(chunk)
+        self._held += size
 
     def _too_large(self) -> _ResponseError:
         message = f"the body has more than {self._max_bytes} bytes"
         return _ResponseError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", message)
+
+
+def _shared(size: int) -> int:
+    """Return how much of a body counts for all bodies together."""
+    return max(0, size - _OWN_BYTES)
 
 
 def _signed(raw: bytes, signature: str, secret: str) -> bool:

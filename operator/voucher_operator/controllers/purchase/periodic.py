@@ -64,19 +64,20 @@ class PurchaseTasks:
     """Keys of purchases that need a newer version: each is logged once."""
 
     async def run(self) -> None:
-        """Run all tasks until cancelled."""
-        try:
-            await self._run()
-        finally:
-            # The next leader counts them.
-            telemetry.UNSUPPORTED_PURCHASES.set(0)
-
-    async def _run(self) -> None:
+        """Run the tasks that read and write Redemptions, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(every(self.settings.counter_sync_interval, self.deliver))
             group.create_task(every(self.settings.counter_sync_interval, self.sweep))
-            group.create_task(every(min(self.settings.session_lookup_interval, _LOOKUP_INTERVAL), self.look_up))
-            group.create_task(every(_LOOKUP_INTERVAL, self.count_newer))
+
+    async def run_payments(self) -> None:
+        """Run the tasks that need the ledger and the payment processor only, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(every(min(self.settings.session_lookup_interval, _LOOKUP_INTERVAL), self.look_up))
+                group.create_task(every(_LOOKUP_INTERVAL, self.count_newer))
+        finally:
+            # The next leader counts them.
+            telemetry.UNSUPPORTED_PURCHASES.set(0)
 
     async def deliver(self) -> None:
         """Write each final state into its Redemption, create its Organization, and record both in the ledger."""

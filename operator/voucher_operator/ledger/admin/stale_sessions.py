@@ -16,8 +16,8 @@ from voucher_operator.ledger.statements import statement
 _log = logging.getLogger(__name__)
 
 STALE_SECONDS: Final = ANSWER_SECONDS + 15.0
-"""No replica waits for the answer of an older transaction: it has cancelled it after ANSWER_SECONDS, which takes up to
-ten seconds, and has closed its connection."""
+"""No replica waits for the answer of an older transaction: after ANSWER_SECONDS it has tried to cancel it, and closed
+the connection."""
 _END: Final = statement("end_stale_sessions")
 
 

@@ -79,7 +79,8 @@ async def verify(database_url: str, *, statement_limit: float = STATEMENT_LIMIT)
 
     `statement_limit` bounds each query, in seconds. Raises LedgerUnavailableError.
     """
-    async with read_only(database_url, "voucher-operator verify", statement_limit=statement_limit) as connection:
+    session = read_only(database_url, "voucher-operator verify", statement_limit=statement_limit)
+    async with session as connection, unit(connection):
         mask = await CodeMask.load(connection)
         found: list[Violation] = []
         for invariant in Invariant:
@@ -123,7 +124,8 @@ async def wrongly_rejected(
     `statement_limit` is in seconds. Raises LedgerUnavailableError.
     """
     values = {"keys": list(requests), "hashes": list(requests.values())}
-    async with read_only(database_url, "voucher-operator verify", statement_limit=statement_limit) as connection:
+    session = read_only(database_url, "voucher-operator verify", statement_limit=statement_limit)
+    async with session as connection, unit(connection):
         granted = await fetch_all(connection, _REJECTED, values, rows=scalar_row)
     return [
         Violation("resource", f"redemption {key}", "says Rejected, and the ledger has granted it") for key in granted
@@ -139,7 +141,8 @@ async def absent_vouchers(
     """
     values = {"namespaces": list(namespaces), "present": list(present)}
     detail = "can be redeemed, and its Voucher does not exist: the next resync of an operator revokes it"
-    async with read_only(database_url, "voucher-operator verify", statement_limit=statement_limit) as connection:
+    session = read_only(database_url, "voucher-operator verify", statement_limit=statement_limit)
+    async with session as connection, unit(connection):
         mask = await CodeMask.load(connection)
         found = await fetch_all(connection, _ABSENT, values, rows=dict_row)
     return [Violation("resource", f"voucher {row['voucher']}, code {mask.code(row['code'])}", detail) for row in found]
