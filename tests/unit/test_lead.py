@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from voucher_operator.process import run
+from voucher_operator.process import crds, run
 from voucher_operator.settings import Settings
 
 
@@ -27,7 +27,7 @@ async def test_ledger_tasks_run_while_the_crds_have_a_fault(monkeypatch: pytest.
         return [asyncio.create_task(payments())]
 
     monkeypatch.setattr(run, "build_controllers", lambda _: SimpleNamespace(feed=SimpleNamespace(queues=[])))
-    monkeypatch.setattr(run.crds, "wait_until_served", never_served)
+    monkeypatch.setattr(crds, "wait_until_served", never_served)
     monkeypatch.setattr(run.Operator, "_ledger_tasks", tasks)
     leading = asyncio.create_task(run.Operator(Settings()).lead())
     await running.wait()
