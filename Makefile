@@ -60,7 +60,11 @@ stress: venv ## run the mixed load and all interleavings (ARGS="--stress-seconds
 
 .PHONY: e2e
 e2e: venv ## run Flux, and image, chart and operator in a real kind cluster; needs Docker (ARGS="--kind-image=...": options)
-	$(PY) -m pytest tests/gitops tests/e2e $(ARGS)
+	$(PY) -m pytest tests/gitops tests/e2e --ignore=tests/e2e/test_failover.py $(ARGS)
+
+.PHONY: failover
+failover: venv ## fail a real CloudNativePG over in kind, under load (ARGS="--cnpg=FOLDER ...": see CONTRIBUTING.md)
+	$(PY) -m pytest tests/e2e/test_failover.py $(ARGS)
 
 .PHONY: demo
 demo: venv ## vouchers from YAML to the ledger and back, on this machine (KEEP=1: stay up)
