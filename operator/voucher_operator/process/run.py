@@ -173,7 +173,7 @@ class Operator:
         parts = build_controllers(
             Process(self.ledger, self.kube, self.recorder, self.catalog, self.checkout, self.settings)
         )
-        await crds.wait_until_served(self.crd_check, lambda: self._release_vouchers(parts.vouchers))
+        await crds.wait_until_served(self.crd_check, lambda: self._release_vouchers(parts))
         self.queues = parts.feed.queues
         draining = [asyncio.create_task(queue.run(), name=f"queue {queue.name}") for queue in self.queues]
         own: list[asyncio.Task[Any]] = self._own_tasks(parts)
@@ -189,8 +189,9 @@ class Operator:
                 await self._drain(draining)
                 self.queues = []
 
-    async def _release_vouchers(self, vouchers: VoucherController) -> None:
-        await self.revocations.release_all(vouchers, self.kube, self.settings.namespaces)
+    async def _release_vouchers(self, parts: Controllers) -> None:
+        await self.revocations.release_all(parts.vouchers, self.kube, self.settings.namespaces)
+        await parts.unserved.release()
         await self.recorder.drain(2.0)
 
     def _own_tasks(self, parts: Controllers) -> list[asyncio.Task[Any]]:
