@@ -2,7 +2,7 @@
 -- And which codes were revoked because their Voucher was absent, which is also the case while a backup is restored.
 -- depends: 0032.webhook-event-mismatch-index
 
--- One row for each namespace that was ever served. `dropped_at` is set when its operator no longer serves it, `cleared_at`
+-- One row for each namespace that was ever served. `operator` is a release in one cluster. `dropped_at` is set when its operator no longer serves it, `cleared_at`
 -- when it then has no Voucher with a code and none with the operator's finalizer.
 CREATE TABLE IF NOT EXISTS vouchers.served_namespace (
     namespace text PRIMARY KEY,

@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from testbed.cluster import CRDS, install_crds
+from testbed.cluster import CRDS, install_crds, install_rights
 from testbed.control_plane import ControlPlane
+from testbed.fork_server import ForkServer
 from testbed.operator_process import OperatorProcess
+from testbed.postgres import Database
 from testbed.processes import wait_until
 from tests.cluster.ledger_reader import LedgerReader
-from tests.cluster.resources import FAST, ResourceClient, ready, status
+from tests.cluster.resources import FAST, ResourceClient, ready, status, unique
 from tests.cluster.test_chaos_api import release_vouchers
 from tests.cluster.test_voucher_delete import GONE, REVOKED, remove_finalizer, row_state
 from tests.conftest import Operators
@@ -116,6 +119,34 @@ def test_vouchers_are_released_while_their_crd_is_deleted(
     wait_until(lambda: not is_installed(control_plane, VOUCHERS), "end of the CRD of Vouchers")
     assert [row_state(ledger, voucher) for voucher in vouchers] == [REVOKED] * 20
     operator.stop()
+
+
+def test_crd_deletion_ends_also_with_vouchers_in_a_namespace_that_is_not_served_any_more(
+    control_plane: ControlPlane,
+    api: ResourceClient,
+    ledger: LedgerReader,
+    database18: Database,
+    tmp_path: Path,
+    fork_server: ForkServer,
+) -> None:
+    """A leader that starts while the CRD is being deleted: its periodic tasks do not run."""
+
+    def serve(*namespaces: str) -> OperatorProcess:
+        installed = install_rights(control_plane, list(namespaces))
+        return Operators(installed, database18, tmp_path, fork_server).start(env=FAST)
+
+    with control_plane.client() as client:
+        other = ResourceClient(client, control_plane.namespace(unique("tenant")))
+        operator = serve(api.namespace, other.namespace)
+        voucher = other.voucher()
+        voucher.wait(ready("Issued"))
+        operator.stop()
+        delete(control_plane, VOUCHERS, wait=False)
+        operator = serve(api.namespace)
+        wait_until(lambda: not is_installed(control_plane, VOUCHERS), "end of the CRD of Vouchers")
+    assert row_state(ledger, voucher) == REVOKED
+    operator.stop()
+    assert operator.unexpected([*SAID, "namespace is not served, but has Vouchers"]) == []
 
 
 def test_replaced_crds_are_noticed_by_their_uid(

@@ -9,6 +9,7 @@ from tests.ledger.helpers import ON_POSTGRESQL_16, redeem_request, rows, terms
 from voucher_operator.ledger.admin.verify import absent_vouchers, verify, wrongly_rejected
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.types import UnservedNamespace, VoucherOwner
+from voucher_operator.settings import Settings
 
 pytestmark = ON_POSTGRESQL_16
 
@@ -59,6 +60,34 @@ async def test_namespace_of_another_operator_is_served(ledger: Ledger, database:
     await ledger.report_namespaces(TWO, ["other"])
     assert await ledger.report_namespaces(ONE, ["billing"]) == []
     assert await ledger.report_namespaces(TWO, ["other"]) == [UnservedNamespace("sales", 1, True)]
+
+
+async def test_namespace_of_a_release_of_the_same_name_in_another_cluster_is_served(
+    ledger: Ledger, database: Database
+) -> None:
+    """Both releases are made from one template, with one ledger."""
+    settings = Settings()
+    first, second = settings.operator_name("cluster-one"), settings.operator_name("cluster-two")
+    await issue(ledger, "sales")
+    await ledger.report_namespaces(second, ["sales"])
+    assert await ledger.report_namespaces(first, ["billing"]) == []
+    assert await ledger.report_namespaces(second, ["sales"]) == []
+    assert await lines(database) == []
+
+
+async def test_drop_has_a_time_only_for_the_operator_that_dropped_the_namespace(
+    ledger: Ledger, database: Database
+) -> None:
+    await issue(ledger, "sales")
+    await ledger.report_namespaces(ONE, ["billing", "sales"])
+    (found,) = await ledger.report_namespaces(ONE, ["billing"])
+    ((dropped_at,),) = await rows(
+        database, "SELECT dropped_at FROM vouchers.served_namespace WHERE namespace = 'sales'"
+    )
+    assert found.dropped_at == dropped_at
+    await rows(database, "UPDATE vouchers.served_namespace SET dropped_at = dropped_at - interval '25 h'")
+    (found,) = await ledger.report_namespaces(TWO, ["other"])
+    assert (found.dropped, found.dropped_at) == (False, None)
 
 
 async def test_namespace_that_was_not_reported_for_a_day_is_unserved(ledger: Ledger, database: Database) -> None:

@@ -6,14 +6,18 @@ not stop a campaign. Whatever it says, these Vouchers report that they are not s
 code and its finalizer, and `active: false` reaches the ledger. The rights for this are in the chart's ClusterRole for
 Vouchers; the Role of the namespace may be gone.
 
+The namespace may also be served by another operator now, with another ledger: what that one has written is left as it
+is. And a ledger may have several clusters: the name under which an operator reports has the cluster in it, because a
+namespace that another cluster serves has no Voucher here.
+
 See also: `ledger.namespace` records what is served; `voucher.controller` has the Vouchers that are served;
 docs/operations.md, "A namespace that is no longer served".
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from voucher_operator import telemetry
@@ -26,8 +30,18 @@ from voucher_operator.kube.errors import ConflictError, NotFoundError
 from voucher_operator.kube.periodic import every
 from voucher_operator.kube.status_writer import StatusWriter
 from voucher_operator.ledger.api import Ledger
+from voucher_operator.ledger.errors import is_outage
 from voucher_operator.ledger.types import UnservedNamespace, VoucherOwner
-from voucher_operator.resources.errors import ApiError, InvalidSpecError, NamespaceNotServedError
+from voucher_operator.resources import conditions
+from voucher_operator.resources.errors import (
+    ApiError,
+    InvalidSpecError,
+    LeaseExpiredError,
+    LedgerUnavailableError,
+    NamespaceNotServedError,
+    OperatorError,
+)
+from voucher_operator.resources.reasons import Reason
 from voucher_operator.resources.voucher import Voucher
 from voucher_operator.services.issue import IssueService
 from voucher_operator.settings import Settings
@@ -37,6 +51,8 @@ log = logging.getLogger(__name__)
 
 _INTERVAL: Final = 60.0
 """Seconds between two runs: the longest time for which the deletion of such a Voucher waits."""
+_CLOCKS: Final = timedelta(minutes=5)
+"""How much the clocks of the API server and of PostgreSQL may differ."""
 _KEPT: Final = (
     "The operator no longer serves this namespace: the code keeps its last terms. Add the namespace to "
     "watchNamespaces, or delete this Voucher to revoke its code."
@@ -57,14 +73,32 @@ class UnservedNamespaces:
     vouchers: VoucherController
     settings: Settings
     _warned: set[str] = field(default_factory=set)
+    _issued: set[str] = field(default_factory=set)
+    """uids of the Vouchers that had a code."""
+    _reported: set[str] = field(default_factory=set)
+    """uids whose status says that the namespace is not served."""
+    _released: set[str] = field(default_factory=set)
+    """uids whose finalizer was removed."""
 
     async def run(self) -> None:
         """Run until cancelled."""
         await every(min(self.settings.resync_interval, _INTERVAL), self.check)
 
+    async def release(self) -> None:
+        """Run once, where the periodic task does not run; a failure is logged."""
+        try:
+            await self.check()
+        except (ApiError, OperatorError) as error:
+            _will_retry("task", "unserved namespaces", error)
+
     async def check(self) -> None:
-        """Report to the ledger what is served, and handle what is not; raises LedgerUnavailableError."""
-        found = await self.ledger.report_namespaces(self.settings.operator_name, self.settings.namespaces)
+        """Report to the ledger what is served, and handle what is not; raises LedgerUnavailableError and ApiError."""
+        # As long as this CRD lives, so do its Vouchers, also those of a namespace that was dropped: another uid is
+        # another cluster, or one where no Voucher of before is left. A replaced Lease would not mean that.
+        if (crd := await self.kube.metadata(VOUCHER.crd_path)) is None:
+            return
+        name = self.settings.operator_name(crd["uid"])
+        found = await self.ledger.report_namespaces(name, self.settings.namespaces)
         telemetry.UNSERVED_VOUCHERS.set(sum(one.vouchers for one in found))
         if not found:
             return
@@ -95,23 +129,58 @@ class UnservedNamespaces:
 
     async def _handle(self, one: UnservedNamespace, owners: Sequence[VoucherOwner]) -> bool:
         """Process all Vouchers of a namespace; return whether any is left that has a code or the finalizer."""
-        left, absent = False, {owner.uid: owner for owner in owners}
+        left, empty, absent = False, True, {owner.uid: owner for owner in owners}
         # A Voucher that was created again, for example from a backup, has the code of its name.
         named = {owner.name: owner for owner in owners}
         async for page in self.kube.pages(VOUCHER, one.namespace):
             for body in map(slim, page):
+                empty = False
                 owner = absent.get(body["metadata"]["uid"]) or named.get(body["metadata"]["name"])
                 if owner is not None:
                     absent.pop(owner.uid, None)
-                if await self._voucher(one, body, owner):
+                if await self._is_left(key_of(body), self._voucher(one, body, owner)):
                     left = True
-        if one.dropped:  # as `resync` does in a namespace that is served
-            for owner in absent.values():
-                await self.vouchers.revoke_orphan(owner)
+        if await self._absent(one, list(absent.values()), empty=empty):
+            left = True
         return left
+
+    async def _absent(self, one: UnservedNamespace, owners: Sequence[VoucherOwner], *, empty: bool) -> bool:
+        """Revoke the codes whose Vouchers do not exist, as `resync` does; return whether any is left.
+
+        Not where no Voucher at all exists, unless codes of such a namespace are revoked anyway: that may also be
+        another cluster, or one that was built again and is not restored yet.
+        """
+        if not one.dropped or (empty and self.settings.unserved_vouchers is UnservedVouchers.KEEP):
+            return bool(owners)
+        left = False
+        for owner in owners:
+            if await self._is_left(f"{owner.namespace}/{owner.name}", self._orphan(owner)):
+                left = True
+        return left
+
+    async def _orphan(self, owner: VoucherOwner) -> bool:
+        await self.vouchers.revoke_orphan(owner)
+        return False
+
+    async def _is_left(self, key: str, work: Awaitable[bool]) -> bool:
+        """Return the result for one Voucher. If it alone fails, it is left, and the others are processed.
+
+        Raises LedgerUnavailableError when the whole ledger is unavailable, and LeaseExpiredError.
+        """
+        try:
+            return await work
+        except LeaseExpiredError:
+            raise
+        except (ApiError, OperatorError) as error:
+            if isinstance(error, LedgerUnavailableError) and is_outage(error):
+                raise
+            _will_retry("Voucher", key, error)
+            return True
 
     async def _voucher(self, one: UnservedNamespace, body: Body, owner: VoucherOwner | None) -> bool:
         """Process one Voucher; `owner` if it has a code. Return whether it still has that, or the finalizer."""
+        if owner is not None:
+            self._issued.add(body["metadata"]["uid"])
         if "deletionTimestamp" in body["metadata"]:
             return await self._deleted(one, body, owner)
         if body["spec"].get("active") is False and owner is not None:
@@ -120,8 +189,12 @@ class UnservedNamespaces:
             return True
         if self.settings.unserved_vouchers is UnservedVouchers.REVOKE:
             await self._revoke(body, owner)
+            if self._is_anothers(one, body):
+                return False
             # One write in each run: the second one would be refused, because the first one has changed the object.
             return await self._release(body) or not await self._report(body, _REVOKED, voucher_status.REVOKED)
+        if self._is_anothers(one, body):
+            return owner is not None
         await self._report(body, _KEPT)
         return owner is not None or FINALIZER in body["metadata"].get("finalizers", ())
 
@@ -133,7 +206,23 @@ class UnservedNamespaces:
         if owner is None and not one.dropped:
             return True
         await self._revoke(body, owner)
+        if self._is_anothers(one, body):
+            return False
         return await self._release(body)
+
+    def _is_anothers(self, one: UnservedNamespace, body: Body) -> bool:
+        """Whether another operator serves this Voucher, perhaps with another ledger: both would write it in turn.
+
+        So it is when the Voucher never had a code here and is newer than the drop, or when what this one wrote was
+        written over. One that had no code and is older may have this operator's finalizer.
+        """
+        metadata = body["metadata"]
+        if metadata["uid"] not in self._issued and _is_newer(body, one.dropped_at):
+            return True
+        if metadata["uid"] in self._released and FINALIZER in metadata.get("finalizers", ()):
+            return True
+        reason = voucher_status.ready_reason(body["status"].get("conditions", ()))
+        return metadata["uid"] in self._reported and reason != Reason.NAMESPACE_NOT_SERVED
 
     async def _revoke(self, body: Body, owner: VoucherOwner | None) -> None:
         if owner is not None and await self.issuing.revoke(owner):
@@ -148,7 +237,9 @@ class UnservedNamespaces:
         try:
             await self.kube.remove_finalizer(VOUCHER, body, FINALIZER)
         except (ConflictError, NotFoundError) as error:
-            log.info("will be retried", extra={"resource": "Voucher", "key": key_of(body), "reason": str(error)})
+            _will_retry("Voucher", key_of(body), error)
+        else:
+            self._released.add(body["metadata"]["uid"])
         return True
 
     async def _report(self, body: Body, message: str, stopped: voucher_status.Stopped | None = None) -> bool:
@@ -158,4 +249,16 @@ class UnservedNamespaces:
         except InvalidSpecError:
             return True
         status = voucher_status.failed(voucher, NamespaceNotServedError(message), datetime.now(UTC), stopped)
-        return await StatusWriter(self.kube, VOUCHER, Cache()).write(key_of(body), body, status)
+        written = await StatusWriter(self.kube, VOUCHER, Cache()).write(key_of(body), body, status)
+        if written:
+            self._reported.add(body["metadata"]["uid"])
+        return written
+
+
+def _is_newer(body: Body, dropped_at: datetime | None) -> bool:
+    created_at = conditions.parse_time(body["metadata"]["creationTimestamp"])
+    return dropped_at is not None and created_at is not None and created_at > dropped_at + _CLOCKS
+
+
+def _will_retry(resource: str, key: str, error: Exception) -> None:
+    log.info("will be retried", extra={"resource": resource, "key": key, "reason": str(error)})

@@ -23,7 +23,6 @@ from voucher_operator.resources.errors import ApiError
 
 _VALID_SECONDS: Final = 30.0
 """How long a successful check of the fields is reused."""
-_CRDS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _VERBS: Final = ("get", "list", "watch", "create", "update", "patch", "delete")
 _STATUS_VERBS: Final = ("get", "patch")
 
@@ -76,7 +75,7 @@ class CRDCheck:
 
     async def _metadata(self) -> dict[str, Body]:
         """Read the metadata of each CRD that exists, by plural name; empty without the permission."""
-        crds = {kind.plural: f"{_CRDS}/{kind.plural}.{kind.group}" for kind in self._expected}
+        crds = {kind.plural: kind.crd_path for kind in self._expected}
         try:
             found = await asyncio.gather(*(self._kube.metadata(path) for path in crds.values()))
         except ResponseError:

@@ -17,6 +17,11 @@ class ResourceKind:
         """`group/version`, as in `apiVersion`."""
         return f"{self.group}/{self.version}"
 
+    @property
+    def crd_path(self) -> str:
+        """The path of its CRD."""
+        return f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{self.plural}.{self.group}"
+
     def path(self, namespace: str, *rest: str) -> str:
         """Return the path of the collection in a namespace, followed by `rest`: a name, a subresource."""
         return "/".join((f"/apis/{self.api_version}/namespaces/{namespace}/{self.plural}", *rest))

@@ -163,6 +163,8 @@ class UnservedNamespace:
     namespace: str
     vouchers: int
     dropped: bool
+    dropped_at: datetime | None = field(default=None, compare=False)
+    """When this operator has first reported without it, by PostgreSQL's clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,12 +192,13 @@ class Operator:
                 await self._drain(draining)
                 self.queues = []
 
-    async def _release_vouchers(self, vouchers: VoucherController) -> None:
-        await self.revocations.release_all(vouchers, self.kube, self.settings.namespaces)
+    async def _release_vouchers(self, parts: Controllers) -> None:
+        await self.revocations.release_all(parts.vouchers, self.kube, self.settings.namespaces)
+        await parts.unserved.release()
         await self.recorder.drain(2.0)
 
     async def _wait_for_crds(self, parts: Controllers, own: Sequence[asyncio.Task[Any]]) -> None:
-        served = crds.wait_until_served(self.crd_check, lambda: self._release_vouchers(parts.vouchers))
+        served = crds.wait_until_served(self.crd_check, lambda: self._release_vouchers(parts))
         waiting = _task(served, "crds")
         try:
             done, _ = await asyncio.wait([waiting, *own], return_when=asyncio.FIRST_COMPLETED)

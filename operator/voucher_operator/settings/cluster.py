@@ -49,10 +49,12 @@ class ClusterSettings(BaseSettings):
     def _split(cls, value: object) -> object:
         return split(value)
 
-    @property
-    def operator_name(self) -> str:
-        """The release that this replica belongs to: all its replicas share the Lease."""
-        return f"{self.pod_namespace}/{self.lease_name}"
+    def operator_name(self, cluster: str) -> str:
+        """Return the name of the release that this replica belongs to: all its replicas share the Lease.
+
+        `cluster` tells clusters with one ledger apart: releases from one template have the same Lease in each of them.
+        """
+        return f"{cluster}/{self.pod_namespace}/{self.lease_name}"
 
     def lease_contradictions(self) -> Iterator[str]:
         """Yield a message for each pair of times with which no replica would ever lead."""

@@ -8,7 +8,8 @@ WITH live AS (
     GROUP BY t.owner_namespace
 )
 SELECT namespace, coalesce(l.vouchers, 0) AS vouchers,
-       coalesce(s.dropped_at IS NOT NULL AND s.operator = %(operator)s, false) AS dropped
+       coalesce(s.dropped_at IS NOT NULL AND s.operator = %(operator)s, false) AS dropped,
+       CASE WHEN s.operator = %(operator)s THEN s.dropped_at END AS dropped_at
 FROM live AS l
 FULL JOIN vouchers.served_namespace AS s USING (namespace)
 WHERE namespace <> ALL (%(namespaces)s::text[])

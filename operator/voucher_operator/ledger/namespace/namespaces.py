@@ -1,6 +1,6 @@
 """Records which namespaces an operator serves, and finds those that nobody serves any more.
 
-An operator is a release: its replicas have one name here, so that the next leader continues. See also:
+An operator is a release in one cluster: its replicas have one name here, so that the next leader continues. See also:
 `controllers.unserved` handles what is found; `admin.verify` reports it; migrations/0033.
 """
 
