@@ -30,7 +30,7 @@ async def decide(harness: ControllerHarness, name: str) -> Object:
 
 async def check(harness: ControllerHarness, name: str) -> Object:
     """Compare all statuses with the ledger, and reconcile what is queued; returns the status then."""
-    await harness.parts.status_check.check()
+    await harness.parts.status_check.check("billing")
     if harness.parts.feed.order_queue.knows(f"billing/{name}"):
         return await harness.reconcile(name)
     if harness.parts.feed.redemption_queue.knows(f"billing/{name}"):
@@ -120,6 +120,6 @@ async def test_status_that_is_what_the_ledger_says_is_not_written(harness: Contr
         await decide(harness, name)
     await harness.reconcile(names[2])
     before = len(harness.server.calls)
-    await harness.parts.status_check.check()
+    await harness.parts.status_check.check("billing")
     assert [call for call in harness.server.calls[before:] if not call.startswith("GET ")] == []
     assert not any(harness.parts.feed.order_queue.knows(f"billing/{name}") for name in names)

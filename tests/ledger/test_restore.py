@@ -55,6 +55,16 @@ async def test_restored_voucher_keeps_its_code_in_any_order(
     assert counted.times_redeemed == 1
 
 
+async def test_owners_of_a_name_are_the_live_ones(ledger: Ledger) -> None:
+    await ledger.put(terms())
+    await ledger.put(terms("OTHER", uid="voucher-2"))
+    await ledger.put(terms("SECOND", uid="voucher-3", name="second"))
+    await ledger.put(terms("SALES", uid="voucher-4", namespace="sales"))
+    assert await ledger.owners_named("billing", "first") == [FIRST, VoucherOwner("voucher-2", "billing", "first")]
+    await ledger.revoke(FIRST)
+    assert await ledger.owners_named("billing", "first") == [VoucherOwner("voucher-2", "billing", "first")]
+
+
 async def test_owners_have_their_code(ledger: Ledger) -> None:
     await ledger.put(terms())
     (owner,) = await ledger.owners()

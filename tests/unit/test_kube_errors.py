@@ -156,6 +156,32 @@ async def test_list_that_can_never_be_continued_is_given_up() -> None:
     assert ["continue" in query for query in server.queries] == [False, True] * 3
 
 
+async def test_slow_list_is_continued_with_the_token_that_is_offered() -> None:
+    """Each token expires once, and nothing is listed twice."""
+    rest = {"message": "too old", "metadata": {"continue": "rest"}}
+    answers: list[tuple[int, object]] = [
+        (200, {"items": [1], "metadata": {"continue": "second"}}),
+        (410, rest),
+        (200, {"items": [2], "metadata": {"continue": "third"}}),
+        (410, rest),
+        (200, {"items": [3], "metadata": {}}),
+    ]
+    api, server = asking(lambda _: answers.pop(0))
+    pages: list[Any] = [page async for page in api.slow_pages(REDEMPTION, "a", "")]
+    assert pages == [[1], [2], [3]]
+    assert [query.get("continue") for query in server.queries] == [None, "second", "rest", "third", "rest"]
+
+
+@pytest.mark.parametrize(("offered", "calls"), [("", 2), ("rest", 3)])
+async def test_slow_list_that_can_never_be_continued_is_given_up(offered: str, calls: int) -> None:
+    expired = (410, {"metadata": {"continue": offered}})
+    first = (200, {"items": [], "metadata": {"continue": "2"}})
+    api, server = asking(lambda query: expired if "continue" in query else first)
+    with pytest.raises(ExpiredError):
+        assert [page async for page in api.slow_pages(REDEMPTION, "a", "")] == []
+    assert len(server.queries) == calls
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
     [

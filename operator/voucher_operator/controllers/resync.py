@@ -78,10 +78,12 @@ class Resync:
 
     def _is_adopted(self, owner: VoucherOwner, owning: Collection[str]) -> bool:
         """Whether a Voucher of the same name takes over the code when it is put, as after a restore from a backup."""
-        body = self.feed.voucher_cache.get(f"{owner.namespace}/{owner.name}")
+        key = f"{owner.namespace}/{owner.name}"
+        body = self.feed.voucher_cache.get(key)
         if body is None or "deletionTimestamp" in body["metadata"] or body["metadata"]["uid"] in owning:
             return False
-        code = body["spec"].get("code")  # in a Secret, it is not known here
+        # In a Secret it is not known here, unless it was read, and is another Voucher's.
+        code = body["spec"].get("code") or self.vouchers.wanted_code(key)
         return code is None or normal_code(code) == normal_code(owner.code)
 
     async def _revoke_orphan(self, owner: VoucherOwner) -> None:

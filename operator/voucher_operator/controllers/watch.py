@@ -19,7 +19,7 @@ from voucher_operator.controllers.kopf_progress import NoProgress
 from voucher_operator.controllers.voucher.controller import FINALIZER, VoucherController
 from voucher_operator.controllers.voucher.revocation import Revocations
 from voucher_operator.kube.kopf_internals import ListPace
-from voucher_operator.resources.errors import LeaseExpiredError, TransientError
+from voucher_operator.resources.errors import ApiError, TransientError
 
 _REVOKE_RETRY = 3.0
 
@@ -71,7 +71,7 @@ def build(feed: Feed, controller: VoucherController, revocations: Revocations) -
     async def voucher_deleted(body: kopf.Body, **_: Any) -> None:
         try:
             await revocations.revoke(controller, dict(body))
-        except (TransientError, LeaseExpiredError) as error:
+        except (TransientError, ApiError) as error:
             raise kopf.TemporaryError(error.message, delay=_REVOKE_RETRY) from None
 
     @kopf.on.login(registry=registry)

@@ -118,15 +118,40 @@ class KubeApi:
             else:
                 return
 
+    async def slow_pages(self, kind: ResourceKind, namespace: str, field_selector: str) -> AsyncIterator[list[Body]]:
+        """Yield the same for a caller that may take longer than a continue token lives: no object twice.
+
+        What is left when a token has expired is listed as it is then. Raises ExpiredError when the API server does not
+        offer that.
+        """
+        token, expired = "", ""
+        while True:
+            try:
+                page, token = await self._page(kind, namespace, field_selector, token)
+            except ExpiredError as error:
+                if not error.rest or token == expired:
+                    raise
+                token = expired = error.rest
+                continue
+            yield page
+            if not token:
+                return
+
     async def _list(self, kind: ResourceKind, namespace: str, field_selector: str) -> AsyncIterator[list[Body]]:
         token = ""
         while True:
-            query = [("limit", str(_PAGE)), ("fieldSelector", field_selector), ("continue", token)]
-            listing = await self._request("GET", kind.path(namespace), query=[pair for pair in query if pair[1]])
-            yield listing["items"]
-            token = listing["metadata"].get("continue", "")
+            page, token = await self._page(kind, namespace, field_selector, token)
+            yield page
             if not token:
                 return
+
+    async def _page(
+        self, kind: ResourceKind, namespace: str, field_selector: str, token: str
+    ) -> tuple[list[Body], str]:
+        """Read one page of a list, and the token of the next one; "" after the last one."""
+        query = [("limit", str(_PAGE)), ("fieldSelector", field_selector), ("continue", token)]
+        listing = await self._request("GET", kind.path(namespace), query=[pair for pair in query if pair[1]])
+        return listing["items"], listing["metadata"].get("continue", "")
 
     async def patch_status(self, kind: ResourceKind, body: Body, status: Mapping[str, Any]) -> None:
         """Merge `status` into the object's status, on condition that uid and resourceVersion are those of `body`.

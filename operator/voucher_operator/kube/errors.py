@@ -52,7 +52,14 @@ class ConflictError(ResponseError):
 
 
 class ExpiredError(ResponseError):
-    """The continue token of a list has expired; start the list again."""
+    """The continue token of a list has expired; start the list again.
+
+    `rest`: a new token, with which the list can be continued as it is now; "" if the API server offers none.
+    """
+
+    def __init__(self, message: str, detail: str = "", rest: str = "") -> None:
+        super().__init__(message, detail)
+        self.rest = rest
 
 
 class NamespaceTerminatingError(ResponseError):
@@ -71,7 +78,6 @@ _BY_STATUS: Final[Mapping[int, type[ResponseError]]] = {
     HTTPStatus.FORBIDDEN: ForbiddenError,
     HTTPStatus.NOT_FOUND: NotFoundError,
     HTTPStatus.CONFLICT: ConflictError,
-    HTTPStatus.GONE: ExpiredError,
 }
 
 
@@ -83,6 +89,8 @@ def error_of(status: int, reason: str, data: bytes) -> ApiError:
     answer = _parsed(data)
     if status == HTTPStatus.FORBIDDEN and _is_terminating(answer):
         return NamespaceTerminatingError("the namespace is being deleted", _detail(answer))
+    if status == HTTPStatus.GONE:
+        return ExpiredError(message, _detail(answer), _rest(answer))
     return _BY_STATUS.get(status, InvalidError)(message, _detail(answer))
 
 
@@ -110,6 +118,11 @@ def _is_terminating(answer: Mapping[str, Any]) -> bool:
     details = answer.get("details")
     causes = details.get("causes") if isinstance(details, dict) else None
     return any(isinstance(one, dict) and one.get("reason") == "NamespaceTerminating" for one in causes or ())
+
+
+def _rest(answer: Mapping[str, Any]) -> str:
+    metadata = answer.get("metadata")
+    return str(metadata.get("continue") or "") if isinstance(metadata, dict) else ""
 
 
 def _detail(answer: Mapping[str, Any]) -> str:

@@ -146,6 +146,10 @@ class Ledger(PaymentLedger):
         """List the Vouchers that own a live row."""
         return await self._pool.run(vouchers.owners)
 
+    async def owners_named(self, namespace: str, name: str) -> list[VoucherOwner]:
+        """List the Vouchers of this name that own a live row: more than one only after a restore."""
+        return await self._pool.run(lambda conn: vouchers.named(conn, namespace, name))
+
     async def report_namespaces(self, operator: str, namespaces: Sequence[str]) -> list[UnservedNamespace]:
         """Record that `operator` (a release) serves exactly `namespaces`; list what it must handle beside them."""
         return await self._write(lambda conn: served.report(conn, operator, namespaces))

@@ -66,6 +66,10 @@ class IssueService:
             self._remember_revoked(owner.uid)
             return await self._ledger.revoke(owner)
 
+    async def owners_named(self, owner: VoucherOwner) -> list[VoucherOwner]:
+        """List what has a live row under the name of `owner`, whatever its uid. Raises LedgerUnavailableError."""
+        return await self._ledger.owners_named(owner.namespace, owner.name)
+
     async def revoke_orphan(self, owner: VoucherOwner) -> bool:
         """Revoke the code of a Voucher that does not exist; as `revoke`, but a Voucher seen later is put again.
 

@@ -30,6 +30,10 @@ class Conflicts:
         if not self._keys[code]:
             del self._keys[code]
 
+    def code_of(self, key: str) -> str | None:
+        """Return the code for which a Voucher waits; None if it waits for none."""
+        return self._codes.get(key)
+
     def waiting(self, code: str | None) -> Collection[str]:
         """Return the keys of the Vouchers that wait for a code; of all that wait when it is not known which is free."""
         return list(self._codes) if code is None else list(self._keys.get(code, ()))

@@ -6,7 +6,7 @@ Secret. See also: `kube.work_queue` calls `reconcile`; `status` builds the condi
 """
 
 import logging
-from collections.abc import Callable  # noqa: TC003
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from sys import intern
 from typing import Final
@@ -62,6 +62,7 @@ class VoucherController:
         self._secrets = secrets
         self._events = events
         self._cache = cache
+        self._api = api
         self._writer = StatusWriter(api, VOUCHER, cache)
         self._agreed: dict[str, int] = {}
         """By uid: the hash of what was compared last, and was equal."""
@@ -209,19 +210,36 @@ class VoucherController:
         return stale
 
     async def revoke(self, body: Body) -> None:
-        """Revoke the code of a deleted Voucher; raises LedgerUnavailableError. Redemptions and entries stay.
+        """Revoke the code of a deleted Voucher; raises LedgerUnavailableError and ApiError. Redemptions stay.
 
         The Event is posted also when the ledger has nothing left to revoke: an earlier response may have been lost.
         """
         metadata = body["metadata"]
-        revoked = await self._revoke(owner_of(body))
+        owner = owner_of(body)
+        revoked = await self._revoke(owner)
         self._placed.pop(key_of(body), None)
         issued = voucher_status.was_issued(body.get("status", {}).get("conditions", ()))
+        if not revoked and (earlier := await self._issuing.owners_named(owner)):
+            issued = revoked = await self._revoke_earlier(owner, earlier)
         if (revoked or issued) and metadata["uid"] not in self._reported:
             self._reported[metadata["uid"]] = None
             if len(self._reported) > _REPORTED:
                 del self._reported[next(iter(self._reported))]
             self._events.revoked(body)
+
+    async def _revoke_earlier(self, owner: VoucherOwner, earlier: Sequence[VoucherOwner]) -> bool:
+        """Revoke what Vouchers of the name of `owner` had before it; return whether nothing of that name is live.
+
+        After a restore the ledger has the uid of the Voucher that was backed up until the new one is put. `earlier` was
+        read from the ledger before: it is earlier only if `owner` exists now. Otherwise another Voucher may have been
+        created under the name since, and its code stays; an orphan is left to the resync.
+        """
+        body = await self._api.get(VOUCHER, owner.namespace, owner.name)
+        if body is None or body["metadata"]["uid"] != owner.uid:
+            return False
+        for one in earlier:
+            await self._revoke(one)
+        return not await self._issuing.owners_named(owner)
 
     async def _revoke(self, owner: VoucherOwner) -> bool:
         code = self._issuing.codes.code_of(owner.uid)
@@ -244,6 +262,10 @@ class VoucherController:
             key = f"{owner.namespace}/{owner.name}"
             extra = {"resource": "Voucher", "key": key, "reason": Reason.REVOKED.value}
             log.warning("revoked the code of a deleted Voucher", extra=extra)
+
+    def wanted_code(self, key: str) -> str | None:
+        """Return the code (normal form) that a Voucher waits for, also from a Secret; None if it waits for none."""
+        return self._conflicts.code_of(key)
 
     def _requeue_conflicts(self, code: str | None) -> None:
         """Requeue the Vouchers that wait for a code, which is free now; None: for any code."""

@@ -21,7 +21,9 @@ from voucher_operator.resources.errors import ApiError, TransientError
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 8
-_REMEMBERED: Final = 10_000
+_ABANDONED: Final = 3600.0
+"""Seconds without an attempt after which a failure is forgotten: the Voucher was deleted in another way. It is much
+longer than one attempt for each of many thousands takes."""
 
 
 class Revocations:
@@ -30,7 +32,8 @@ class Revocations:
     def __init__(self, timeout: float) -> None:
         """After `timeout` seconds without a ledger a finalizer is removed before the code is revoked."""
         self._timeout = timeout
-        self._failing_since: dict[str, float] = {}
+        self._failing: dict[str, tuple[float, float]] = {}
+        """By uid: when its first and its last attempt failed; the last attempts are in order."""
 
     async def revoke(self, vouchers: VoucherController, body: Body) -> None:
         """Revoke the code; then the finalizer can be removed. Raises TransientError and ApiError: try again.
@@ -44,14 +47,15 @@ class Revocations:
             if self._failing_for(uid) < self._timeout:
                 raise
             vouchers.release_finalizer(body, error)
-        self._failing_since.pop(uid, None)
+        self._failing.pop(uid, None)
 
     def _failing_for(self, uid: str) -> float:
         now = time.monotonic()
-        since = self._failing_since.setdefault(uid, now)
-        if len(self._failing_since) > _REMEMBERED:
-            # It was deleted in another way, or is tried again: then it waits longer.
-            del self._failing_since[next(iter(self._failing_since))]
+        since, _ = self._failing.pop(uid, (now, now))
+        self._failing[uid] = (since, now)
+        # Never by their number: one that is forgotten while it is tried again would begin anew, and never end.
+        while self._failing[oldest := next(iter(self._failing))][1] < now - _ABANDONED:
+            del self._failing[oldest]
         return now - since
 
     async def release_all(self, vouchers: VoucherController, api: KubeApi, namespaces: Iterable[str]) -> None:

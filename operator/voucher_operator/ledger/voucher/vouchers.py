@@ -39,6 +39,7 @@ _DEACTIVATE: Final = statement("voucher_deactivate")
 _RELEASE: Final = statement("voucher_release")
 _COUNTERS: Final = statement("voucher_counters")
 _OWNERS: Final = statement("voucher_owners")
+_NAMED: Final = statement("voucher_named")
 _MOVED: Final = statement("voucher_moved")
 _UIDS: Final = statement("voucher_uids")
 _XIDS: Final = 1 << 32
@@ -123,6 +124,11 @@ async def page(conn: Connection, after: str, limit: int) -> list[VoucherCounters
 async def owners(conn: Connection) -> list[VoucherOwner]:
     """List the owners of live vouchers. Raises psycopg's errors."""
     return await fetch_all(conn, _OWNERS, rows=class_row(VoucherOwner))
+
+
+async def named(conn: Connection, namespace: str, name: str) -> list[VoucherOwner]:
+    """List the owners of live vouchers that have this name, whatever their uid. Raises psycopg's errors."""
+    return await fetch_all(conn, _NAMED, {"namespace": namespace, "name": name}, rows=class_row(VoucherOwner))
 
 
 def _counters(*, state: str, **values: Any) -> VoucherCounters:
