@@ -54,7 +54,7 @@ async def test_dispute_is_an_event_until_it_is_lost(harness: ControllerHarness) 
     assert (await harness.events("kestrel")).count("PaymentLost") == 1
     await reporter.count()
     assert (unsettled("dispute"), unsettled("outstanding")) == (0, 1)
-    await harness.sql("UPDATE vouchers.payment SET settled_at = now()")
+    await harness.sql("UPDATE vouchers.payment SET settled_minor = outstanding_minor")
     await reporter.count()
     assert unsettled("outstanding") == 0
 
@@ -130,4 +130,4 @@ async def test_failed_refund_brings_the_completed_status_back(
     assert reason(status, "PaymentSettled") == ("True", "Reinstated")
     assert (await harness.events("kestrel")).count("Reinstated") == 1
     assert "a refund failed: refund the money in another way" in caplog.messages
-    await harness.sql("UPDATE vouchers.payment SET settled_at = now()")
+    await harness.sql("UPDATE vouchers.payment SET refund_settled_minor = refunded_minor")

@@ -105,7 +105,9 @@ def test_lost_dispute_ends_the_order_and_its_subscription(sovereign: Sovereign) 
     assert (sovereign.ledger.balance(user), purchase(sovereign.ledger, made)[0]) == (0, "charged_back")
     subscription = stripe.sessions[session]["subscription"]
     until(lambda: stripe.subscriptions[subscription]["status"] == "canceled", "end of the subscription")
-    settle = "UPDATE vouchers.payment SET settled_at = now() WHERE session_id = %s RETURNING outstanding_minor"
+    settle = (
+        "UPDATE vouchers.payment SET settled_minor = outstanding_minor WHERE session_id = %s RETURNING settled_minor"
+    )
     assert sovereign.ledger.row(settle, session) == (20000,)
 
 

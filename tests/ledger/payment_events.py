@@ -41,5 +41,7 @@ async def outstanding(database: Database, placed: PlacedPurchase) -> tuple[int, 
 
 
 async def mark_settled(database: Database) -> None:
-    """Do what a person does who has settled what is outstanding, or the money of a failed refund."""
-    await rows(database, "UPDATE vouchers.payment SET settled_at = now()")
+    """Do what a person does who has settled what is outstanding, and the money of a failed refund."""
+    await rows(database, "UPDATE vouchers.payment SET settled_minor = outstanding_minor")
+    failed = "refunded_at IS NOT NULL AND NOT refunded"
+    await rows(database, f"UPDATE vouchers.payment SET refund_settled_minor = refunded_minor WHERE {failed}")

@@ -256,7 +256,7 @@ BREAKS += [
         "cancelled",
         PAYMENT.replace("STATE", "cancelled").replace("REFUNDED", "500, false"),
         "payment pi_1 of session {cancelled.session} was refunded in full, and a refund has failed since: of 39500 "
-        "minor units 500 are refunded; give the rest back in another way",
+        "minor units 500 are refunded; give 39000 back in another way",
     ),
     Break(
         Invariant.PAYMENTS,

@@ -50,7 +50,7 @@ async def test_failed_refund_completes_the_order_again(ledger: Ledger, database:
     (found,) = await details(database)
     assert found == (
         f"payment pi_{placed.order} of session {placed.session} was refunded in full, and a refund has failed since: "
-        "of 39500 minor units 0 are refunded; give the rest back in another way"
+        "of 39500 minor units 0 are refunded; give 39500 back in another way"
     )
     # Another refund succeeds: the order ends again, and its credit is released once more.
     assert await ledger.receive(partly(placed, DUE, 3)) is Received.APPLIED

@@ -9,6 +9,8 @@ import pytest
 
 from testbed.postgres import Database
 from testbed.scripted_stripe import Fault, ScriptedStripe
+from tests.ledger.helpers import holding
+from tests.ledger.test_payments_concurrent import waiting
 from tests.payments.helpers import (
     COUPONS,
     CUSTOMERS,
@@ -24,6 +26,7 @@ from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.purchase.types import Purchase, PurchaseState
 from voucher_operator.payments import stripe_calls
 from voucher_operator.payments.purchase_saga import Checkout
+from voucher_operator.payments.stripe_errors import unreachable
 from voucher_operator.resources.errors import PaymentProcessorUnavailableError
 from voucher_operator.resources.reasons import Reason
 
@@ -161,3 +164,58 @@ async def test_two_replicas_after_a_stored_error_make_one_session(
     pause.released.set()
     assert await first == second
     assert made(stripe) == (1, 1, 1)
+
+
+async def test_two_replicas_with_different_sessions_leave_the_recorded_one(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    """Each has a session before either is recorded: what is recorded decides which one can be paid."""
+    purchase = await place(ledger, database18)
+    await fail(checkout, stripe, purchase, SESSIONS, Fault.BROKEN)
+    purchase = await reload_purchase(ledger, purchase)
+    async with open_checkout(ledger, settings(stripe.url)) as other:
+        async with holding(database18, "SELECT FROM vouchers.purchase FOR UPDATE") as holder:
+            first = asyncio.create_task(checkout.advance(purchase))
+            await waiting(database18, 1)
+            made = stripe.only_session()["id"]
+            late = stripe.second_session(made)["id"]
+            stripe.sessions[made] = stripe.sessions.pop(made)  # listed after the late one, which the other one takes
+            second = asyncio.create_task(other.advance(purchase))
+            await waiting(database18, 2)
+            await holder.rollback()
+        advanced = await first
+        assert await second == advanced
+    assert advanced.session_id in (made, late)
+    assert [name for name, one in stripe.sessions.items() if one["status"] == "open"] == [advanced.session_id]
+
+
+async def test_expired_session_that_is_found_is_not_the_customers(
+    checkout: Checkout, ledger: Ledger, database18: Database, stripe: ScriptedStripe
+) -> None:
+    purchase = await place(ledger, database18)
+    await fail(checkout, stripe, purchase, SESSIONS, Fault.BROKEN_AFTER)
+    expired = stripe.only_session()
+    expired["status"] = "expired"
+    advanced = await checkout.advance(purchase)
+    assert advanced.state is PurchaseState.AWAITING_PAYMENT
+    assert advanced.session_id not in (None, expired["id"])
+
+
+async def test_error_while_others_are_looked_for_keeps_the_recorded_session(
+    checkout: Checkout,
+    ledger: Ledger,
+    database18: Database,
+    stripe: ScriptedStripe,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    purchase = await place(ledger, database18)
+    await fail(checkout, stripe, purchase, SESSIONS, Fault.BROKEN)
+
+    async def unreachable_stripe(_: Purchase) -> None:
+        raise unreachable()
+
+    monkeypatch.setattr(checkout._stripe, "open_sessions", unreachable_stripe)
+    advanced = await checkout.advance(purchase)
+    assert (advanced.state, advanced.session_id) == (PurchaseState.AWAITING_PAYMENT, stripe.only_session()["id"])
+    assert "a checkout may stay open until it expires" in caplog.text

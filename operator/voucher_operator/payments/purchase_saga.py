@@ -168,7 +168,9 @@ class Checkout:
             session = await self._stripe.session(purchase, customer_id, coupon_id, currency, offset)
         async with failpoint(Step.RECORD_SESSION):
             noted = await self._ledger.record_session(purchase.key, session.id, session.url, session.expires_at)
-        if noted.session_id != session.id:
+        if not session.alone:
+            await self._expire_others(noted)
+        elif noted.session_id != session.id:
             # It was rolled back by another process meanwhile.
             await self._expire([session])
         return noted
@@ -187,12 +189,22 @@ class Checkout:
         if rolled_back is None:
             return purchase
         if rolled_back.state is PurchaseState.ROLLED_BACK and rolled_back.stripe_customer_id is not None:
-            try:
-                await self._expire(await self._stripe.open_sessions(rolled_back))
-            except OperatorError as error:
-                extra = {"key": purchase.key, "reason": error.reason}
-                log.warning("a checkout may stay open until it expires: %s", error.message, extra=extra)
+            await self._expire_others(rolled_back)
         return rolled_back
+
+    async def _expire_others(self, purchase: Purchase) -> None:
+        """Expire the sessions of a purchase but the recorded one: no order has two sessions that can be paid.
+
+        Which one is recorded is decided: of two processes, neither expires the other's. The customer has no URL of
+        those that stay open after an error.
+        """
+        try:
+            opened = await self._stripe.open_sessions(purchase)
+        except OperatorError as error:
+            extra = {"key": purchase.key, "reason": error.reason}
+            log.warning("a checkout may stay open until it expires: %s", error.message, extra=extra)
+        else:
+            await self._expire([one for one in opened if one.id != purchase.session_id])
 
     async def _expire(self, sessions: "list[StripeSession]") -> None:
         for session in sessions:

@@ -6,7 +6,7 @@ settings (and, in steps, on how far two clocks differ). See also: `stripe_calls`
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +30,10 @@ _ONE_PAGE: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class StripeSession:
-    """A Checkout Session; `amount` is charged to the card now, in Stripe's unit of `currency` (lower-case)."""
+    """A Checkout Session; `amount` is charged to the card now, in Stripe's unit of `currency` (lower-case).
+
+    `alone` is false where the order may have other sessions, of idempotency keys that are used up.
+    """
 
     id: str
     url: str
@@ -39,6 +42,7 @@ class StripeSession:
     expires_at: datetime
     order_id: str | None
     body: Mapping[str, Any]
+    alone: bool = True
 
 
 class StripeGateway:
@@ -102,13 +106,12 @@ class StripeGateway:
             return await client.v1.checkout.sessions.create_async(params, options)
 
         async def find() -> Mapping[str, Any] | None:
-            made = await self._sessions(purchase, customer_id)
+            # One that is expired can no longer be paid: the customer needs another.
+            made = [one for one in await self._sessions(purchase, customer_id) if one.body.get("status") != "expired"]
             return next((one.body for one in sorted(made, key=lambda one: one.body.get("status") != "open")), None)
 
         body, used_up = await self._calls.once(purchase, "session", make, find)
-        found = _session(body)
-        if used_up > 0:
-            await self._expire_others(purchase, customer_id, found)
+        found = replace(_session(body), alone=used_up == 0)
         if found.amount != rules.to_stripe(purchase.due_minor) or found.currency != rules.currency.lower():
             raise PaymentRejectedError(_UNEXPECTED)
         return found
@@ -187,12 +190,6 @@ class StripeGateway:
         async with self._calls.call() as client:
             listed = await client.v1.checkout.sessions.list_async({"customer": customer_id, "limit": _ONE_PAGE})
         return [_session(one) for one in items_of(listed) if stripe_requests.is_of(one, purchase)]
-
-    async def _expire_others(self, purchase: Purchase, customer_id: str, kept: StripeSession) -> None:
-        """Expire what a used up key has made after it was looked for: no order has two sessions that can be paid."""
-        for one in await self._sessions(purchase, customer_id):
-            if one.id != kept.id and one.body.get("status") == "open":
-                await self.expire(one.id)
 
 
 async def _nothing() -> None:

@@ -21,6 +21,8 @@ SET payment_intent = coalesce(y.payment_intent, excluded.payment_intent),
                     ELSE excluded.refunded END,
     refunded_at = CASE WHEN excluded.seen_at < y.seen_at THEN y.refunded_at
                        ELSE coalesce(y.refunded_at, excluded.refunded_at) END,
+    refund_settled_minor = CASE WHEN excluded.refunded AND (excluded.seen_at < y.seen_at) IS NOT TRUE THEN NULL
+                                ELSE y.refund_settled_minor END,
     seen_at = greatest(y.seen_at, excluded.seen_at),
     paid_at = coalesce(y.paid_at, excluded.paid_at),
     updated_at = clock_timestamp()

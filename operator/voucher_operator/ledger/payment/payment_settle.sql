@@ -1,6 +1,6 @@
 -- Applies a payment's event to a purchase: state, order, credit, subscription and event in one statement. Runs after
 -- customer_lock.sql and payment_lock.sql. What is taken is never more than the balance: the rest is the outstanding amount
--- of the payment. A release negates the exact amount of the entry that it releases. A subscription has its order's id, by
+-- of the payment, of which settled_minor is what a person has settled. A release negates the exact amount of the entry that it releases. A subscription has its order's id, by
 -- which it is found when the processor has reported no other. One that another writer has inserted stays. A subscription
 -- that must end is checked next; a paid purchase after a day.
 WITH target AS MATERIALIZED (
@@ -41,7 +41,7 @@ accounted AS (
             ELSE 0
         END,
         clawback_entry_id = CASE WHEN %(claw_back)s::boolean THEN (SELECT x.id FROM taken AS x) END,
-        settled_at = NULL, updated_at = t.instant
+        updated_at = t.instant
     FROM target AS t
     WHERE y.session_id = %(session)s::text
       AND (%(take)s::boolean OR %(release)s::boolean OR %(claw_back)s::boolean OR %(release_clawback)s::boolean)
@@ -92,6 +92,7 @@ UPDATE vouchers.purchase AS p
 SET state = %(state)s, reason = %(reason)s::text, settled_at = t.instant, updated_at = t.instant,
     session_id = coalesce(p.session_id, %(session)s::text),
     subscription_id = coalesce(%(subscription)s::text, p.subscription_id),
+    order_placed = p.order_placed OR p.state = 'completed' OR %(complete)s::boolean,
     hold_entry_id = CASE WHEN %(take)s::boolean THEN (SELECT x.id FROM taken AS x) ELSE p.hold_entry_id END,
     release_entry_id = CASE WHEN %(take)s::boolean THEN NULL
                             WHEN %(release)s::boolean THEN coalesce((SELECT r.id FROM released AS r), p.release_entry_id)

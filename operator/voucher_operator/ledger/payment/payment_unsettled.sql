@@ -7,9 +7,11 @@ WHERE d.settled_at IS NULL AND d.status NOT IN ('won', 'lost', 'warning_closed',
 UNION ALL
 SELECT k.kind, k.number
 FROM (
-    SELECT count(*) FILTER (WHERE y.outstanding_minor > 0) AS outstanding,
-           count(*) FILTER (WHERE y.refunded_at IS NOT NULL AND NOT y.refunded) AS refund
+    SELECT count(*) FILTER (WHERE y.outstanding_minor <> y.settled_minor) AS outstanding,
+           count(*) FILTER (WHERE y.refunded_at IS NOT NULL AND NOT y.refunded
+                            AND coalesce(y.refunded_minor < y.refund_settled_minor, true)) AS refund
     FROM vouchers.payment AS y
-    WHERE y.settled_at IS NULL AND (y.outstanding_minor > 0 OR y.refunded_at IS NOT NULL AND NOT y.refunded)
+    WHERE y.outstanding_minor <> y.settled_minor
+       OR y.refunded_at IS NOT NULL AND NOT y.refunded AND coalesce(y.refunded_minor < y.refund_settled_minor, true)
 ) AS u
 CROSS JOIN LATERAL (VALUES ('outstanding', u.outstanding), ('refund', u.refund)) AS k (kind, number)

@@ -169,7 +169,7 @@ async def _insert(conn: Connection, event: PaymentEvent) -> Received | None:
     """Insert an event; when it is stored already, return its outcome so far.
 
     A lookup, which is judged again, locks it. A webhook event is not judged again: a lock would make a refund skip it
-    (payment_event_refunded.sql), and no later judgement would find it.
+    (payment_events_resolved.sql), and no later judgement would find it.
     """
     values = {
         "event": event.event_id,
