@@ -14,7 +14,7 @@ import pytest
 from testbed.cluster import Installation
 from voucher_operator.controllers import watch
 from voucher_operator.kube import kopf_internals
-from voucher_operator.process.run import _cancel
+from voucher_operator.process.tasks import cancel
 
 
 async def test_cancelling_kopf_during_discovery_leaves_no_task(
@@ -36,7 +36,7 @@ async def test_cancelling_kopf_during_discovery_leaves_no_task(
         await asyncio.sleep(0)
     before = asyncio.all_tasks() - set(tasks) - kopf_internals.orphaned_tasks()
 
-    await _cancel(*tasks, *kopf_internals.orphaned_tasks())
+    await cancel(*tasks, *kopf_internals.orphaned_tasks())
 
     assert asyncio.all_tasks() <= before
     gc.collect()

@@ -12,7 +12,7 @@ import pytest
 
 from voucher_operator.controllers.kinds import REDEMPTION
 from voucher_operator.controllers.secret_codes import SecretCodes
-from voucher_operator.kube import client
+from voucher_operator.kube import refusals
 from voucher_operator.kube.client import KubeApi
 from voucher_operator.kube.errors import (
     BusyError,
@@ -192,7 +192,7 @@ async def test_slow_list_that_can_never_be_continued_is_given_up(offered: str, c
 async def test_refused_call_is_logged_once_with_what_is_missing(
     said: object, words: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_REFUSED_FOR_LONG", 0.0)
+    monkeypatch.setattr(refusals, "_REFUSED_FOR_LONG", 0.0)
     api, _ = asking(lambda _: (403, said))
     for name in ("code", "other"):
         with caplog.at_level(logging.WARNING), pytest.raises(SecretUnreadableError):
@@ -206,7 +206,7 @@ async def test_refusals_of_an_api_server_that_has_just_started_are_not_logged(
 ) -> None:
     """It has not read its Roles. A call that is still refused after ten seconds is logged, once."""
     now = 1000.0
-    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=lambda: now))
     refused = True
     api, _ = asking(lambda _: (status, said) if refused else (200, {}))
 
@@ -230,7 +230,7 @@ async def test_denial_of_one_object_is_logged_although_others_are_accepted(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(refusals, "time", SimpleNamespace(monotonic=lambda: now))
     answers = [(403, DENIED), (200, {})]
     api, _ = asking(lambda _: answers[0])
 

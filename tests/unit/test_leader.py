@@ -12,7 +12,7 @@ from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from voucher_operator.kube.leader_election import Leadership, TimedLeaseLock
 from voucher_operator.process import run
-from voucher_operator.process.run import _cancel
+from voucher_operator.process.tasks import cancel
 from voucher_operator.resources.errors import LeaseExpiredError
 from voucher_operator.settings import Settings
 
@@ -51,7 +51,7 @@ async def test_task_that_ignores_a_cancellation_is_cancelled_again() -> None:
 
     task = asyncio.create_task(ignores_first_cancellation())
     await asyncio.sleep(0)
-    await _cancel(task, again_after=0.01)
+    await cancel(task, again_after=0.01)
     assert task.cancelled()
 
 
@@ -107,4 +107,4 @@ async def test_election_shares_no_connection_with_other_calls(monkeypatch: pytes
         await operator._serve(probes)
     assert taken == [operator.election_api.client]
     await asyncio.gather(operator.kube.close(), operator.election_api.close())
-    await run._cancel(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
+    await cancel(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))

@@ -8,9 +8,7 @@ by kopf; `leader_election` has the Lease.
 
 import json
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -19,14 +17,12 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from voucher_operator.kube.errors import (
     ExpiredError,
-    ForbiddenError,
     NotFoundError,
     error_of,
-    is_authorization,
-    permission,
 )
 from voucher_operator.kube.kinds import ResourceKind
-from voucher_operator.resources.errors import ApiError, ApiUnavailableError
+from voucher_operator.kube.refusals import RefusalLog
+from voucher_operator.resources.errors import ApiUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -38,21 +34,7 @@ _MERGE_PATCH = "application/merge-patch+json"
 _PAGE = 500
 _LISTS = 3
 """Attempts for a list whose continue token expires."""
-_ERROR, _UNAUTHORIZED, _SERVER_ERROR = 400, 401, 500
-_REFUSED_FOR_LONG = 10.0
-"""Seconds after which a refused call is logged: an API server that has just started refuses all before it has read its
-Roles."""
-_FORGOTTEN_AFTER = 300.0
-"""Seconds without a refusal after which the next one is a new one."""
-
-
-@dataclass(slots=True)
-class _Refusal:
-    """Since when calls of a kind are refused, when last, and of which object; None: of all."""
-
-    since: float
-    last: float
-    path: str | None
+_ERROR, _SERVER_ERROR = 400, 500
 
 
 class KubeApi:
@@ -71,9 +53,7 @@ class KubeApi:
         self._timeout = timeout
         self._connections = connections
         self._down = False
-        self._refused: dict[tuple[str, str], _Refusal] = {}
-        """Since when the kinds of call are refused, by the monotonic clock."""
-        self._reported: set[tuple[str, str]] = set()
+        self._refusals = RefusalLog()
 
     async def open(self) -> None:
         """Load the in-cluster configuration or the KUBECONFIG file; raises ApiUnavailableError without either."""
@@ -247,10 +227,9 @@ class KubeApi:
         self._log_availability(f"{response.status}" if response.status >= _SERVER_ERROR else None)
         if response.status >= _ERROR:
             refusal = error_of(response.status, str(response.reason or ""), data)
-            self._log_refusal(method, path, response.status, refusal)
+            self._refusals.refused(method, path, response.status, refusal)
             raise refusal
-        if self._refused:
-            self._forget_refusal((method, _collection(path)), path)
+        self._refusals.accepted(method, path)
         return json.loads(data) if parse else {}
 
     def _log_availability(self, fault: str | None) -> None:
@@ -261,47 +240,9 @@ class KubeApi:
             log.info("the API server can be used again", extra={"resource": "api", "reason": "Available"})
         self._down = fault is not None
 
-    def _log_refusal(self, method: str, path: str, status: int, error: ApiError) -> None:
-        """Log once for each kind of call that it is not allowed, and which permission is missing."""
-        call = (method, _collection(path))
-        # A permission is for all objects of a kind; admission control decides on each of them.
-        by_admission = isinstance(error, ForbiddenError) and not is_authorization(error)
-        is_refusal = status == _UNAUTHORIZED or isinstance(error, ForbiddenError)
-        if not is_refusal or not self._is_refused_for_long(call, path if by_admission else None):
-            return
-        self._reported.add(call)
-        extra = {"key": " ".join(call), "reason": f"{error}"}
-        if not isinstance(error, ForbiddenError):
-            log.warning("the API server refuses a call: it rejects the operator's token", extra=extra)
-        elif is_authorization(error):
-            log.warning("the API server refuses a call: missing permission: %s", permission(method, path), extra=extra)
-        else:
-            log.warning("the API server refuses a call: admission control denies it", extra=extra)
-
-    def _is_refused_for_long(self, call: tuple[str, str], path: str | None) -> bool:
-        """Whether to log that a call is refused: it was refused some time ago, too, and that is not logged yet."""
-        now = time.monotonic()
-        refusal = self._refused.get(call)
-        if refusal is None or now - refusal.last > _FORGOTTEN_AFTER:
-            self._reported.discard(call)
-            refusal = self._refused[call] = _Refusal(now, now, path)
-        refusal.last = now
-        return now - refusal.since >= _REFUSED_FOR_LONG and call not in self._reported
-
-    def _forget_refusal(self, call: tuple[str, str], path: str) -> None:
-        if (refusal := self._refused.get(call)) is not None and refusal.path in (None, path):
-            del self._refused[call]
-            self._reported.discard(call)
-
 
 async def _load_kubeconfig(configuration: client.Configuration) -> None:
     try:
         await config.load_kube_config(client_configuration=configuration)
     except config.ConfigException:
         raise ApiUnavailableError("no cluster is configured: run in a pod, or set KUBECONFIG") from None
-
-
-def _collection(path: str) -> str:
-    """Return the collection's part of a path: `/apis/<group>/<version>/namespaces/<namespace>/<resource>`."""
-    parts = path.split("/")
-    return "/".join(parts[: (7 if "namespaces" in parts else 5) - path.startswith("/api/")])

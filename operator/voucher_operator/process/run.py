@@ -13,7 +13,7 @@ end in time is ended with the process. See also: `cli` calls `run`; `kube.leader
 import asyncio
 import logging
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -41,8 +41,8 @@ from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.catalog_source import source
 from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.process import crds, readiness
+from voucher_operator.process.tasks import cancel, ended, spawn
 from voucher_operator.process.time_limit import TimeLimit
-from voucher_operator.resources.errors import AddressInUseError
 from voucher_operator.settings import Settings
 from voucher_operator.web import probes
 from voucher_operator.web.server import WebServer
@@ -52,8 +52,6 @@ log = logging.getLogger(__name__)
 _CONTROLLER = f"{GROUP}/voucher-operator"
 _DRAIN = 10.0
 """Seconds in which running reconciles must finish at a stop."""
-_CANCEL_AGAIN = 10.0
-"""Seconds after which a task that has not ended is cancelled again; kopf's tasks take up to two seconds to end."""
 _CANCEL_LEADING_AGAIN = 30.0
 """The same for the leader's task, which first finishes running reconciles."""
 _ELECTION_CONNECTIONS = 2
@@ -125,7 +123,7 @@ class Operator:
         return serving
 
     async def _serve(self, probing: asyncio.Task[None]) -> None:
-        webhook = _task(self._serve_webhooks(), "webhooks")
+        webhook = spawn(self._serve_webhooks(), "webhooks")
         self.leadership = Leadership(self.settings, self.election_api.client, self.lead)
         leading = asyncio.create_task(self.leadership.run(), name="leadership")
         stop = asyncio.create_task(self.stopping.wait(), name="signals")
@@ -134,11 +132,11 @@ class Operator:
             reason = "Signal" if stop in done else "Fault"
             log.info("stopping", extra={"resource": "process", "key": self.settings.pod_name, "reason": reason})
             if stop not in done:
-                raise _ended(done)
+                raise ended(done)
         finally:
             self._stop()
-            await _cancel(leading, stop, again_after=_CANCEL_LEADING_AGAIN)
-            await _cancel(webhook)
+            await cancel(leading, stop, again_after=_CANCEL_LEADING_AGAIN)
+            await cancel(webhook)
 
     async def _serve_webhooks(self) -> None:
         """Serve webhooks once there is a signing secret; without one no event could be verified."""
@@ -184,11 +182,11 @@ class Operator:
             own += await self._watch(parts.feed, parts.vouchers)
             done, _ = await asyncio.wait([*own, *draining], return_when=asyncio.FIRST_COMPLETED)
             if not await crds.log_fault(self.crd_check):
-                raise _ended(done)
+                raise ended(done)
         finally:
             with TimeLimit(self.settings.stop_timeout, "the controllers"):
                 self.crd_check.release()
-                await _cancel(*own, *kopf_internals.orphaned_tasks())
+                await cancel(*own, *kopf_internals.orphaned_tasks())
                 await self._drain(draining)
                 self.queues = []
 
@@ -199,30 +197,30 @@ class Operator:
 
     async def _wait_for_crds(self, parts: Controllers, own: Sequence[asyncio.Task[Any]]) -> None:
         served = crds.wait_until_served(self.crd_check, lambda: self._release_vouchers(parts))
-        waiting = _task(served, "crds")
+        waiting = spawn(served, "crds")
         try:
             done, _ = await asyncio.wait([waiting, *own], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _cancel(waiting)
+            await cancel(waiting)
         if waiting not in done:
-            raise _ended(done)
+            raise ended(done)
         waiting.result()
 
     def _ledger_tasks(self, parts: Controllers) -> list[asyncio.Task[Any]]:
         """Start the tasks of this term as leader that need no Voucher and no Redemption; none ends by itself."""
         return [
-            _task(self.recorder.run(), "events"),
-            *(_task(work(), name) for name, work in parts.ledger_tasks.items()),
-            _task(self.relay.run(), "relay"),
-            _task(every(_PURGE, self.ledger.purge), "purge"),
-            _task(every(_STALE_SESSIONS, self.ledger.end_stale_sessions), "stale sessions"),
+            spawn(self.recorder.run(), "events"),
+            *(spawn(work(), name) for name, work in parts.ledger_tasks.items()),
+            spawn(self.relay.run(), "relay"),
+            spawn(every(_PURGE, self.ledger.purge), "purge"),
+            spawn(every(_STALE_SESSIONS, self.ledger.end_stale_sessions), "stale sessions"),
         ]
 
     def _own_tasks(self, parts: Controllers) -> list[asyncio.Task[Any]]:
         """Start the other tasks beside the watches; none of them ends by itself."""
         return [
-            *(_task(work(), name) for name, work in parts.tasks.items()),
-            _task(crds.watch_until_fault(self.crd_check), "crds"),
+            *(spawn(work(), name) for name, work in parts.tasks.items()),
+            spawn(crds.watch_until_fault(self.crd_check), "crds"),
         ]
 
     async def _watch(self, feed: Feed, vouchers: VoucherController) -> list[asyncio.Task[Any]]:
@@ -236,14 +234,14 @@ class Operator:
             insights=discovery.insights,
         )
         self._handle_signals()  # kopf has just replaced them by its own
-        return [*tasks, _task(discovery.check([kind.plural for kind in EXPECTED_CRDS]), "discovery")]
+        return [*tasks, spawn(discovery.check([kind.plural for kind in EXPECTED_CRDS]), "discovery")]
 
     async def _drain(self, draining: list[asyncio.Task[None]]) -> None:
         for queue in self.queues:
             queue.stop()
         if draining:
             _, late = await asyncio.wait(draining, timeout=_DRAIN)
-            await _cancel(*late)
+            await cancel(*late)
         await self.recorder.drain(2.0)
 
     def _fence(self) -> None:
@@ -274,37 +272,6 @@ class Operator:
         """Update the gauges."""
         for queue in self.queues:
             telemetry.QUEUE_LENGTH.labels(queue.name).set(len(queue))
-
-
-class _EndedError(RuntimeError):
-    """A task that must not end has ended."""
-
-
-def _ended(tasks: set[asyncio.Task[Any]]) -> BaseException:
-    """Return the exception to raise when these tasks have ended: AddressInUseError itself, any other as the cause."""
-    ended = _EndedError(", ".join(sorted(task.get_name() for task in tasks)))
-    for task in tasks:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            if isinstance(error, AddressInUseError):
-                return error
-            ended.__cause__ = error
-    return ended
-
-
-def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    return asyncio.create_task(work, name=name)
-
-
-async def _cancel(*tasks: asyncio.Task[Any], again_after: float = _CANCEL_AGAIN) -> None:
-    """Cancel tasks and wait until they have ended.
-
-    Repeatedly: before Python 3.12 `asyncio.wait_for`, which libraries use, may lose a cancellation.
-    """
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=again_after)
 
 
 async def run(settings: Settings) -> None:

@@ -1,0 +1,42 @@
+"""Starts and ends the tasks of the process. See also: `run` has them."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from voucher_operator.resources.errors import AddressInUseError
+
+CANCEL_AGAIN: Final = 10.0
+"""Seconds after which a task that has not ended is cancelled again; kopf's tasks take up to two seconds to end."""
+
+
+class EndedError(RuntimeError):
+    """A task that must not end has ended."""
+
+
+def ended(tasks: set[asyncio.Task[Any]]) -> BaseException:
+    """Return the exception to raise when these tasks have ended: AddressInUseError itself, any other as the cause."""
+    ended = EndedError(", ".join(sorted(task.get_name() for task in tasks)))
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if isinstance(error, AddressInUseError):
+                return error
+            ended.__cause__ = error
+    return ended
+
+
+def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Start a task that must not end by itself."""
+    return asyncio.create_task(work, name=name)
+
+
+async def cancel(*tasks: asyncio.Task[Any], again_after: float = CANCEL_AGAIN) -> None:
+    """Cancel tasks and wait until they have ended.
+
+    Repeatedly: before Python 3.12 `asyncio.wait_for`, which libraries use, may lose a cancellation.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=again_after)
