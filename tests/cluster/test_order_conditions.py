@@ -43,6 +43,12 @@ async def test_paid_order_shows_its_payment_while_the_organization_fails(harness
     assert reason(status) == ("False", "OrganizationNotReady")
 
 
+def lose_status(harness: ControllerHarness) -> None:
+    """Delete the status, and deliver the watch event."""
+    harness.watch("kestrel").clear()
+    harness.watch("kestrel")
+
+
 @pytest.mark.parametrize("overdue", [True, False])
 async def test_overdue_order_is_rolled_back_without_its_secret(harness: ControllerHarness, overdue: bool) -> None:
     """Placed, its status lost, its Secret deleted: it is rolled back at its deadline, and the status shows it."""
@@ -50,9 +56,9 @@ async def test_overdue_order_is_rolled_back_without_its_secret(harness: Controll
     harness.apply("kestrel", spec(**harness.secret("code", await harness.issue()), order=order("xl")))
     assert reason(await harness.reconcile("kestrel")) == ("False", "PaymentProcessorUnavailable")
     harness.secret("code", None)
-    harness.watch("kestrel").clear()
+    lose_status(harness)
     assert (await harness.reconcile("kestrel"))["orderID"] == (await harness.purchase("kestrel")).order_id
-    harness.watch("kestrel").clear()
+    lose_status(harness)
     if overdue:
         await harness.sql("UPDATE vouchers.purchase SET deadline_at = placed_at")
     await harness.parts.purchase_tasks.sweep()
@@ -66,7 +72,7 @@ async def test_paid_order_completes_without_its_secret(harness: ControllerHarnes
     harness.apply("kestrel", spec(**harness.secret("code", await harness.issue()), order=order("xl")))
     await harness.reconcile("kestrel")
     harness.secret("code", None)
-    harness.watch("kestrel").clear()
+    lose_status(harness)
     await settle(harness, harness.stripe_fixture.stripe.pay(str((await harness.purchase("kestrel")).session_id)))
     await harness.deliver()
     assert harness.parts.feed.order_queue.knows("billing/kestrel")
@@ -82,6 +88,7 @@ async def test_newer_spec_keeps_order_conditions_and_url(harness: ControllerHarn
     body = harness.parts.feed.redemption_cache.get("billing/kestrel")
     assert body is not None
     body["spec"]["newField"] = True
+    harness.parts.feed.redemption_cache.put(body)
     during = await harness.reconcile("kestrel")
     assert reason(during) == ("False", "InvalidSpec")
     assert reason(during, "OrderPlaced") == reason(before, "OrderPlaced") is not None

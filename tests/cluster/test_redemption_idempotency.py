@@ -143,7 +143,7 @@ def test_restart_grants_nothing_twice(api: ResourceClient, ledger: LedgerReader,
     wiped.set_status(None)
     new = api.redeem(voucher.code, user="new")
     wrong.set_status({"state": "Rejected", "credit": None})
-    operators.start(env=FAST)
+    operators.start(env=FAST | {"VOUCHER_OPERATOR_STATUS_CHECK_INTERVAL": "1"})
     wrong.wait(state("Redeemed"))
     assert [made.result() for made in (wiped, new)] == [GRANTED] * 2
     assert lasting(wiped.body()) == answer

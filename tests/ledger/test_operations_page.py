@@ -57,8 +57,12 @@ async def test_page_statements_settle_refunds_and_disputes(ledger18: Ledger, dat
     await ledger18.receive(lost.event(PaymentEffect.DISPUTED, dispute=replace(said, dispute_id="du_2", status="lost")))
     assert [invariant for invariant, _ in await violated(database18)] == ["payments"] * 3
     await rows(database18, dispute_settled.replace("du_…", "du_1"))
-    for one in (placed, lost):
-        await rows(database18, payment_settled.replace("cs_…", one.session or ""))
+    outstanding, refund = payment_settled.split(";\n", 1)
+    amount = await rows(
+        database18, "SELECT outstanding_minor FROM vouchers.payment WHERE session_id = %s", lost.session
+    )
+    await rows(database18, outstanding.replace("cs_…", lost.session or "").replace("20000", f"{amount[0][0]}"))
+    await rows(database18, refund.replace("cs_…", placed.session or ""))
     assert await violated(database18) == []
 
 

@@ -130,9 +130,14 @@ class WorkQueue:
 
     async def run(self) -> None:
         """Work until `stop`, then finish the running keys."""
-        async with asyncio.TaskGroup() as self._group:
-            self._dispatch()
-            await self._stopping.wait()
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                self._dispatch()
+                await self._stopping.wait()
+        finally:
+            # Timers and watch events may still add keys: nobody works on them any more.
+            self._group = None
+            self.stop()
 
     def stop(self) -> None:
         """Let each worker finish its current key and end."""

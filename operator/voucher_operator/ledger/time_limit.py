@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 T = TypeVar("T")
 Connection = psycopg.AsyncConnection[Any]
@@ -49,8 +50,12 @@ async def within(deadline: float, conn: Connection, work: Callable[[Connection],
 
 async def _end(conn: Connection, task: "asyncio.Future[Any]") -> None:
     """Disconnect and wait for the work's end; work that is not in a call to the server is cancelled."""
-    with suppress(psycopg.Error):
-        await conn.cancel_safe(timeout=_CANCEL_SECONDS)
+    if conn.info.transaction_status is TransactionStatus.ACTIVE:
+        with suppress(psycopg.Error):
+            await conn.cancel_safe(timeout=_CANCEL_SECONDS)
+    else:
+        # It must not begin a statement now.
+        task.cancel()
     disconnect(conn)
     await asyncio.sleep(0)
     while not task.done():
