@@ -100,6 +100,8 @@ class Leadership:
         self._work = work
         self._lock = TimedLeaseLock(settings, client)
         self._leading: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        """The work that is cancelled and has not ended yet."""
         # The library logs a traceback for each failed attempt to acquire the Lease; the results are logged here.
         logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL)
 
@@ -158,10 +160,14 @@ class Leadership:
             await asyncio.sleep(self._settings.retry_period)
 
     async def _stop_work(self) -> None:
+        """Stop the work, and wait for its end: again, when the process stops while the end is waited for."""
         task, self._leading = self._leading, None
-        if task is None:
+        if task is not None:
+            telemetry.LEADER.set(0)
+            task.cancel()
+            self._ending = task
+        if self._ending is None:
             return
-        telemetry.LEADER.set(0)
-        task.cancel()
-        await asyncio.wait([task])
+        await asyncio.wait([self._ending])
+        self._ending = None
         log.info("no longer leading", extra={"resource": "lease", "key": self._lock.name, "reason": "LeaseReleased"})

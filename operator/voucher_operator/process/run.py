@@ -41,7 +41,7 @@ from voucher_operator.payments.catalog import Catalog
 from voucher_operator.payments.catalog_source import source
 from voucher_operator.payments.purchase_saga import Checkout
 from voucher_operator.process import crds, readiness
-from voucher_operator.process.tasks import cancel, ended, spawn
+from voucher_operator.process.tasks import cancel, ended, spawn, uninterrupted
 from voucher_operator.process.time_limit import TimeLimit
 from voucher_operator.settings import Settings
 from voucher_operator.web import probes
@@ -185,10 +185,13 @@ class Operator:
                 raise ended(done)
         finally:
             with TimeLimit(self.settings.stop_timeout, "the controllers"):
-                self.crd_check.release()
-                await cancel(*own, *kopf_internals.orphaned_tasks())
-                await self._drain(draining)
-                self.queues = []
+                await uninterrupted(self._end_term(own, draining))
+
+    async def _end_term(self, own: Sequence[asyncio.Task[Any]], draining: list[asyncio.Task[None]]) -> None:
+        self.crd_check.release()
+        await cancel(*own, *kopf_internals.orphaned_tasks())
+        await self._drain(draining)
+        self.queues = []
 
     async def _release_vouchers(self, parts: Controllers) -> None:
         await self.revocations.release_all(parts.vouchers, self.kube, self.settings.namespaces)

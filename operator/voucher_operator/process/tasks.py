@@ -40,3 +40,21 @@ async def cancel(*tasks: asyncio.Task[Any], again_after: float = CANCEL_AGAIN) -
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=again_after)
+
+
+async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work to its end although this task is cancelled meanwhile; the cancellation is raised afterwards.
+
+    A clean-up that is cancelled half-way would leave kopf's watches to the end of the event loop, which cancels them
+    together with the tasks that they wait for: they would never end.
+    """
+    task, cancelled = asyncio.ensure_future(work), False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        task.exception()
+        raise asyncio.CancelledError
+    task.result()
