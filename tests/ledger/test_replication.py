@@ -5,19 +5,18 @@ The standby of these tests does not exist, so that every commit waits until some
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
 import pytest
 
-from testbed.postgres import RUNTIME, Database, PostgresServer
+from testbed.postgres import Database, PostgresServer
 from tests.ledger.helpers import issue, open_ledger, redeem_outcome, redeem_request, rows
 from voucher_operator.ledger import pool
 from voucher_operator.ledger.api import Ledger
 from voucher_operator.ledger.errors import NotReplicatedError, is_outage
-from voucher_operator.ledger.schema.migrate import migrate
+from voucher_operator.ledger.session import Pooler
 from voucher_operator.ledger.types import RedeemRequest
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -26,19 +25,10 @@ WAITING = "SELECT pid, query_start FROM pg_stat_activity WHERE wait_event = 'Syn
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
+def own_server() -> Iterator[PostgresServer]:
     """A server that can replicate."""
     with PostgresServer(18, settings={"wal_level": "replica", "max_wal_senders": "1"}) as made:
         yield made
-
-
-@pytest.fixture
-def database(server: PostgresServer) -> Iterator[Database]:
-    made = server.database("ledger")
-    with ThreadPoolExecutor(1) as other:
-        other.submit(asyncio.run, migrate(made.owner_url, currency="OMR", runtime_role=RUNTIME)).result()
-    yield made
-    server.drop(made)
 
 
 @asynccontextmanager
@@ -100,59 +90,65 @@ async def redeem_without_standby(ledger: Ledger, database: Database, request: Re
         await asyncio.wait((cutting,))
 
 
-async def test_commit_whose_wait_was_cut_short_is_not_reported(server: PostgresServer, database: Database) -> None:
-    await issue(database)
+@pytest.mark.parametrize("pooler", ["session", "transaction"])
+async def test_commit_whose_wait_was_cut_short_is_not_reported(
+    own_server: PostgresServer, own_database: Database, pooler: Pooler
+) -> None:
+    """Also where each piece of work is one transaction, whose commit is the last statement."""
+    await issue(own_database)
     request = redeem_request()
-    async with open_ledger(database.runtime_url) as ledger:
+    async with open_ledger(own_database.runtime_url, pooler=pooler) as ledger:
         await ledger.info()
-        async with absent_standby(server):
+        async with absent_standby(own_server):
             with pytest.raises(NotReplicatedError, match="has not replicated a commit") as error:
-                await redeem_without_standby(ledger, database, request)
+                await redeem_without_standby(ledger, own_database, request)
             assert not is_outage(error.value)
-            assert await rows(database, "SELECT times_redeemed FROM promo_codes") == [(1,)]
+            assert await rows(own_database, "SELECT times_redeemed FROM promo_codes") == [(1,)]
             # The row can be read now; it is no more replicated than before.
             with pytest.raises(NotReplicatedError):
-                await redeem_without_standby(ledger, database, request)
+                await redeem_without_standby(ledger, own_database, request)
         assert redeem_outcome(await ledger.redeem(request)) == "redeemed"
 
 
-async def test_commit_is_reported_when_a_later_one_was_replicated(server: PostgresServer, database: Database) -> None:
+async def test_commit_is_reported_when_a_later_one_was_replicated(
+    own_server: PostgresServer, own_database: Database
+) -> None:
     """The second wait succeeds: what was written before it is on the standby as well."""
-    await issue(database)
-    async with open_ledger(database.runtime_url) as ledger:
+    await issue(own_database)
+    async with open_ledger(own_database.runtime_url) as ledger:
         await ledger.info()
-        async with absent_standby(server):
+        async with absent_standby(own_server):
             redeeming = asyncio.create_task(ledger.redeem(redeem_request()))
-            await cut_short(database)
+            await cut_short(own_database)
         assert redeem_outcome(await redeeming) == "redeemed"
 
 
 async def test_health_checks_and_timeouts_leave_no_session_waiting_for_an_absent_standby(
-    server: PostgresServer, database: Database, monkeypatch: pytest.MonkeyPatch
+    own_server: PostgresServer, own_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server has no time limit for that wait, and does not notice that a client has gone."""
     monkeypatch.setattr(pool, "ANSWER_SECONDS", 1.0)
-    await issue(database)
-    async with open_ledger(database.runtime_url) as ledger, absent_standby(server):
+    await issue(own_database)
+    async with open_ledger(own_database.runtime_url) as ledger, absent_standby(own_server):
         writing = [ledger._pool.run(lambda conn: conn.execute("SELECT 1"), seconds=1.0) for _ in range(4)]
         answers = await asyncio.gather(*writing, return_exceptions=True)
         assert {type(answer) for answer in answers} == {NotReplicatedError}
         for _ in range(3):
             await ledger.check()
             await ledger.counters()
-        assert await rows(database, WAITING) == []
+        assert await rows(own_database, WAITING) == []
 
 
 async def test_new_process_reports_nothing_that_the_one_before_left_unreplicated(
-    server: PostgresServer, database: Database
+    own_server: PostgresServer, own_database: Database
 ) -> None:
-    await issue(database)
+    await issue(own_database)
     request = redeem_request()
-    async with open_ledger(database.runtime_url) as before:
+    async with open_ledger(own_database.runtime_url) as before:
         await before.info()
-        async with absent_standby(server):
+        async with absent_standby(own_server):
             with pytest.raises(NotReplicatedError):
-                await redeem_without_standby(before, database, request)
-            async with open_ledger(database.runtime_url) as after:
+                await redeem_without_standby(before, own_database, request)
+            async with open_ledger(own_database.runtime_url) as after:
                 with pytest.raises(NotReplicatedError):
-                    await redeem_without_standby(after, database, request)
+                    await redeem_without_standby(after, own_database, request)

@@ -190,7 +190,7 @@ class Pool:
     async def _confirm(self, deadline: float, conn: Connection) -> None:
         """Wait for the synchronous standbys; what they do not confirm says nothing about the server's health."""
         try:
-            await within(deadline, conn, in_unit(self._replication.confirm))
+            await within(deadline, conn, self._replication.confirm)
         except TimeoutError:
             raise errors.not_replicated() from None
 

@@ -12,14 +12,14 @@ See also: `pool` runs all work; docs/operations.md recommends synchronous replic
 """
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 
+from voucher_operator.ledger.connector import Connection
 from voucher_operator.ledger.errors import not_replicated
 from voucher_operator.ledger.statements import statement
-
-Connection = psycopg.AsyncConnection[Any]
+from voucher_operator.ledger.transactions import unit
 
 _COMMIT: Final = statement("replication_commit")
 _CUT_SHORT: Final = "SyncRepWaitForLSN"
@@ -56,7 +56,9 @@ class ReplicationCheck:
 
     async def _commit(self, conn: Connection, possible: int) -> None:
         self._cut_short.discard(id(conn))
-        await conn.execute(_COMMIT)
+        # Behind a pooler the commit is the end of the unit, so that the warning is known only after it.
+        async with unit(conn):
+            await conn.execute(_COMMIT)
         if id(conn) in self._cut_short:
             raise not_replicated()
         self._confirmed = max(self._confirmed, possible)
