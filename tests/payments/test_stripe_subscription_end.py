@@ -79,7 +79,7 @@ async def test_lost_payment_cancels_the_subscription(
 async def test_failed_refund_still_cancels_the_subscription(
     checkout: Checkout, ledger: Ledger, stripe: ScriptedStripe, awaiting: Purchase, database18: Database
 ) -> None:
-    """The refund failed before anybody had cancelled it: the customer was told that it has ended."""
+    """The refund failed before anybody had cancelled it: the customer has a message that it has ended."""
     await refunded(checkout, stripe, awaiting)
     await receive_event(checkout, stripe.refund_fails(session_of(awaiting), awaiting.due_minor))
     (found,) = await ledger.purchases_to_check(300, 10)

@@ -34,7 +34,7 @@ def parameters(
 ) -> dict[str, str | int | bool | None]:
     """Return the parameters of SESSION for a session with these settings of its own, by name.
 
-    `backend_pid` is what libpq was told when it connected; only "auto" needs it.
+    `backend_pid` is what the server sent to libpq when it connected; only "auto" needs it.
     """
     shared = None if pooler == "auto" else pooler == "transaction"
     return {"settings": json.dumps(dict(settings)), "shared": shared, "backend_pid": backend_pid}

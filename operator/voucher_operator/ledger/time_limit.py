@@ -18,8 +18,9 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from voucher_operator.ledger.connector import Connection
+
 T = TypeVar("T")
-Connection = psycopg.AsyncConnection[Any]
 
 _CANCEL_SECONDS: Final = 1.0
 """How long a cancel request may take."""
@@ -50,13 +51,16 @@ async def within(deadline: float, conn: Connection, work: Callable[[Connection],
 
 async def _end(conn: Connection, task: "asyncio.Future[Any]") -> None:
     """Disconnect and wait for the work's end; work that is not in a call to the server is cancelled."""
-    if conn.info.transaction_status is TransactionStatus.ACTIVE:
-        with suppress(psycopg.Error):
-            await conn.cancel_safe(timeout=_CANCEL_SECONDS)
-    else:
-        # It must not begin a statement now.
-        task.cancel()
-    disconnect(conn)
+    try:
+        if conn.info.transaction_status is TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                await conn.cancel_safe(timeout=_CANCEL_SECONDS)
+        else:
+            # It must not begin a statement now.
+            task.cancel()
+    finally:
+        # Also when this is cancelled again.
+        disconnect(conn)
     await asyncio.sleep(0)
     while not task.done():
         await asyncio.wait((task,), timeout=1.0)

@@ -125,7 +125,7 @@ class VoucherCounters:
 
 @dataclass(frozen=True, slots=True)
 class LedgerMark:
-    """A moment in the life of one server: what was written later can be told from what was written before."""
+    """A moment in the life of one server: what was written after it is distinguished from what was written before."""
 
     server: datetime
     """When the server began."""

@@ -16,13 +16,13 @@ class EndedError(RuntimeError):
 
 def ended(tasks: set[asyncio.Task[Any]]) -> BaseException:
     """Return the exception to raise when these tasks have ended: AddressInUseError itself, any other as the cause."""
-    ended = EndedError(", ".join(sorted(task.get_name() for task in tasks)))
+    result = EndedError(", ".join(sorted(task.get_name() for task in tasks)))
     for task in tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             if isinstance(error, AddressInUseError):
                 return error
-            ended.__cause__ = error
-    return ended
+            result.__cause__ = error
+    return result
 
 
 def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
