@@ -1,8 +1,8 @@
 -- Applies a payment's event to a purchase: state, order, credit, subscription and event in one statement. Runs after
 -- customer_lock.sql and payment_lock.sql. What is taken is never more than the balance: the rest is the outstanding amount
--- of the payment, of which settled_minor is what a person has settled. A release negates the exact amount of the entry that it releases. A subscription has its order's id, by
--- which it is found when the processor has reported no other. One that another writer has inserted stays. A subscription
--- that must end is checked next; a paid purchase after a day.
+-- of the payment, of which settled_minor is what a person has settled. A release negates the exact amount of the entry
+-- that it releases. A subscription has its order's id, by which it is found when the processor has reported no other. One
+-- that another writer has inserted stays. A subscription that must end is checked next; a paid purchase after a day.
 WITH target AS MATERIALIZED (
     SELECT p.*, gen_random_uuid() AS entry_id, clock_timestamp() AS instant, y.clawback_entry_id,
            least(CASE WHEN %(claw_back)s::boolean THEN %(lost)s::bigint ELSE p.held_minor END,
